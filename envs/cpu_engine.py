@@ -1,0 +1,177 @@
+"""The CPU engine: `mujoco.batch.Batch` behind zero-copy torch views, stepped on C threads."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
+from torch import Tensor
+
+from envs.engine import COMMAND_FIELDS, Stage
+
+_STAGES = {"velocity": int(mujoco.mjtStage.mjSTAGE_VEL), "acceleration": int(mujoco.mjtStage.mjSTAGE_ACC)}
+_NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
+# Warnings after which MuJoCo resets a simulation by itself: the state it returns is no longer this episode's.
+_UNSTABLE = [
+    int(w)
+    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+]
+
+
+def available_threads() -> int:
+    """Processors that this process may use (its affinity mask, where the system has one)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
+class CpuEngine:
+    """N simulations of one model in float64. Results do not depend on the number of threads.
+
+    Args:
+        model: the nominal model; it is not modified.
+        num_envs: N, the number of simulations.
+        threads: physics threads; None takes as many as this process may use.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, threads: int | None = None) -> None:
+        self.model = model
+        self.num_envs = num_envs
+        self.device = torch.device("cpu")
+        self.dtype = torch.float64
+        self._batch = Batch(model, num_envs, threads or available_threads())
+        self._data: dict[str, Tensor] = {}
+        self._outputs: dict[str, np.ndarray] = {}
+        self._fields: dict[str, Tensor] = {}
+        self._command_views: list[Tensor] = []
+        self._command_spec = 0
+        self._failed = np.zeros(num_envs, dtype=bool)
+        self._warnings = self._batch.warning
+        self._warnings_seen = self._warning_count()
+        self._state = torch.from_numpy(self._batch.state)
+        self._qpos_seen = np.array(self._batch.bind("qpos"))
+
+    @property
+    def threads(self) -> int:
+        """Physics threads in use."""
+        return self._batch.nthread
+
+    def data(self, name: str) -> Tensor:
+        if name not in self._data:
+            bound = {key: array.copy() for key, array in self._outputs.items()}
+            array = self._batch.bind(name)
+            if not array.flags.writeable:  # a derived field: zero until a call computes it
+                array.flags.writeable = True
+                self._outputs[name] = array
+                self._call(self._batch.forward, None)
+                # The forward just made must not refresh fields that a task reads one substep late.
+                for key, saved in bound.items():
+                    self._outputs[key][...] = saved
+            self._data[name] = torch.from_numpy(array)
+        return self._data[name]
+
+    def field(self, name: str) -> Tensor:
+        if name not in self._fields:
+            if name not in MODEL_FIELDS:
+                raise ValueError(f"{name!r} is not an mjModel field that can differ between simulations")
+            self._fields[name] = torch.from_numpy(self._batch.expand(name))
+        return self._fields[name]
+
+    def nominal(self, name: str) -> Tensor:
+        owner = self.model.opt if name.startswith("opt.") else self.model
+        return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))
+
+    def use_commands(self, fields: tuple[str, ...]) -> int:
+        self._command_views, self._command_spec = [], 0
+        for name in sorted(fields, key=lambda key: COMMAND_FIELDS[key]):
+            self._command_views.append(torch.from_numpy(self._batch.bind(name)))
+            self._command_spec |= COMMAND_FIELDS[name]
+        return sum(view[0].numel() for view in self._command_views)
+
+    def write_command(self, command: Tensor) -> None:
+        start = 0
+        for view in self._command_views:
+            size = view[0].numel()
+            view.copy_(command[:, start : start + size].view(view.shape))
+            start += size
+
+    def step(self, nstep: int, commands: Tensor | None = None) -> None:
+        if commands is None:
+            self._call(self._batch.step, None, nstep)
+        else:
+            self._call(self._batch.rollout, nstep, commands.numpy(), self._command_spec, ())
+
+    def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
+        self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        self._call(self._batch.reset, _numpy(mask), -1, _NO_STAGE)
+
+    def set_const(self, mask: Tensor | None = None) -> None:
+        self._call(self._batch.set_const, _numpy(mask))
+
+    def refresh_written(self) -> None:
+        """Recompute derived fields of simulations whose qpos was written from outside since the last call."""
+        qpos = self._batch.bind("qpos")
+        if not np.array_equal(qpos, self._qpos_seen):
+            written = (qpos != self._qpos_seen).any(axis=1)
+            self._call(self._batch.forward, written)
+
+    def diverged(self) -> Tensor:
+        count = self._warning_count()
+        mask = self._failed | (count != self._warnings_seen)
+        self._failed[:] = False
+        self._warnings_seen = count
+        return torch.from_numpy(mask)
+
+    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
+        model, data = self._batch.get_model(index), self._batch.get_data(index)
+        mujoco.mj_forward(model, data)
+        return model, data
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "state": self._state.clone(),
+            "outputs": {name: torch.from_numpy(array.copy()) for name, array in self._outputs.items()},
+            "fields": {name: self.field(name).clone() for name in self._expanded_names()},
+            "failed": torch.from_numpy(self._failed.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, values in state["fields"].items():
+            self.field(name).copy_(values)
+        for name in state["outputs"]:
+            self.data(name)
+        if state["fields"]:
+            self._call(self._batch.set_const, None)
+            for name, values in state["fields"].items():
+                self.field(name).copy_(values)
+        self._state.copy_(state["state"])
+        # Derived fields lag one substep behind the state and are not part of its row.
+        for name, values in state["outputs"].items():
+            self._outputs[name][...] = values.numpy()
+        self._failed[:] = state["failed"].numpy()
+        self._warnings_seen = self._warning_count()
+        np.copyto(self._qpos_seen, self._batch.bind("qpos"))
+
+    def _expanded_names(self) -> list[str]:
+        return sorted(self._fields)
+
+    def _warning_count(self) -> np.ndarray:
+        return self._warnings[:, _UNSTABLE, 1].sum(axis=1)
+
+    def _call(self, function: Any, *args: Any) -> None:
+        """Run one batch call; simulations in which MuJoCo raised are marked, the others are not disturbed."""
+        try:
+            function(*args)
+        except SimulationError as error:
+            self._failed[error.ids] = True
+        np.copyto(self._qpos_seen, self._batch.bind("qpos"))
+
+
+def _numpy(mask: Tensor | None) -> np.ndarray | None:
+    return None if mask is None else mask.numpy()

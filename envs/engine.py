@@ -1,0 +1,78 @@
+"""What every physics engine offers: N simulations of one model behind torch tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import mujoco
+import torch
+from torch import Tensor
+
+Stage = Literal["velocity", "acceleration"]
+
+# Inputs that a control step may write, in the order in which MuJoCo packs them into a control vector.
+COMMAND_FIELDS: dict[str, int] = {
+    "ctrl": int(mujoco.mjtState.mjSTATE_CTRL),
+    "mocap_pos": int(mujoco.mjtState.mjSTATE_MOCAP_POS),
+    "mocap_quat": int(mujoco.mjtState.mjSTATE_MOCAP_QUAT),
+}
+
+
+class Engine(Protocol):
+    """N simulations stepped together. Tensors are live: reading sees the state, writing changes it.
+
+    A task never asks which engine it is on. Masks [N] (bool) select simulations; None means all.
+    """
+
+    model: mujoco.MjModel  # nominal
+    num_envs: int
+    device: torch.device
+    dtype: torch.dtype  # of real-valued fields: float64 on CPU, float32 on GPU
+
+    def data(self, name: str) -> Tensor:
+        """Live values [N, ...] of an mjData field; state fields (qpos, ctrl, ...) are writable."""
+        ...
+
+    def field(self, name: str) -> Tensor:
+        """Live per-simulation values [N, ...] of an mjModel field, expanded on first use."""
+        ...
+
+    def nominal(self, name: str) -> Tensor:
+        """Values [...] of an mjModel field in the nominal model, a copy."""
+        ...
+
+    def step(self, nstep: int, commands: Tensor | None = None) -> None:
+        """Advance nstep physics steps. commands [N, nstep, C] is written before each, see `command_size`."""
+        ...
+
+    def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
+        """Compute derived fields of the present state, up to a stage."""
+        ...
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Reset state to the model's defaults; derived fields follow at the next forward()."""
+        ...
+
+    def set_const(self, mask: Tensor | None = None) -> None:
+        """Recompute the model constants that depend on expanded fields (mj_setConst)."""
+        ...
+
+    def use_commands(self, fields: tuple[str, ...]) -> int:
+        """Choose the input fields that a command vector holds; returns its length C."""
+        ...
+
+    def write_command(self, command: Tensor) -> None:
+        """Write a command [N, C] to its input fields, to hold from now on."""
+        ...
+
+    def refresh_written(self) -> None:
+        """Recompute derived fields where state was written from outside since the last call."""
+        ...
+
+    def diverged(self) -> Tensor:
+        """Simulations [N] (bool) that became unstable since the last call of this method."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

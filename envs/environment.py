@@ -1,0 +1,286 @@
+"""N environments of one task, stepped together: the loop that every learner and evaluation runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from envs.engine import Engine
+from envs.rng import EpisodeRandom
+from envs.task import Outcome, Task
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What N environments show. `policy` is what a robot would measure; the rest only a simulator knows."""
+
+    policy: Tensor  # [N, nobs] with sensor errors
+    privileged: Tensor | None  # [N, nprivileged] clean
+    achieved_goal: Tensor | None  # [N, G] clean
+    desired_goal: Tensor | None  # [N, G]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One control step of N environments.
+
+    `final` is where the step led; `observed` is where the next action starts from. They differ only in the
+    environments that `done` names, which have been reset.
+    """
+
+    observed: Observed
+    final: Observed
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N] bool
+    truncated: Tensor  # [N] bool
+    success: Tensor  # [N] bool
+    diverged: Tensor  # [N] bool: the simulation became unstable; do not learn from this step
+    done: Tensor  # [N] bool: terminated or truncated
+    episode_return: Tensor  # [N] so far, this step included
+    episode_steps: Tensor  # [N]
+    episode_successes: Tensor  # [N] steps of the episode at which `success` held
+    terms: dict[str, Tensor]
+
+
+class Layer(Protocol):
+    """What randomization may do to an environment. The default does nothing; `randomization` has the real one."""
+
+    def attach(self, environment: Environment) -> None: ...
+
+    def reset(self, mask: Tensor) -> bool:
+        """Choose new worlds for `mask`; True when model constants have to be recomputed."""
+        ...
+
+    def act(self, action: Tensor) -> Tensor:
+        """What arrives of a policy's action [N, A]."""
+        ...
+
+    def schedule(self, command: Tensor) -> Tensor | None:
+        """Commands [N, nstep, C] for each physics step, or None if `command` holds from the first on."""
+        ...
+
+    def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
+        """What sensors make of a clean observation [N, nobs]; `first` masks first observations of episodes."""
+        ...
+
+    def finished(self, result: StepResult) -> None:
+        """Called with every step in which an episode ended, before the reset."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NoLayer:
+    """An environment as its task describes it."""
+
+    def attach(self, environment: Environment) -> None:
+        return None
+
+    def reset(self, mask: Tensor) -> bool:
+        return False
+
+    def act(self, action: Tensor) -> Tensor:
+        return action
+
+    def schedule(self, command: Tensor) -> Tensor | None:
+        return None
+
+    def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
+        return observation
+
+    def finished(self, result: StepResult) -> None:
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+class Environment:
+    """N environments: task, engine and a layer of randomization.
+
+    Args:
+        task: the task; this environment attaches it to the engine.
+        engine: an engine that runs the task's model.
+        layer: randomization; None for the nominal world.
+        seed: of every random draw; see `EpisodeRandom`.
+    """
+
+    def __init__(self, task: Task, engine: Engine, layer: Layer | None = None, seed: int = 0) -> None:
+        self.task = task
+        self.engine = engine
+        self.layer: Layer = layer or NoLayer()
+        self.num_envs = engine.num_envs
+        self.device = engine.device
+        self.rng = EpisodeRandom(seed, self.num_envs, engine.device)
+        task.attach(engine, self.rng)
+        engine.use_commands(task.command_fields)
+        n = self.num_envs
+        self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
+        self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.divergences = 0
+        self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
+        self._observed: Observed | None = None
+        self.layer.attach(self)
+
+    @property
+    def observed(self) -> Observed:
+        """The present observation. Raises RuntimeError before the first reset."""
+        if self._observed is None:
+            raise RuntimeError("reset the environments before using them")
+        return self._observed
+
+    def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
+        """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
+        if seed is not None:
+            self.rng.seed(seed)
+        if mask is None:
+            mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._begin(mask)
+        self._observed = self._observe(mask)
+        return self._observed
+
+    def step(self, action: Tensor) -> StepResult:
+        """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
+        self.engine.refresh_written()
+        self.rng.set_step(self.steps)
+        action = self.layer.act(action.clamp(-1.0, 1.0))
+        command = self.task.command(action)
+        schedule = self.layer.schedule(command)
+        if schedule is None:
+            self.engine.write_command(command)
+        self.engine.step(self.task.decimation, schedule)
+        self.task.after_step()
+        self.steps += 1
+        return self._conclude(action)
+
+    def _conclude(self, action: Tensor) -> StepResult:
+        diverged = self.engine.diverged()
+        outcome = self.task.outcome(action)
+        final = self._observe(None)
+        if diverged.any():
+            self.divergences += int(diverged.sum())
+            final, outcome = self._quarantine(diverged, final, outcome)
+        self._last_reward = outcome.reward
+        truncated = (self.steps >= self.task.max_episode_steps) & ~outcome.terminated
+        done = outcome.terminated | truncated
+        self.episode_return += outcome.reward
+        self.episode_successes += outcome.success
+        any_done = bool(done.any())
+        result = StepResult(
+            observed=final,
+            final=final,
+            reward=outcome.reward,
+            terminated=outcome.terminated,
+            truncated=truncated,
+            success=outcome.success,
+            diverged=diverged,
+            done=done,
+            episode_return=self.episode_return.clone() if any_done else self.episode_return,
+            episode_steps=self.steps.clone() if any_done else self.steps,
+            episode_successes=self.episode_successes.clone() if any_done else self.episode_successes,
+            terms=outcome.terms,
+        )
+        if any_done:
+            self.layer.finished(result)
+            self._begin(done)
+            result = _replace_observed(result, self._observe(done))
+        self._observed = result.observed
+        return result
+
+    def _begin(self, mask: Tensor) -> None:
+        """Sample a world, write it, reset the state, compute what depends on it."""
+        self.rng.next_episode(mask)
+        self.engine.reset(mask)
+        self.steps.masked_fill_(mask, 0)
+        self.episode_return.masked_fill_(mask, 0.0)
+        self.episode_successes.masked_fill_(mask, 0)
+        if self.layer.reset(mask):
+            self.engine.set_const(mask)
+        self.task.reset(mask)
+        self.engine.forward(mask)
+
+    def _observe(self, first: Tensor | None) -> Observed:
+        self.rng.set_step(self.steps)
+        observation = self.task.observe()
+        measured = self.layer.measure(observation, first)
+        goals = self.task.goal_size > 0
+        return Observed(
+            policy=measured if measured is observation else self.task.derive(measured),
+            privileged=self.task.observe_privileged(),
+            achieved_goal=self.task.achieved_goal() if goals else None,
+            desired_goal=self.task.goal.clone() if goals else None,
+        )
+
+    def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
+        """End the episodes of unstable simulations; what they show is the last state that was sound."""
+        last = self.observed
+
+        def sound(new: Tensor | None, old: Tensor | None) -> Tensor | None:
+            return None if new is None or old is None else torch.where(diverged[:, None], old, new)
+
+        policy = torch.where(diverged[:, None], last.policy, final.policy)
+        observed = Observed(
+            policy,
+            sound(final.privileged, last.privileged),
+            sound(final.achieved_goal, last.achieved_goal),
+            final.desired_goal,
+        )
+        return observed, Outcome(
+            reward=torch.where(diverged, self._last_reward, outcome.reward),
+            terminated=outcome.terminated | diverged,
+            success=outcome.success & ~diverged,
+            terms=outcome.terms,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        observed = self.observed
+        return {
+            "engine": self.engine.state_dict(),
+            "task": self.task.state_dict(),
+            "layer": self.layer.state_dict(),
+            "rng": self.rng.state_dict(),
+            "steps": self.steps,
+            "episode_return": self.episode_return,
+            "episode_successes": self.episode_successes,
+            "divergences": self.divergences,
+            "last_reward": self._last_reward,
+            "observed": {key: value for key, value in vars(observed).items() if value is not None},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.engine.load_state_dict(state["engine"])
+        self.task.load_state_dict(state["task"])
+        self.layer.load_state_dict(state["layer"])
+        self.rng.load_state_dict(state["rng"])
+        for name in ("steps", "episode_return", "episode_successes"):
+            getattr(self, name).copy_(state[name])
+        self.divergences = state["divergences"]
+        self._last_reward = state["last_reward"].clone()
+        names = ("policy", "privileged", "achieved_goal", "desired_goal")
+        self._observed = Observed(**{name: state["observed"].get(name) for name in names})
+
+
+def _replace_observed(result: StepResult, begun: Observed) -> StepResult:
+    """`result` with fresh observations where episodes ended; elsewhere sensors are not read twice."""
+    done = result.done[:, None]
+
+    def merge(new: Tensor | None, old: Tensor | None) -> Tensor | None:
+        return None if new is None or old is None else torch.where(done, new, old)
+
+    final = result.final
+    observed = Observed(
+        torch.where(done, begun.policy, final.policy),
+        merge(begun.privileged, final.privileged),
+        merge(begun.achieved_goal, final.achieved_goal),
+        merge(begun.desired_goal, final.desired_goal),
+    )
+    return StepResult(**{**vars(result), "observed": observed})

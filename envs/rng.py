@@ -1,0 +1,110 @@
+"""Counter-based random numbers: a draw depends on (seed, episode, step, tag) and on nothing else.
+
+Environment i of N plays episodes i, i + N, i + 2N, ... Each episode has its own stream, so an episode is
+the same whatever N is, whatever other episodes do and whatever the policy is, on CPU and GPU alike, and the
+state of the generator is a few integers per environment. The mixing function is the finalizer of SplitMix64
+(Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits."""
+    value &= _MASK64
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX1 = _signed(0xBF58476D1CE4E5B9)
+_MIX2 = _signed(0x94D049BB133111EB)
+
+
+def mix(z: Tensor) -> Tensor:
+    """SplitMix64's finalizer, elementwise on int64 (arithmetic wraps; shifts are made logical by a mask)."""
+    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1
+    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2
+    return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+class EpisodeRandom:
+    """Random numbers for N environments, one stream per episode.
+
+    Args:
+        seed: of the whole run.
+        num_envs: N.
+        device: where draws are made.
+    """
+
+    def __init__(self, seed: int, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self._tags: dict[tuple[str, int], Tensor] = {}
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Start again at the first episode of `seed`."""
+        self._seed = mix(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + 1), device=self.device))
+        self.episode = torch.arange(self.num_envs, device=self.device) - self.num_envs  # [N], next_episode adds N
+        self._key = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._step_key = self._key.clone()
+
+    def next_episode(self, mask: Tensor) -> None:
+        """Give the environments of `mask` [N] their next episode's stream."""
+        self.episode = self.episode + self.num_envs * mask
+        self._key = mix(self._seed + self.episode * _GOLDEN)
+        self.set_step(torch.zeros_like(self.episode))
+
+    def set_step(self, step: Tensor) -> None:
+        """Name the control step [N] that draws belong to; every step has numbers of its own."""
+        self._step_key = mix(self._key + (step + 1) * _MIX1)
+
+    def uniform(self, tag: str, size: int) -> Tensor:
+        """Uniform numbers [N, size] in (0, 1), float64. The same (step, tag) gives the same numbers again."""
+        offsets = self._offsets(tag, size)
+        bits = mix(self._step_key[:, None] + offsets)
+        return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+
+    def episode_uniform(self, tag: str, size: int) -> Tensor:
+        """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step."""
+        bits = mix(self._key[:, None] + self._offsets(tag, size))
+        return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+
+    def normal(self, tag: str, size: int) -> Tensor:
+        """Standard normal numbers [N, size], float64 (Box-Muller)."""
+        half = (size + 1) // 2
+        return _box_muller(self.uniform(tag, 2 * half), half)[:, :size]
+
+    def episode_normal(self, tag: str, size: int) -> Tensor:
+        """Standard normal numbers [N, size] that belong to the episode, whatever the step."""
+        half = (size + 1) // 2
+        return _box_muller(self.episode_uniform(tag, 2 * half), half)[:, :size]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self._seed, "episode": self.episode, "key": self._key, "step_key": self._step_key}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._seed, self.episode = state["seed"].clone(), state["episode"].clone()
+        self._key, self._step_key = state["key"].clone(), state["step_key"].clone()
+
+    def _offsets(self, tag: str, size: int) -> Tensor:
+        key = (tag, size)
+        if key not in self._tags:
+            start = _signed(zlib.crc32(tag.encode()) * 0x9E3779B97F4A7C15)
+            self._tags[key] = mix(start + torch.arange(1, size + 1, device=self.device) * _GOLDEN)
+        return self._tags[key]
+
+
+def _box_muller(u: Tensor, half: int) -> Tensor:
+    radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
+    angle = (2.0 * math.pi) * u[:, half:]
+    return torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)

@@ -1,0 +1,194 @@
+"""What a task is: a model, named observation and action components, a reset, a reward, a success test.
+
+A task is written once in torch for N environments. It never asks which engine it runs on, and knows nothing
+of learners or randomization.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import mujoco
+import torch
+from torch import Tensor
+
+from envs.engine import Engine, Stage
+from envs.rng import EpisodeRandom
+
+Group = Literal["policy", "privileged"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One named part of the observation: the contract that an exported policy states.
+
+    Attributes:
+        name: as configurations and exported policies spell it.
+        size: number of values.
+        unit: SI unit of the values ("m", "rad/s", "1" for none).
+        frame: frame of reference ("world", "base", "joint", ...).
+        elements: a name for each value.
+        joints: the joints that the values belong to, in order (empty for Cartesian values).
+        bodies: the bodies or sites measured.
+        group: "policy" is what a robot can measure; "privileged" only a simulator knows.
+        derived_from: names of components that this one is computed from. Sensor noise belongs to those;
+            the task recomputes this one from what was measured.
+        measured: False for what comes from no sensor (a goal): sensor noise does not apply to it.
+        limits: lowest and highest value, where known.
+        description: one line for people.
+    """
+
+    name: str
+    size: int
+    unit: str
+    frame: str = "world"
+    elements: tuple[str, ...] = ()
+    joints: tuple[str, ...] = ()
+    bodies: tuple[str, ...] = ()
+    group: Group = "policy"
+    derived_from: tuple[str, ...] = ()
+    measured: bool = True
+    limits: tuple[float, float] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ActionComponent:
+    """One named part of the action. A policy puts out values in [-1, 1]; target = offset + scale * value."""
+
+    name: str
+    size: int
+    unit: str
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    elements: tuple[str, ...] = ()
+    joints: tuple[str, ...] = ()
+    actuators: tuple[str, ...] = ()
+    frame: str = "world"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a control step led to, for N environments."""
+
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N] bool; a time limit is not termination
+    success: Tensor  # [N] bool
+    terms: dict[str, Tensor] = field(default_factory=dict)  # named parts of the reward or other measures, each [N]
+
+
+class Task(ABC):
+    """A task for N environments; `attach` gives it an engine and random numbers.
+
+    Subclasses set the class attributes below and `model`, and implement the abstract methods.
+    """
+
+    id: str
+    model: mujoco.MjModel
+    observation: tuple[Component, ...]
+    action: tuple[ActionComponent, ...]
+    decimation: int  # physics steps per control step
+    max_episode_steps: int
+    command_fields: tuple[str, ...] = ("ctrl",)
+    step_stage: Stage | None = None  # stage to bring up to date after stepping; None leaves fields one substep late
+    goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
+    render_camera: ClassVar[dict[str, Any]] = {}
+
+    engine: Engine
+    rng: EpisodeRandom
+
+    def attach(self, engine: Engine, rng: EpisodeRandom) -> None:
+        """Bind to an engine that runs `self.model`; called once, before the first reset."""
+        self.engine = engine
+        self.rng = rng
+        if self.goal_size:
+            self.goal = torch.zeros(engine.num_envs, self.goal_size, dtype=engine.dtype, device=engine.device)
+        self.on_attach()
+
+    def on_attach(self) -> None:
+        """Look up ids and live views of the engine's fields."""
+        return None
+
+    @property
+    def control_period_s(self) -> float:
+        """Time between two policy actions, s."""
+        return self.model.opt.timestep * self.decimation
+
+    @property
+    def action_size(self) -> int:
+        return sum(c.size for c in self.action)
+
+    def components(self, group: Group) -> tuple[Component, ...]:
+        """The components of one group, in the order of its flat vector."""
+        return tuple(c for c in self.observation if c.group == group)
+
+    def slices(self, group: Group = "policy") -> dict[str, slice]:
+        """Where each component lies in its group's flat vector."""
+        result, start = {}, 0
+        for component in self.components(group):
+            result[component.name] = slice(start, start + component.size)
+            start += component.size
+        return result
+
+    @abstractmethod
+    def reset(self, mask: Tensor) -> None:
+        """Write the initial state of the environments in `mask` [N]; the engine has just reset them to the
+        model's defaults and computes derived fields afterwards."""
+
+    @abstractmethod
+    def command(self, action: Tensor) -> Tensor:
+        """The command [N, C] (the fields of `command_fields`, in MuJoCo's order) for actions [N, A] in [-1, 1]."""
+
+    def after_step(self) -> None:
+        """Called when physics has advanced by a control step, before observing."""
+        return None
+
+    @abstractmethod
+    def observe(self) -> Tensor:
+        """Policy group [N, nobs], clean, in component order."""
+
+    def observe_privileged(self) -> Tensor | None:
+        """Privileged group [N, nprivileged], or None if the task has none."""
+        return None
+
+    def derive(self, observation: Tensor) -> Tensor:
+        """Recompute components with `derived_from` from the measured ones, in place; returns the observation."""
+        return observation
+
+    @abstractmethod
+    def outcome(self, action: Tensor) -> Outcome:
+        """Reward, termination and success of the step that ended in the present state."""
+
+    def achieved_goal(self) -> Tensor:
+        """Goal tasks: the goal [N, G] that the present state reaches."""
+        raise TypeError(f"{self.id} is not a goal task")
+
+    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Goal tasks: reward [...] for goals [..., G]; used to relabel experience."""
+        raise TypeError(f"{self.id} is not a goal task")
+
+    def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Goal tasks: success [...] (bool) for goals [..., G]."""
+        raise TypeError(f"{self.id} is not a goal task")
+
+    def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
+        """Show environment `index`'s goal in a model and data made for rendering."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"goal": self.goal} if self.goal_size else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.goal_size:
+            self.goal.copy_(state["goal"])
+
+
+def id_of(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
+    """Index of a named object. Raises ValueError for an unknown name."""
+    index = mujoco.mj_name2id(model, kind, name)
+    if index < 0:
+        raise ValueError(f"the model has no {kind.name.removeprefix('mjOBJ_').lower()} named {name!r}")
+    return index

@@ -1,0 +1,81 @@
+"""Action delay at the resolution of a physics step, for actuators and mocap-driven arms alike.
+
+A command that a policy sends at the start of control step t takes effect `delay` physics steps later; until
+then the one before it holds. What is delayed is the command as the task computed it (actuator targets, or the
+pose of the mocap body), as on a robot whose controller sits at the far end of a slow line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class CommandLine:
+    """A delay line for commands of N environments.
+
+    Args:
+        num_envs: N.
+        command_size: C.
+        decimation: physics steps per control step.
+        max_delay: longest delay, in physics steps.
+        device, dtype: of commands.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        command_size: int,
+        decimation: int,
+        max_delay: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.decimation = decimation
+        self.max_delay = max_delay
+        self._slots = -(-max_delay // decimation) + 1  # commands that can still be on their way, and the newest
+        self._history = torch.zeros(num_envs, self._slots, command_size, device=device, dtype=dtype)
+        self._delay = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [N] physics steps
+        self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)  # no command sent yet
+        self._newest = 0
+        self._substep = torch.arange(decimation, device=device)
+
+    def reset(self, mask: Tensor, delay: Tensor) -> None:
+        """Empty the lines of `mask` [N] and give them a delay [N] in physics steps."""
+        self._delay = torch.where(mask, delay.clamp(0, self.max_delay), self._delay)
+        self._fresh = self._fresh | mask
+
+    @property
+    def fresh(self) -> Tensor:
+        """Environments [N] (bool) whose line holds nothing yet."""
+        return self._fresh
+
+    def fill(self, command: Tensor) -> None:
+        """Fill empty lines with a command [N, C] that holds until the first one arrives."""
+        self._history = torch.where(self._fresh[:, None, None], command[:, None], self._history)
+        self._fresh = torch.zeros_like(self._fresh)
+
+    def send(self, command: Tensor) -> Tensor:
+        """Put in this control step's command [N, C]; returns what arrives, [N, decimation, C]."""
+        self._newest = (self._newest + 1) % self._slots
+        self._history[:, self._newest] = command
+        # At physics step s the newest command that has arrived was sent ceil((delay - s) / decimation) steps ago.
+        late = self._delay[:, None] - self._substep
+        age = ((late + self.decimation - 1).clamp(min=0)) // self.decimation
+        slot = (self._newest - age) % self._slots
+        return torch.gather(self._history, 1, slot[:, :, None].expand(-1, -1, command.shape[1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self._history,
+            "delay": self._delay,
+            "fresh": self._fresh,
+            "newest": self._newest,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._history.copy_(state["history"])
+        self._delay, self._fresh = state["delay"].clone(), state["fresh"].clone()
+        self._newest = state["newest"]

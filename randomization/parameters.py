@@ -1,0 +1,270 @@
+"""The registry of what can be randomized, and how a configuration names it.
+
+A *quantity* is something that can differ between worlds (mass, latency, noise of a sensor). A *parameter* is a
+quantity of chosen objects with a range: one entry of lambda, the vector that describes a world. Samplers see
+parameters only as numbers; `physics`, `latency` and `noise` turn the numbers into worlds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import mujoco
+
+from envs.task import Task
+
+Mode = Literal["scale", "add", "absolute"]
+Target = Literal["body", "geom", "joint", "actuator", "axis", "component", "none"]
+Channel = Literal["physics", "action", "observation"]
+
+
+class RandomizationError(ValueError):
+    """A randomization block that cannot be used; the message names the key and what exists."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that can differ between worlds.
+
+    Attributes:
+        name: as configurations spell it.
+        channel: where it acts.
+        mode: scale multiplies the nominal value, add is added to it, absolute replaces it.
+        target: the kind of object that it belongs to.
+        unit: of lambda ("1" for factors).
+        nominal: lambda of the calibrated world.
+        limits: values outside make no sense.
+        default_range: a sensible range to start from.
+        writes: model fields written.
+        description: one line for people.
+    """
+
+    name: str
+    channel: Channel
+    mode: Mode
+    target: Target
+    unit: str
+    nominal: float
+    limits: tuple[float, float]
+    default_range: tuple[float, float]
+    writes: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One entry of lambda.
+
+    Attributes:
+        name: label in the configuration.
+        nominal: value of the calibrated world, where ADR starts.
+        limits: lowest and highest value it may take; bounds stop there.
+        step: ADR's Delta, in the parameter's unit.
+        unit: of the value.
+        mode: see `Quantity`.
+        quantity: name of its quantity.
+        targets: names of the objects it applies to.
+        distribution: how fixed ranges are sampled.
+    """
+
+    name: str
+    nominal: float = 0.0
+    limits: tuple[float, float] = (-4.0, 4.0)
+    step: float = 0.02
+    unit: str = "1"
+    mode: Mode = "absolute"
+    quantity: str = ""
+    targets: tuple[str, ...] = ()
+    distribution: Literal["uniform", "loguniform"] = "uniform"
+    writes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        low, high = self.limits
+        if not low <= high:
+            raise RandomizationError(f"{self.name}: range [{low:g}, {high:g}] has its lower end above its upper")
+        if not low <= self.nominal <= high:
+            raise RandomizationError(f"{self.name}: the nominal value {self.nominal:g} is outside [{low:g}, {high:g}]")
+        if not self.step > 0:
+            raise RandomizationError(f"{self.name}: step {self.step:g} must be positive")
+        if self.distribution == "loguniform" and low <= 0:
+            raise RandomizationError(f"{self.name}: a loguniform range must be positive, got [{low:g}, {high:g}]")
+
+
+_INF = float("inf")
+QUANTITIES: dict[str, Quantity] = {
+    q.name: q
+    for q in (
+        Quantity(
+            "body_mass", "physics", "scale", "body", "1", 1.0, (1e-3, _INF), (0.5, 2.0),
+            ("body_mass", "body_inertia"), "mass; the inertia scales with it, as with a change of density",
+        ),
+        Quantity(
+            "body_inertia", "physics", "scale", "body", "1", 1.0, (1e-3, _INF), (0.7, 1.4), ("body_inertia",),
+            "rotational inertia, all axes alike, so that it stays physical",
+        ),
+        Quantity(
+            "geom_friction", "physics", "scale", "geom", "1", 1.0, (0.0, _INF), (0.7, 1.3), ("geom_friction",),
+            "sliding, spinning and rolling friction; a contact uses the larger of its two geoms",
+        ),
+        Quantity(
+            "joint_damping", "physics", "scale", "joint", "1", 1.0, (0.0, _INF), (0.5, 2.0), ("dof_damping",),
+            "viscous damping of a joint",
+        ),
+        Quantity(
+            "actuator_gain", "physics", "scale", "actuator", "1", 1.0, (0.0, _INF), (0.75, 1.5),
+            ("actuator_gainprm", "actuator_biasprm"), "gain with its bias (kp and kd of a position servo together)",
+        ),
+        Quantity(
+            "gravity", "physics", "add", "axis", "m/s^2", 0.0, (-_INF, _INF), (-0.5, 0.5), ("opt.gravity",),
+            "added to gravity along a world axis: x, y or z",
+        ),
+        Quantity(
+            "action_delay", "action", "absolute", "none", "ms", 0.0, (0.0, 10_000.0), (0.0, 40.0), (),
+            "time until a command takes effect, at the resolution of a physics step; fixed during an episode",
+        ),
+        Quantity(
+            "observation_noise", "observation", "absolute", "component", "unit", 0.0, (0.0, _INF), (0.0, 0.01), (),
+            "standard deviation of independent noise at every step, in the component's unit",
+        ),
+        Quantity(
+            "observation_bias", "observation", "absolute", "component", "unit", 0.0, (0.0, _INF), (0.0, 0.01), (),
+            "standard deviation of an offset drawn once per episode, in the component's unit",
+        ),
+    )
+}  # fmt: skip
+_OBJECTS = {
+    "body": mujoco.mjtObj.mjOBJ_BODY,
+    "geom": mujoco.mjtObj.mjOBJ_GEOM,
+    "joint": mujoco.mjtObj.mjOBJ_JOINT,
+    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+}
+_ENTRY_KEYS = ("quantity", "on", "range", "step", "distribution")
+
+
+def object_names(task: Task, target: Target) -> list[str]:
+    """Names that a pattern may match; unnamed objects are called `kind<index>`."""
+    if target == "none":
+        return []
+    if target == "axis":
+        return ["x", "y", "z"]
+    if target == "component":
+        return [c.name for c in task.components("policy") if c.measured and not c.derived_from]
+    model, count = task.model, {"body": "nbody", "geom": "ngeom", "joint": "njnt", "actuator": "nu"}[target]
+    first = 1 if target == "body" else 0  # the world does not move
+    return [
+        mujoco.mj_id2name(model, _OBJECTS[target], i) or f"{target}{i}" for i in range(first, getattr(model, count))
+    ]
+
+
+def object_index(task: Task, target: Target, name: str) -> int:
+    """Index in the model of a name given by `object_names`."""
+    first = 1 if target == "body" else 0
+    return object_names(task, target).index(name) + first
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" for messages, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names for a message, shortened."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"
+
+
+def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
+    """The parameters of a `randomization.parameters` block, checked against a task.
+
+    Each entry is `label: {quantity, on, range, step, distribution}`: `quantity` is the label where that names a
+    quantity; `on` a pattern, or several, of names (all where it is left out); `range` the fixed range, or what
+    ADR may widen to; `step` ADR's Delta (a tenth of the range).
+
+    Raises:
+        RandomizationError: naming the entry, what was expected and what is nearest.
+    """
+    parameters = [_build(task, label, entry) for label, entry in entries.items()]
+    _refuse_overlaps(parameters)
+    return parameters
+
+
+def _build(task: Task, label: str, entry: Any) -> Parameter:
+    if not isinstance(entry, Mapping):
+        raise RandomizationError(f"{label}: expected a mapping with a range, got {entry!r}")
+    for key in entry:
+        if key not in _ENTRY_KEYS:
+            raise RandomizationError(f"{label}.{key}: unknown key{nearest(str(key), _ENTRY_KEYS)}")
+    name = entry.get("quantity", label)
+    if name not in QUANTITIES:
+        raise RandomizationError(
+            f"{label}: unknown quantity {name!r}{nearest(str(name), QUANTITIES)}; there are: {listed(QUANTITIES)}"
+        )
+    quantity = QUANTITIES[name]
+    targets = _resolve(task, label, quantity, entry.get("on"))
+    low, high = _range(label, quantity, entry.get("range", quantity.default_range))
+    step = entry.get("step", (high - low) / 10.0 or 1.0)
+    if not isinstance(step, (int, float)):
+        raise RandomizationError(f"{label}.step: expected a number, got {step!r}")
+    nominal = min(max(quantity.nominal, low), high)
+    parameter = Parameter(label, nominal, (low, high), float(step), quantity.unit, quantity.mode, name, targets)
+    distribution = entry.get("distribution", "uniform")
+    if distribution not in ("uniform", "loguniform"):
+        raise RandomizationError(f"{label}.distribution: expected 'uniform' or 'loguniform', got {distribution!r}")
+    return replace(parameter, distribution=distribution, writes=quantity.writes)
+
+
+def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
+    numbers = isinstance(value, (list, tuple)) and len(value) == 2
+    if not numbers or not all(isinstance(v, (int, float)) and v == v for v in value):
+        raise RandomizationError(f"{label}.range: expected two numbers [lower, upper], got {value!r}")
+    low, high = float(value[0]), float(value[1])
+    if low > high:
+        raise RandomizationError(f"{label}.range: lower end {low:g} is above upper end {high:g}")
+    if low < quantity.limits[0] or high > quantity.limits[1] or abs(high) == _INF or abs(low) == _INF:
+        allowed = f"[{quantity.limits[0]:g}, {quantity.limits[1]:g}]"
+        raise RandomizationError(f"{label}.range: [{low:g}, {high:g}] is not within {allowed}, finite")
+    return low, high
+
+
+def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple[str, ...]:
+    """Names of the objects that the patterns match."""
+    names = object_names(task, quantity.target)
+    if quantity.target == "none":
+        if patterns is not None:
+            raise RandomizationError(f"{label}.on: {quantity.name} belongs to the whole task and takes no names")
+        return ()
+    if not names:
+        raise RandomizationError(f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of")
+    patterns = ["*"] if patterns is None else [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
+        raise RandomizationError(f"{label}.on: expected a name, a pattern or a list of them, got {patterns!r}")
+    matched: list[str] = []
+    for pattern in patterns:
+        hits = fnmatch.filter(names, pattern)
+        if not hits:
+            raise RandomizationError(
+                f"{label}.on: no {quantity.target} matches {pattern!r}{nearest(pattern, names)}; "
+                f"{task.id} has: {listed(names)}"
+            )
+        matched += [hit for hit in hits if hit not in matched]
+    return tuple(matched)
+
+
+def _refuse_overlaps(parameters: list[Parameter]) -> None:
+    """Factors multiply, but two absolute values of one thing contradict each other."""
+    owners: dict[tuple[str, str], str] = {}
+    for parameter in parameters:
+        if parameter.mode != "absolute":
+            continue
+        for target in parameter.targets or ("",):
+            key = (parameter.quantity, target)
+            if key in owners:
+                what = f"{parameter.quantity} of {target}" if target else parameter.quantity
+                raise RandomizationError(f"{parameter.name}: {what} is set by {owners[key]!r} already")
+            owners[key] = parameter.name

@@ -1,0 +1,80 @@
+"""What chooses the worlds: one interface for fixed ranges, ADR and whatever comes later."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from randomization.parameters import Parameter
+
+
+class Sampler(Protocol):
+    """Draws worlds lambda [n, d] and learns from how episodes in them went."""
+
+    parameters: list[Parameter]
+    lower: Tensor  # [d] float64, ends of the present ranges
+    upper: Tensor  # [d]
+
+    def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        """Worlds for uniform numbers u [n, d] and choice [n, 2] in (0, 1).
+
+        Returns:
+            lambda [n, d]; boundary [n] int64: -1 for an ordinary episode, 2*i (lower) or 2*i + 1 (upper) for an
+            episode at a boundary of parameter i. With explore=False every episode is ordinary.
+        """
+        ...
+
+    def record(self, boundary: Tensor, performance: Tensor) -> None:
+        """Tell how episodes went: boundary [k] as drawn, performance [k]."""
+        ...
+
+    def entropy(self) -> float:
+        """Entropy of the distribution in nats per dimension."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+WIDTH_FLOOR = 1e-6  # the logarithm of a width of zero is taken at this width
+
+
+def range_entropy(lower: Tensor, upper: Tensor) -> float:
+    """(1/d) sum_i log(upper_i - lower_i), nats per dimension (arXiv 1910.07113, eq. 2); widths at least WIDTH_FLOOR."""
+    if not len(lower):
+        return 0.0
+    return float((upper - lower).clamp(min=WIDTH_FLOOR).log().mean())
+
+
+class Manual:
+    """Fixed ranges: every parameter uniform, or log-uniform, within its limits."""
+
+    def __init__(self, parameters: list[Parameter]) -> None:
+        self.parameters = parameters
+        self.lower = torch.tensor([p.limits[0] for p in parameters], dtype=torch.float64)
+        self.upper = torch.tensor([p.limits[1] for p in parameters], dtype=torch.float64)
+        self._log = torch.tensor([p.distribution == "loguniform" for p in parameters], dtype=torch.bool)
+
+    def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        lower, upper = self.lower.to(u.device), self.upper.to(u.device)
+        lam = lower + (upper - lower) * u
+        if bool(self._log.any()):
+            logs = self._log.to(u.device)
+            safe_low, safe_high = torch.where(logs, lower, 1.0).log(), torch.where(logs, upper, 1.0).log()
+            lam = torch.where(logs, (safe_low + (safe_high - safe_low) * u).exp(), lam)
+        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+
+    def record(self, boundary: Tensor, performance: Tensor) -> None:
+        return None
+
+    def entropy(self) -> float:
+        return range_entropy(self.lower, self.upper)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None

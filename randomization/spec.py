@@ -1,0 +1,136 @@
+"""The `randomization:` block of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from envs.task import Task
+from randomization.adr import ADR
+from randomization.parameters import Parameter, RandomizationError, build_parameters, nearest
+from randomization.samplers import Manual, Sampler
+
+Performance = Literal["success", "successes", "return"]
+
+
+class ADRConfig(BaseModel):
+    """How ADR moves its boundaries (arXiv 1910.07113, table 15, for the published values)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    boundary_probability: float = Field(0.5, ge=0, le=1, description="share of episodes at a boundary")
+    buffer_size: int = Field(20, ge=1, description="episodes per decision about a boundary")
+    thresholds: tuple[float, float] = Field((0.5, 0.9), description="mean performance that narrows, widens")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ADRConfig:
+        if self.thresholds[0] > self.thresholds[1]:
+            raise ValueError(f"thresholds: lower end {self.thresholds[0]:g} is above upper end {self.thresholds[1]:g}")
+        return self
+
+
+class RandomizationConfig(BaseModel):
+    """Which worlds a policy is trained in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sampler: Literal["none", "manual", "adr"] = Field(
+        "none", description="none: the nominal world; manual: fixed ranges; adr: ranges that widen"
+    )
+    performance: Performance = Field(
+        "success",
+        description="of an episode, for ADR: success at its last step, number of steps with success, or return",
+    )
+    adr: ADRConfig = ADRConfig()  # pyright: ignore[reportCallIssue]
+    parameters: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="label: {quantity, on, range, step, distribution}"
+    )
+
+    def sampler_for(self, task: Task) -> Sampler:
+        """The sampler of this block for a task. Raises RandomizationError, naming the key."""
+        return make_sampler(self, build_parameters(task, self.parameters))
+
+
+def make_sampler(config: RandomizationConfig, parameters: list[Parameter]) -> Sampler:
+    """The sampler that a configuration asks for."""
+    if config.sampler == "none":
+        return Manual([])
+    if config.sampler == "manual":
+        return Manual(parameters)
+    adr = config.adr
+    return ADR(parameters, adr.boundary_probability, adr.buffer_size, adr.thresholds)
+
+
+def randomization_config(value: str | Path | Mapping[str, Any] | RandomizationConfig | None) -> RandomizationConfig:
+    """The block given as nothing, a mapping, or a YAML file (its `randomization:` block).
+
+    A mapping without `sampler` is taken as fixed ranges where it has parameters.
+
+    Raises:
+        RandomizationError: what is wrong, in one line.
+        FileNotFoundError: the file does not exist.
+    """
+    if value is None:
+        return RandomizationConfig()  # pyright: ignore[reportCallIssue]
+    if isinstance(value, RandomizationConfig):
+        return value
+    if isinstance(value, (str, Path)):
+        value = _load_block(Path(value))
+    if not isinstance(value, Mapping):
+        raise RandomizationError(f"randomization: expected a mapping, got {type(value).__name__}")
+    block = dict(value)
+    if "sampler" not in block and block.get("parameters"):
+        block["sampler"] = "manual"
+    try:
+        return RandomizationConfig.model_validate(block)
+    except ValidationError as error:
+        raise RandomizationError(f"randomization.{first_problem(error, RandomizationConfig)}") from None
+
+
+def _load_block(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RandomizationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, Mapping) or "randomization" not in document:
+        raise RandomizationError(f"{path}: has no 'randomization:' block")
+    return document["randomization"] or {}
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first validation error as one line: key, what was wrong, what is nearest."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {given!r}"
+    return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Keys that a nested model knows; names of union members in the path select the member."""
+    options: list[type[BaseModel]] = [model]
+    for part in path:
+        found: list[type[BaseModel]] = []
+        for option in options:
+            if part in option.model_fields:
+                found += _models_in(option.model_fields[part].annotation)
+        named = [o for o in options if o.model_fields.get("algorithm") and part == o.model_fields["algorithm"].default]
+        options = named or found or options
+    return sorted({key for option in options for key in option.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]

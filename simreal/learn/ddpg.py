@@ -1,0 +1,157 @@
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv 1509.02971), with hindsight replay.
+
+    y  = r + gamma (1 - terminated) Q'(s', mu'(s'))          clipped to what the rewards allow
+    Lq = mean (Q(s, a) - y)^2
+    Lp = -mean Q(s, mu(s)) + action_penalty mean u(s)^2      u: what goes into the policy's tanh
+
+The penalty is that of Plappert et al. 2018 (arXiv 1802.09464, section 2.4): without it tanh saturates.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from envs.environment import Observed, StepResult
+from simreal.config import DDPGConfig
+from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
+from simreal.learn.normalizer import Normalizer
+from simreal.learn.problem import Meter, Problem
+from simreal.learn.replay import Batch, Replay, normalized
+
+
+class DDPGPolicy(nn.Module):
+    """Normalizer and actor: what is exported."""
+
+    def __init__(self, problem: Problem, config: DDPGConfig) -> None:
+        super().__init__()
+        self.normalizer = Normalizer(problem.observation_size, config.observation_clip)
+        self.actor = DeterministicActor(problem.observation_size, problem.action_size, config.hidden)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]."""
+        return self.actor(self.normalizer(observation))
+
+
+def ddpg_target(
+    reward: Tensor, terminated: Tensor, next_q: Tensor, gamma: float, limits: tuple[float, float] | None
+) -> Tensor:
+    """y [B] = r + gamma (1 - terminated) Q', clipped to `limits` where given. Lillicrap et al. 2016, eq. 5."""
+    target = reward + gamma * (1.0 - terminated) * next_q
+    return target if limits is None else target.clamp(*limits)
+
+
+class DDPG:
+    """Learner; see `simreal.learn.problem.Learner`."""
+
+    def __init__(self, problem: Problem, config: DDPGConfig, seed: int) -> None:
+        self.config, self.problem = config, problem
+        device = problem.device
+        torch.manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.policy = DDPGPolicy(problem, config).to(device)
+        shape = (problem.observation_size, problem.action_size)
+        self.critic = QNetwork(1, *shape, config.hidden).to(device)
+        self.target_actor = DeterministicActor(*shape, config.hidden).to(device)
+        self.target_critic = QNetwork(1, *shape, config.hidden).to(device)
+        self.target_actor.load_state_dict(self.policy.actor.state_dict())
+        self.target_critic.load_state_dict(self.critic.state_dict())
+        self._actor_params = list(self.policy.actor.parameters())
+        self._online = [p.data for p in (*self._actor_params, *self.critic.parameters())]
+        self._targets = [p.data for p in (*self.target_actor.parameters(), *self.target_critic.parameters())]
+        self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
+        self.replay = Replay(
+            config.replay_size, problem.num_envs, *shape, problem.goal_size,
+            config.her_k if problem.goal_size else 0, problem.goal_reward, device,
+        )  # fmt: skip
+        self.steps = 0  # environment steps recorded
+        self.updates_due = 0.0
+        self.updates = 0
+
+    @torch.no_grad()
+    def act(self, observed: Observed) -> Tensor:
+        n, a = self.problem.num_envs, self.problem.action_size
+        random = torch.rand(n, a, generator=self.generator, device=self.problem.device) * 2.0 - 1.0
+        if self.steps < self.config.warmup_steps:
+            return random
+        action = self.policy(observed.policy.to(self.problem.device))
+        noise = torch.randn(n, a, generator=self.generator, device=self.problem.device)
+        action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
+        uniform = torch.rand(n, 1, generator=self.generator, device=self.problem.device)
+        return torch.where(uniform < self.config.exploration_random, random, action)
+
+    def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
+        final = result.final
+        self.replay.add(
+            observed.policy, action, result.reward, final.policy, result.terminated, result.done,
+            final.achieved_goal, ~result.diverged,
+        )  # fmt: skip
+        self.policy.normalizer.update(observed.policy.to(self.problem.device))
+        self.steps += self.problem.num_envs
+        if self.steps >= self.config.warmup_steps:
+            self.updates_due += self.config.updates_per_step * self.problem.num_envs
+
+    def update(self) -> dict[str, float] | None:
+        count = int(self.updates_due)
+        if count < self.config.updates_per_cycle:
+            return None
+        self.updates_due -= count
+        meter = Meter()
+        size = self.config.batch_size
+        batch = normalized(self.replay.sample(size * count, self.generator), self.policy.normalizer)
+        for i in range(count):
+            meter.add(self._update(batch.rows(i * size, (i + 1) * size)))
+        self.updates += count
+        return meter.read() | {"updates": float(self.updates), "replay": float(len(self.replay))}
+
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
+        config = self.config
+        with torch.no_grad():
+            next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
+            target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
+        q = self.critic(batch.observation, batch.action)[0]
+        critic_loss = (q - target).square().mean()
+        self.critic_optimizer.zero_grad()
+        critic_loss.backward()
+        self.critic_optimizer.step()
+
+        preactivation = self.policy.actor.preactivation(batch.observation)
+        policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
+        penalty = preactivation.square().mean()
+        actor_loss = config.action_penalty * penalty - policy_q.mean()
+        gradients = torch.autograd.grad(actor_loss, self._actor_params)
+        for parameter, gradient in zip(self._actor_params, gradients, strict=True):
+            parameter.grad = gradient
+        self.actor_optimizer.step()
+        polyak_(self._targets, self._online, config.tau)
+        return {
+            "critic_loss": critic_loss,
+            "q": q.mean(),
+            "policy_q": policy_q.mean(),
+            "saturation": (preactivation.detach().abs() > 2.0).float().mean(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "target_actor": self.target_actor.state_dict(),
+            "target_critic": self.target_critic.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "replay": self.replay.state_dict(),
+            "generator": self.generator.get_state(),
+            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("policy", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.replay.load_state_dict(state["replay"])
+        self.generator.set_state(state["generator"])
+        self.steps = state["counters"]["steps"]
+        self.updates_due = state["counters"]["updates_due"]
+        self.updates = state["counters"]["updates"]

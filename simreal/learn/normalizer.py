@@ -1,0 +1,52 @@
+"""Running mean and standard deviation of observations, part of the policy and exported with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalizer(nn.Module):
+    """Maps values to zero mean, unit standard deviation, clipped.
+
+    Statistics are exact over all values seen (Chan, Golub, LeVeque 1979, parallel update), kept in float64.
+
+    Args:
+        size: number of values in a vector.
+        clip: largest magnitude that comes out.
+        epsilon: smallest standard deviation; constant inputs come out as 0.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, clip: float = 5.0, epsilon: float = 1e-2) -> None:
+        super().__init__()
+        self.clip = clip
+        self.epsilon = epsilon
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, values: Tensor) -> None:
+        """Take values [B, size] into the statistics."""
+        values = values.double()
+        batch_mean, batch_var = values.mean(0), values.var(0, unbiased=False)
+        n = values.shape[0]
+        total = self.count + n
+        delta = batch_mean - self.mean
+        m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total
+        self.mean += delta * n / total
+        self.var.copy_(m2 / total)
+        self.count.copy_(total)
+
+    def scale(self) -> Tensor:
+        """Standard deviation used, [size]."""
+        return self.var.sqrt().clamp(min=self.epsilon)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalized values [B, size] as float32. Computed in the input's precision before rounding."""
+        normalized = (values - self.mean.to(values.dtype)) / self.scale().to(values.dtype)
+        return normalized.clamp(-self.clip, self.clip).float()

@@ -1,0 +1,83 @@
+"""What a learner needs to know of the environments it learns in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from envs.environment import Environment, Observed, StepResult
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of the vectors and, for goal tasks, the reward of a goal."""
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    goal_size: int
+    privileged_size: int
+    goal_reward: Callable[[Tensor, Tensor], Tensor] | None
+    device: torch.device
+
+    @classmethod
+    def of(cls, environment: Environment, device: torch.device) -> Problem:
+        """The problem that an environment poses; the environment must have been reset."""
+        task, observed = environment.task, environment.observed
+        return cls(
+            num_envs=environment.num_envs,
+            observation_size=observed.policy.shape[1],
+            action_size=task.action_size,
+            goal_size=task.goal_size,
+            privileged_size=0 if observed.privileged is None else observed.privileged.shape[1],
+            goal_reward=task.goal_reward if task.goal_size else None,
+            device=device,
+        )
+
+
+class Learner(Protocol):
+    """What the training loop asks of PPO, SAC and DDPG."""
+
+    policy: nn.Module
+    """Deterministic policy with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]."""
+
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] in [-1, 1] to explore with."""
+        ...
+
+    def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
+        """Take in one step of every environment."""
+        ...
+
+    def update(self) -> dict[str, float] | None:
+        """Learn, if enough was recorded since the last time; returns what to log."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Meter:
+    """Averages of logged scalars, kept as tensors so that logging does not stall the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one value of each name."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last call."""
+        means = {name: float(value) / max(self._count, 1) for name, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means

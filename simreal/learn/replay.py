@@ -1,0 +1,182 @@
+"""Replay of experience with hindsight relabelling (Andrychowicz et al. 2017, "future" strategy)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simreal.learn.normalizer import Normalizer
+
+GoalReward = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions for an update. Observations include the goal that the transition is learnt for."""
+
+    observation: Tensor  # [B, nobs]
+    action: Tensor  # [B, A]
+    reward: Tensor  # [B]
+    next_observation: Tensor  # [B, nobs]
+    terminated: Tensor  # [B] 0 or 1; a truncated episode goes on, so it counts as 0
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Transitions start to stop."""
+        return Batch(*(value[start:stop] for value in vars(self).values()))
+
+
+class Replay:
+    """The last `capacity` transitions of N environments, in float32; sampling relabels goals, vectorised.
+
+    Transitions lie in one array [slots, N, row] with row = observation | next observation | action |
+    next achieved goal | reward | terminated, so that a batch is one gather, plus one for hindsight goals.
+
+    Args:
+        capacity: transitions kept over all environments.
+        num_envs: N.
+        observation_size: of the policy group; its last `goal_size` values are the desired goal.
+        action_size: A.
+        goal_size: 0 for tasks without goals.
+        her_k: hindsight goals per original one ("future" strategy); 0 never relabels.
+        goal_reward: reward [...] of achieved [..., G] and desired [..., G] goals; needed to relabel.
+        device: where it lies.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        observation_size: int,
+        action_size: int,
+        goal_size: int = 0,
+        her_k: float = 0.0,
+        goal_reward: GoalReward | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if her_k > 0 and (goal_size == 0 or goal_reward is None):
+            raise ValueError("hindsight relabelling needs a goal task")
+        self.num_envs, self.slots = num_envs, max(capacity // num_envs, 1)
+        self.observation_size, self.action_size, self.goal_size = observation_size, action_size, goal_size
+        self.relabel_probability = her_k / (1.0 + her_k)
+        self.goal_reward = goal_reward
+        self.device = torch.device(device)
+        row = 2 * observation_size + action_size + goal_size + 2
+        self._rows = torch.zeros(self.slots, num_envs, row, device=self.device)
+        # Step index at which the episode of a slot ended; -1 while it goes on.
+        self._end = torch.full((self.slots, num_envs), -1, dtype=torch.int64, device=self.device)
+        self._valid = torch.zeros(self.slots, num_envs, dtype=torch.bool, device=self.device)
+        self._start = torch.zeros(num_envs, dtype=torch.int64, device=self.device)  # of the present episodes
+        self._time = 0  # steps added so far
+
+    def __len__(self) -> int:
+        """Transitions held."""
+        return min(self._time, self.slots) * self.num_envs
+
+    def add(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_observation: Tensor,
+        terminated: Tensor,
+        done: Tensor,
+        achieved_goal: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> None:
+        """Add one step of every environment.
+
+        Args:
+            observation, next_observation: [N, nobs]; the next one is the final one where an episode ended.
+            action: [N, A].
+            reward, terminated: [N].
+            done: [N] bool, terminated or truncated: futures do not reach beyond it.
+            achieved_goal: [N, G] reached by the step.
+            valid: [N] bool, False keeps a transition out of every batch.
+        """
+        slot = self._time % self.slots
+        parts = [observation, next_observation, action]
+        parts += [achieved_goal] if achieved_goal is not None else []
+        scalars = torch.stack((reward.float(), terminated.float()), dim=1)
+        self._rows[slot] = torch.cat([part.float() for part in parts] + [scalars], dim=1)
+        self._end[slot] = -1
+        self._valid[slot] = True if valid is None else valid
+        if bool(done.any()):
+            self._close(done)
+        self._time += 1
+
+    def _close(self, done: Tensor) -> None:
+        """Note the present step as the end of the episodes in `done` [N]."""
+        envs = done.nonzero().squeeze(1)
+        length = min(int((self._time - self._start[envs]).max()) + 1, self.slots)
+        steps = self._time - torch.arange(length, device=self.device)[:, None]  # [length, 1], back from now
+        inside = steps >= self._start[envs]
+        slots = (steps % self.slots).expand(-1, len(envs))
+        columns = envs.expand(length, -1)
+        self._end[slots[inside], columns[inside]] = self._time
+        self._start[envs] = self._time + 1
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled."""
+        oldest = max(self._time - self.slots, 0)
+        draw = torch.rand(4, batch_size, generator=generator, device=self.device, dtype=torch.float64)
+        time = oldest + (draw[0] * (self._time - oldest)).long()
+        env = (draw[1] * self.num_envs).long()
+        flat = (time % self.slots) * self.num_envs + env
+        valid = self._valid.view(-1)[flat]
+        if not bool(valid.all()):  # rare: transitions of simulations that diverged
+            keep = valid.nonzero().squeeze(1)
+            if len(keep) == 0:
+                raise RuntimeError("no valid transition to sample")
+            refill = keep[torch.arange(batch_size, device=self.device) % len(keep)]
+            time, env, flat, draw = time[refill], env[refill], flat[refill], draw[:, refill]
+        rows = self._rows.view(-1, self._rows.shape[-1]).index_select(0, flat)
+        if self.relabel_probability > 0:
+            end = self._end.view(-1)[flat]
+            end = torch.where(end < 0, self._time - 1, end)
+            future = time + (draw[2] * (end - time + 1)).long()
+            self._relabel(rows, (future % self.slots) * self.num_envs + env, draw[3] < self.relabel_probability)
+        return self._batch(rows)
+
+    def _relabel(self, rows: Tensor, future: Tensor, chosen: Tensor) -> None:
+        """Replace the goal of the chosen rows by what was achieved at `future`, and their reward with it."""
+        assert self.goal_reward is not None
+        n, g = self.observation_size, self.goal_size
+        achieved = slice(2 * n + self.action_size, 2 * n + self.action_size + g)
+        goal = self._rows.view(-1, rows.shape[-1])[:, achieved].index_select(0, future)
+        reward = self.goal_reward(rows[:, achieved], goal)
+        rows[:, n - g : n] = torch.where(chosen[:, None], goal, rows[:, n - g : n])
+        rows[:, 2 * n - g : 2 * n] = torch.where(chosen[:, None], goal, rows[:, 2 * n - g : 2 * n])
+        rows[:, -2] = torch.where(chosen, reward, rows[:, -2])
+
+    def _batch(self, rows: Tensor) -> Batch:
+        n, a = self.observation_size, self.action_size
+        return Batch(rows[:, :n], rows[:, 2 * n : 2 * n + a], rows[:, -2], rows[:, n : 2 * n], rows[:, -1])
+
+    def state_dict(self) -> dict[str, Any]:
+        held = min(self._time, self.slots)
+        return {
+            "rows": self._rows[:held],
+            "end": self._end[:held],
+            "valid": self._valid[:held],
+            "start": self._start,
+            "time": self._time,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        held = state["rows"].shape[0]
+        self._rows[:held], self._end[:held], self._valid[:held] = state["rows"], state["end"], state["valid"]
+        self._start.copy_(state["start"])
+        self._time = state["time"]
+
+
+def normalized(batch: Batch, normalizer: Normalizer) -> Batch:
+    """The batch with observations as the networks see them."""
+    with torch.no_grad():
+        return Batch(
+            normalizer(batch.observation), batch.action, batch.reward,
+            normalizer(batch.next_observation), batch.terminated,
+        )  # fmt: skip
