@@ -65,7 +65,7 @@ def patch_gymnasium_robotics() -> bool:
             warnings.simplefilter("ignore")
             import gymnasium_robotics
             from gymnasium_robotics.utils import mujoco_utils
-    except ImportError:
+    except Exception:  # it raises errors of its own where MuJoCo is missing
         return False
     gymnasium.register_envs(gymnasium_robotics)
     for function in (get_joint_qpos, get_joint_qvel, set_joint_qpos, set_joint_qvel):

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from envs.engine import COMMAND_FIELDS, Stage
 
-_STAGES = {"velocity": int(mujoco.mjtStage.mjSTAGE_VEL), "acceleration": int(mujoco.mjtStage.mjSTAGE_ACC)}
+_STAGES: dict[Stage, int] = {
+    "position": int(mujoco.mjtStage.mjSTAGE_POS),
+    "velocity": int(mujoco.mjtStage.mjSTAGE_VEL),
+    "acceleration": int(mujoco.mjtStage.mjSTAGE_ACC),
+}
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 # Warnings after which MuJoCo resets a simulation by itself: the state it returns is no longer this episode's.
 _UNSTABLE = [
@@ -49,10 +53,13 @@ class CpuEngine:
         self._command_views: list[Tensor] = []
         self._command_spec = 0
         self._failed = np.zeros(num_envs, dtype=bool)
-        self._warnings = self._batch.warning
-        self._warnings_seen = self._warning_count()
+        self._warnings = self._batch.warning[:, min(_UNSTABLE) : max(_UNSTABLE) + 1, 1]  # counts, live
+        self._warnings_seen = self._warnings.copy()
+        self._sound = torch.zeros(num_envs, dtype=torch.bool)
+        self._any_failed = False
         self._state = torch.from_numpy(self._batch.state)
-        self._qpos_seen = np.array(self._batch.bind("qpos"))
+        self._qpos = self._batch.bind("qpos")
+        self._qpos_seen = self._qpos.copy()
 
     @property
     def threads(self) -> int:
@@ -115,17 +122,21 @@ class CpuEngine:
 
     def refresh_written(self) -> None:
         """Recompute derived fields of simulations whose qpos was written from outside since the last call."""
-        qpos = self._batch.bind("qpos")
-        if not np.array_equal(qpos, self._qpos_seen):
-            written = (qpos != self._qpos_seen).any(axis=1)
-            self._call(self._batch.forward, written)
+        if not np.array_equal(self._qpos, self._qpos_seen):
+            self._call(self._batch.forward, (self._qpos != self._qpos_seen).any(axis=1))
 
     def diverged(self) -> Tensor:
-        count = self._warning_count()
-        mask = self._failed | (count != self._warnings_seen)
+        if not self._any_failed and np.array_equal(self._warnings, self._warnings_seen):
+            return self._sound
+        mask = self._failed | (self._warnings != self._warnings_seen).any(axis=1)
         self._failed[:] = False
-        self._warnings_seen = count
+        self._any_failed = False
+        np.copyto(self._warnings_seen, self._warnings)
         return torch.from_numpy(mask)
+
+    def state_rows(self) -> np.ndarray:
+        """The live integration states [N, nstate] of all simulations, as MuJoCo packs them."""
+        return self._batch.state
 
     def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
@@ -155,14 +166,12 @@ class CpuEngine:
         for name, values in state["outputs"].items():
             self._outputs[name][...] = values.numpy()
         self._failed[:] = state["failed"].numpy()
-        self._warnings_seen = self._warning_count()
-        np.copyto(self._qpos_seen, self._batch.bind("qpos"))
+        self._any_failed = bool(self._failed.any())
+        np.copyto(self._warnings_seen, self._warnings)
+        np.copyto(self._qpos_seen, self._qpos)
 
     def _expanded_names(self) -> list[str]:
         return sorted(self._fields)
-
-    def _warning_count(self) -> np.ndarray:
-        return self._warnings[:, _UNSTABLE, 1].sum(axis=1)
 
     def _call(self, function: Any, *args: Any) -> None:
         """Run one batch call; simulations in which MuJoCo raised are marked, the others are not disturbed."""
@@ -170,7 +179,8 @@ class CpuEngine:
             function(*args)
         except SimulationError as error:
             self._failed[error.ids] = True
-        np.copyto(self._qpos_seen, self._batch.bind("qpos"))
+            self._any_failed = True
+        np.copyto(self._qpos_seen, self._qpos)
 
 
 def _numpy(mask: Tensor | None) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-Stage = Literal["velocity", "acceleration"]
+Stage = Literal["position", "velocity", "acceleration"]
 
 # Inputs that a control step may write, in the order in which MuJoCo packs them into a control vector.
 COMMAND_FIELDS: dict[str, int] = {
@@ -71,6 +71,10 @@ class Engine(Protocol):
 
     def diverged(self) -> Tensor:
         """Simulations [N] (bool) that became unstable since the last call of this method."""
+        ...
+
+    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -127,6 +127,8 @@ class Environment:
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.divergences = 0
+        self.autoreset = True  # False: `reset` is the caller's business
+        self.max_episode_steps = task.max_episode_steps
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
         self.layer.attach(self)
@@ -145,7 +147,8 @@ class Environment:
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self._begin(mask)
-        self._observed = self._observe(mask)
+        observed = self._observe(mask)
+        self._observed = observed if self._observed is None else _merge(mask, observed, self._observed)
         return self._observed
 
     def step(self, action: Tensor) -> StepResult:
@@ -170,7 +173,7 @@ class Environment:
             self.divergences += int(diverged.sum())
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
-        truncated = (self.steps >= self.task.max_episode_steps) & ~outcome.terminated
+        truncated = (self.steps >= self.max_episode_steps) & ~outcome.terminated
         done = outcome.terminated | truncated
         self.episode_return += outcome.reward
         self.episode_successes += outcome.success
@@ -191,8 +194,9 @@ class Environment:
         )
         if any_done:
             self.layer.finished(result)
+        if any_done and self.autoreset:
             self._begin(done)
-            result = _replace_observed(result, self._observe(done))
+            result = replace(result, observed=_merge(done, self._observe(done), final))
         self._observed = result.observed
         return result
 
@@ -222,18 +226,7 @@ class Environment:
 
     def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
         """End the episodes of unstable simulations; what they show is the last state that was sound."""
-        last = self.observed
-
-        def sound(new: Tensor | None, old: Tensor | None) -> Tensor | None:
-            return None if new is None or old is None else torch.where(diverged[:, None], old, new)
-
-        policy = torch.where(diverged[:, None], last.policy, final.policy)
-        observed = Observed(
-            policy,
-            sound(final.privileged, last.privileged),
-            sound(final.achieved_goal, last.achieved_goal),
-            final.desired_goal,
-        )
+        observed = _merge(diverged, self.observed, final)
         return observed, Outcome(
             reward=torch.where(diverged, self._last_reward, outcome.reward),
             terminated=outcome.terminated | diverged,
@@ -269,18 +262,16 @@ class Environment:
         self._observed = Observed(**{name: state["observed"].get(name) for name in names})
 
 
-def _replace_observed(result: StepResult, begun: Observed) -> StepResult:
-    """`result` with fresh observations where episodes ended; elsewhere sensors are not read twice."""
-    done = result.done[:, None]
+def _merge(mask: Tensor, new: Observed, old: Observed) -> Observed:
+    """`new` in the environments of `mask` [N], `old` elsewhere: their sensors are not read twice."""
+    rows = mask[:, None]
 
-    def merge(new: Tensor | None, old: Tensor | None) -> Tensor | None:
-        return None if new is None or old is None else torch.where(done, new, old)
+    def merge(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.where(rows, a, b)
 
-    final = result.final
-    observed = Observed(
-        torch.where(done, begun.policy, final.policy),
-        merge(begun.privileged, final.privileged),
-        merge(begun.achieved_goal, final.achieved_goal),
-        merge(begun.desired_goal, final.desired_goal),
+    return Observed(
+        torch.where(rows, new.policy, old.policy),
+        merge(new.privileged, old.privileged),
+        merge(new.achieved_goal, old.achieved_goal),
+        merge(new.desired_goal, old.desired_goal),
     )
-    return StepResult(**{**vars(result), "observed": observed})

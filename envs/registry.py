@@ -1,27 +1,38 @@
-"""Task ids and how to build them."""
+"""Task ids and how to build them. Importing this module imports no task, no torch and no MuJoCo."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
-from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from envs.manipulation.fetch import VARIANTS, FetchTask
-from envs.task import Task
+if TYPE_CHECKING:
+    from envs.task import Task
 
 
 class UnknownTaskError(ValueError):
     """A task id that does not exist; the message names the nearest one."""
 
 
-_TASKS: dict[str, Callable[[], Task]] = {}
+# A builder is a callable, or "module:callable" to be imported when the task is made; options are its arguments.
+_TASKS: dict[str, tuple[str | Callable[..., Any], dict[str, Any]]] = {}
 
 
-def register_task(task_id: str, build: Callable[[], Task]) -> None:
-    """Make `build` available as `task_id`. Raises ValueError if the id is taken."""
+def register_task(task_id: str, build: str | Callable[..., Any], **options: Any) -> None:
+    """Make a task available.
+
+    Args:
+        task_id: its id.
+        build: a Task class or function that returns a Task, or "module:name" of one.
+        options: arguments of `build`.
+
+    Raises:
+        ValueError: the id is taken.
+    """
     if task_id in _TASKS:
         raise ValueError(f"task {task_id!r} is registered already")
-    _TASKS[task_id] = build
+    _TASKS[task_id] = (build, options)
 
 
 def task_ids() -> list[str]:
@@ -34,15 +45,29 @@ def check_task_id(task_id: str) -> None:
     if task_id not in _TASKS:
         close = difflib.get_close_matches(task_id, _TASKS, n=1, cutoff=0.3)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UnknownTaskError(f"unknown task {task_id!r}: {hint}`simreal envs` lists all tasks")
+        raise UnknownTaskError(f"task: unknown task {task_id!r}: {hint}`simreal envs` lists all tasks")
 
 
-def make_task(task_id: str) -> Task:
-    """Build a task. Raises UnknownTaskError, which names the nearest id."""
+def make_task(task_id: str, **options: Any) -> Task:
+    """Build a task; options override those it was registered with.
+
+    Raises:
+        UnknownTaskError: the id does not exist; names the nearest.
+    """
     check_task_id(task_id)
-    return _TASKS[task_id]()
+    build, registered = _TASKS[task_id]
+    if isinstance(build, str):
+        module, _, name = build.partition(":")
+        build = getattr(importlib.import_module(module), name)
+    task: Task = build(**(registered | options))  # pyright: ignore[reportCallIssue]
+    return task
 
 
-for _family in VARIANTS:
+for _family in ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace"):
     for _dense in (False, True):
-        register_task(f"{_family}{'Dense' if _dense else ''}-v4", partial(FetchTask, _family, _dense))
+        register_task(
+            f"{_family}{'Dense' if _dense else ''}-v4",
+            "envs.manipulation.fetch:FetchTask",
+            family=_family,
+            dense=_dense,
+        )

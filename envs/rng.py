@@ -56,7 +56,8 @@ class EpisodeRandom:
         self._seed = mix(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + 1), device=self.device))
         self.episode = torch.arange(self.num_envs, device=self.device) - self.num_envs  # [N], next_episode adds N
         self._key = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
-        self._step_key = self._key.clone()
+        self._step: Tensor = self._key
+        self._step_key: Tensor | None = None  # computed when a draw needs it
 
     def next_episode(self, mask: Tensor) -> None:
         """Give the environments of `mask` [N] their next episode's stream."""
@@ -66,18 +67,17 @@ class EpisodeRandom:
 
     def set_step(self, step: Tensor) -> None:
         """Name the control step [N] that draws belong to; every step has numbers of its own."""
-        self._step_key = mix(self._key + (step + 1) * _MIX1)
+        self._step, self._step_key = step, None
 
     def uniform(self, tag: str, size: int) -> Tensor:
         """Uniform numbers [N, size] in (0, 1), float64. The same (step, tag) gives the same numbers again."""
-        offsets = self._offsets(tag, size)
-        bits = mix(self._step_key[:, None] + offsets)
-        return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+        if self._step_key is None:
+            self._step_key = mix(self._key + (self._step + 1) * _MIX1)
+        return _uniform(mix(self._step_key[:, None] + self._offsets(tag, size)))
 
     def episode_uniform(self, tag: str, size: int) -> Tensor:
         """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step."""
-        bits = mix(self._key[:, None] + self._offsets(tag, size))
-        return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+        return _uniform(mix(self._key[:, None] + self._offsets(tag, size)))
 
     def normal(self, tag: str, size: int) -> Tensor:
         """Standard normal numbers [N, size], float64 (Box-Muller)."""
@@ -90,11 +90,12 @@ class EpisodeRandom:
         return _box_muller(self.episode_uniform(tag, 2 * half), half)[:, :size]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "episode": self.episode, "key": self._key, "step_key": self._step_key}
+        return {"seed": self._seed, "episode": self.episode, "key": self._key, "step": self._step.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._seed, self.episode = state["seed"].clone(), state["episode"].clone()
-        self._key, self._step_key = state["key"].clone(), state["step_key"].clone()
+        self._key = state["key"].clone()
+        self.set_step(state["step"].clone())
 
     def _offsets(self, tag: str, size: int) -> Tensor:
         key = (tag, size)
@@ -102,6 +103,11 @@ class EpisodeRandom:
             start = _signed(zlib.crc32(tag.encode()) * 0x9E3779B97F4A7C15)
             self._tags[key] = mix(start + torch.arange(1, size + 1, device=self.device) * _GOLDEN)
         return self._tags[key]
+
+
+def _uniform(bits: Tensor) -> Tensor:
+    """The upper 53 bits as a float64 in (0, 1)."""
+    return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
 
 
 def _box_muller(u: Tensor, half: int) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,6 +121,10 @@ class Task(ABC):
     @property
     def action_size(self) -> int:
         return sum(c.size for c in self.action)
+
+    def native_action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest action [A] of the Gymnasium task that this one equals; [-1, 1] for our own."""
+        return -np.ones(self.action_size), np.ones(self.action_size)
 
     def components(self, group: Group) -> tuple[Component, ...]:
         """The components of one group, in the order of its flat vector."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import mujoco
 
 from envs.task import Task
+from randomization.fields import nominal_values
 
 Mode = Literal["scale", "add", "absolute"]
 Target = Literal["body", "geom", "joint", "actuator", "axis", "component", "none"]
@@ -142,7 +143,7 @@ _OBJECTS = {
     "joint": mujoco.mjtObj.mjOBJ_JOINT,
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
 }
-_ENTRY_KEYS = ("quantity", "on", "range", "step", "distribution")
+_ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution")
 
 
 def object_names(task: Task, target: Target) -> list[str]:
@@ -182,8 +183,8 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     """The parameters of a `randomization.parameters` block, checked against a task.
 
-    Each entry is `label: {quantity, on, range, step, distribution}`: `quantity` is the label where that names a
-    quantity; `on` a pattern, or several, of names (all where it is left out); `range` the fixed range, or what
+    Each entry is `label: {quantity, of, range, step, distribution}`: `quantity` is the label where that names a
+    quantity; `of` a pattern, or several, of names (all where it is left out); `range` the fixed range, or what
     ADR may widen to; `step` ADR's Delta (a tenth of the range).
 
     Raises:
@@ -206,7 +207,7 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
             f"{label}: unknown quantity {name!r}{nearest(str(name), QUANTITIES)}; there are: {listed(QUANTITIES)}"
         )
     quantity = QUANTITIES[name]
-    targets = _resolve(task, label, quantity, entry.get("on"))
+    targets = _resolve(task, label, quantity, entry.get("of"))
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
     step = entry.get("step", (high - low) / 10.0 or 1.0)
     if not isinstance(step, (int, float)):
@@ -237,23 +238,38 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
     names = object_names(task, quantity.target)
     if quantity.target == "none":
         if patterns is not None:
-            raise RandomizationError(f"{label}.on: {quantity.name} belongs to the whole task and takes no names")
+            raise RandomizationError(f"{label}.of: {quantity.name} belongs to the whole task and takes no names")
         return ()
     if not names:
         raise RandomizationError(f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of")
     patterns = ["*"] if patterns is None else [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
-        raise RandomizationError(f"{label}.on: expected a name, a pattern or a list of them, got {patterns!r}")
+        raise RandomizationError(f"{label}.of: expected a name, a pattern or a list of them, got {patterns!r}")
     matched: list[str] = []
     for pattern in patterns:
         hits = fnmatch.filter(names, pattern)
         if not hits:
             raise RandomizationError(
-                f"{label}.on: no {quantity.target} matches {pattern!r}{nearest(pattern, names)}; "
+                f"{label}.of: no {quantity.target} matches {pattern!r}{nearest(pattern, names)}; "
                 f"{task.id} has: {listed(names)}"
             )
+        if any(c in pattern for c in "*?["):  # a pattern may match what a factor does nothing to; a name may not
+            hits = [hit for hit in hits if not _is_zero(task, quantity, hit)]
+            if not hits:
+                raise RandomizationError(
+                    f"{label}.of: {quantity.writes[0]} of every {quantity.target} that matches {pattern!r} is zero, "
+                    "so a factor would do nothing"
+                )
         matched += [hit for hit in hits if hit not in matched]
     return tuple(matched)
+
+
+def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:
+    """Whether a factor would do nothing to an object."""
+    if quantity.channel != "physics" or quantity.mode != "scale":
+        return False
+    index = object_index(task, quantity.target, name)
+    return not any(nominal_values(task, quantity.writes[0], index))
 
 
 def _refuse_overlaps(parameters: list[Parameter]) -> None:

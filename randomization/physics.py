@@ -15,31 +15,11 @@ from torch import Tensor
 
 from envs.engine import Engine
 from envs.task import Task
+from randomization.fields import field_elements
 from randomization.parameters import QUANTITIES, Parameter, RandomizationError, listed, object_index
 
 # mj_setConst derives constants from these fields; they go stale without it.
 _NEEDS_SET_CONST = frozenset({"body_mass", "body_inertia"})
-
-
-def field_elements(task: Task, quantity: str, field: str, index: int) -> list[int]:
-    """Flat indices, within one environment's values of a field, that belong to object `index` of a quantity."""
-    model = task.model
-    if field == "body_mass":
-        return [index]
-    if field in ("body_inertia", "geom_friction"):
-        return list(range(3 * index, 3 * index + 3))
-    if field == "dof_damping":
-        start = int(model.jnt_dofadr[index])
-        width = {0: 6, 1: 3}.get(int(model.jnt_type[index]), 1)  # free, ball, else slide or hinge
-        return list(range(start, start + width))
-    if field == "actuator_gainprm":
-        return [index * model.actuator_gainprm.shape[1]]
-    if field == "actuator_biasprm":  # bias = prm0 + prm1 * length + prm2 * velocity; prm0 is no gain
-        start = index * model.actuator_biasprm.shape[1]
-        return [start + 1, start + 2]
-    if field == "opt.gravity":
-        return [index]
-    raise KeyError(f"{quantity} does not write {field}")
 
 
 @dataclass(frozen=True)
@@ -93,15 +73,14 @@ def _plan(task: Task, engine: Engine, field: str, chosen: list[tuple[int, Parame
         if field not in quantity.writes:
             continue
         owned = {
-            name: field_elements(task, quantity.name, field, object_index(task, quantity.target, name))
-            for name in parameter.targets
+            name: field_elements(task, field, object_index(task, quantity.target, name)) for name in parameter.targets
         }
         if quantity.mode == "scale" and field == quantity.writes[0]:
             zero = [name for name, elements in owned.items() if not bool(nominal[elements].any())]
             if zero:
                 raise RandomizationError(
                     f"{parameter.name}: {field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
-                    "name others with 'on'"
+                    "name others with 'of'"
                 )
         for element in (e for elements in owned.values() for e in elements):
             (factors if quantity.mode == "scale" else offsets).setdefault(element, []).append(column)

@@ -47,7 +47,7 @@ class RandomizationConfig(BaseModel):
     )
     adr: ADRConfig = ADRConfig()  # pyright: ignore[reportCallIssue]
     parameters: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="label: {quantity, on, range, step, distribution}"
+        default_factory=dict, description="label: {quantity, of, range, step, distribution}"
     )
 
     def sampler_for(self, task: Task) -> Sampler:

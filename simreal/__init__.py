@@ -1,0 +1,110 @@
+"""simreal: train robot policies in MuJoCo under automatic domain randomization, and export them for the robot.
+
+Everything that users call is here; `envs` and `randomization` are simreal's own lower floors. Importing this
+module is cheap: torch and MuJoCo are loaded when something that needs them is used, and a robot controller
+that only has numpy and onnxruntime can import `simreal.deploy`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "make_vec": "simreal.vector",
+    "VecEnv": "simreal.vector",
+    "ADR": "randomization.adr",
+    "Parameter": "randomization.parameters",
+    "make_environment": "simreal.build",
+    "make_task": "envs.registry",
+    "register_task": "envs.registry",
+    "Task": "envs.task",
+    "Component": "envs.task",
+    "ActionComponent": "envs.task",
+    "Outcome": "envs.task",
+    "UserError": "simreal.errors",
+}
+__all__ = [
+    "ADR",
+    "ActionComponent",
+    "Component",
+    "Outcome",
+    "Parameter",
+    "Task",
+    "UserError",
+    "VecEnv",
+    "__version__",
+    "deploy",
+    "make_environment",
+    "make_task",
+    "make_vec",
+    "register_task",
+]
+
+if TYPE_CHECKING:
+    from envs.registry import make_task, register_task
+    from envs.task import ActionComponent, Component, Outcome, Task
+    from randomization.adr import ADR
+    from randomization.parameters import Parameter
+    from simreal import deploy
+    from simreal.build import make_environment
+    from simreal.errors import UserError
+    from simreal.vector import VecEnv, make_vec
+
+
+def _check_floors() -> None:
+    """Raise ImportError if `envs` or `randomization` would come from, or came from, another package."""
+    root = Path(__file__).resolve().parent.parent
+    for name in ("envs", "randomization"):
+        module = sys.modules.get(name)
+        if module is not None:
+            origin = getattr(module, "__file__", None)
+        else:
+            spec = importlib.util.find_spec(name)
+            origin = None if spec is None else spec.origin
+        found = None if origin is None else Path(origin).resolve().parent
+        if found != root / name:
+            raise ImportError(
+                f"simreal needs its own package {name!r} at {root / name}, but Python finds {found or 'none'}; "
+                f"remove or rename the other one"
+            )
+
+
+def _register() -> None:
+    """Make simreal's tasks known to Gymnasium, and gymnasium-robotics' environments run under MuJoCo 4."""
+    try:
+        gymnasium: Any = importlib.import_module("gymnasium")
+    except ImportError:  # a robot controller has no use for it
+        return
+    from envs.compat import patch_gymnasium_robotics
+    from envs.registry import task_ids
+
+    patch_gymnasium_robotics()
+    for task_id in task_ids():
+        gymnasium.register(
+            id=f"simreal/{task_id}",
+            entry_point="simreal.vector:SingleEnv",
+            vector_entry_point="simreal.vector:make_vec",
+            kwargs={"task": task_id},
+        )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name == "deploy":
+        return importlib.import_module("simreal.deploy")
+    raise AttributeError(f"module 'simreal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
+
+
+_check_floors()
+_register()

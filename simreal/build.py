@@ -14,12 +14,13 @@ from envs.registry import make_task
 from randomization.environment import Randomization
 from randomization.samplers import Sampler
 from randomization.spec import RandomizationConfig, randomization_config
+from simreal.config import RunConfig, SACConfig
+from simreal.errors import UserError
+from simreal.learn.ddpg import DDPG
+from simreal.learn.problem import Learner, Problem
+from simreal.learn.sac import SAC
 
 EngineName = Literal["auto", "cpu", "gpu"]
-
-
-class UserError(Exception):
-    """The user's input is wrong; the message is one line and the command exits with status 2."""
 
 
 def make_environment(
@@ -32,6 +33,7 @@ def make_environment(
     threads: int | None = None,
     sampler: Sampler | None = None,
     explore: bool = True,
+    max_episode_steps: int | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -44,6 +46,7 @@ def make_environment(
         threads: physics threads; None takes all that this process may use.
         sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
         explore: see `Randomization`.
+        max_episode_steps: another time limit than the task's.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
@@ -57,9 +60,24 @@ def make_environment(
     if sampler is None:
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
-    return Environment(task, CpuEngine(task.model, num_envs, threads), layer, seed)
+    environment = Environment(task, CpuEngine(task.model, num_envs, threads), layer, seed)
+    if max_episode_steps is not None:
+        environment.max_episode_steps = max_episode_steps
+    return environment
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def learner_device(name: str) -> torch.device:
+    """The device that a configuration names; "auto" is CUDA where there is one. Raises UserError without CUDA."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: 'cuda' asked for, but torch finds no CUDA device; use 'cpu' or 'auto'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def make_learner(config: RunConfig, environment: Environment) -> Learner:
+    """The learner of a run, for an environment that has been reset."""
+    problem = Problem.of(environment, learner_device(config.device))
+    if isinstance(config.learner, SACConfig):
+        return SAC(problem, config.learner, config.seed)
+    return DDPG(problem, config.learner, config.seed)

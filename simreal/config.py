@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from envs.registry import check_task_id, make_task
+from randomization.parameters import nearest
+from randomization.spec import RandomizationConfig, first_problem
+from simreal.errors import UserError
+
+_LARGEST_FILE = 1_000_000  # bytes of YAML
 
 
 class Strict(BaseModel):
@@ -49,3 +61,120 @@ class SACConfig(OffPolicyConfig):
     alpha_lr: float = Field(3e-4, gt=0, description="Adam step size of log alpha")
     initial_alpha: float = Field(0.1, gt=0, description="temperature at the start")
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
+
+
+LearnerConfig = Annotated[SACConfig | DDPGConfig, Field(discriminator="algorithm")]
+
+
+class TrainConfig(Strict):
+    """How long to train, and what to write down on the way."""
+
+    env_steps: int = Field(100_000, ge=1, description="environment steps in all")
+    log_interval: int = Field(2_000, ge=1, description="environment steps between rows of metrics.csv and adr.csv")
+    checkpoint_interval_s: float = Field(120.0, gt=0, description="seconds between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
+    torch_threads: int | None = Field(None, ge=1, description="threads of an update; null takes all processors")
+
+
+class EvaluateConfig(Strict):
+    """The evaluation that ends a run, and what `simreal evaluate` does unless told otherwise."""
+
+    episodes: int = Field(100, ge=1, description="fresh episodes in every world")
+    num_envs: int = Field(50, ge=1, description="episodes played at a time")
+    seed: int = Field(1_000_003, ge=0, description="of the episodes; training never plays these")
+    worlds: tuple[str, ...] = Field(("nominal", "trained"), description="names or YAML files, see docs/evaluate.md")
+
+
+class RunConfig(Strict):
+    """One run, complete."""
+
+    task: str = Field(description="a task id, see `simreal envs`")
+    engine: Literal["auto", "cpu", "gpu"] = Field("auto", description="physics engine")
+    num_envs: int = Field(16, ge=1, le=1_000_000, description="environments stepped together")
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the learner runs")
+    threads: int | None = Field(None, ge=1, description="physics threads; null takes all processors")
+    learner: LearnerConfig
+    randomization: RandomizationConfig = RandomizationConfig()  # pyright: ignore[reportCallIssue]
+    train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
+    evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    def to_yaml(self) -> str:
+        """The complete configuration, defaults included."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Configurations that come with simreal, by name (those for worlds as worlds/NAME)."""
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    if not folder.is_dir():
+        folder = Path(str(files("simreal"))) / "configs"
+    return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def find_config(name: str, folder: str = "") -> Path:
+    """A YAML file given by path, or the name of a shipped one in `folder`. Raises UserError with the nearest name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    prefix = f"{folder}/" if folder else ""
+    shipped = {key.removeprefix(prefix): p for key, p in shipped_configs().items() if key.startswith(prefix)}
+    if not folder:
+        shipped = {key: p for key, p in shipped.items() if "/" not in key}
+    if name in shipped:
+        return shipped[name]
+    hint = nearest(path.stem, shipped)
+    raise UserError(f"{name}: no such file{hint}; shipped: {', '.join(shipped) or 'none'}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises UserError in one line."""
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"{path}: larger than {_LARGEST_FILE} bytes, expected a configuration")
+        document = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if not isinstance(document, Mapping):
+        raise UserError(f"{path}: expected a mapping of keys, got {type(document).__name__}")
+    return {str(key): value for key, value in document.items()}
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The document with `key.sub=value` settings applied; values are YAML."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override}: expected key.sub=value")
+        *parents, last = key.split(".")
+        node = document
+        for parent in parents:
+            if not isinstance(node.setdefault(parent, {}), dict):
+                raise UserError(f"{override}: {parent} is not a mapping")
+            node = node[parent]
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{override}: {value!r} is not valid YAML") from None
+    return document
+
+
+def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
+    """Validate a document, its task and its randomization. Raises UserError: source, key, what is wrong."""
+    try:
+        config = RunConfig.model_validate(document)
+        check_task_id(config.task)
+        config.randomization.sampler_for(make_task(config.task))
+    except ValidationError as error:
+        raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+    return config
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """A configuration by path or shipped name. Raises UserError."""
+    path = find_config(name)
+    return parse_config(apply_overrides(read_yaml(path), overrides), str(path))

@@ -111,6 +111,9 @@ def _prepare(family: str, decimation: int) -> tuple[mujoco.MjModel, _Start]:
     for i in range(model.neq):
         if model.eq_type[i] == mujoco.mjtEq.mjEQ_WELD:
             model.eq_data[i, :7] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+            # The weld's pose above is meant as it is. With this flag mj_setConst, which follows a change of mass,
+            # would replace it by the relative pose in qpos0, and the arm would leave its place.
+            model.eq_data[i, 11] = 0.0
     mujoco.mj_forward(model, data)
     grip = id_of(model, _SITE, "robot0:grip")
     offset = np.array([-0.498, 0.005, -0.431 + variant.gripper_extra_height])
@@ -158,6 +161,7 @@ class FetchTask(Task):
         self._finger_dofs = slice(*self._finger_range(model.jnt_dofadr))
         # A position actuator's target is relative to its joint (gymnasium-robotics' ctrl_set_action).
         self._ctrl_qpos = [int(model.jnt_qposadr[model.actuator_trnid[i, 0]]) for i in range(model.nu)]
+        self._never = torch.zeros(engine.num_envs, dtype=torch.bool, device=engine.device)
         self._quat_step = as_tensor(_GRIPPER_QUAT)
         self._start_qpos, self._start_qvel = as_tensor(self.start.qpos), as_tensor(self.start.qvel)
         self._start_grip = as_tensor(self.start.grip_pos)
@@ -231,7 +235,7 @@ class FetchTask(Task):
     def after_step(self) -> None:
         if self.variant.block_gripper:
             self._qpos[:, self._fingers] = 0.0
-            self.engine.forward(stage="velocity")
+            self.engine.forward(stage="position")
 
     def observe(self) -> Tensor:
         dt = self.control_period_s
@@ -262,16 +266,17 @@ class FetchTask(Task):
         return self._site_xpos[:, self._object if self.variant.has_object else self._grip].clone()
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        distance = (achieved - desired).norm(dim=-1)
+        distance = torch.linalg.vector_norm(achieved - desired, dim=-1)
         return -distance if self.dense else -(distance > SUCCESS_DISTANCE_M).to(distance.dtype)
 
     def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return (achieved - desired).norm(dim=-1) < SUCCESS_DISTANCE_M
+        return torch.linalg.vector_norm(achieved - desired, dim=-1) < SUCCESS_DISTANCE_M
 
     def outcome(self, action: Tensor) -> Outcome:
-        achieved = self.achieved_goal()
-        success = self.goal_success(achieved, self.goal)
-        return Outcome(self.goal_reward(achieved, self.goal), torch.zeros_like(success), success)
+        site = self._object if self.variant.has_object else self._grip
+        distance = torch.linalg.vector_norm(self._site_xpos[:, site] - self.goal, dim=-1)
+        reward = -distance if self.dense else -(distance > SUCCESS_DISTANCE_M).to(distance.dtype)
+        return Outcome(reward, self._never, distance < SUCCESS_DISTANCE_M)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         site = id_of(model, _SITE, "target0")

@@ -42,8 +42,10 @@ class Problem:
 class Learner(Protocol):
     """What the training loop asks of PPO, SAC and DDPG."""
 
-    policy: nn.Module
-    """Deterministic policy with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]."""
+    @property
+    def policy(self) -> nn.Module:
+        """Deterministic policy with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]."""
+        ...
 
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] in [-1, 1] to explore with."""
@@ -53,8 +55,12 @@ class Learner(Protocol):
         """Take in one step of every environment."""
         ...
 
-    def update(self) -> dict[str, float] | None:
-        """Learn, if enough was recorded since the last time; returns what to log."""
+    def ready(self) -> bool:
+        """Whether enough was recorded for an update."""
+        ...
+
+    def update(self) -> dict[str, float]:
+        """Learn from what was recorded; returns what to log."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

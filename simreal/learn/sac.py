@@ -96,10 +96,11 @@ class SAC:
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.problem.num_envs
 
-    def update(self) -> dict[str, float] | None:
+    def ready(self) -> bool:
+        return int(self.updates_due) >= self.config.updates_per_cycle
+
+    def update(self) -> dict[str, float]:
         count = int(self.updates_due)
-        if count < self.config.updates_per_cycle:
-            return None
         self.updates_due -= count
         meter = Meter()
         size = self.config.batch_size

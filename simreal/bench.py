@@ -1,0 +1,190 @@
+"""Speed as ratios within one process: medians of interleaved measurements, no absolute promises."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from rich.console import Console
+from rich.table import Table
+
+from envs.cpu_engine import CpuEngine, available_threads
+from simreal.build import make_environment
+from simreal.config import DDPGConfig, SACConfig
+from simreal.learn.ddpg import DDPG
+from simreal.learn.problem import Problem
+from simreal.learn.sac import SAC
+
+_RANDOMIZATION: dict[str, Any] = {
+    "sampler": "manual",
+    "parameters": {
+        "body_mass": {"of": "robot0:*", "range": [0.5, 2.0]},
+        "geom_friction": {"range": [0.7, 1.3]},
+        "joint_damping": {"of": "robot0:*", "range": [0.5, 2.0]},
+        "gravity": {"of": "z", "range": [-0.5, 0.5]},
+        "action_delay": {"range": [0, 40]},
+        "observation_noise": {"range": [0, 0.01]},
+        "observation_bias": {"of": "grip_pos", "range": [0, 0.01]},
+    },
+}
+_OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
+
+
+def median_seconds(functions: Sequence[Callable[[], None]], repeats: int) -> list[float]:
+    """Median duration of each function, called in turn so that the machine's drift meets all alike."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats):
+        for function, kept in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - began)
+    return [float(np.median(kept)) for kept in times]
+
+
+def bench_environment(task: str, num_envs: int, repeats: int) -> dict[str, Any]:
+    """Steps of a randomized environment against bare `Batch.step` from the same states.
+
+    The ratio of medians leaves out the one step in an episode's length that resets; the ratio of totals has it.
+    """
+    environment = make_environment(task, num_envs, _RANDOMIZATION, seed=1)
+    environment.reset()
+    engine = environment.engine
+    assert isinstance(engine, CpuEngine)
+    bare = Batch(environment.task.model, num_envs, engine.threads)
+    decimation = environment.task.decimation
+    generator = torch.Generator().manual_seed(0)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(repeats):
+        action = torch.rand(num_envs, environment.task.action_size, generator=generator) * 2 - 1
+        bare.state[:] = engine.state_rows()
+        began = time.perf_counter()
+        bare.step(nstep=decimation)
+        middle = time.perf_counter()
+        environment.step(action)
+        ours.append(time.perf_counter() - middle)
+        theirs.append(middle - began)
+    return {
+        "name": f"{task}, {num_envs} environments",
+        "ratio": float(np.median(theirs) / np.median(ours)),
+        "ratio_with_resets": float(np.sum(theirs) / np.sum(ours)),
+        "ours_per_s": num_envs / float(np.median(ours)),
+        "reference_per_s": num_envs / float(np.median(theirs)),
+        "reference": "bare Batch.step",
+    }
+
+
+def _filled(learner: DDPG | SAC, problem: Problem) -> Callable[[], None]:
+    """A function that makes ten updates of a learner whose replay is filled with noise."""
+    n = problem.num_envs
+    for _ in range(20):
+        learner.replay.add(
+            torch.randn(n, _OBSERVATIONS), torch.rand(n, _ACTIONS) * 2 - 1, torch.randn(n),
+            torch.randn(n, _OBSERVATIONS), torch.zeros(n), torch.zeros(n, dtype=torch.bool),
+        )  # fmt: skip
+
+    def ten_updates() -> None:
+        learner.updates_due = 10.0
+        learner.update()
+
+    return ten_updates
+
+
+def bench_learner(algorithm: str, repeats: int) -> dict[str, Any] | None:
+    """Updates per second against stable-baselines3's, same sizes and threads; None where it is not installed."""
+    try:
+        reference = _stable_baselines(algorithm)
+    except ImportError:
+        return None
+    problem = Problem(256, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
+    sizes: dict[str, Any] = {"hidden": (256, 256), "batch_size": 256, "replay_size": 10_000, "her_k": 0}
+    ours = (
+        _filled(SAC(problem, SACConfig(**sizes), 0), problem)
+        if algorithm == "sac"
+        else _filled(DDPG(problem, DDPGConfig(**sizes), 0), problem)
+    )
+    for warm_up in (ours, reference):
+        warm_up()
+    mine, theirs = median_seconds([ours, reference], repeats)
+    return {
+        "name": f"{algorithm.upper()} updates, {torch.get_num_threads()} threads",
+        "ratio": theirs / mine,
+        "ours_per_s": 10 / mine,
+        "reference_per_s": 10 / theirs,
+        "reference": "stable-baselines3",
+    }
+
+
+def _stable_baselines(algorithm: str) -> Callable[[], None]:
+    """Ten gradient steps of stable-baselines3's learner of the same sizes. Raises ImportError without it."""
+    import gymnasium
+    import stable_baselines3
+    from stable_baselines3.common.logger import Logger
+
+    class Shape(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (_OBSERVATIONS,), np.float32)
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (_ACTIONS,), np.float32)
+
+    kind = {"sac": stable_baselines3.SAC, "ddpg": stable_baselines3.DDPG}[algorithm]
+    model = kind(
+        "MlpPolicy", Shape(), batch_size=256, buffer_size=10_000, device="cpu",
+        policy_kwargs={"net_arch": [256, 256]},
+    )  # fmt: skip
+    model.set_logger(Logger(None, []))
+    random = np.random.default_rng(0)
+    assert model.replay_buffer is not None
+    for _ in range(5120):
+        a, b = random.standard_normal((2, 1, _OBSERVATIONS)).astype(np.float32)
+        action = random.uniform(-1, 1, (1, _ACTIONS)).astype(np.float32)
+        model.replay_buffer.add(a, b, action, random.standard_normal(1), np.zeros(1), [{}])
+
+    def ten_updates() -> None:
+        model.train(gradient_steps=10, batch_size=256)
+
+    return ten_updates
+
+
+def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
+    """`simreal bench`: print the table, write the JSON. Raises UserError if the file cannot be written."""
+    from simreal.evaluate import write_target
+
+    target = None if json_file is None else write_target(json_file)
+    steps, rounds = (60, 6) if quick else (300, 30)
+    results: list[dict[str, Any]] = []
+    for task in ("FetchReach-v4", "FetchPush-v4"):
+        for num_envs in (64, 256):
+            torch.set_num_threads(1)
+            out.print(f"{task}, {num_envs} environments ...", style="dim")
+            results.append(bench_environment(task, num_envs, steps))
+    torch.set_num_threads(available_threads())
+    for algorithm in ("sac", "ddpg"):
+        out.print(f"{algorithm} updates ...", style="dim")
+        row = bench_learner(algorithm, rounds)
+        if row is None:
+            out.print("stable-baselines3 is not installed: learners are not compared (pip install 'simreal[test]')")
+        else:
+            results.append(row)
+    out.print(results_table(results))
+    if target is not None:
+        target.write_text(json.dumps({"threads": available_threads(), "results": results}, indent=2) + "\n")
+
+
+def results_table(results: Sequence[dict[str, Any]]) -> Table:
+    """The measurements for people."""
+    title = f"Ratios to the reference, {available_threads()} processors; higher is better"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("what", "ratio", "with resets", "per second", "reference per second", "reference"):
+        table.add_column(column, justify="left" if column in ("what", "reference") else "right")
+    for row in results:
+        resets = row.get("ratio_with_resets")
+        table.add_row(
+            row["name"], f"{row['ratio']:.2f}", "" if resets is None else f"{resets:.2f}",
+            f"{row['ours_per_s']:,.0f}", f"{row['reference_per_s']:,.0f}", row["reference"],
+        )  # fmt: skip
+    return table

@@ -1,0 +1,156 @@
+"""The `simreal` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from simreal.errors import UserError
+
+app = typer.Typer(
+    help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console(highlight=False, soft_wrap=True)
+
+RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or the name of a shipped one")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.sub=value ...]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="where to write; default runs/NAME-N")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
+) -> None:
+    """Train a policy, evaluate it and export it."""
+    from simreal.workflow import train_command
+
+    train_command(config, overrides or [], run_dir, resume, _out)
+
+
+@app.command()
+def evaluate(
+    policy: RunOrBundle,
+    world: Annotated[list[str] | None, typer.Option(help="world name or YAML file; may be repeated")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="fresh episodes in every world")] = 100,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 1_000_003,
+) -> None:
+    """Play fresh episodes and print how well a policy does."""
+    from simreal.workflow import evaluate_command
+
+    evaluate_command(policy, world or ["nominal", "trained"], episodes, seed, json_file, _out)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
+) -> None:
+    """Export a run's policy as a bundle for a robot controller."""
+    from simreal.workflow import export_command
+
+    export_command(run, output, _out)
+
+
+@app.command()
+def play(
+    policy: RunOrBundle,
+    video: Annotated[Path | None, typer.Option(help="write an MP4 instead of opening a window")] = None,
+    world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
+    episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+) -> None:
+    """Show a policy in a window or a video."""
+    from simreal.play import save_video, watch
+    from simreal.runs import load_policy
+
+    loaded = load_policy(policy)
+    if video is None:
+        watch(loaded, world, seed)
+    else:
+        frames = save_video(loaded, video, world, episodes, seed)
+        _out.print(f"{video}: {frames} frames of {loaded.task_id}")
+
+
+@app.command()
+def envs() -> None:
+    """List all tasks."""
+    from envs.registry import task_ids
+
+    for task_id in task_ids():
+        _out.print(task_id)
+
+
+@app.command()
+def describe(task: Annotated[str, typer.Argument(metavar="TASK", help="a task id, see `simreal envs`")]) -> None:
+    """Show what a task observes, does and lets vary."""
+    from envs.registry import make_task
+    from simreal.describe import describe as show
+
+    width = None if sys.stdout.isatty() else 200
+    show(make_task(task), Console(highlight=False, width=width))
+
+
+@app.command()
+def bench(
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
+) -> None:
+    """Measure speed as ratios within one process."""
+    from simreal.bench import bench_command
+
+    bench_command(json_file, quick, _out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
+    from simreal.render import choose_backend
+
+    choose_backend()
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        _report(error)
+
+
+def _report(error: Exception) -> None:
+    """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.registry import UnknownTaskError
+    from randomization.parameters import RandomizationError
+    from simreal.train import Interrupted
+
+    if isinstance(error, Interrupted):
+        _fail(str(error), 130)
+    if isinstance(error, typer.Abort):
+        _fail("interrupted", 130)
+    describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
+    if describe_usage is not None:
+        _fail(describe_usage(), 2)
+    if isinstance(error, (UserError, UnknownTaskError, RandomizationError)):
+        _fail(str(error), 2)
+    raise error
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Run directories, and policies loaded from a run or a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from envs.registry import make_task
+from randomization.parameters import Parameter
+from randomization.samplers import Manual, Sampler
+from simreal.build import make_environment, make_learner
+from simreal.checkpoint import checkpoints, newest_checkpoint
+from simreal.config import RunConfig, parse_config, read_yaml
+from simreal.errors import UserError
+
+Act = Callable[[Tensor], Tensor]
+"""Observation [N, nobs] -> action [N, A]."""
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy ready to be evaluated, and what is known of how it was trained."""
+
+    name: str
+    task_id: str
+    act: Act
+    reset: Callable[[Tensor], None]  # called with the environments [N] (bool) whose episodes begin
+    parameters: list[Parameter]  # randomized in training, with the final ranges as limits
+    entropy: float | None  # of the final distribution, nats per dimension
+    config: RunConfig | None
+    module: nn.Module | None = None
+
+    def trained_sampler(self) -> Sampler:
+        """The final training distribution, frozen."""
+        return Manual(self.parameters)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a directory looks like an exported bundle."""
+    return (path / "policy.json").exists() or (path / "policy.onnx").exists()
+
+
+def load_policy(path: Path) -> LoadedPolicy:
+    """The policy of a run directory or of an exported bundle. Raises UserError, naming what is wrong."""
+    if not path.exists():
+        raise UserError(f"{path}: no such run or bundle")
+    if not path.is_dir():
+        raise UserError(f"{path}: expected the directory of a run or of a bundle")
+    return _from_bundle(path) if is_bundle(path) else _from_run(path)
+
+
+def run_config(run: Path) -> RunConfig:
+    """The configuration of a run directory. Raises UserError."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
+    return parse_config(read_yaml(path), str(path))
+
+
+def _from_run(run: Path) -> LoadedPolicy:
+    config = run_config(run)
+    checkpoint = newest_checkpoint(run, config.task)
+    environment = make_environment(config.task, 1, config.randomization, explore=False)
+    environment.reset()
+    learner = make_learner(config.model_copy(update={"num_envs": 1, "device": "cpu"}), environment)
+    sampler = config.randomization.sampler_for(environment.task)
+    try:
+        learner.policy.load_state_dict(checkpoint["learner"]["policy"])
+        sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        name = checkpoints(run / "checkpoints")[-1]
+        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[0]}") from None
+    policy = learner.policy.eval()
+
+    @torch.no_grad()
+    def act(observation: Tensor) -> Tensor:
+        return policy(observation.float())
+
+    randomized = config.randomization.sampler != "none"
+    return LoadedPolicy(
+        name=run.name or str(run),
+        task_id=config.task,
+        act=act,
+        reset=lambda mask: None,
+        parameters=frozen(sampler),
+        entropy=sampler.entropy() if randomized and sampler.parameters else None,
+        config=config,
+        module=policy,
+    )
+
+
+def _from_bundle(path: Path) -> LoadedPolicy:
+    from simreal.deploy.policy import BundleError, Policy
+
+    try:
+        policy = Policy.load(path)
+    except BundleError as error:
+        raise UserError(str(error)) from None
+    contract = policy.contract
+    try:
+        task_id = contract["task"]
+        make_task(task_id)
+    except ValueError as error:
+        raise UserError(f"{path / 'policy.json'}: {error}") from None
+    randomization: dict[str, Any] = contract.get("randomization") or {}
+    parameters = [
+        Parameter(
+            name=p["name"], nominal=min(max(p["nominal"], p["lower"]), p["upper"]), limits=(p["lower"], p["upper"]),
+            unit=p["unit"], mode=p["mode"], quantity=p["quantity"], targets=tuple(p["targets"]),
+        )
+        for p in randomization.get("parameters", [])
+    ]  # fmt: skip
+
+    def act(observation: Tensor) -> Tensor:
+        return torch.from_numpy(policy(observation.numpy()))
+
+    def reset(mask: Tensor) -> None:
+        if bool(mask.all()):
+            policy.reset()
+
+    entropy = randomization.get("entropy_npd")
+    return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None)
+
+
+def frozen(sampler: Sampler) -> list[Parameter]:
+    """A sampler's parameters with its present ranges as their limits."""
+    result = []
+    for i, parameter in enumerate(sampler.parameters):
+        low, high = float(sampler.lower[i]), float(sampler.upper[i])
+        nominal = min(max(parameter.nominal, low), high)
+        fields = {**vars(parameter), "limits": (low, high), "nominal": nominal}
+        if low <= 0:
+            fields["distribution"] = "uniform"
+        result.append(Parameter(**fields))
+    return result
+
+
+def new_run_directory(config_name: str, requested: Path | None) -> Path:
+    """A directory for a new run: the requested one, or runs/NAME-1, -2, ...
+
+    Raises UserError if the requested one holds anything.
+    """
+    if requested is not None:
+        if requested.exists() and (not requested.is_dir() or any(requested.iterdir())):
+            raise UserError(f"{requested}: exists and is not empty; name another --run-dir or add --resume")
+        return requested
+    stem = Path(config_name).stem
+    number = 1
+    while (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{number}"
+
+
+def newest_run(config_name: str) -> Path:
+    """The newest runs/NAME-N of a configuration. Raises UserError if there is none."""
+    stem = Path(config_name).stem
+    found = [p for p in Path("runs").glob(f"{stem}-*") if p.name.removeprefix(f"{stem}-").isdigit()]
+    if not found:
+        raise UserError(f"--resume: no run of {stem} in runs/; name one with --run-dir")
+    return max(found, key=lambda p: int(p.name.removeprefix(f"{stem}-")))

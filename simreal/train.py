@@ -1,0 +1,193 @@
+"""The training loop: collect, learn, widen, log, save."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.cpu_engine import available_threads
+from envs.environment import Environment, StepResult
+from randomization.environment import Randomization
+from simreal.build import make_environment, make_learner
+from simreal.checkpoint import save_checkpoint
+from simreal.config import RunConfig
+from simreal.errors import UserError
+from simreal.learn.problem import Learner
+from simreal.logs import RunLog
+from simreal.progress import Progress
+
+
+class Interrupted(Exception):
+    """Training was interrupted; a checkpoint has been written."""
+
+
+class Stop:
+    """Set by SIGINT and SIGTERM while `listening`; a second signal interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Catch the signals within a block (in the main thread; elsewhere nothing is caught)."""
+        try:
+            previous = [signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)]
+        except ValueError:
+            yield self
+            return
+        try:
+            yield self
+        finally:
+            for s, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
+                signal.signal(s, handler)
+
+
+@dataclass
+class Statistics:
+    """Averages over the last episodes, and what the learner last reported."""
+
+    success: deque[float]
+    returns: deque[float]
+    episodes: int = 0
+    learner: dict[str, float] | None = None
+
+    @classmethod
+    def new(cls, window: int = 100) -> Statistics:
+        return cls(deque(maxlen=window), deque(maxlen=window))
+
+    def finished(self, result: StepResult) -> None:
+        """Take in the episodes that ended with a step."""
+        self.success += result.success[result.done].double().tolist()
+        self.returns += result.episode_return[result.done].double().tolist()
+        self.episodes += int(result.done.sum())
+
+    def success_rate(self) -> float:
+        """Share of recent episodes that ended in success; 0 before the first."""
+        return sum(self.success) / max(len(self.success), 1)
+
+    def metrics(self) -> dict[str, float]:
+        """A row for the logs."""
+        mean_return = sum(self.returns) / max(len(self.returns), 1)
+        row = {"episodes": float(self.episodes), "success_rate": self.success_rate(), "return": mean_return}
+        return row | (self.learner or {})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "success": list(self.success),
+            "returns": list(self.returns),
+            "episodes": self.episodes,
+            "learner": self.learner,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.success.extend(state["success"])
+        self.returns.extend(state["returns"])
+        self.episodes, self.learner = state["episodes"], state["learner"]
+
+
+class Trainer:
+    """One run: environment, learner and everything that a checkpoint holds.
+
+    Args:
+        config: validated.
+        run: the run directory, which exists.
+    """
+
+    def __init__(self, config: RunConfig, run: Path) -> None:
+        self.config, self.run = config, run
+        self.environment: Environment = make_environment(
+            config.task, config.num_envs, config.randomization,
+            engine=config.engine, seed=config.seed, threads=config.threads,
+        )  # fmt: skip
+        self.environment.reset()
+        self.learner: Learner = make_learner(config, self.environment)
+        self.statistics = Statistics.new()
+        self.env_steps = 0
+        self.seconds = 0.0  # of training, evaluation and start-up not counted
+        self._threads = config.train.torch_threads or available_threads()
+
+    @property
+    def layer(self) -> Randomization:
+        """The randomization that the run trains under."""
+        layer = self.environment.layer
+        assert isinstance(layer, Randomization)
+        return layer
+
+    def train(self, progress: Progress) -> None:
+        """Train to the configured number of steps. Raises Interrupted after saving."""
+        config = self.config.train
+        resumed_at = self.env_steps if self.env_steps else None
+        saved = started = time.monotonic()
+        before = self.seconds
+        with Stop().listening() as stop, RunLog(self.run, self.layer.sampler, resumed_at) as log, progress:
+            while self.env_steps < config.env_steps:
+                self._collect()
+                self._learn()
+                self.seconds = before + time.monotonic() - started
+                if self.env_steps % config.log_interval < self.config.num_envs:
+                    log.write(self.env_steps, self._metrics())
+                progress.update(self.env_steps, self.statistics.success_rate(), self.layer.sampler.entropy())
+                if stop.requested:
+                    self.save()
+                    raise Interrupted
+                if time.monotonic() - saved > config.checkpoint_interval_s:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+
+    def _collect(self) -> None:
+        observed = self.environment.observed
+        action = self.learner.act(observed)
+        result = self.environment.step(action)
+        self.learner.record(observed, action, result)
+        if bool(result.done.any()):
+            self.statistics.finished(result)
+        self.env_steps += self.config.num_envs
+
+    def _learn(self) -> None:
+        # While the physics threads run, torch gets one thread: two would fight for the processors.
+        if not self.learner.ready():
+            return
+        torch.set_num_threads(self._threads)
+        self.statistics.learner = self.learner.update()
+        torch.set_num_threads(1)
+
+    def _metrics(self) -> dict[str, float]:
+        extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}
+        return self.statistics.metrics() | extra
+
+    def save(self) -> Path:
+        """Write a checkpoint of everything that changes during training."""
+        content = {
+            "task": self.config.task,
+            "config": self.config.to_yaml(),
+            "seconds": self.seconds,
+            "learner": self.learner.state_dict(),
+            "environment": self.environment.state_dict(),
+            "statistics": self.statistics.state_dict(),
+        }
+        return save_checkpoint(self.run / "checkpoints", self.env_steps, content, self.config.train.keep_checkpoints)
+
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Continue from a checkpoint, bit for bit. Raises UserError if it does not fit this configuration."""
+        try:
+            self.learner.load_state_dict(checkpoint["learner"])
+            self.environment.load_state_dict(checkpoint["environment"])
+            self.statistics.load_state_dict(checkpoint["statistics"])
+            self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {reason}") from None
