@@ -129,6 +129,7 @@ class Environment:
         self.divergences = 0
         self.autoreset = True  # False: `reset` is the caller's business
         self.max_episode_steps = task.max_episode_steps
+        self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
         self.layer.attach(self)
@@ -174,7 +175,9 @@ class Environment:
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
         truncated = (self.steps >= self.max_episode_steps) & ~outcome.terminated
-        done = outcome.terminated | truncated
+        done = (outcome.terminated | truncated) & ~self._over
+        if not self.autoreset:
+            self._over |= done
         self.episode_return += outcome.reward
         self.episode_successes += outcome.success
         any_done = bool(done.any())
@@ -204,6 +207,7 @@ class Environment:
         """Sample a world, write it, reset the state, compute what depends on it."""
         self.rng.next_episode(mask)
         self.engine.reset(mask)
+        self._over &= ~mask
         self.steps.masked_fill_(mask, 0)
         self.episode_return.masked_fill_(mask, 0.0)
         self.episode_successes.masked_fill_(mask, 0)

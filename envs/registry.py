@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 class UnknownTaskError(ValueError):
     """A task id that does not exist; the message names the nearest one."""
+
+
+class UnknownOptionError(UnknownTaskError):
+    """A task option that does not exist; the message names the nearest one."""
 
 
 # A builder is a callable, or "module:callable" to be imported when the task is made; options are its arguments.
@@ -53,12 +58,18 @@ def make_task(task_id: str, **options: Any) -> Task:
 
     Raises:
         UnknownTaskError: the id does not exist; names the nearest.
+        UnknownOptionError: an option does not exist; names the nearest.
     """
     check_task_id(task_id)
     build, registered = _TASKS[task_id]
     if isinstance(build, str):
         module, _, name = build.partition(":")
         build = getattr(importlib.import_module(module), name)
+    known = inspect.signature(build).parameters
+    for name in options.keys() - known.keys():
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UnknownOptionError(f"{task_id}: unknown option {name!r}: {hint}there are: {', '.join(known) or 'none'}")
     task: Task = build(**(registered | options))  # pyright: ignore[reportCallIssue]
     return task
 
@@ -71,3 +82,12 @@ for _family in ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace"):
             family=_family,
             dense=_dense,
         )
+
+_GYMNASIUM_V5 = {
+    "planar": ("HalfCheetah", "Hopper", "Walker2d", "Swimmer"),
+    "free": ("Ant", "Humanoid", "HumanoidStandup"),
+    "arms": ("Reacher", "Pusher", "InvertedPendulum", "InvertedDoublePendulum"),
+}
+for _kind, _names in _GYMNASIUM_V5.items():
+    for _name in _names:
+        register_task(f"{_name}-v5", f"envs.locomotion.gymnasium_v5_{_kind}:{_name}Task")

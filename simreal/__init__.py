@@ -107,4 +107,5 @@ def __dir__() -> list[str]:
 
 
 _check_floors()
+importlib.import_module("envs.gl").choose_gl_backend()
 _register()

@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out = Console(highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
 
@@ -103,6 +103,16 @@ def describe(task: Annotated[str, typer.Argument(metavar="TASK", help="a task id
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of configurations, for editors."""
+    import json
+
+    from simreal.config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+@app.command()
 def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
@@ -115,9 +125,6 @@ def bench(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
-    from simreal.render import choose_backend
-
-    choose_backend()
     try:
         app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except KeyboardInterrupt:

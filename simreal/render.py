@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +13,6 @@ from envs.environment import Environment
 from simreal.errors import UserError
 
 Image = NDArray[np.uint8]
-
-
-def choose_backend() -> None:
-    """Choose EGL or OSMesa where there is no display; call before MuJoCo is imported. MUJOCO_GL overrides."""
-    if sys.platform != "linux" or os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
-        return
-    if ctypes.util.find_library("EGL"):
-        os.environ["MUJOCO_GL"] = "egl"
-    elif ctypes.util.find_library("OSMesa"):
-        os.environ["MUJOCO_GL"] = "osmesa"
 
 
 class Scene:

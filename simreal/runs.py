@@ -17,6 +17,7 @@ from simreal.build import make_environment, make_learner
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.config import RunConfig, parse_config, read_yaml
 from simreal.errors import UserError
+from simreal.export import describe_randomization
 
 Act = Callable[[Tensor], Tensor]
 """Observation [N, nobs] -> action [N, A]."""
@@ -33,6 +34,7 @@ class LoadedPolicy:
     parameters: list[Parameter]  # randomized in training, with the final ranges as limits
     entropy: float | None  # of the final distribution, nats per dimension
     config: RunConfig | None
+    randomization: dict[str, Any] | None = None  # as the exported contract states it
     module: nn.Module | None = None
 
     def trained_sampler(self) -> Sampler:
@@ -90,6 +92,7 @@ def _from_run(run: Path) -> LoadedPolicy:
         parameters=frozen(sampler),
         entropy=sampler.entropy() if randomized and sampler.parameters else None,
         config=config,
+        randomization=describe_randomization(sampler) if randomized else None,
         module=policy,
     )
 
@@ -120,8 +123,7 @@ def _from_bundle(path: Path) -> LoadedPolicy:
         return torch.from_numpy(policy(observation.numpy()))
 
     def reset(mask: Tensor) -> None:
-        if bool(mask.all()):
-            policy.reset()
+        policy.reset(mask.numpy())
 
     entropy = randomization.get("entropy_npd")
     return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None)

@@ -98,6 +98,16 @@ class Statistics:
         self.episodes, self.learner = state["episodes"], state["learner"]
 
 
+_SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more to a second thread than they gain
+
+
+def update_threads(config: RunConfig) -> int:
+    """Torch threads of an update: one where the networks are small, else all processors."""
+    hidden = config.learner.hidden
+    largest = config.learner.batch_size * max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
+    return 1 if largest < _SMALL_PRODUCT else available_threads()
+
+
 class Trainer:
     """One run: environment, learner and everything that a checkpoint holds.
 
@@ -117,7 +127,7 @@ class Trainer:
         self.statistics = Statistics.new()
         self.env_steps = 0
         self.seconds = 0.0  # of training, evaluation and start-up not counted
-        self._threads = config.train.torch_threads or available_threads()
+        self._threads = config.train.torch_threads or update_threads(config)
 
     @property
     def layer(self) -> Randomization:

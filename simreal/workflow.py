@@ -109,20 +109,14 @@ def export_command(run: Path, output: Path | None, out: Console) -> None:
 def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
     assert policy.module is not None
     assert policy.config is not None
-    randomization = {
-        "sampler": policy.config.randomization.sampler,
-        "entropy_npd": policy.entropy,
-        "parameters": [
-            {
-                "name": p.name, "quantity": p.quantity, "targets": list(p.targets), "unit": p.unit, "mode": p.mode,
-                "nominal": p.nominal, "lower": p.limits[0], "upper": p.limits[1],
-            }
-            for p in policy.parameters
-        ],
-    }  # fmt: skip
     try:
         return export_bundle(
-            policy.module, make_task(policy.task_id), output, randomization=randomization, evaluation=figures
+            policy.module,
+            make_task(policy.task_id),
+            output,
+            randomization=policy.randomization,
+            evaluation=figures,
+            run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
         )
     except ExportError as error:
         raise UserError(f"{run}: {error}") from None

@@ -119,8 +119,9 @@ class Policy:
             FloatingPointError: the policy put out NaN; the state is left as it was.
         """
         flat = self._join(observation) if isinstance(observation, Mapping) else _float32(observation, "observation")
-        if flat.ndim not in (1, 2) or flat.shape[-1] != self.observation_size:
-            size = self.observation_size
+        size = self.observation_size
+        # ONNX Runtime's GRU ends the whole process when it gets an empty batch.
+        if flat.ndim not in (1, 2) or flat.shape[-1] != size or not len(flat):
             raise ValueError(f"observation: expected shape [{size}] or [B, {size}], got {list(flat.shape)}")
         if not np.isfinite(flat).all():
             raise ValueError(self._not_finite(flat))
@@ -141,7 +142,7 @@ class Policy:
         return {p.name: p.offset + p.scale * values[..., p.start : p.stop] for p in self._layout.action}
 
     def _run(self, observation: Array, state: Array | None) -> tuple[Array, Array | None]:
-        """Action [B, A] and the next state [B, *shape] for a batch [B, nobs]."""
+        """Action [B, A] and next state [B, *shape] for observations [B, nobs]."""
         feeds = {"observation": observation} if state is None else {"observation": observation, "state": state}
         outputs: list[Any] = list(self._session.run(self._outputs, feeds))
         return outputs[0], None if state is None else outputs[1]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from envs.environment import Observed, StepResult
 from simreal.config import DDPGConfig
+from simreal.learn.matmul import fast_matmul
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Meter, Problem
@@ -98,6 +99,10 @@ class DDPG:
         return int(self.updates_due) >= self.config.updates_per_cycle
 
     def update(self) -> dict[str, float]:
+        with fast_matmul():
+            return self._cycle()
+
+    def _cycle(self) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
         meter = Meter()

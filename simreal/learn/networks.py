@@ -48,15 +48,20 @@ class EnsembleMLP(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """`members` estimates of Q(observation, action)."""
+    """`members` estimates of Q(observation, action).
+
+    A single one is a plain MLP, which is faster than a batched product of one.
+    """
 
     def __init__(self, members: int, observation_size: int, action_size: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.net = EnsembleMLP(members, [observation_size + action_size, *hidden, 1])
+        sizes = [observation_size + action_size, *hidden, 1]
+        self.net = mlp(sizes) if members == 1 else EnsembleMLP(members, sizes)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """observation [B, nobs] normalized, action [B, A] in [-1, 1] -> [members, B]."""
-        return self.net(torch.cat((observation, action), dim=1)).squeeze(-1)
+        q = self.net(torch.cat((observation, action), dim=1)).squeeze(-1)
+        return q if q.dim() == 2 else q.unsqueeze(0)
 
 
 class DeterministicActor(nn.Module):

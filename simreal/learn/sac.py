@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from envs.environment import Observed, StepResult
 from simreal.config import SACConfig
+from simreal.learn.matmul import fast_matmul
 from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Meter, Problem
@@ -100,6 +101,10 @@ class SAC:
         return int(self.updates_due) >= self.config.updates_per_cycle
 
     def update(self) -> dict[str, float]:
+        with fast_matmul():
+            return self._cycle()
+
+    def _cycle(self) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
         meter = Meter()

@@ -1,0 +1,189 @@
+"""The command line: what it prints, what it refuses, and that nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from simreal.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+TINY = """
+task: FetchReach-v4
+num_envs: 4
+learner: {algorithm: ddpg, hidden: [16, 16], batch_size: 32, warmup_steps: 100, updates_per_cycle: 10}
+randomization:
+  sampler: adr
+  adr: {buffer_size: 2, thresholds: [0.0, 0.0]}
+  parameters:
+    body_mass: {of: "robot0:*", range: [0.5, 2.0]}
+    action_delay: {range: [0, 40]}
+    observation_noise: {of: grip_pos, range: [0, 0.01]}
+train: {env_steps: 600, log_interval: 100}
+evaluate: {episodes: 4, num_envs: 4}
+"""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        try:
+            main([str(a) for a in arguments])
+            status = 0
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY)
+    main(["train", str(folder / "tiny.yaml"), "--run-dir", str(folder / "run")])
+    return folder / "run"
+
+
+def refused(result: tuple[int, str, str], *expected: str) -> None:
+    """Exit status 2 and one line on stderr that holds every expected part."""
+    status, _, err = result
+    assert status == 2, err
+    assert err.count("\n") == 1, err
+    for part in expected:
+        assert part in err
+
+
+def test_a_run_directory_holds_everything(trained: Path) -> None:
+    assert yaml.safe_load((trained / "config.yaml").read_text())["learner"]["gamma"] == 0.98  # defaults written out
+    header, *rows = (trained / "metrics.csv").read_text().splitlines()
+    assert header.startswith("env_steps,episodes,success_rate")
+    assert len(rows) == 6
+    adr = (trained / "adr.csv").read_text().splitlines()
+    assert adr[0].startswith("env_steps,entropy_npd,body_mass.lower,body_mass.upper,action_delay.lower")
+    assert float(adr[-1].split(",")[1]) > float(adr[1].split(",")[1])  # thresholds of 0 widen always
+    assert list(trained.glob("events.out.tfevents*"))
+    assert (trained / "bundle" / "policy.onnx").is_file()
+    worlds = json.loads((trained / "evaluation.json").read_text())["worlds"]
+    assert [w["name"] for w in worlds] == ["nominal", "trained"]
+
+
+def test_evaluate_writes_the_promised_json_for_a_run_and_its_bundle(run: Run, trained: Path, tmp_path: Path) -> None:
+    documents = []
+    for path in (trained, trained / "bundle"):
+        status, out, err = run("evaluate", path, "--episodes", "6", "--world", "nominal", "--json", tmp_path / "f.json")
+        assert status == 0, err
+        assert "nominal" in out
+        documents.append(json.loads((tmp_path / "f.json").read_text()))
+    of_run, of_bundle = documents
+    assert set(of_run) == {"task", "policy", "adr_entropy_npd", "worlds"}
+    figures = {"success_rate", "success_ci95", "return_mean", "return_se", "return_median", "return_cvar10"}
+    assert set(of_run["worlds"][0]) == {"name", "episodes", *figures}
+    assert of_run["adr_entropy_npd"] == pytest.approx(of_bundle["adr_entropy_npd"])
+    assert of_run["worlds"][0]["return_mean"] == pytest.approx(of_bundle["worlds"][0]["return_mean"], abs=0.5)
+
+
+def test_export_writes_a_bundle_elsewhere(run: Run, trained: Path, tmp_path: Path) -> None:
+    status, _, err = run("export", trained, "--output", tmp_path / "policy")
+    assert status == 0, err
+    assert json.loads((tmp_path / "policy" / "policy.json").read_text())["task"] == "FetchReach-v4"
+
+
+def test_describe_prints_the_three_tables_with_units(run: Run) -> None:
+    status, out, _ = run("describe", "FetchPush-v4")
+    assert status == 0
+    for part in ("Observation", "Action", "Randomization", "object_rel_pos", "rad", "action_delay", "ms", "0.04 s"):
+        assert part in out
+
+
+def test_envs_lists_every_task(run: Run) -> None:
+    _, out, _ = run("envs")
+    assert {"FetchReach-v4", "FetchPushDense-v4", "FetchPickAndPlace-v4"} <= set(out.split())
+
+
+def test_unknown_tasks_name_the_nearest(run: Run, tmp_path: Path) -> None:
+    refused(run("describe", "FetchPsh-v4"), "FetchPsh-v4", "FetchPush-v4")
+    (tmp_path / "c.yaml").write_text(TINY.replace("FetchReach-v4", "FetchRech-v4"))
+    refused(run("train", "c.yaml"), "c.yaml", "FetchRech-v4", "FetchReach-v4")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("learner.gama=0.9", ("learner.ddpg.gama", "gamma")),
+        ("learner.gamma=2", ("gamma", "less than 1")),
+        ("num_env=3", ("num_env", "num_envs")),
+        ("learner.algorithm=dppg", ("learner", "ddpg")),
+        ("randomization.parameters.body_mass.range=[2, 1]", ("body_mass.range", "2", "above", "1")),
+        ("randomization.parameters.body_mass.of=robot9", ("body_mass.of", "robot9")),
+        ("randomization.parameters.bodymass={}", ("bodymass", "body_mass")),
+        ("randomization.parameters.actuator_gain={}", ("actuator_gain", "no actuator")),
+        ("randomization.adr.thresholds=[1, 0]", ("thresholds", "above")),
+        ("randomization.sampler=adrr", ("randomization.sampler",)),
+        ("train.env_steps=-5", ("train.env_steps",)),
+        ("train", ("train", "key.sub=value")),
+    ],
+)
+def test_wrong_settings_are_named_and_nothing_is_written(
+    run: Run, tmp_path: Path, override: str, parts: tuple[str, ...]
+) -> None:
+    (tmp_path / "c.yaml").write_text(TINY)
+    refused(run("train", "c.yaml", override, "--run-dir", "out"), *parts)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.yaml"]
+
+
+def test_missing_and_broken_files_are_named(run: Run, tmp_path: Path) -> None:
+    refused(run("train", "fetch_rech.yaml"), "fetch_rech.yaml", "fetch_reach")
+    (tmp_path / "broken.yaml").write_text("task: [FetchReach-v4")
+    refused(run("train", "broken.yaml"), "broken.yaml", "YAML")
+    refused(run("evaluate", "nowhere"), "nowhere")
+    refused(run("evaluate", tmp_path), "config.yaml")
+    refused(run("train"), "CONFIG")
+
+
+def test_a_filled_run_directory_is_not_overwritten(run: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(TINY)
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    refused(run("train", "c.yaml", "--run-dir", trained), str(trained), "not empty")
+    assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+
+
+def test_resume_refuses_another_task_and_other_settings(run: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(TINY)
+    refused(run("train", "c.yaml", "num_envs=8", "--run-dir", trained, "--resume"), "num_envs")
+    shutil.copytree(trained, tmp_path / "other")
+    changed = (tmp_path / "other" / "config.yaml").read_text().replace("FetchReach-v4", "FetchReachDense-v4")
+    (tmp_path / "other" / "config.yaml").write_text(changed)
+    refused(run("evaluate", tmp_path / "other"), "step_", "FetchReach-v4", "FetchReachDense-v4")
+    refused(run("train", "c.yaml", "--run-dir", "nowhere", "--resume"), "nowhere")
+
+
+def test_truncated_checkpoints_and_altered_bundles_are_refused(run: Run, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "cut")
+    newest = sorted((tmp_path / "cut" / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    refused(run("evaluate", tmp_path / "cut"), newest.name)
+    (tmp_path / "c.yaml").write_text(TINY)
+    refused(run("train", "c.yaml", "--run-dir", tmp_path / "cut", "--resume"), newest.name)
+    shutil.copytree(trained / "bundle", tmp_path / "bundle")
+    onnx = tmp_path / "bundle" / "policy.onnx"
+    onnx.write_bytes(onnx.read_bytes()[:-1] + b"x")
+    refused(run("evaluate", tmp_path / "bundle"), "policy.onnx")
+    refused(run("play", tmp_path / "bundle", "--video", tmp_path / "v.mp4"), "policy.onnx")
+
+
+def test_worlds_are_checked(run: Run, trained: Path, tmp_path: Path) -> None:
+    refused(run("evaluate", trained, "--world", "latencyy"), "latencyy", "latency")
+    (tmp_path / "w.yaml").write_text("randomization: {parameters: {body_mass: {of: no_such_body}}}")
+    refused(run("evaluate", trained, "--world", "w.yaml"), "w.yaml", "no_such_body")
+    status, out, err = run("evaluate", trained, "--world", "latency", "--episodes", "4")
+    assert status == 0, err
+    assert "latency" in out

@@ -1,0 +1,29 @@
+"""The commands in docs/ run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+_BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+# deploy.md needs a robot: tests/test_export.py runs its code with one made up.
+@pytest.mark.parametrize("page", sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"}))
+def test_commands_in_docs_run(page: str, tmp_path: Path) -> None:
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    blocks = _BLOCK.findall((DOCS / page).read_text())
+    assert blocks, f"{page} shows no command"
+    for language, code in blocks:
+        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
