@@ -34,6 +34,7 @@ def make_environment(
     sampler: Sampler | None = None,
     explore: bool = True,
     max_episode_steps: int | None = None,
+    task_options: Mapping[str, Any] | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -47,6 +48,7 @@ def make_environment(
         sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
         explore: see `Randomization`.
         max_episode_steps: another time limit than the task's.
+        task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
@@ -55,7 +57,7 @@ def make_environment(
         raise UserError(f"num_envs: expected at least 1, got {num_envs}")
     if engine == "gpu":
         raise UserError("engine: 'gpu' is not available in this version, use 'cpu' or 'auto'")
-    task = make_task(task_id)
+    task = make_task(task_id, **(task_options or {}))
     config = randomization_config(randomization)
     if sampler is None:
         sampler = config.sampler_for(task)

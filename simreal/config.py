@@ -42,6 +42,9 @@ class OffPolicyConfig(Strict):
     target_limits: tuple[float, float] | None = Field(
         None, description="lowest and highest possible return; targets are clipped to it"
     )
+    action_history: int = Field(
+        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
+    )
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
 
 
@@ -89,6 +92,7 @@ class RunConfig(Strict):
     """One run, complete."""
 
     task: str = Field(description="a task id, see `simreal envs`")
+    task_options: dict[str, Any] = Field(default_factory=dict, description="arguments of the task")
     engine: Literal["auto", "cpu", "gpu"] = Field("auto", description="physics engine")
     num_envs: int = Field(16, ge=1, le=1_000_000, description="environments stepped together")
     seed: int = Field(0, ge=0, lt=2**63, description="of every random draw")
@@ -166,7 +170,7 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(document)
         check_task_id(config.task)
-        config.randomization.sampler_for(make_task(config.task))
+        config.randomization.sampler_for(make_task(config.task, **config.task_options))
     except ValidationError as error:
         raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
     except ValueError as error:
@@ -223,6 +227,9 @@ class PPOConfig(Strict):
     )
     normalize_observation: bool = Field(True, description="by running mean and std")
     normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
+    action_history: int = Field(
+        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
+    )
     observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
     log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
     initial_std: float = Field(1.0, gt=0, description="std of actions at the start")

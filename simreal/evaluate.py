@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from envs.registry import make_task
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.samplers import Manual, Sampler
 from randomization.spec import make_sampler, randomization_config
-from simreal.build import make_environment
 from simreal.config import find_config, read_yaml
 from simreal.errors import UserError
 from simreal.runs import LoadedPolicy
@@ -54,7 +52,7 @@ def find_world(name: str, policy: LoadedPolicy) -> World:
         raise UserError(f"{path}: {unknown[0]}: unknown key; a world has name, description and randomization")
     try:
         config = randomization_config(document.get("randomization"))
-        sampler = make_sampler(config, build_parameters(make_task(policy.task_id), config.parameters))
+        sampler = make_sampler(config, build_parameters(policy.make_task(), config.parameters))
     except RandomizationError as error:
         raise UserError(f"{path}: {error}") from None
     if config.sampler == "adr":
@@ -65,7 +63,7 @@ def find_world(name: str, policy: LoadedPolicy) -> World:
 def play_episodes(policy: LoadedPolicy, sampler: Sampler, episodes: int, num_envs: int, seed: int) -> Episodes:
     """Play episodes 0 .. `episodes` - 1 of `seed` in worlds from a sampler, `num_envs` at a time."""
     n = min(num_envs, episodes)
-    environment = make_environment(policy.task_id, n, sampler=sampler, explore=False, seed=seed)
+    environment = policy.make_environment(n, sampler, seed)
     observed = environment.reset()
     policy.reset(torch.ones(n, dtype=torch.bool))
     success = torch.zeros(episodes, dtype=torch.bool)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from simreal.build import make_environment
 from simreal.errors import UserError
 from simreal.evaluate import find_world
 from simreal.render import Image, Scene, write_video
@@ -19,7 +18,7 @@ from simreal.runs import LoadedPolicy
 def record(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) -> tuple[list[Image], float]:
     """Frames of episodes played one after the other, and the frames per second of real time."""
     sampler = find_world(world, policy).sampler
-    environment = make_environment(policy.task_id, 1, sampler=sampler, explore=False, seed=seed)
+    environment = policy.make_environment(1, sampler, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     scene = Scene(environment, size, size)
@@ -54,7 +53,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
     import mujoco.viewer
 
     sampler = find_world(world, policy).sampler
-    environment = make_environment(policy.task_id, 1, sampler=sampler, explore=False, seed=seed)
+    environment = policy.make_environment(1, sampler, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     model, data = environment.engine.materialize(0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from envs.environment import Environment
 from envs.registry import make_task
+from envs.task import Task
 from randomization.parameters import Parameter
 from randomization.samplers import Manual, Sampler
 from simreal.build import make_environment, make_learner
@@ -36,6 +38,17 @@ class LoadedPolicy:
     config: RunConfig | None
     randomization: dict[str, Any] | None = None  # as the exported contract states it
     module: nn.Module | None = None
+    task_options: dict[str, Any] = field(default_factory=dict)
+
+    def make_task(self) -> Task:
+        """A new instance of the task that the policy was trained for."""
+        return make_task(self.task_id, **self.task_options)
+
+    def make_environment(self, num_envs: int, sampler: Sampler, seed: int) -> Environment:
+        """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
+        return make_environment(
+            self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options
+        )
 
     def trained_sampler(self) -> Sampler:
         """The final training distribution, frozen."""
@@ -67,7 +80,9 @@ def run_config(run: Path) -> RunConfig:
 def _from_run(run: Path) -> LoadedPolicy:
     config = run_config(run)
     checkpoint = newest_checkpoint(run, config.task)
-    environment = make_environment(config.task, 1, config.randomization, explore=False)
+    environment = make_environment(
+        config.task, 1, config.randomization, explore=False, task_options=config.task_options
+    )
     environment.reset()
     learner = make_learner(config.model_copy(update={"num_envs": 1, "device": "cpu"}), environment)
     sampler = config.randomization.sampler_for(environment.task)
@@ -78,23 +93,42 @@ def _from_run(run: Path) -> LoadedPolicy:
         name = checkpoints(run / "checkpoints")[-1]
         raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[0]}") from None
     policy = learner.policy.eval()
-
-    @torch.no_grad()
-    def act(observation: Tensor) -> Tensor:
-        return policy(observation.float())
-
+    act, reset = _stepper(policy)
     randomized = config.randomization.sampler != "none"
     return LoadedPolicy(
         name=run.name or str(run),
         task_id=config.task,
         act=act,
-        reset=lambda mask: None,
+        reset=reset,
         parameters=frozen(sampler),
         entropy=sampler.entropy() if randomized and sampler.parameters else None,
         config=config,
         randomization=describe_randomization(sampler) if randomized else None,
         module=policy,
+        task_options=config.task_options,
     )
+
+
+def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
+    """Functions that run a torch policy in batched environments: act, and reset of its recurrent state if any."""
+    begin = getattr(policy, "initial_state", None)
+    state: list[Tensor] = []
+
+    @torch.no_grad()
+    def act(observation: Tensor) -> Tensor:
+        if begin is None:
+            return policy(observation.float())
+        if not state or len(state[0]) != len(observation):
+            state[:] = [begin(len(observation))]
+        action, state[0] = policy(observation.float(), state[0])
+        return action
+
+    def reset(mask: Tensor) -> None:
+        if begin is not None and state and len(state[0]) == len(mask):
+            rows = mask.view(-1, *[1] * (state[0].dim() - 1))
+            state[0] = torch.where(rows, begin(len(mask)), state[0])
+
+    return act, reset
 
 
 def _from_bundle(path: Path) -> LoadedPolicy:
@@ -107,7 +141,8 @@ def _from_bundle(path: Path) -> LoadedPolicy:
     contract = policy.contract
     try:
         task_id = contract["task"]
-        make_task(task_id)
+        options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
+        make_task(task_id, **options)
     except ValueError as error:
         raise UserError(f"{path / 'policy.json'}: {error}") from None
     randomization: dict[str, Any] = contract.get("randomization") or {}
@@ -126,7 +161,7 @@ def _from_bundle(path: Path) -> LoadedPolicy:
         policy.reset(mask.numpy())
 
     entropy = randomization.get("entropy_npd")
-    return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None)
+    return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
 
 
 def frozen(sampler: Sampler) -> list[Parameter]:

@@ -121,6 +121,7 @@ class Trainer:
         self.environment: Environment = make_environment(
             config.task, config.num_envs, config.randomization,
             engine=config.engine, seed=config.seed, threads=config.threads,
+            task_options=config.task_options,
         )  # fmt: skip
         self.environment.reset()
         self.learner: Learner = make_learner(config, self.environment)

@@ -38,6 +38,7 @@ def make_vec(
     render_mode: str | None = None,
     max_episode_steps: int | None = None,
     threads: int | None = None,
+    **task_options: Any,
 ) -> VecEnv:
     """N environments of a task as a Gymnasium VectorEnv.
 
@@ -54,13 +55,15 @@ def make_vec(
         render_mode: None or "rgb_array".
         max_episode_steps: another time limit than the task's.
         threads: physics threads; None takes all that this process may use.
+        task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
 
     Raises:
         ValueError, UserError: naming what is wrong and what is nearest.
     """
     environment = make_environment(
-        task, num_envs, randomization, engine=engine, seed=seed, threads=threads, max_episode_steps=max_episode_steps
-    )
+        task, num_envs, randomization, engine=engine, seed=seed, threads=threads,
+        max_episode_steps=max_episode_steps, task_options=task_options,
+    )  # fmt: skip
     return VecEnv(environment, AutoresetMode(autoreset), render_mode)
 
 
@@ -94,7 +97,8 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         task = environment.task
         self.single_observation_space = _observation_space(task)
         self._scale, self._offset = _action_map(task)
-        self.single_action_space = spaces.Box(self._offset - self._scale, self._offset + self._scale, dtype=np.float32)
+        low, high = (bound.astype(np.float32) for bound in task.native_action_range())
+        self.single_action_space = spaces.Box(low, high, dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._ended = np.zeros(self.num_envs, dtype=bool)
@@ -322,4 +326,8 @@ def _observation_space(task: Task) -> spaces.Space[Any]:
 def _action_map(task: Task) -> tuple[Array, Array]:
     """Scale and offset [A] of Gymnasium's action to our [-1, 1]; 1 and 0 unless the task's native space differs."""
     low, high = task.native_action_range()
-    return ((high - low) / 2.0).astype(np.float32), ((high + low) / 2.0).astype(np.float32)
+    scale, offset = (high - low) / 2.0, (high + low) / 2.0
+    # Dividing by a power of two is exact in float32; other ranges need float64 to give Gymnasium's control back.
+    exact = bool((np.frexp(scale)[0] == 0.5).all()) and not offset.any()
+    dtype = np.float32 if exact else np.float64
+    return scale.astype(dtype), offset.astype(dtype)

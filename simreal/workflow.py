@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from envs.registry import make_task
 from simreal.checkpoint import newest_checkpoint
 from simreal.config import RunConfig, load_config
 from simreal.errors import UserError
@@ -112,7 +111,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
     try:
         return export_bundle(
             policy.module,
-            make_task(policy.task_id),
+            policy.make_task(),
             output,
             randomization=policy.randomization,
             evaluation=figures,

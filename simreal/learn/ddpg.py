@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from envs.environment import Observed, StepResult
 from simreal.config import DDPGConfig
+from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.matmul import fast_matmul
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
@@ -29,11 +30,13 @@ class DDPGPolicy(nn.Module):
     def __init__(self, problem: Problem, config: DDPGConfig) -> None:
         super().__init__()
         self.normalizer = Normalizer(problem.observation_size, config.observation_clip)
-        self.actor = DeterministicActor(problem.observation_size, problem.action_size, config.hidden)
+        size = problem.observation_size + config.action_history * problem.action_size
+        self.actor = DeterministicActor(size, problem.action_size, config.hidden)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]."""
-        return self.actor(self.normalizer(observation))
+    def forward(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
+        """Observation [B, nobs] in SI units, past actions [B, n * A] if it has such -> action [B, A] in [-1, 1]."""
+        normalized = self.normalizer(observation)
+        return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
 
 
 def ddpg_target(
@@ -52,14 +55,20 @@ class DDPG:
         device = problem.device
         torch.manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.policy = DDPGPolicy(problem, config).to(device)
-        shape = (problem.observation_size, problem.action_size)
+        n, actions = problem.num_envs, problem.action_size
+        self.network = DDPGPolicy(problem, config).to(device)
+        self.history = ActionHistory(n, config.action_history, actions, device)
+        remembers = config.action_history > 0
+        self.policy: nn.Module = (
+            HistoryPolicy(self.network, config.action_history, actions) if remembers else self.network
+        )
+        shape = (problem.observation_size + self.history.size, actions)
         self.critic = QNetwork(1, *shape, config.hidden).to(device)
         self.target_actor = DeterministicActor(*shape, config.hidden).to(device)
         self.target_critic = QNetwork(1, *shape, config.hidden).to(device)
-        self.target_actor.load_state_dict(self.policy.actor.state_dict())
+        self.target_actor.load_state_dict(self.network.actor.state_dict())
         self.target_critic.load_state_dict(self.critic.state_dict())
-        self._actor_params = list(self.policy.actor.parameters())
+        self._actor_params = list(self.network.actor.parameters())
         self._online = [p.data for p in (*self._actor_params, *self.critic.parameters())]
         self._targets = [p.data for p in (*self.target_actor.parameters(), *self.target_critic.parameters())]
         self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
@@ -78,19 +87,21 @@ class DDPG:
         random = torch.rand(n, a, generator=self.generator, device=self.problem.device) * 2.0 - 1.0
         if self.steps < self.config.warmup_steps:
             return random
-        action = self.policy(observed.policy.to(self.problem.device))
+        past = self.history.actions if self.history.size else None
+        action = self.network(observed.policy.to(self.problem.device), past)
         noise = torch.randn(n, a, generator=self.generator, device=self.problem.device)
         action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
         uniform = torch.rand(n, 1, generator=self.generator, device=self.problem.device)
         return torch.where(uniform < self.config.exploration_random, random, action)
 
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
-        final = result.final
+        final, past = result.final, self.history
         self.replay.add(
-            observed.policy, action, result.reward, final.policy, result.terminated, result.done,
-            final.achieved_goal, ~result.diverged,
+            stored(observed.policy, past.actions), action, result.reward, stored(final.policy, past.after(action)),
+            result.terminated, result.done, final.achieved_goal, ~result.diverged,
         )  # fmt: skip
-        self.policy.normalizer.update(observed.policy.to(self.problem.device))
+        past.advance(action, result.done)
+        self.network.normalizer.update(observed.policy.to(self.problem.device))
         self.steps += self.problem.num_envs
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.problem.num_envs
@@ -107,7 +118,8 @@ class DDPG:
         self.updates_due -= count
         meter = Meter()
         size = self.config.batch_size
-        batch = normalized(self.replay.sample(size * count, self.generator), self.policy.normalizer)
+        sampled = self.replay.sample(size * count, self.generator)
+        batch = normalized(sampled, self.network.normalizer, self.history.size)
         for i in range(count):
             meter.add(self._update(batch.rows(i * size, (i + 1) * size)))
         self.updates += count
@@ -124,7 +136,7 @@ class DDPG:
         critic_loss.backward()
         self.critic_optimizer.step()
 
-        preactivation = self.policy.actor.preactivation(batch.observation)
+        preactivation = self.network.actor.preactivation(batch.observation)
         policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
         penalty = preactivation.square().mean()
         actor_loss = config.action_penalty * penalty - policy_q.mean()
@@ -149,6 +161,7 @@ class DDPG:
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "replay": self.replay.state_dict(),
+            "history": self.history.actions,
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
@@ -157,6 +170,7 @@ class DDPG:
         for name in ("policy", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.replay.load_state_dict(state["replay"])
+        self.history.actions = state["history"].clone()
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]
         self.updates_due = state["counters"]["updates_due"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from simreal.learn.history import features
 from simreal.learn.normalizer import Normalizer
 
 GoalReward = Callable[[Tensor, Tensor], Tensor]
@@ -173,10 +174,11 @@ class Replay:
         self._time = state["time"]
 
 
-def normalized(batch: Batch, normalizer: Normalizer) -> Batch:
-    """The batch with observations as the networks see them."""
+def normalized(batch: Batch, normalizer: Normalizer, past_size: int = 0) -> Batch:
+    """The batch with observations as the networks see them; their first `past_size` values are past actions."""
     with torch.no_grad():
-        return Batch(
-            normalizer(batch.observation), batch.action, batch.reward,
-            normalizer(batch.next_observation), batch.terminated,
-        )  # fmt: skip
+        return replace(
+            batch,
+            observation=features(batch.observation, past_size, normalizer),
+            next_observation=features(batch.next_observation, past_size, normalizer),
+        )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from envs.environment import Observed, StepResult
 from simreal.config import SACConfig
+from simreal.learn.history import ActionHistory, HistoryPolicy, features, stored
 from simreal.learn.matmul import fast_matmul
 from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
@@ -28,11 +29,13 @@ class SACPolicy(nn.Module):
     def __init__(self, problem: Problem, config: SACConfig) -> None:
         super().__init__()
         self.normalizer = Normalizer(problem.observation_size, config.observation_clip)
-        self.actor = GaussianActor(problem.observation_size, problem.action_size, config.hidden)
+        size = problem.observation_size + config.action_history * problem.action_size
+        self.actor = GaussianActor(size, problem.action_size, config.hidden)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]."""
-        return self.actor(self.normalizer(observation))
+    def forward(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
+        """Observation [B, nobs] in SI units, past actions [B, n * A] if it has such -> action [B, A] in [-1, 1]."""
+        normalized = self.normalizer(observation)
+        return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
 
 
 def sac_target(
@@ -56,14 +59,20 @@ class SAC:
         device = problem.device
         torch.manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.policy = SACPolicy(problem, config).to(device)
-        shape = (problem.observation_size, problem.action_size)
+        n, actions = problem.num_envs, problem.action_size
+        self.network = SACPolicy(problem, config).to(device)
+        self.history = ActionHistory(n, config.action_history, actions, device)
+        remembers = config.action_history > 0
+        self.policy: nn.Module = (
+            HistoryPolicy(self.network, config.action_history, actions) if remembers else self.network
+        )
+        shape = (problem.observation_size + self.history.size, actions)
         self.critic = QNetwork(2, *shape, config.hidden).to(device)
         self.target_critic = QNetwork(2, *shape, config.hidden).to(device)
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_alpha, device=device).log())
         self.target_entropy = -float(problem.action_size) if config.target_entropy is None else config.target_entropy
-        self._actor_params = list(self.policy.actor.parameters())
+        self._actor_params = list(self.network.actor.parameters())
         self._online = [p.data for p in self.critic.parameters()]
         self._targets = [p.data for p in self.target_critic.parameters()]
         self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
@@ -83,16 +92,17 @@ class SAC:
         if self.steps < self.config.warmup_steps:
             return torch.rand(shape, generator=self.generator, device=self.problem.device) * 2.0 - 1.0
         noise = torch.randn(shape, generator=self.generator, device=self.problem.device)
-        observation = self.policy.normalizer(observed.policy.to(self.problem.device))
-        return self.policy.actor.sample(observation, noise)[0]
+        values = stored(observed.policy.to(self.problem.device), self.history.actions)
+        return self.network.actor.sample(features(values, self.history.size, self.network.normalizer), noise)[0]
 
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
-        final = result.final
+        final, past = result.final, self.history
         self.replay.add(
-            observed.policy, action, result.reward, final.policy, result.terminated, result.done,
-            final.achieved_goal, ~result.diverged,
+            stored(observed.policy, past.actions), action, result.reward, stored(final.policy, past.after(action)),
+            result.terminated, result.done, final.achieved_goal, ~result.diverged,
         )  # fmt: skip
-        self.policy.normalizer.update(observed.policy.to(self.problem.device))
+        past.advance(action, result.done)
+        self.network.normalizer.update(observed.policy.to(self.problem.device))
         self.steps += self.problem.num_envs
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.problem.num_envs
@@ -109,7 +119,8 @@ class SAC:
         self.updates_due -= count
         meter = Meter()
         size = self.config.batch_size
-        batch = normalized(self.replay.sample(size * count, self.generator), self.policy.normalizer)
+        sampled = self.replay.sample(size * count, self.generator)
+        batch = normalized(sampled, self.network.normalizer, self.history.size)
         noise = torch.randn(
             2, size * count, self.problem.action_size, generator=self.generator, device=self.problem.device
         )
@@ -120,7 +131,7 @@ class SAC:
         return meter.read() | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
     def _update(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        config, actor = self.config, self.policy.actor
+        config, actor = self.config, self.network.actor
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
             next_action, next_log_prob = actor.sample(batch.next_observation, noise[0])
@@ -165,6 +176,7 @@ class SAC:
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "replay": self.replay.state_dict(),
+            "history": self.history.actions,
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
@@ -175,6 +187,7 @@ class SAC:
         ):  # fmt: skip
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
+        self.history.actions = state["history"].clone()
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]
         self.updates_due = state["counters"]["updates_due"]

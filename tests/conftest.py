@@ -1,0 +1,147 @@
+"""Fixtures and tiny worlds that several test files share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from envs.cpu_engine import CpuEngine
+from envs.environment import Environment
+from envs.task import ActionComponent, Component, Outcome, Task
+from randomization.environment import Randomization
+from randomization.parameters import Parameter, build_parameters
+from randomization.samplers import Manual
+
+torch.set_num_threads(1)
+
+# One arm on a position servo, no gravity: at rest at angle 0 it stays at exactly 0.
+HINGE = """
+<mujoco>
+  <option timestep="0.002" gravity="0 0 0"/>
+  <worldbody>
+    <body name="arm">
+      <joint name="hinge" type="hinge" axis="0 1 0" damping="0.5"/>
+      <geom name="rod" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" mass="1"/>
+    </body>
+  </worldbody>
+  <actuator><position name="servo" joint="hinge" kp="20" kv="1"/></actuator>
+</mujoco>
+"""
+
+# A box that slides along x on a floor; its friction (0.4) is the larger of the two, so it decides.
+SLIDER = """
+<mujoco>
+  <option timestep="0.002" cone="elliptic" impratio="10"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="9 9 1" friction="0.05 0.005 0.0001"/>
+    <body name="box" pos="0 0 0.1">
+      <joint name="x" type="slide" axis="1 0 0"/>
+      <joint name="z" type="slide" axis="0 0 1"/>
+      <geom name="box" type="box" size="0.1 0.1 0.1" mass="2" friction="0.4 0.005 0.0001"/>
+    </body>
+    <body name="bystander" pos="0 3 1">
+      <joint name="swing" type="hinge" axis="0 1 0" damping="0.2"/>
+      <geom name="bob" type="sphere" size="0.1" pos="0 0 -0.3" mass="1" friction="0.7 0.005 0.0001"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor name="push" joint="x"/>
+    <position name="servo" joint="swing" kp="5" kv="0.1"/>
+  </actuator>
+</mujoco>
+"""
+
+
+class TinyTask(Task):
+    """Any model: shows qpos, qvel and a clock, actions are ctrl; reward is minus the first coordinate squared.
+
+    Args:
+        spread: episodes start at a qpos uniform within it around the model's default.
+        terminate_above: the episode terminates when the first coordinate exceeds it.
+    """
+
+    id = "Tiny-v0"
+
+    def __init__(
+        self,
+        xml: str = HINGE,
+        decimation: int = 20,
+        max_episode_steps: int = 10,
+        spread: float = 0.0,
+        terminate_above: float = float("inf"),
+    ) -> None:
+        self.model = mujoco.MjModel.from_xml_string(xml)
+        self.decimation, self.max_episode_steps = decimation, max_episode_steps
+        self.spread, self.terminate_above = spread, terminate_above
+        self.observation = (
+            Component("position", self.model.nq, "rad", "joint"),
+            Component("velocity", self.model.nv, "rad/s", "joint"),
+            Component("clock", 1, "s", measured=False),
+        )
+        nu = self.model.nu
+        self.action = (ActionComponent("ctrl", nu, "rad", (1.0,) * nu, (0.0,) * nu),)
+
+    def reset(self, mask: Tensor) -> None:
+        qpos = self.engine.data("qpos")
+        u = self.rng.episode_uniform("start", qpos.shape[1])
+        qpos.copy_(torch.where(mask[:, None], qpos + self.spread * (2.0 * u - 1.0), qpos))
+
+    def command(self, action: Tensor) -> Tensor:
+        return action
+
+    def observe(self) -> Tensor:
+        data = self.engine.data
+        return torch.cat((data("qpos"), data("qvel"), data("time")[:, None]), dim=1)
+
+    def outcome(self, action: Tensor) -> Outcome:
+        first = self.engine.data("qpos")[:, 0]
+        return Outcome(-first.square(), first > self.terminate_above, first.abs() < 0.05)
+
+
+class FixedWorlds(Manual):
+    """A sampler that gives environment i the world `worlds[i]`, always, and notes what it is told."""
+
+    def __init__(self, parameters: list[Parameter], worlds: list[list[float]]) -> None:
+        super().__init__(parameters)
+        self.worlds = torch.tensor(worlds, dtype=torch.float64).view(-1, len(parameters))
+        self.heard: list[tuple[Tensor, Tensor]] = []
+
+    def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        return self.worlds.clone(), torch.arange(len(u))
+
+    def record(self, boundary: Tensor, performance: Tensor) -> None:
+        self.heard.append((boundary.clone(), performance.clone()))
+
+
+def fixed_worlds(task: Task, entries: Mapping[str, Any], worlds: list[list[float]]) -> Randomization:
+    """The layer in which environment i plays world `worlds[i]`; entries as in a configuration."""
+    return Randomization(FixedWorlds(build_parameters(task, entries), worlds))
+
+
+def manual_layer(task: Task, entries: Mapping[str, Any]) -> Randomization:
+    """The layer with fixed ranges; entries as in a configuration."""
+    return Randomization(Manual(build_parameters(task, entries)))
+
+
+def build(task: Task, num_envs: int, layer: Randomization | None = None, seed: int = 0) -> Environment:
+    """An environment on one physics thread, reset."""
+    environment = Environment(task, CpuEngine(task.model, num_envs, threads=1), layer, seed)
+    environment.reset()
+    return environment
+
+
+def snapshot(thing: Any) -> dict[str, Any]:
+    """A state_dict that later steps do not change."""
+    return copy.deepcopy(thing.state_dict())
+
+
+def only(num_envs: int, *chosen: int) -> Tensor:
+    """A mask [N] of the chosen environments."""
+    mask = torch.zeros(num_envs, dtype=torch.bool)
+    mask[list(chosen)] = True
+    return mask
