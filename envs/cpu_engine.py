@@ -54,8 +54,6 @@ class CpuEngine:
         self._command_spec = 0
         self._failed = np.zeros(num_envs, dtype=bool)
         self._warnings = self._batch.warning[:, min(_UNSTABLE) : max(_UNSTABLE) + 1, 1]  # counts, live
-        self._warnings_seen = self._warnings.copy()
-        self._sound = torch.zeros(num_envs, dtype=torch.bool)
         self._any_failed = False
         self._state = torch.from_numpy(self._batch.state)
         self._qpos = self._batch.bind("qpos")
@@ -73,10 +71,12 @@ class CpuEngine:
             if not array.flags.writeable:  # a derived field: zero until a call computes it
                 array.flags.writeable = True
                 self._outputs[name] = array
+                seen = self._qpos_seen.copy()
                 self._call(self._batch.forward, None)
                 # The forward just made must not refresh fields that a task reads one substep late.
                 for key, saved in bound.items():
                     self._outputs[key][...] = saved
+                self._qpos_seen[...] = seen
             self._data[name] = torch.from_numpy(array)
         return self._data[name]
 
@@ -108,8 +108,27 @@ class CpuEngine:
     def step(self, nstep: int, commands: Tensor | None = None) -> None:
         if commands is None:
             self._call(self._batch.step, None, nstep)
-        else:
-            self._call(self._batch.rollout, nstep, commands.numpy(), self._command_spec, ())
+            return
+        start, before = self._batch.bind("time").copy(), self._batch.warning[:, :, 1].copy()
+        self._call(self._batch.rollout, None, nstep, commands.numpy(), self._command_spec, ())
+        warned = (self._batch.warning[:, :, 1] > before).any(axis=1) & ~(self._warnings != 0).any(axis=1)
+        for index in np.flatnonzero(warned & ~self._failed):
+            self._finish(int(index), nstep, commands[index].numpy(), start[index])
+
+    def _finish(self, index: int, nstep: int, commands: np.ndarray, start_s: float) -> None:
+        """Make the steps that `rollout` left out of a simulation when MuJoCo warned, as `step` would have.
+
+        It stops there for any warning, such as a full contact buffer, which `step` does not.
+        """
+        timesteps = self._batch.expanded("opt.timestep")
+        timestep_s = float(self.model.opt.timestep if timesteps is None else timesteps[index])
+        mask = np.zeros(self.num_envs, dtype=bool)
+        mask[index] = True
+        done = round((float(self._batch.bind("time")[index]) - start_s) / timestep_s)
+        while done < nstep and not self._failed[index] and not self._warnings[index].any():
+            left = commands[None, done:]
+            self._call(self._batch.rollout, mask, 1, left[:, :1], self._command_spec, ())
+            done += 1
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
         self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
@@ -126,12 +145,12 @@ class CpuEngine:
             self._call(self._batch.forward, (self._qpos != self._qpos_seen).any(axis=1))
 
     def diverged(self) -> Tensor:
-        if not self._any_failed and np.array_equal(self._warnings, self._warnings_seen):
-            return self._sound
-        mask = self._failed | (self._warnings != self._warnings_seen).any(axis=1)
+        if not self._any_failed and not self._warnings.any():
+            return torch.zeros(self.num_envs, dtype=torch.bool)
+        mask = self._failed | (self._warnings != 0).any(axis=1)
         self._failed[:] = False
         self._any_failed = False
-        np.copyto(self._warnings_seen, self._warnings)
+        self._warnings[...] = 0
         return torch.from_numpy(mask)
 
     def state_rows(self) -> np.ndarray:
@@ -167,20 +186,22 @@ class CpuEngine:
             self._outputs[name][...] = values.numpy()
         self._failed[:] = state["failed"].numpy()
         self._any_failed = bool(self._failed.any())
-        np.copyto(self._warnings_seen, self._warnings)
         np.copyto(self._qpos_seen, self._qpos)
 
     def _expanded_names(self) -> list[str]:
         return sorted(self._fields)
 
-    def _call(self, function: Any, *args: Any) -> None:
+    def _call(self, function: Any, mask: np.ndarray | None, *args: Any) -> None:
         """Run one batch call; simulations in which MuJoCo raised are marked, the others are not disturbed."""
         try:
-            function(*args)
+            if function == self._batch.rollout:
+                function(*args, ids=mask)
+            else:
+                function(mask, *args)
         except SimulationError as error:
             self._failed[error.ids] = True
             self._any_failed = True
-        np.copyto(self._qpos_seen, self._qpos)
+        np.copyto(self._qpos_seen, self._qpos, where=True if mask is None else mask[:, None])
 
 
 def _numpy(mask: Tensor | None) -> np.ndarray | None:

@@ -143,10 +143,10 @@ class Environment:
 
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
         """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
-        if seed is not None:
-            self.rng.seed(seed)
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        if seed is not None:
+            self.rng.seed(seed, mask)
         self._begin(mask)
         observed = self._observe(mask)
         self._observed = observed if self._observed is None else _merge(mask, observed, self._observed)
@@ -190,9 +190,9 @@ class Environment:
             success=outcome.success,
             diverged=diverged,
             done=done,
-            episode_return=self.episode_return.clone() if any_done else self.episode_return,
-            episode_steps=self.steps.clone() if any_done else self.steps,
-            episode_successes=self.episode_successes.clone() if any_done else self.episode_successes,
+            episode_return=self.episode_return.clone(),
+            episode_steps=self.steps.clone(),
+            episode_successes=self.episode_successes.clone(),
             terms=outcome.terms,
         )
         if any_done:
@@ -211,6 +211,7 @@ class Environment:
         self.steps.masked_fill_(mask, 0)
         self.episode_return.masked_fill_(mask, 0.0)
         self.episode_successes.masked_fill_(mask, 0)
+        self._last_reward = self._last_reward.masked_fill(mask, 0.0)
         if self.layer.reset(mask):
             self.engine.set_const(mask)
         self.task.reset(mask)
@@ -235,7 +236,7 @@ class Environment:
             reward=torch.where(diverged, self._last_reward, outcome.reward),
             terminated=outcome.terminated | diverged,
             success=outcome.success & ~diverged,
-            terms=outcome.terms,
+            terms={name: value.masked_fill(diverged, 0) for name, value in outcome.terms.items()},
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -245,9 +246,10 @@ class Environment:
             "task": self.task.state_dict(),
             "layer": self.layer.state_dict(),
             "rng": self.rng.state_dict(),
-            "steps": self.steps,
-            "episode_return": self.episode_return,
-            "episode_successes": self.episode_successes,
+            "steps": self.steps.clone(),
+            "episode_return": self.episode_return.clone(),
+            "episode_successes": self.episode_successes.clone(),
+            "over": self._over.clone(),
             "divergences": self.divergences,
             "last_reward": self._last_reward,
             "observed": {key: value for key, value in vars(observed).items() if value is not None},
@@ -260,6 +262,7 @@ class Environment:
         self.rng.load_state_dict(state["rng"])
         for name in ("steps", "episode_return", "episode_successes"):
             getattr(self, name).copy_(state[name])
+        self._over.copy_(state["over"])
         self.divergences = state["divergences"]
         self._last_reward = state["last_reward"].clone()
         names = ("policy", "privileged", "achieved_goal", "desired_goal")

@@ -49,25 +49,29 @@ class EpisodeRandom:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self._tags: dict[tuple[str, int], Tensor] = {}
-        self.seed(seed)
-
-    def seed(self, seed: int) -> None:
-        """Start again at the first episode of `seed`."""
-        self._seed = mix(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + 1), device=self.device))
-        self.episode = torch.arange(self.num_envs, device=self.device) - self.num_envs  # [N], next_episode adds N
-        self._key = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._seed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.episode = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._key = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._step: Tensor = self._key
         self._step_key: Tensor | None = None  # computed when a draw needs it
+        self.seed(seed, torch.ones(num_envs, dtype=torch.bool, device=self.device))
+
+    def seed(self, seed: int, mask: Tensor) -> None:
+        """Start again at the first episode of `seed`, in the environments of `mask` [N]."""
+        value = mix(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + 1), device=self.device))
+        self._seed = torch.where(mask, value, self._seed)
+        first = torch.arange(self.num_envs, device=self.device) - self.num_envs  # next_episode adds N
+        self.episode = torch.where(mask, first, self.episode)
 
     def next_episode(self, mask: Tensor) -> None:
         """Give the environments of `mask` [N] their next episode's stream."""
         self.episode = self.episode + self.num_envs * mask
-        self._key = mix(self._seed + self.episode * _GOLDEN)
-        self.set_step(torch.zeros_like(self.episode))
+        self._key = torch.where(mask, mix(self._seed + self.episode * _GOLDEN), self._key)
+        self.set_step(torch.where(mask, 0, self._step))
 
     def set_step(self, step: Tensor) -> None:
         """Name the control step [N] that draws belong to; every step has numbers of its own."""
-        self._step, self._step_key = step, None
+        self._step, self._step_key = step.clone(), None
 
     def uniform(self, tag: str, size: int) -> Tensor:
         """Uniform numbers [N, size] in (0, 1), float64. The same (step, tag) gives the same numbers again."""
@@ -106,8 +110,8 @@ class EpisodeRandom:
 
 
 def _uniform(bits: Tensor) -> Tensor:
-    """The upper 53 bits as a float64 in (0, 1)."""
-    return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+    """The upper 52 bits as a float64 in (0, 1); with 53 the largest would round to 1."""
+    return (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52
 
 
 def _box_muller(u: Tensor, half: int) -> Tensor:

@@ -184,7 +184,7 @@ class Task(ABC):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"goal": self.goal} if self.goal_size else {}
+        return {"goal": self.goal.clone()} if self.goal_size else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.goal_size:

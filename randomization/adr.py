@@ -9,12 +9,13 @@ clears the buffer whichever way it goes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from randomization.parameters import Parameter, RandomizationError
+from randomization.parameters import Parameter, RandomizationError, nearest
 from randomization.samplers import range_entropy
 
 
@@ -50,7 +51,7 @@ class ADR:
             raise RandomizationError(f"boundary_probability: expected 0 to 1, got {boundary_probability}")
         if buffer_size < 1:
             raise RandomizationError(f"buffer_size: expected at least 1, got {buffer_size}")
-        if low > high:
+        if not low <= high:
             raise RandomizationError(f"thresholds: low {low:g} is above high {high:g}")
         self.boundary_probability = float(boundary_probability)
         self.buffer_size = int(buffer_size)
@@ -91,14 +92,20 @@ class ADR:
         value = torch.where(boundary >= 0, value, current)
         return lam.scatter(1, column[:, None], value[:, None]), boundary
 
-    def record(self, boundary: Tensor, performance: Tensor) -> None:
+    def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
         """Add performance [k] to the buffers named by boundary [k] (-1 is ignored), in order; move bounds.
 
-        A buffer that fills up in the middle of the call decides, is cleared, and takes the rest.
+        A buffer that fills up in the middle of the call decides, is cleared, and takes the rest. With the worlds
+        lam [k, d] given, episodes whose boundary has moved since they began are left out: they say nothing of
+        where it is now.
         """
         boundary = torch.as_tensor(boundary).cpu().long()
         performance = torch.as_tensor(performance).cpu().double()
         keep = boundary >= 0
+        if lam is not None and len(self.parameters):
+            column = (boundary // 2).clamp(min=0)
+            bound = torch.where(boundary % 2 == 0, self.lower[column], self.upper[column])
+            keep &= lam.cpu().gather(1, column[:, None]).squeeze(1) == bound
         boundary, performance = boundary[keep], performance[keep]
         if len(boundary) == 0:
             return
@@ -127,9 +134,10 @@ class ADR:
         narrow &= ~widen
         move = widen.to(torch.int64) - narrow.to(torch.int64)  # [2d] outwards
         lower, upper = move[0::2] * self._step, move[1::2] * self._step
+        old = torch.stack((self.lower, self.upper), dim=1).flatten()
         self.lower = torch.minimum(torch.maximum(self.lower - lower, self._limit[:, 0]), self.nominal)
         self.upper = torch.maximum(torch.minimum(self.upper + upper, self._limit[:, 1]), self.nominal)
-        self.moves += move
+        self.moves += move * (torch.stack((self.lower, self.upper), dim=1).flatten() != old)
         self._sum[full] = 0.0
         self._count[full] = 0
 
@@ -163,6 +171,11 @@ def _as_parameters(parameters: Iterable[Any] | Mapping[str, Any]) -> list[Parame
         items = [{"name": name, **(vars(p) if isinstance(p, Parameter) else p)} for name, p in parameters.items()]
     else:
         items = list(parameters)
+    known = [f.name for f in fields(Parameter)]
+    for item in items:
+        if not isinstance(item, Parameter):
+            for key in item.keys() - set(known):
+                raise RandomizationError(f"{item['name']}: unknown key {key!r}{nearest(key, known)}")
     result = [p if isinstance(p, Parameter) else Parameter(**p) for p in items]
     names = [p.name for p in result]
     if len(set(names)) != len(names):

@@ -96,7 +96,7 @@ class Randomization:
             "successes": result.episode_successes,
             "return": result.episode_return,
         }[self.performance]
-        self.sampler.record(self.boundary[done], performance[done].double())
+        self.sampler.record(self.boundary[done], performance[done].double(), self.lam[done])
 
     def state_dict(self) -> dict[str, Any]:
         line = {} if self._line is None else self._line.state_dict()

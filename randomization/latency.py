@@ -69,9 +69,9 @@ class CommandLine:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "history": self._history,
-            "delay": self._delay,
-            "fresh": self._fresh,
+            "history": self._history.clone(),
+            "delay": self._delay.clone(),
+            "fresh": self._fresh.clone(),
             "newest": self._newest,
         }
 

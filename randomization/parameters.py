@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,43 +18,11 @@ import mujoco
 
 from envs.task import Task
 from randomization.fields import nominal_values
-
-Mode = Literal["scale", "add", "absolute"]
-Target = Literal["body", "geom", "joint", "actuator", "axis", "component", "none"]
-Channel = Literal["physics", "action", "observation"]
+from randomization.quantities import QUANTITIES, Mode, Quantity, Target
 
 
 class RandomizationError(ValueError):
     """A randomization block that cannot be used; the message names the key and what exists."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """Something that can differ between worlds.
-
-    Attributes:
-        name: as configurations spell it.
-        channel: where it acts.
-        mode: scale multiplies the nominal value, add is added to it, absolute replaces it.
-        target: the kind of object that it belongs to.
-        unit: of lambda ("1" for factors).
-        nominal: lambda of the calibrated world.
-        limits: values outside make no sense.
-        default_range: a sensible range to start from.
-        writes: model fields written.
-        description: one line for people.
-    """
-
-    name: str
-    channel: Channel
-    mode: Mode
-    target: Target
-    unit: str
-    nominal: float
-    limits: tuple[float, float]
-    default_range: tuple[float, float]
-    writes: tuple[str, ...]
-    description: str
 
 
 @dataclass(frozen=True)
@@ -96,47 +65,6 @@ class Parameter:
 
 
 _INF = float("inf")
-QUANTITIES: dict[str, Quantity] = {
-    q.name: q
-    for q in (
-        Quantity(
-            "body_mass", "physics", "scale", "body", "1", 1.0, (1e-3, _INF), (0.5, 2.0),
-            ("body_mass", "body_inertia"), "mass; the inertia scales with it, as with a change of density",
-        ),
-        Quantity(
-            "body_inertia", "physics", "scale", "body", "1", 1.0, (1e-3, _INF), (0.7, 1.4), ("body_inertia",),
-            "rotational inertia, all axes alike, so that it stays physical",
-        ),
-        Quantity(
-            "geom_friction", "physics", "scale", "geom", "1", 1.0, (0.0, _INF), (0.7, 1.3), ("geom_friction",),
-            "sliding, spinning and rolling friction; a contact uses the larger of its two geoms",
-        ),
-        Quantity(
-            "joint_damping", "physics", "scale", "joint", "1", 1.0, (0.0, _INF), (0.5, 2.0), ("dof_damping",),
-            "viscous damping of a joint",
-        ),
-        Quantity(
-            "actuator_gain", "physics", "scale", "actuator", "1", 1.0, (0.0, _INF), (0.75, 1.5),
-            ("actuator_gainprm", "actuator_biasprm"), "gain with its bias (kp and kd of a position servo together)",
-        ),
-        Quantity(
-            "gravity", "physics", "add", "axis", "m/s^2", 0.0, (-_INF, _INF), (-0.5, 0.5), ("opt.gravity",),
-            "added to gravity along a world axis: x, y or z",
-        ),
-        Quantity(
-            "action_delay", "action", "absolute", "none", "ms", 0.0, (0.0, 10_000.0), (0.0, 40.0), (),
-            "time until a command takes effect, at the resolution of a physics step; fixed during an episode",
-        ),
-        Quantity(
-            "observation_noise", "observation", "absolute", "component", "unit", 0.0, (0.0, _INF), (0.0, 0.01), (),
-            "standard deviation of independent noise at every step, in the component's unit",
-        ),
-        Quantity(
-            "observation_bias", "observation", "absolute", "component", "unit", 0.0, (0.0, _INF), (0.0, 0.01), (),
-            "standard deviation of an offset drawn once per episode, in the component's unit",
-        ),
-    )
-}  # fmt: skip
 _OBJECTS = {
     "body": mujoco.mjtObj.mjOBJ_BODY,
     "geom": mujoco.mjtObj.mjOBJ_GEOM,
@@ -202,7 +130,7 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
         if key not in _ENTRY_KEYS:
             raise RandomizationError(f"{label}.{key}: unknown key{nearest(str(key), _ENTRY_KEYS)}")
     name = entry.get("quantity", label)
-    if name not in QUANTITIES:
+    if not isinstance(name, str) or name not in QUANTITIES:
         raise RandomizationError(
             f"{label}: unknown quantity {name!r}{nearest(str(name), QUANTITIES)}; there are: {listed(QUANTITIES)}"
         )
@@ -210,7 +138,7 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     targets = _resolve(task, label, quantity, entry.get("of"))
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
     step = entry.get("step", (high - low) / 10.0 or 1.0)
-    if not isinstance(step, (int, float)):
+    if not _is_number(step):
         raise RandomizationError(f"{label}.step: expected a number, got {step!r}")
     nominal = min(max(quantity.nominal, low), high)
     parameter = Parameter(label, nominal, (low, high), float(step), quantity.unit, quantity.mode, name, targets)
@@ -220,16 +148,20 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     return replace(parameter, distribution=distribution, writes=quantity.writes)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
     numbers = isinstance(value, (list, tuple)) and len(value) == 2
-    if not numbers or not all(isinstance(v, (int, float)) and v == v for v in value):
+    if not numbers or not all(_is_number(v) for v in value):
         raise RandomizationError(f"{label}.range: expected two numbers [lower, upper], got {value!r}")
     low, high = float(value[0]), float(value[1])
     if low > high:
         raise RandomizationError(f"{label}.range: lower end {low:g} is above upper end {high:g}")
-    if low < quantity.limits[0] or high > quantity.limits[1] or abs(high) == _INF or abs(low) == _INF:
+    if low < quantity.limits[0] or high > quantity.limits[1]:
         allowed = f"[{quantity.limits[0]:g}, {quantity.limits[1]:g}]"
-        raise RandomizationError(f"{label}.range: [{low:g}, {high:g}] is not within {allowed}, finite")
+        raise RandomizationError(f"{label}.range: [{low:g}, {high:g}] is not within {allowed}")
     return low, high
 
 
@@ -243,7 +175,7 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
     if not names:
         raise RandomizationError(f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of")
     patterns = ["*"] if patterns is None else [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
+    if not isinstance(patterns, (list, tuple)) or not patterns or not all(isinstance(p, str) for p in patterns):
         raise RandomizationError(f"{label}.of: expected a name, a pattern or a list of them, got {patterns!r}")
     matched: list[str] = []
     for pattern in patterns:
@@ -261,7 +193,23 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
                     "so a factor would do nothing"
                 )
         matched += [hit for hit in hits if hit not in matched]
+    if quantity.name == "actuator_gain":
+        _refuse_other_actuators(task, label, matched)
     return tuple(matched)
+
+
+def _refuse_other_actuators(task: Task, label: str, names: list[str]) -> None:
+    """Gain and bias parameters mean a servo's gains only where the gain is fixed and the bias none or affine."""
+    fixed, allowed = (
+        int(mujoco.mjtGain.mjGAIN_FIXED),
+        (int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)),
+    )
+    for name in names:
+        i = object_index(task, "actuator", name)
+        if int(task.model.actuator_gaintype[i]) != fixed or int(task.model.actuator_biastype[i]) not in allowed:
+            raise RandomizationError(
+                f"{label}.of: {name} is no motor or servo with a fixed gain; name others with 'of'"
+            )
 
 
 def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:

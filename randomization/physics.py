@@ -16,7 +16,8 @@ from torch import Tensor
 from envs.engine import Engine
 from envs.task import Task
 from randomization.fields import field_elements
-from randomization.parameters import QUANTITIES, Parameter, RandomizationError, listed, object_index
+from randomization.parameters import Parameter, RandomizationError, listed, object_index
+from randomization.quantities import QUANTITIES
 
 # mj_setConst derives constants from these fields; they go stale without it.
 _NEEDS_SET_CONST = frozenset({"body_mass", "body_inertia"})

@@ -26,8 +26,8 @@ class Sampler(Protocol):
         """
         ...
 
-    def record(self, boundary: Tensor, performance: Tensor) -> None:
-        """Tell how episodes went: boundary [k] as drawn, performance [k]."""
+    def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
+        """Tell how episodes went: boundary [k] as drawn, performance [k], and the worlds lam [k, d] played."""
         ...
 
     def entropy(self) -> float:
@@ -67,7 +67,7 @@ class Manual:
             lam = torch.where(logs, (safe_low + (safe_high - safe_low) * u).exp(), lam)
         return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
 
-    def record(self, boundary: Tensor, performance: Tensor) -> None:
+    def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
         return None
 
     def entropy(self) -> float:

@@ -28,7 +28,7 @@ class ADRConfig(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> ADRConfig:
-        if self.thresholds[0] > self.thresholds[1]:
+        if not self.thresholds[0] <= self.thresholds[1]:
             raise ValueError(f"thresholds: lower end {self.thresholds[0]:g} is above upper end {self.thresholds[1]:g}")
         return self
 

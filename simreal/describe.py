@@ -7,7 +7,8 @@ from rich.table import Table
 
 from envs.task import Task
 from randomization.fields import nominal_values
-from randomization.parameters import QUANTITIES, Quantity, object_index, object_names
+from randomization.parameters import object_index, object_names
+from randomization.quantities import QUANTITIES, Quantity
 
 
 def describe(task: Task, console: Console) -> None:

@@ -114,7 +114,7 @@ class FixedWorlds(Manual):
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
         return self.worlds.clone(), torch.arange(len(u))
 
-    def record(self, boundary: Tensor, performance: Tensor) -> None:
+    def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
         self.heard.append((boundary.clone(), performance.clone()))
 
 

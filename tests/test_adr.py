@@ -274,3 +274,14 @@ def test_bounds_settle_where_a_policy_stops_coping() -> None:
         assert end - 3 * step < low[side] <= end <= high[side] + step < end + 4 * step
         assert low[side] < high[side]
     assert low[2] == high[2] == 1.0
+
+
+def test_an_episode_whose_boundary_has_moved_since_it_began_does_not_count() -> None:
+    adr = ADR([Parameter("a", limits=(-1.0, 1.0), step=0.1)], buffer_size=1, thresholds=(0.0, 1.0))
+    worlds = torch.zeros(2, 1, dtype=torch.float64)  # two episodes at the upper bound 0
+    adr.record(torch.tensor([1]), torch.tensor([2.0]), worlds[:1])
+    assert adr.upper.item() == pytest.approx(0.1)
+    adr.record(torch.tensor([1]), torch.tensor([2.0]), worlds[1:])  # played at 0, not at 0.1
+    assert adr.upper.item() == pytest.approx(0.1)
+    adr.record(torch.tensor([1]), torch.tensor([2.0]), adr.upper[None])
+    assert adr.upper.item() == pytest.approx(0.2)

@@ -12,6 +12,7 @@ from conftest import HINGE, SLIDER, TinyTask, build, fixed_worlds, only, snapsho
 from torch import Tensor
 
 from envs.cpu_engine import CpuEngine
+from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 
 # A free body dragged by a mocap body, and a servo: both kinds of command.
@@ -126,16 +127,19 @@ def test_an_empty_mask_does_nothing() -> None:
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     def run(threads: int) -> tuple[Tensor, Tensor]:
         task = FetchTask("FetchPush")
-        engine = CpuEngine(task.model, 5, threads)
-        assert engine.threads == threads
-        shake(engine)
-        site = engine.data("site_xpos")
-        engine.step(60)
-        return rows(engine).clone(), site.clone()
+        env = Environment(task, CpuEngine(task.model, 5, threads))
+        env.reset()
+        assert isinstance(env.engine, CpuEngine)
+        assert env.engine.threads == threads
+        for step in range(5):
+            env.step(torch.sin(torch.arange(20.0) + step).view(5, 4))
+        assert env.divergences == 0
+        return rows(env.engine).clone(), env.engine.data("site_xpos").clone()
 
     one, two = run(1), run(2)
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
+    assert len(torch.unique(one[0], dim=0)) == 5  # five simulations, no two alike
 
 
 def test_a_heavier_simulation_differs_and_its_neighbours_equal_a_plain_mj_step_loop() -> None:

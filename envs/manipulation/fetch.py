@@ -161,7 +161,6 @@ class FetchTask(Task):
         self._finger_dofs = slice(*self._finger_range(model.jnt_dofadr))
         # A position actuator's target is relative to its joint (gymnasium-robotics' ctrl_set_action).
         self._ctrl_qpos = [int(model.jnt_qposadr[model.actuator_trnid[i, 0]]) for i in range(model.nu)]
-        self._never = torch.zeros(engine.num_envs, dtype=torch.bool, device=engine.device)
         self._quat_step = as_tensor(_GRIPPER_QUAT)
         self._start_qpos, self._start_qvel = as_tensor(self.start.qpos), as_tensor(self.start.qvel)
         self._start_grip = as_tensor(self.start.grip_pos)
@@ -276,7 +275,8 @@ class FetchTask(Task):
         site = self._object if self.variant.has_object else self._grip
         distance = torch.linalg.vector_norm(self._site_xpos[:, site] - self.goal, dim=-1)
         reward = -distance if self.dense else -(distance > SUCCESS_DISTANCE_M).to(distance.dtype)
-        return Outcome(reward, self._never, distance < SUCCESS_DISTANCE_M)
+        success = distance < SUCCESS_DISTANCE_M
+        return Outcome(reward, torch.zeros_like(success), success)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         site = id_of(model, _SITE, "target0")

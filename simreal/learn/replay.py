@@ -122,18 +122,7 @@ class Replay:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled."""
-        oldest = max(self._time - self.slots, 0)
-        draw = torch.rand(4, batch_size, generator=generator, device=self.device, dtype=torch.float64)
-        time = oldest + (draw[0] * (self._time - oldest)).long()
-        env = (draw[1] * self.num_envs).long()
-        flat = (time % self.slots) * self.num_envs + env
-        valid = self._valid.view(-1)[flat]
-        if not bool(valid.all()):  # rare: transitions of simulations that diverged
-            keep = valid.nonzero().squeeze(1)
-            if len(keep) == 0:
-                raise RuntimeError("no valid transition to sample")
-            refill = keep[torch.arange(batch_size, device=self.device) % len(keep)]
-            time, env, flat, draw = time[refill], env[refill], flat[refill], draw[:, refill]
+        draw, time, env, flat = self._draw(batch_size, generator)
         rows = self._rows.view(-1, self._rows.shape[-1]).index_select(0, flat)
         if self.relabel_probability > 0:
             end = self._end.view(-1)[flat]
@@ -141,6 +130,30 @@ class Replay:
             future = time + (draw[2] * (end - time + 1)).long()
             self._relabel(rows, (future % self.slots) * self.num_envs + env, draw[3] < self.relabel_probability)
         return self._batch(rows)
+
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Uniform numbers [4, count], and step, environment and flat index [count] of valid transitions."""
+        oldest = max(self._time - self.slots, 0)
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        missing = count
+        while missing > 0:
+            draw = torch.rand(4, missing, generator=generator, device=self.device, dtype=torch.float64)
+            time = oldest + (draw[0] * (self._time - oldest)).long()
+            env = (draw[1] * self.num_envs).long()
+            flat = (time % self.slots) * self.num_envs + env
+            valid = self._valid.view(-1)[flat]
+            if bool(valid.all()):
+                parts.append((draw, time, env, flat))
+                break
+            # Rare: transitions of simulations that diverged. Draw again for those.
+            if not parts and not bool(self._valid.any()):
+                raise RuntimeError("no valid transition to sample")
+            parts.append((draw[:, valid], time[valid], env[valid], flat[valid]))
+            missing -= int(valid.sum())
+        if len(parts) == 1:
+            return parts[0]
+        draws, *indices = zip(*parts, strict=True)
+        return (torch.cat(draws, dim=1), *(torch.cat(part) for part in indices))  # pyright: ignore[reportReturnType]
 
     def _relabel(self, rows: Tensor, future: Tensor, chosen: Tensor) -> None:
         """Replace the goal of the chosen rows by what was achieved at `future`, and their reward with it."""
@@ -165,10 +178,13 @@ class Replay:
             "valid": self._valid[:held],
             "start": self._start,
             "time": self._time,
+            "slots": self.slots,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         held = state["rows"].shape[0]
+        if state["slots"] != self.slots or state["rows"].shape[1:] != self._rows.shape[1:]:
+            raise ValueError(f"replay: expected {self.slots} slots of {tuple(self._rows.shape[1:])}, got another size")
         self._rows[:held], self._end[:held], self._valid[:held] = state["rows"], state["end"], state["valid"]
         self._start.copy_(state["start"])
         self._time = state["time"]

@@ -8,11 +8,12 @@ With g the gradient of L and F the Hessian of the KL at theta_old (the Fisher ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
@@ -67,26 +68,45 @@ def trust_region_step(
     Returns:
         kl, improvement, step_scale (0 where nothing was accepted) and grad_norm, to log.
     """
-    # Fused recurrent kernels have no second derivative.
-    with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+    start = [p.detach().clone() for p in parameters]
+    with _twice_differentiable():
         before = surrogate()
         gradient = _flat(torch.autograd.grad(before, parameters, allow_unused=True), parameters)
         product = fisher_product(divergence(), parameters, damping)
         direction = conjugate_gradient(product, gradient, iterations)
-        curvature = direction.dot(product(direction))
-    start = parameters_to_vector(parameters).detach().clone()
-    log = {"grad_norm": gradient.norm()}
-    step = torch.sqrt(2.0 * bound / curvature.clamp(min=1e-12)) * direction
-    with torch.no_grad():
-        for i in range(halvings):
-            scale = 0.5**i
-            vector_to_parameters(start + scale * step, parameters)
-            improvement, kl = surrogate() - before.detach(), divergence()
-            if float(improvement) > 0.0 and float(kl) <= bound:
-                return log | {"kl": kl, "improvement": improvement, "step_scale": torch.tensor(scale)}
-        vector_to_parameters(start, parameters)
+        curvature = direction.dot(product(direction)).clamp(min=1e-12)
+        step = torch.sqrt(2.0 * bound / curvature) * direction
+        log = {"grad_norm": gradient.norm()}
+        with torch.no_grad():
+            for i in range(halvings):
+                scale = 0.5**i
+                _move(parameters, start, scale * step)
+                improvement, kl = surrogate() - before.detach(), divergence()
+                if float(improvement) > 0.0 and float(kl) <= bound:
+                    return log | {"kl": kl, "improvement": improvement, "step_scale": torch.tensor(scale)}
+            _move(parameters, start, torch.zeros_like(step))
     zero = torch.zeros(())
     return log | {"kl": zero, "improvement": zero, "step_scale": zero}
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Without the fused recurrent kernels, which have no second derivative."""
+    mkldnn: Any = torch.backends.mkldnn  # its own `flags` warns about an unrelated flag
+    before = mkldnn.enabled
+    mkldnn.enabled = False
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        mkldnn.enabled = before
+
+
+def _move(parameters: Sequence[Tensor], start: Sequence[Tensor], step: Tensor) -> None:
+    """Set the parameters to `start` plus the flat `step`, in place."""
+    parts = step.split([p.numel() for p in parameters])
+    for parameter, origin, part in zip(parameters, start, parts, strict=True):
+        parameter.copy_(origin + part.view_as(origin))
 
 
 def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:

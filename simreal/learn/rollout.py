@@ -1,0 +1,115 @@
+"""Fresh experience of N environments over a horizon of T steps, and the minibatches that are cut from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments of L steps in B sequences. Without memory L is 1 and a sequence is one step.
+
+    Old means: of the policy and critic that collected. Values are in the critic's normalized units.
+    """
+
+    observation: Tensor  # [L, B, n] normalized, policy group first, then what only the critic reads
+    action: Tensor  # [L, B, A] before clipping or squashing
+    old_mean: Tensor  # [L, B, A]
+    old_log_std: Tensor  # [L, B, A]
+    old_log_prob: Tensor  # [L, B]
+    old_value: Tensor  # [L, B]
+    advantage: Tensor  # [L, B]
+    target: Tensor  # [L, B] of the value
+    weight: Tensor  # [L, B] 0 where the simulation diverged, else 1
+    start: Tensor  # [L, B] bool, the step begins an episode
+    actor_state: Tensor  # [1, B, S] memory at the start of the segments
+    critic_state: Tensor  # [1, B, S']
+
+    def shuffled(self, order: Tensor) -> Batch:
+        """The sequences in another order [B]."""
+        return Batch(*(value.index_select(1, order) for value in vars(self).values()))
+
+    def minibatches(self, count: int) -> Iterator[Batch]:
+        """`count` parts of nearly equal size."""
+        parts = [value.tensor_split(count, dim=1) for value in vars(self).values()]
+        return (Batch(*part) for part in zip(*parts, strict=True))
+
+
+class Rollout:
+    """Storage of T steps, row by row. An action fills the first half of a row, its result the second.
+
+    Args:
+        horizon: T.
+        segment: L, steps that one sequence of a batch has; divides T.
+        num_envs: N.
+        observation_size: n, what actor and critic read.
+        raw_size: values of the observation before normalization, kept for the statistics.
+        action_size: A.
+        state_sizes: of the memories of actor and critic.
+        device: where it lies.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        segment: int,
+        num_envs: int,
+        observation_size: int,
+        action_size: int,
+        state_sizes: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        def rows(*shape: int, count: int = horizon, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(count, num_envs, *shape, dtype=dtype, device=device)
+
+        self.horizon, self.segment = horizon, segment
+        self.time = 0  # rows that are complete
+        self.observation = rows(observation_size, count=horizon + 1)  # normalized; the last row follows the rollout
+        self.raw = rows(observation_size)
+        self.action, self.mean, self.log_std = rows(action_size), rows(action_size), rows(action_size)
+        self.reward = rows()
+        self.final_value = rows()  # of the state in which an episode was truncated, in units of reward
+        self.terminated, self.truncated, self.diverged = (rows(dtype=torch.bool) for _ in range(3))
+        self.actor_state = rows(state_sizes[0], count=horizon // segment)
+        self.critic_state = rows(state_sizes[1], count=horizon // segment)
+
+    @property
+    def full(self) -> bool:
+        return self.time == self.horizon
+
+    def segments(self, rows: Tensor) -> Tensor:
+        """Rows [T, N, ...] as sequences [L, T/L * N, ...]; row k of states [T/L, N, S] belongs to segment k."""
+        cut = rows.unflatten(0, (-1, self.segment)).transpose(0, 1)
+        return cut.flatten(1, 2)
+
+    def joined(self, sequences: Tensor) -> Tensor:
+        """The inverse of `segments`."""
+        num_envs = self.reward.shape[1]
+        return sequences.unflatten(1, (-1, num_envs)).transpose(0, 1).flatten(0, 1)
+
+    def start(self) -> Tensor:
+        """[T, N] True where a step begins an episode that began after the rollout did.
+
+        Rows at which a segment starts need no mark: the stored state is that of the new episode.
+        """
+        done = self.terminated | self.truncated
+        return torch.cat((torch.zeros_like(done[:1]), done[:-1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next steps and the next update read; rows to come are not kept."""
+        kept = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        segments = -(-(self.time + 1) // self.segment)
+        return {"time": self.time} | {
+            name: value[: segments if name.endswith("_state") else self.time + 1] for name, value in kept.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if name != "time":
+                getattr(self, name)[: len(value)] = value
+        self.time = state["time"]
