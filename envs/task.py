@@ -95,6 +95,7 @@ class Task(ABC):
     max_episode_steps: int
     command_fields: tuple[str, ...] = ("ctrl",)
     step_stage: Stage | None = None  # stage to bring up to date after stepping; None leaves fields one substep late
+    has_success: bool = True  # False: the task measures itself by return alone
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
 

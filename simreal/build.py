@@ -14,9 +14,10 @@ from envs.registry import make_task
 from randomization.environment import Randomization
 from randomization.samplers import Sampler
 from randomization.spec import RandomizationConfig, randomization_config
-from simreal.config import RunConfig, SACConfig
+from simreal.config import PPOConfig, RunConfig, SACConfig
 from simreal.errors import UserError
 from simreal.learn.ddpg import DDPG
+from simreal.learn.ppo import PPO
 from simreal.learn.problem import Learner, Problem
 from simreal.learn.sac import SAC
 
@@ -80,6 +81,8 @@ def learner_device(name: str) -> torch.device:
 def make_learner(config: RunConfig, environment: Environment) -> Learner:
     """The learner of a run, for an environment that has been reset."""
     problem = Problem.of(environment, learner_device(config.device))
+    if isinstance(config.learner, PPOConfig):
+        return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
     if isinstance(config.learner, SACConfig):
         return SAC(problem, config.learner, config.seed)
     return DDPG(problem, config.learner, config.seed)

@@ -66,7 +66,70 @@ class SACConfig(OffPolicyConfig):
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
 
 
-LearnerConfig = Annotated[SACConfig | DDPGConfig, Field(discriminator="algorithm")]
+class PPOConfig(Strict):
+    """Policy gradients on fresh experience: PPO and its family, with or without memory."""
+
+    algorithm: Literal["ppo"] = "ppo"
+    objective: Literal["ppo_clip", "ppo_kl", "a2c", "reinforce", "trpo"] = Field(
+        "ppo_clip", description="what the policy maximizes; a2c and reinforce use every sample once"
+    )
+    advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
+        "gae", description="estimator of advantages; reinforce takes monte_carlo"
+    )
+    actor_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the policy's hidden layers")
+    critic_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the critic's hidden layers")
+    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
+    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
+    memory_size: int = Field(128, ge=1, description="units of the recurrent layer")
+    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
+    privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
+    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
+    epochs: int = Field(10, ge=1, description="passes over a rollout")
+    minibatches: int = Field(16, ge=1, description="parts of a rollout, with one gradient step each")
+    gamma: float = Field(0.99, ge=0, lt=1, description="discount per control step")
+    lam: float = Field(0.95, ge=0, le=1, description="decay of GAE")
+    n_steps: int = Field(5, ge=1, description="rewards before the n_step estimator bootstraps")
+    lr: float = Field(5e-4, gt=0, description="Adam step size, at the start")
+    lr_schedule: Literal["constant", "linear", "kl_adaptive"] = Field(
+        "constant", description="linear: to 0 at the end of the run; kl_adaptive: keeps the KL near desired_kl"
+    )
+    lr_limits: tuple[float, float] = Field((1e-5, 1e-2), description="lowest and highest step size of kl_adaptive")
+    desired_kl: float = Field(
+        0.01, gt=0, description="nats per update that kl_adaptive and ppo_kl aim at, and the bound of trpo"
+    )
+    target_kl: float | None = Field(None, gt=0, description="an update ends early beyond 1.5 times this KL, nats")
+    clip: float = Field(0.2, gt=0, description="largest change of the probability ratio that ppo_clip rewards")
+    value_clip: float | None = Field(None, gt=0, description="largest rewarded change of a value, in std of returns")
+    kl_beta: float = Field(1.0, gt=0, description="weight of the KL penalty of ppo_kl, at the start")
+    value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
+    normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
+        "batch", description="over what advantages are brought to mean 0 and std 1"
+    )
+    normalize_observation: bool = Field(True, description="by running mean and std")
+    normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
+    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
+    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
+    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
+    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
+    cg_iterations: int = Field(10, ge=1, description="conjugate gradient steps of trpo")
+    cg_damping: float = Field(0.1, ge=0, description="added to the Fisher matrix of trpo")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PPOConfig:
+        if self.memory != "none" and self.horizon % self.segment:
+            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
+            raise ValueError(f"objective {self.objective}: uses every sample once, set epochs and minibatches to 1")
+        if self.objective == "reinforce" and self.advantage != "monte_carlo":
+            raise ValueError("objective reinforce: set advantage to monte_carlo")
+        if self.objective == "trpo" and self.lr_schedule == "kl_adaptive":
+            raise ValueError("objective trpo: bounds the KL itself, set lr_schedule to constant or linear")
+        return self
+
+
+LearnerConfig = Annotated[SACConfig | DDPGConfig | PPOConfig, Field(discriminator="algorithm")]
 
 
 class TrainConfig(Strict):
@@ -182,69 +245,3 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A configuration by path or shipped name. Raises UserError."""
     path = find_config(name)
     return parse_config(apply_overrides(read_yaml(path), overrides), str(path))
-
-
-class PPOConfig(Strict):
-    """Policy gradients on fresh experience: PPO and its family, with or without memory."""
-
-    algorithm: Literal["ppo"] = "ppo"
-    objective: Literal["ppo_clip", "ppo_kl", "a2c", "reinforce", "trpo"] = Field(
-        "ppo_clip", description="what the policy maximizes; a2c and reinforce use every sample once"
-    )
-    advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
-        "gae", description="estimator of advantages; reinforce takes monte_carlo"
-    )
-    actor_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the policy's hidden layers")
-    critic_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the critic's hidden layers")
-    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
-    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
-    memory_size: int = Field(128, ge=1, description="units of the recurrent layer")
-    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
-    privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
-    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
-    epochs: int = Field(10, ge=1, description="passes over a rollout")
-    minibatches: int = Field(16, ge=1, description="parts of a rollout, with one gradient step each")
-    gamma: float = Field(0.99, ge=0, lt=1, description="discount per control step")
-    lam: float = Field(0.95, ge=0, le=1, description="decay of GAE")
-    n_steps: int = Field(5, ge=1, description="rewards before the n_step estimator bootstraps")
-    lr: float = Field(5e-4, gt=0, description="Adam step size, at the start")
-    lr_schedule: Literal["constant", "linear", "kl_adaptive"] = Field(
-        "constant", description="linear: to 0 at the end of the run; kl_adaptive: keeps the KL near desired_kl"
-    )
-    lr_limits: tuple[float, float] = Field((1e-5, 1e-2), description="lowest and highest step size of kl_adaptive")
-    desired_kl: float = Field(
-        0.01, gt=0, description="nats per update that kl_adaptive and ppo_kl aim at, and the bound of trpo"
-    )
-    target_kl: float | None = Field(None, gt=0, description="an update ends early beyond 1.5 times this KL, nats")
-    clip: float = Field(0.2, gt=0, description="largest change of the probability ratio that ppo_clip rewards")
-    value_clip: float | None = Field(None, gt=0, description="largest rewarded change of a value, in std of returns")
-    kl_beta: float = Field(1.0, gt=0, description="weight of the KL penalty of ppo_kl, at the start")
-    value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
-    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
-    normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
-        "batch", description="over what advantages are brought to mean 0 and std 1"
-    )
-    normalize_observation: bool = Field(True, description="by running mean and std")
-    normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
-    action_history: int = Field(
-        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
-    )
-    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
-    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
-    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
-    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
-    cg_iterations: int = Field(10, ge=1, description="conjugate gradient steps of trpo")
-    cg_damping: float = Field(0.1, ge=0, description="added to the Fisher matrix of trpo")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> PPOConfig:
-        if self.memory != "none" and self.horizon % self.segment:
-            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
-        if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
-            raise ValueError(f"objective {self.objective}: uses every sample once, set epochs and minibatches to 1")
-        if self.objective == "reinforce" and self.advantage != "monte_carlo":
-            raise ValueError("objective reinforce: set advantage to monte_carlo")
-        if self.objective == "trpo" and self.lr_schedule == "kl_adaptive":
-            raise ValueError("objective trpo: bounds the KL itself, set lr_schedule to constant or linear")
-        return self

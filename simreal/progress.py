@@ -13,7 +13,7 @@ _LINE_INTERVAL_S = 10.0
 
 
 class Progress:
-    """Shows steps, steps per second, success rate, ADR entropy and time left.
+    """Shows steps, steps per second, success rate or return, ADR entropy and time left.
 
     Args:
         total: environment steps in all.
@@ -48,8 +48,8 @@ class Progress:
         if self._live:
             self._bar.stop()
 
-    def update(self, steps: int, success: float, entropy: float) -> None:
-        """Show the state after `steps` steps; cheap, so call it after each."""
+    def update(self, steps: int, score: str, entropy: float) -> None:
+        """Show the state after `steps` steps, with a score such as "success 0.93"; cheap, so call it after each."""
         now = time.monotonic()
         interval = 0.2 if self._live else _LINE_INTERVAL_S
         if now - self._shown < interval and steps < self._total:
@@ -57,7 +57,7 @@ class Progress:
         self._shown = now
         rate = (steps - self._start) / max(now - self._began, 1e-9)
         left = (self._total - steps) / rate if rate > 0 else 0.0
-        status = f"{steps:,} / {self._total:,} steps  {rate:,.0f}/s  success {success:.2f}"
+        status = f"{steps:,} / {self._total:,} steps  {rate:,.0f}/s  {score}"
         status += f"  ADR entropy {entropy:+.2f} npd" if self._adr else ""
         status += f"  {_clock(left)} left"
         if self._live:

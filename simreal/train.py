@@ -18,7 +18,7 @@ from envs.environment import Environment, StepResult
 from randomization.environment import Randomization
 from simreal.build import make_environment, make_learner
 from simreal.checkpoint import save_checkpoint
-from simreal.config import RunConfig
+from simreal.config import PPOConfig, RunConfig
 from simreal.errors import UserError
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
@@ -78,10 +78,13 @@ class Statistics:
         """Share of recent episodes that ended in success; 0 before the first."""
         return sum(self.success) / max(len(self.success), 1)
 
+    def mean_return(self) -> float:
+        """Mean return of recent episodes; 0 before the first."""
+        return sum(self.returns) / max(len(self.returns), 1)
+
     def metrics(self) -> dict[str, float]:
         """A row for the logs."""
-        mean_return = sum(self.returns) / max(len(self.returns), 1)
-        row = {"episodes": float(self.episodes), "success_rate": self.success_rate(), "return": mean_return}
+        row = {"episodes": float(self.episodes), "success_rate": self.success_rate(), "return": self.mean_return()}
         return row | (self.learner or {})
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,9 +105,13 @@ _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more t
 
 
 def update_threads(config: RunConfig) -> int:
-    """Torch threads of an update: one where the networks are small, else all processors."""
-    hidden = config.learner.hidden
-    largest = config.learner.batch_size * max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
+    """Torch threads of an update: one where its matrix products are small, else all processors."""
+    learner = config.learner
+    if isinstance(learner, PPOConfig):
+        hidden, batch = learner.actor_hidden, config.num_envs * learner.horizon // learner.minibatches
+    else:
+        hidden, batch = learner.hidden, learner.batch_size
+    largest = batch * max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
     return 1 if largest < _SMALL_PRODUCT else available_threads()
 
 
@@ -150,7 +157,7 @@ class Trainer:
                 self.seconds = before + time.monotonic() - started
                 if self.env_steps % config.log_interval < self.config.num_envs:
                     log.write(self.env_steps, self._metrics())
-                progress.update(self.env_steps, self.statistics.success_rate(), self.layer.sampler.entropy())
+                progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if stop.requested:
                     self.save()
                     raise Interrupted
@@ -175,6 +182,11 @@ class Trainer:
         torch.set_num_threads(self._threads)
         self.statistics.learner = self.learner.update()
         torch.set_num_threads(1)
+
+    def _score(self) -> str:
+        if self.environment.task.has_success:
+            return f"success {self.statistics.success_rate():.2f}"
+        return f"return {self.statistics.mean_return():.1f}"
 
     def _metrics(self) -> dict[str, float]:
         extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from envs.registry import make_task
 from simreal.checkpoint import newest_checkpoint
 from simreal.config import RunConfig, load_config
 from simreal.errors import UserError
@@ -129,10 +130,12 @@ def figures_table(figures: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("world", "episodes", "success", "95 % interval", "return", "median", "worst 10 %"):
         table.add_column(column, justify="left" if column == "world" else "right")
+    judged = make_task(figures["task"]).has_success
     for world in figures["worlds"]:
         low, high = world["success_ci95"]
+        success = (f"{world['success_rate']:.3f}", f"{low:.3f} to {high:.3f}") if judged else ("-", "-")
         table.add_row(
-            world["name"], str(world["episodes"]), f"{world['success_rate']:.3f}", f"{low:.3f} to {high:.3f}",
+            world["name"], str(world["episodes"]), *success,
             f"{world['return_mean']:.2f} ± {world['return_se']:.2f}", f"{world['return_median']:.2f}",
             f"{world['return_cvar10']:.2f}",
         )  # fmt: skip

@@ -136,3 +136,28 @@ def test_interrupting_saves_exits_130_and_resuming_finishes(tmp_path: Path) -> N
     steps = [int(row.split(",")[0]) for row in metrics.read_text().splitlines()[1:]]
     assert steps == sorted(set(steps))
     assert steps[-1] >= reached
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_a_resumed_ppo_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, memory: str) -> None:
+    learner = {"algorithm": "ppo", "horizon": 8, "segment": 4, "minibatches": 2, "epochs": 2, "memory": memory}
+    document = {
+        "task": "Hopper-v5",
+        "num_envs": 3,
+        "learner": learner,
+        "randomization": {"sampler": "manual", "parameters": {"body_mass": {}, "action_delay": {"range": [0, 20]}}},
+    }
+    config = parse_config(document, "test")
+    whole, first, second = (Trainer(config, tmp_path / name) for name in ("whole", "parts", "parts"))
+    advance(whole, 40)
+    advance(first, 13)
+    first.save()
+    second.load(newest_checkpoint(tmp_path / "parts"))
+    advance(second, 27)
+    expected, actual = (
+        flat({"learner": t.learner.state_dict(), "environment": t.environment.state_dict()}) for t in (whole, second)
+    )
+    assert expected.keys() == actual.keys()
+    for path, value in expected.items():
+        same = torch.equal(value, actual[path]) if isinstance(value, torch.Tensor) else value == actual[path]
+        assert same, path

@@ -101,6 +101,7 @@ class GymnasiumTask(Task):
     """
 
     max_episode_steps = 1000
+    has_success = False
     normal_velocity_noise: ClassVar[bool] = False  # initial velocities are normal; else uniform, as positions are
 
     def __init__(self, xml_file: str, frame_skip: int, reset_noise_scale: float, body_forces: bool = False) -> None:

@@ -1,0 +1,25 @@
+"""A strip of frames of one successful episode: python benchmarks/frame_strip.py RUN OUTPUT.png [SEED [FRAMES]]."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+
+import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
+from simreal.play import record
+from simreal.runs import load_policy
+
+
+def main(run: str, output: str, seed: int = 11, count: int = 6) -> None:
+    """`count` moments of the first episode of a seed, closer together at its beginning."""
+    frames, _ = record(load_policy(Path(run)), "nominal", 1, seed, size=720)
+    last = len(frames) - 2  # the final frame shows the next episode
+    chosen = [round(last * (i / (count - 1)) ** 1.5) for i in range(count)]
+    imageio.imwrite(output, np.concatenate([frames[i][200:540, 150:490] for i in chosen], axis=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *(int(a) for a in sys.argv[3:5]))
