@@ -59,7 +59,8 @@ class Layer(Protocol):
         ...
 
     def schedule(self, command: Tensor) -> Tensor | None:
-        """Commands [N, nstep, C] for each physics step, or None if `command` holds from the first on."""
+        """What arrives of a command [N, C]: another one [N, C] that holds from the first physics step on, or
+        commands [N, nstep, C] for each physics step; None if it is the command itself."""
         ...
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
@@ -159,8 +160,9 @@ class Environment:
         action = self.layer.act(action.clamp(-1.0, 1.0))
         command = self.task.command(action)
         schedule = self.layer.schedule(command)
-        if schedule is None:
-            self.engine.write_command(command)
+        if schedule is None or schedule.dim() == 2:
+            self.engine.write_command(command if schedule is None else schedule)
+            schedule = None
         self.engine.step(self.task.decimation, schedule)
         self.task.after_step()
         self.steps += 1

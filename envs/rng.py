@@ -31,9 +31,9 @@ _MIX2 = _signed(0x94D049BB133111EB)
 
 def mix(z: Tensor) -> Tensor:
     """SplitMix64's finalizer, elementwise on int64 (arithmetic wraps; shifts are made logical by a mask)."""
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2
-    return z ^ ((z >> 31) & ((1 << 33) - 1))
+    z = (z >> 30).bitwise_and_((1 << 34) - 1).bitwise_xor_(z).mul_(_MIX1)
+    z = (z >> 27).bitwise_and_((1 << 37) - 1).bitwise_xor_(z).mul_(_MIX2)
+    return (z >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(z)
 
 
 class EpisodeRandom:
@@ -55,6 +55,11 @@ class EpisodeRandom:
         self._step: Tensor = self._key
         self._step_key: Tensor | None = None  # computed when a draw needs it
         self.seed(seed, torch.ones(num_envs, dtype=torch.bool, device=self.device))
+
+    @property
+    def stream(self) -> Tensor:
+        """[N] int64, what each environment's present episode draws from; it changes when the episode does."""
+        return self._key
 
     def seed(self, seed: int, mask: Tensor) -> None:
         """Start again at the first episode of `seed`, in the environments of `mask` [N]."""
@@ -79,19 +84,29 @@ class EpisodeRandom:
             self._step_key = mix(self._key + (self._step + 1) * _MIX1)
         return _uniform(mix(self._step_key[:, None] + self._offsets(tag, size)))
 
-    def episode_uniform(self, tag: str, size: int) -> Tensor:
-        """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step."""
-        return _uniform(mix(self._key[:, None] + self._offsets(tag, size)))
+    def episode_uniform(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
+        """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step.
+
+        With a mask [N] only for the environments in it: [number in mask, size].
+        """
+        key = self._key if mask is None else self._key[mask]
+        return _uniform(mix(key[:, None] + self._offsets(tag, size)))
 
     def normal(self, tag: str, size: int) -> Tensor:
         """Standard normal numbers [N, size], float64 (Box-Muller)."""
         half = (size + 1) // 2
         return _box_muller(self.uniform(tag, 2 * half), half)[:, :size]
 
-    def episode_normal(self, tag: str, size: int) -> Tensor:
-        """Standard normal numbers [N, size] that belong to the episode, whatever the step."""
+    def mixed(self, tag: str, uniforms: int, normals: int) -> tuple[Tensor, Tensor]:
+        """Uniform [N, uniforms] and standard normal [N, normals] numbers of the step in one draw."""
+        half = (normals + 1) // 2
+        u = self.uniform(tag, uniforms + 2 * half)
+        return u[:, :uniforms], _box_muller(u[:, uniforms:], half)[:, :normals]
+
+    def episode_normal(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
+        """Standard normal numbers [N, size] that belong to the episode, whatever the step; mask as above."""
         half = (size + 1) // 2
-        return _box_muller(self.episode_uniform(tag, 2 * half), half)[:, :size]
+        return _box_muller(self.episode_uniform(tag, 2 * half, mask), half)[:, :size]
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self._seed, "episode": self.episode, "key": self._key, "step": self._step.clone()}
@@ -111,10 +126,10 @@ class EpisodeRandom:
 
 def _uniform(bits: Tensor) -> Tensor:
     """The upper 52 bits as a float64 in (0, 1); with 53 the largest would round to 1."""
-    return (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52
+    return (bits >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)
 
 
 def _box_muller(u: Tensor, half: int) -> Tensor:
-    radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
+    radius = torch.log(u[:, :half]).mul_(-2.0).sqrt_()
     angle = (2.0 * math.pi) * u[:, half:]
-    return torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)
+    return torch.cat((torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)), dim=1)

@@ -7,6 +7,7 @@ of learners or randomization.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -114,6 +115,14 @@ class Task(ABC):
         """Look up ids and live views of the engine's fields."""
         return None
 
+    def compile_full(self, bodies: Sequence[int]) -> None:
+        """Compile the model again, with a full inertia matrix for some bodies; called before `attach`.
+
+        MuJoCo gives a free body whose centre of mass lies at its origin a diagonal matrix, for good. A body whose
+        centre of mass is to differ between simulations must not have one.
+        """
+        raise TypeError(f"{self.id} cannot compile its model again")
+
     @property
     def control_period_s(self) -> float:
         """Time between two policy actions, s."""
@@ -190,6 +199,17 @@ class Task(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.goal_size:
             self.goal.copy_(state["goal"])
+
+
+def compile_spec(spec: mujoco.MjSpec, full: Sequence[int] = ()) -> mujoco.MjModel:
+    """Compile a specification, with full inertia matrices for the bodies `full` (indices in the model)."""
+    model = spec.compile()
+    if not full:
+        return model
+    for body in spec.bodies:
+        if body.id in full:
+            body.simple = 0
+    return spec.compile()
 
 
 def id_of(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:

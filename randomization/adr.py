@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,16 +71,23 @@ class ADR:
         self._movable = movable.nonzero().squeeze(1)  # boundaries 2i, 2i + 1 that can move
         self._generator = torch.Generator().manual_seed(seed)
 
+    @property
+    def movable_sides(self) -> int:
+        """Boundaries that can move; each has the same share of the boundary episodes."""
+        return len(self._movable)
+
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
         """n worlds: lambda [n, d] and boundary [n] (-1 none, 2*i lower side of i, 2*i + 1 upper side)."""
         d = len(self.parameters)
-        u = torch.rand(n, d + 2, generator=self._generator, dtype=torch.float64)
+        # NumPy draws twice as fast as torch, whose generator is the state: every call has a seed of its own from it.
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        u = torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).random((n, d + 2)))
         return self.draw(u[:, :d], u[:, d:])
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
         """See `Sampler.draw`: lambda uniform in the ranges, one entry set to a boundary in boundary episodes."""
         lower, upper = self.lower.to(u.device), self.upper.to(u.device)
-        lam = lower + (upper - lower) * u
+        lam = torch.lerp(lower, upper, u)
         none = torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
         if not explore or not len(self._movable):
             return lam, none
@@ -90,7 +98,7 @@ class ADR:
         value = torch.where(picked % 2 == 0, lower[column], upper[column])
         current = lam.gather(1, column[:, None]).squeeze(1)
         value = torch.where(boundary >= 0, value, current)
-        return lam.scatter(1, column[:, None], value[:, None]), boundary
+        return lam.scatter_(1, column[:, None], value[:, None]), boundary
 
     def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
         """Add performance [k] to the buffers named by boundary [k] (-1 is ignored), in order; move bounds.

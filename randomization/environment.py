@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from envs.environment import Environment, StepResult
-from randomization.latency import CommandLine
-from randomization.noise import SensorNoise
+from envs.task import Task
+from randomization.clock import Clock
+from randomization.columns import StepDraws
+from randomization.effects import ActingEffects, SensorEffects
 from randomization.parameters import Parameter
-from randomization.physics import PhysicsWriter
+from randomization.physics import PhysicsWriter, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import Performance
 
@@ -43,49 +45,42 @@ class Randomization:
         """What lambda consists of."""
         return self.sampler.parameters
 
+    def prepare(self, task: Task) -> None:
+        """Have a task compile its model as the parameters need it; before an engine takes the model."""
+        if bodies := simple_bodies(task, self.parameters):
+            task.compile_full(bodies)
+
     def attach(self, environment: Environment) -> None:
         engine, task, self._rng = environment.engine, environment.task, environment.rng
-        self._task = task
         n, parameters = engine.num_envs, self.parameters
         nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=engine.device)
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)
-        self._physics = PhysicsWriter(task, engine, parameters)
-        self._noise = SensorNoise(task, parameters, environment.rng)
-        self._delay = [i for i, p in enumerate(parameters) if p.quantity == "action_delay"]
-        self._line: CommandLine | None = None
-        if self._delay:
-            self._period_ms = 1000.0 * float(task.model.opt.timestep)
-            longest = round(parameters[self._delay[0]].limits[1] / self._period_ms)
-            size = engine.use_commands(task.command_fields)
-            self._line = CommandLine(n, size, task.decimation, longest, engine.device, engine.dtype)
-            self._hold = torch.zeros(n, task.action_size, device=engine.device)
+        self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
+        clock = Clock(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
+        draws = StepDraws(environment.rng)
+        self._acting = ActingEffects(environment, parameters, clock, draws)
+        self._sensing = SensorEffects(environment, parameters, clock, draws)
 
     def reset(self, mask: Tensor) -> bool:
         u = self._rng.episode_uniform("lambda", len(self.parameters))
         lam, boundary = self.sampler.draw(u, self._rng.episode_uniform("boundary", 2), self.explore)
         self.lam = torch.where(mask[:, None], lam, self.lam)
         self.boundary = torch.where(mask, boundary, self.boundary)
+        self._acting.before_reset(mask)
         self._physics.write(mask, self.lam)
-        self._noise.reset(mask, self.lam)
-        if self._line is not None:
-            delay = (self.lam[:, self._delay[0]] / self._period_ms).round().long()
-            self._line.reset(mask, delay)
+        self._acting.reset(mask, self.lam)
+        self._sensing.reset(mask, self.lam)
         return self._physics.needs_set_const
 
     def act(self, action: Tensor) -> Tensor:
-        return action
+        return self._acting.act(action)
 
     def schedule(self, command: Tensor) -> Tensor | None:
-        if self._line is None:
-            return None
-        if bool(self._line.fresh.any()):
-            # Until the first command arrives, the robot does what it does for an action of zero: it stays.
-            self._line.fill(self._task.command(self._hold))
-        return self._line.send(command)
+        return self._acting.send(command)
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
-        return self._noise.apply(observation)
+        return self._sensing.measure(observation, first)
 
     def finished(self, result: StepResult) -> None:
         if not self.explore:
@@ -99,18 +94,16 @@ class Randomization:
         self.sampler.record(self.boundary[done], performance[done].double(), self.lam[done])
 
     def state_dict(self) -> dict[str, Any]:
-        line = {} if self._line is None else self._line.state_dict()
         return {
             "lam": self.lam,
             "boundary": self.boundary,
             "sampler": self.sampler.state_dict(),
-            "noise": self._noise.state_dict(),
-            "line": line,
+            "acting": self._acting.state_dict(),
+            "sensing": self._sensing.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lam, self.boundary = state["lam"].clone(), state["boundary"].clone()
         self.sampler.load_state_dict(state["sampler"])
-        self._noise.load_state_dict(state["noise"])
-        if self._line is not None:
-            self._line.load_state_dict(state["line"])
+        self._acting.load_state_dict(state["acting"])
+        self._sensing.load_state_dict(state["sensing"])

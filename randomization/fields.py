@@ -1,33 +1,311 @@
-"""Where the values of named objects lie in MuJoCo's model fields."""
+"""What each physical quantity writes: which values of which MuJoCo model fields belong to a named object.
+
+A quantity's writer takes the model and the object's index and returns its edits. An empty list says that the
+quantity makes no sense for that object (a range of a joint without limits, the size of a mesh).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
 from envs.task import Task
+from randomization.objects import slack_partner
+
+_INF = float("inf")
+_FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
+_GEOM = mujoco.mjtGeom
+_NO_SIZE = {int(g) for g in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_HFIELD, _GEOM.mjGEOM_MESH, _GEOM.mjGEOM_SDF)}
 
 
-def field_elements(task: Task, field: str, index: int) -> list[int]:
-    """Flat indices, within one environment's values of a field, that belong to object `index` of the field's kind."""
-    model = task.model
-    if field == "body_mass":
-        return [index]
-    if field in ("body_inertia", "geom_friction"):
-        return list(range(3 * index, 3 * index + 3))
-    if field == "dof_damping":
+@dataclass(frozen=True)
+class Edit:
+    """Values of one field that lambda changes.
+
+    Attributes:
+        field: of mjModel, or `opt.` and one of mjOption.
+        elements: flat indices within one environment's values.
+        power: a factor lambda multiplies the values by lambda ** power.
+        low, high: written values outside make no sense.
+    """
+
+    field: str
+    elements: tuple[int, ...]
+    power: float = 1.0
+    low: float = -_INF
+    high: float = _INF
+
+
+Writer = Callable[[mujoco.MjModel, int], list[Edit]]
+
+
+def row(field: str, width: int = 1, columns: tuple[int, ...] | None = None, low: float = -_INF) -> Writer:
+    """Columns (all) of row `index` of a field with rows of `width` values."""
+    chosen = tuple(range(width)) if columns is None else columns
+    return lambda _, index: [Edit(field, tuple(width * index + c for c in chosen), low=low)]
+
+
+def whole(field: str, low: float = -_INF) -> Writer:
+    """The single value of a field; there is no object."""
+    return lambda _, index: [Edit(field, (index,), low=low)]
+
+
+def joint_dofs(field: str, low: float = -_INF) -> Writer:
+    """A dof field, of all dofs of a joint."""
+
+    def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
         start = int(model.jnt_dofadr[index])
-        width = {0: 6, 1: 3}.get(int(model.jnt_type[index]), 1)  # free, ball, else slide or hinge
-        return list(range(start, start + width))
-    if field == "actuator_gainprm":
-        return [index * model.actuator_gainprm.shape[1]]
-    if field == "actuator_biasprm":  # bias = prm0 + prm1 * length + prm2 * velocity; prm0 is no gain
-        start = index * model.actuator_biasprm.shape[1]
-        return [start + 1, start + 2]
-    if field == "opt.gravity":
-        return [index]
-    raise KeyError(f"nothing is known of the layout of {field}")
+        width = _FIXED_WIDTH.get(int(model.jnt_type[index]), 1)
+        return [Edit(field, tuple(range(start, start + width)), low=low)]
+
+    return edits
 
 
-def nominal_values(task: Task, field: str, index: int) -> list[float]:
-    """Nominal values of a field that belong to object `index`."""
-    owner = task.model.opt if field.startswith("opt.") else task.model
-    flat = getattr(owner, field.removeprefix("opt.")).ravel()
-    return [float(flat[e]) for e in field_elements(task, field, index)]
+def mass(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Mass; the inertia scales with it, as with a change of density."""
+    return [Edit("body_mass", (index,)), *inertia(model, index)]
+
+
+def inertia(_: mujoco.MjModel, index: int) -> list[Edit]:
+    """All three principal moments by one factor, which keeps the triangle inequality."""
+    return [Edit("body_inertia", tuple(range(3 * index, 3 * index + 3)))]
+
+
+def body_size(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """All shapes of a body about its frame at constant density: mass ~ s^3, inertia ~ s^5. Child bodies stay."""
+    first, count = int(model.body_geomadr[index]), int(model.body_geomnum[index])
+    geoms = range(first, first + count)
+    if not count or any(int(model.geom_type[g]) in _NO_SIZE for g in geoms):
+        return []
+    values = tuple(range(3 * first, 3 * (first + count)))
+    return [
+        Edit("geom_size", values),
+        Edit("geom_pos", values),
+        Edit("body_ipos", tuple(range(3 * index, 3 * index + 3))),
+        Edit("body_mass", (index,), power=3.0),
+        Edit("body_inertia", tuple(range(3 * index, 3 * index + 3)), power=5.0),
+    ]
+
+
+def geom_size(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """A shape's size alone: what touches, not what weighs."""
+    if int(model.geom_type[index]) in _NO_SIZE:
+        return []
+    return [Edit("geom_size", tuple(range(3 * index, 3 * index + 3)))]
+
+
+def body_pos(*axes: int) -> Writer:
+    """A body's place in its parent, unless its state decides (free joint) or its input does (mocap)."""
+
+    def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
+        joint = int(model.body_jntadr[index])
+        free = joint >= 0 and int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_FREE)
+        if free or int(model.body_mocapid[index]) >= 0:
+            return []
+        return [Edit("body_pos", tuple(3 * index + axis for axis in axes))]
+
+    return edits
+
+
+def com(*axes: int) -> Writer:
+    """A body's centre of mass in its frame; a body without mass has none."""
+
+    def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
+        if not model.body_mass[index] > 0:
+            return []
+        return [Edit("body_ipos", tuple(3 * index + axis for axis in axes))]
+
+    return edits
+
+
+def solref(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Time constant of contacts. In the direct format (-stiffness, -damping) they go as 1/t^2 and 1/t."""
+    if model.geom_solref[index, 0] > 0:
+        return [Edit("geom_solref", (2 * index,))]
+    return [Edit("geom_solref", (2 * index,), power=-2.0), Edit("geom_solref", (2 * index + 1,), power=-1.0)]
+
+
+def solimp(column: int) -> Writer:
+    """dmin or dmax of a geom's impedance, which lies within 0 and 1."""
+    return lambda _, index: [Edit("geom_solimp", (5 * index + column,), low=0.0, high=0.9999)]
+
+
+def limits(kind: str, *sides: int) -> Writer:
+    """Lower (0) and upper (1) end of a joint's or tendon's range, where it is limited; neither passes the other."""
+    field = {"jnt": "jnt_range", "tendon": "tendon_range"}[kind]
+
+    def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
+        if not getattr(model, f"{kind}_limited")[index]:
+            return []
+        ball = kind == "jnt" and int(model.jnt_type[index]) == int(mujoco.mjtJoint.mjJNT_BALL)
+        low, high = (float(v) for v in getattr(model, field)[index])
+        bounds = {0: (-_INF, high), 1: (max(low, 0.0) if ball else low, _INF)}
+        return [Edit(field, (2 * index + s,), 1.0, *bounds[s]) for s in sides if not (ball and s == 0)]
+
+    return edits
+
+
+def force_range(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Both ends of the range of an actuator's force, where it is limited."""
+    if not model.actuator_forcelimited[index]:
+        return []
+    return [Edit("actuator_forcerange", (2 * index, 2 * index + 1))]
+
+
+def _prm(model: mujoco.MjModel, index: int, gain: tuple[int, ...], bias: tuple[int, ...]) -> list[Edit]:
+    """Edits of chosen gain and bias parameters of an actuator."""
+    g, b = index * model.actuator_gainprm.shape[1], index * model.actuator_biasprm.shape[1]
+    edits = [("actuator_gainprm", tuple(g + c for c in gain)), ("actuator_biasprm", tuple(b + c for c in bias))]
+    return [Edit(field, elements) for field, elements in edits if elements]
+
+
+_FIXED, _PID = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_PID)
+_NONE, _AFFINE = int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)
+
+
+def actuator_gain(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """All gains of a motor, servo or PID: force = prm0 u + bias0 + bias1 length + bias2 velocity; bias0 is no gain."""
+    kind, bias = int(model.actuator_gaintype[index]), int(model.actuator_biastype[index])
+    if kind not in (_FIXED, _PID) or bias not in (_NONE, _AFFINE):
+        return []
+    return _prm(model, index, (0,), (1, 2))
+
+
+def actuator_kp(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Stiffness of a position servo or PID: (kp, 0, 0), (0, -kp, -kd); a PID keeps ki in its gain parameters."""
+    kind, bias = int(model.actuator_gaintype[index]), model.actuator_biasprm[index]
+    if kind not in (_FIXED, _PID) or int(model.actuator_biastype[index]) != _AFFINE or not bias[1]:
+        return []
+    return _prm(model, index, (0,) if kind == _FIXED else (), (1,))
+
+
+def actuator_kd(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Damping of a servo or PID. A velocity servo is (kd, 0, 0), (0, 0, -kd): its gain is that damping."""
+    kind, bias = int(model.actuator_gaintype[index]), model.actuator_biasprm[index]
+    if kind not in (_FIXED, _PID) or int(model.actuator_biastype[index]) != _AFFINE or not bias[2]:
+        return []
+    return _prm(model, index, (0,) if kind == _FIXED and not bias[1] else (), (2,))
+
+
+def actuator_ki(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Integral gain of a PID that has one."""
+    if int(model.actuator_gaintype[index]) != _PID or not model.actuator_gainprm[index, 0]:
+        return []
+    return _prm(model, index, (0,), ())
+
+
+def actuator_strength(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """All that makes up the force of a motor, servo or PID, and where it saturates: force = strength * nominal."""
+    gain = actuator_gain(model, index)
+    return [*gain, *_prm(model, index, (), (0,)), *force_range(model, index)] if gain else []
+
+
+def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Range of the slack joint beside a driven one (MuJoCo's manual, Modeling, Backlash)."""
+    return [Edit("jnt_range", (2 * index, 2 * index + 1))] if slack_partner(model, index) >= 0 else []
+
+
+WRITERS: dict[str, Writer] = {
+    "body_mass": mass,
+    "body_inertia": inertia,
+    "body_com": com(0, 1, 2),
+    "body_com_x": com(0),
+    "body_com_y": com(1),
+    "body_com_z": com(2),
+    "body_size": body_size,
+    "body_pos": body_pos(0, 1, 2),
+    "body_pos_x": body_pos(0),
+    "body_pos_y": body_pos(1),
+    "body_pos_z": body_pos(2),
+    "geom_size": geom_size,
+    "geom_pos": row("geom_pos", 3),
+    "geom_pos_x": row("geom_pos", 3, (0,)),
+    "geom_pos_y": row("geom_pos", 3, (1,)),
+    "geom_pos_z": row("geom_pos", 3, (2,)),
+    "geom_friction": row("geom_friction", 3),
+    "geom_friction_slide": row("geom_friction", 3, (0,)),
+    "geom_friction_spin": row("geom_friction", 3, (1,)),
+    "geom_friction_roll": row("geom_friction", 3, (2,)),
+    "geom_solref": solref,
+    "geom_solimp_dmin": solimp(0),
+    "geom_solimp_dmax": solimp(1),
+    "geom_solimp_width": row("geom_solimp", 5, (2,)),
+    "geom_margin": row("geom_margin", low=0.0),
+    "geom_gap": row("geom_gap", low=0.0),
+    "joint_damping": joint_dofs("dof_damping"),
+    "joint_frictionloss": joint_dofs("dof_frictionloss"),
+    "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
+    "joint_stiffness": row("jnt_stiffness"),
+    "joint_armature": joint_dofs("dof_armature"),
+    "joint_range": limits("jnt", 0, 1),
+    "joint_range_lower": limits("jnt", 0),
+    "joint_range_upper": limits("jnt", 1),
+    "tendon_stiffness": row("tendon_stiffness"),
+    "tendon_length_spring": row("tendon_lengthspring", 2),
+    "tendon_range": limits("tendon", 0, 1),
+    "tendon_range_lower": limits("tendon", 0),
+    "tendon_range_upper": limits("tendon", 1),
+    "actuator_gain": actuator_gain,
+    "actuator_kp": actuator_kp,
+    "actuator_kd": actuator_kd,
+    "actuator_ki": actuator_ki,
+    "actuator_force_range": force_range,
+    "actuator_strength": actuator_strength,
+    "backlash_range": backlash_range,
+    "gravity": whole("opt.gravity"),
+    "timestep": whole("opt.timestep"),
+    "wind": whole("opt.wind"),
+    "air_density": whole("opt.density", low=0.0),
+    "air_viscosity": whole("opt.viscosity", low=0.0),
+}
+
+
+# What an object has to be for a quantity; named when it is not.
+UNSUITABLE: dict[str, str] = {
+    **dict.fromkeys(("body_com", "body_com_x", "body_com_y", "body_com_z"), "body with mass"),
+    **dict.fromkeys(
+        ("body_pos", "body_pos_x", "body_pos_y", "body_pos_z"),
+        "body placed by the model (free or mocap bodies are not)",
+    ),
+    "body_size": "body whose shapes are all primitives (no mesh, plane or height field)",
+    "geom_size": "primitive shape (mesh, plane and height field have no size of their own)",
+    **dict.fromkeys(("joint_range", "joint_range_lower", "joint_range_upper"), "joint with a range"),
+    **dict.fromkeys(("tendon_range", "tendon_range_lower", "tendon_range_upper"), "tendon with a range"),
+    "actuator_gain": "motor, servo or PID",
+    "actuator_strength": "motor, servo or PID",
+    "backlash_range": "slack joint: one with a range and no actuator, beside a driven one with the same axis",
+    "actuator_kp": "position servo or PID",
+    "actuator_kd": "servo or PID with damping",
+    "actuator_ki": "PID with an integral gain",
+    "actuator_force_range": "actuator with a force range",
+}
+
+
+def edits_of(model: mujoco.MjModel, quantity: str, index: int) -> list[Edit]:
+    """What a physical quantity of object `index` writes; empty where it makes no sense for that object."""
+    return WRITERS[quantity](model, index)
+
+
+def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
+    """How far a physical quantity of object `index` may be shifted down and up before its value makes no sense."""
+    low, high = -_INF, _INF
+    for edit in edits_of(task.model, quantity, index):
+        for value in edit_values(task, edit):
+            low, high = max(low, edit.low - value), min(high, edit.high - value)
+    return low, high
+
+
+def nominal_values(task: Task, quantity: str, index: int) -> list[float]:
+    """Nominal values that a physical quantity of object `index` acts on: those of the field that it names first."""
+    edits = edits_of(task.model, quantity, index)
+    return edit_values(task, edits[0]) if edits else []
+
+
+def edit_values(task: Task, edit: Edit) -> list[float]:
+    """Nominal values of an edit's elements."""
+    owner = task.model.opt if edit.field.startswith("opt.") else task.model
+    flat = np.ravel(getattr(owner, edit.field.removeprefix("opt.")))
+    return [float(flat[e]) for e in edit.elements]

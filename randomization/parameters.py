@@ -12,13 +12,17 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import mujoco
 
 from envs.task import Task
-from randomization.fields import nominal_values
+from randomization.appearance import SUITABLE, appearance_names, is_suitable
+from randomization.fields import UNSUITABLE, edits_of, nominal_values
+from randomization.objects import BODIES, is_motor_or_servo
 from randomization.quantities import QUANTITIES, Mode, Quantity, Target
+
+Distribution = Literal["uniform", "loguniform", "normal", "lognormal"]
 
 
 class RandomizationError(ValueError):
@@ -38,7 +42,9 @@ class Parameter:
         mode: see `Quantity`.
         quantity: name of its quantity.
         targets: names of the objects it applies to.
-        distribution: how fixed ranges are sampled.
+        distribution: how fixed ranges are sampled; normal ones have their middle at the range's and two standard
+            deviations on either side, and do not leave the range (lognormal: the same of the logarithm).
+        group: fixed ranges of one group are drawn with one uniform number, so that they rise and fall together.
     """
 
     name: str
@@ -49,8 +55,9 @@ class Parameter:
     mode: Mode = "absolute"
     quantity: str = ""
     targets: tuple[str, ...] = ()
-    distribution: Literal["uniform", "loguniform"] = "uniform"
+    distribution: Distribution = "uniform"
     writes: tuple[str, ...] = field(default=())
+    group: str = ""
 
     def __post_init__(self) -> None:
         low, high = self.limits
@@ -60,18 +67,21 @@ class Parameter:
             raise RandomizationError(f"{self.name}: the nominal value {self.nominal:g} is outside [{low:g}, {high:g}]")
         if not self.step > 0:
             raise RandomizationError(f"{self.name}: step {self.step:g} must be positive")
-        if self.distribution == "loguniform" and low <= 0:
-            raise RandomizationError(f"{self.name}: a loguniform range must be positive, got [{low:g}, {high:g}]")
+        if self.distribution in ("loguniform", "lognormal") and low <= 0:
+            raise RandomizationError(
+                f"{self.name}: a {self.distribution} range must be positive, got [{low:g}, {high:g}]"
+            )
 
 
 _INF = float("inf")
-_OBJECTS = {
-    "body": mujoco.mjtObj.mjOBJ_BODY,
-    "geom": mujoco.mjtObj.mjOBJ_GEOM,
-    "joint": mujoco.mjtObj.mjOBJ_JOINT,
-    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+_OBJECTS = {  # kind, and the model's count of it
+    "body": (mujoco.mjtObj.mjOBJ_BODY, "nbody"),
+    "geom": (mujoco.mjtObj.mjOBJ_GEOM, "ngeom"),
+    "joint": (mujoco.mjtObj.mjOBJ_JOINT, "njnt"),
+    "tendon": (mujoco.mjtObj.mjOBJ_TENDON, "ntendon"),
+    "actuator": (mujoco.mjtObj.mjOBJ_ACTUATOR, "nactuator"),  # one may have several controls: nu counts those
 }
-_ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution")
+_ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution", "group")
 
 
 def object_names(task: Task, target: Target) -> list[str]:
@@ -80,17 +90,26 @@ def object_names(task: Task, target: Target) -> list[str]:
         return []
     if target == "axis":
         return ["x", "y", "z"]
+    if target in ("camera", "light", "material"):
+        return appearance_names(task.model, target)
     if target == "component":
         return [c.name for c in task.components("policy") if c.measured and not c.derived_from]
-    model, count = task.model, {"body": "nbody", "geom": "ngeom", "joint": "njnt", "actuator": "nu"}[target]
+    if target == "action":
+        return [c.name for c in task.action]
+    if target in BODIES:
+        return [_body_name(task.model, i) for i in BODIES[target](task.model)]
+    model, (kind, count) = task.model, _OBJECTS[target]
     first = 1 if target == "body" else 0  # the world does not move
-    return [
-        mujoco.mj_id2name(model, _OBJECTS[target], i) or f"{target}{i}" for i in range(first, getattr(model, count))
-    ]
+    return [mujoco.mj_id2name(model, kind, i) or f"{target}{i}" for i in range(first, getattr(model, count))]
+
+
+def _body_name(model: mujoco.MjModel, index: int) -> str:
+    return mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, index) or f"body{index}"
 
 
 def object_index(task: Task, target: Target, name: str) -> int:
     """Index in the model of a name given by `object_names`."""
+    target = "body" if target in BODIES else target
     first = 1 if target == "body" else 0
     return object_names(task, target).index(name) + first
 
@@ -120,6 +139,8 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     """
     parameters = [_build(task, label, entry) for label, entry in entries.items()]
     _refuse_overlaps(parameters)
+    _refuse_idle(parameters)
+    _refuse_wind_without_air(task, parameters)
     return parameters
 
 
@@ -143,9 +164,14 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     nominal = min(max(quantity.nominal, low), high)
     parameter = Parameter(label, nominal, (low, high), float(step), quantity.unit, quantity.mode, name, targets)
     distribution = entry.get("distribution", "uniform")
-    if distribution not in ("uniform", "loguniform"):
-        raise RandomizationError(f"{label}.distribution: expected 'uniform' or 'loguniform', got {distribution!r}")
-    return replace(parameter, distribution=distribution, writes=quantity.writes)
+    if distribution not in get_args(Distribution):
+        raise RandomizationError(
+            f"{label}.distribution: expected {', '.join(map(repr, get_args(Distribution)))}, got {distribution!r}"
+        )
+    group = entry.get("group", "")
+    if not isinstance(group, str):
+        raise RandomizationError(f"{label}.group: expected a name, got {group!r}")
+    return replace(parameter, distribution=distribution, writes=quantity.writes, group=group)
 
 
 def _is_number(value: Any) -> bool:
@@ -165,6 +191,11 @@ def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
     return low, high
 
 
+def _exists(task: Task, quantity: Quantity) -> bool:
+    """Whether a task has anything that a quantity could belong to."""
+    return quantity.target == "none" or bool(object_names(task, quantity.target))
+
+
 def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple[str, ...]:
     """Names of the objects that the patterns match."""
     names = object_names(task, quantity.target)
@@ -173,7 +204,11 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
             raise RandomizationError(f"{label}.of: {quantity.name} belongs to the whole task and takes no names")
         return ()
     if not names:
-        raise RandomizationError(f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of")
+        others = [q.name for q in QUANTITIES.values() if q.channel == quantity.channel and _exists(task, q)]
+        raise RandomizationError(
+            f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of; "
+            f"of the {quantity.channel} channel it has: {listed(others)}"
+        )
     patterns = ["*"] if patterns is None else [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, (list, tuple)) or not patterns or not all(isinstance(p, str) for p in patterns):
         raise RandomizationError(f"{label}.of: expected a name, a pattern or a list of them, got {patterns!r}")
@@ -186,30 +221,37 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
                 f"{task.id} has: {listed(names)}"
             )
         if any(c in pattern for c in "*?["):  # a pattern may match what a factor does nothing to; a name may not
-            hits = [hit for hit in hits if not _is_zero(task, quantity, hit)]
+            hits = [hit for hit in hits if not (_unsuitable(task, quantity, hit) or _is_zero(task, quantity, hit))]
             if not hits:
-                raise RandomizationError(
-                    f"{label}.of: {quantity.writes[0]} of every {quantity.target} that matches {pattern!r} is zero, "
-                    "so a factor would do nothing"
-                )
+                raise RandomizationError(_nothing_left(task, label, quantity, pattern, names))
         matched += [hit for hit in hits if hit not in matched]
-    if quantity.name == "actuator_gain":
-        _refuse_other_actuators(task, label, matched)
+    for name in matched:
+        if _unsuitable(task, quantity, name):
+            raise RandomizationError(f"{label}.of: {name} is no {_SUITABLE[quantity.name]}; name others with 'of'")
     return tuple(matched)
 
 
-def _refuse_other_actuators(task: Task, label: str, names: list[str]) -> None:
-    """Gain and bias parameters mean a servo's gains only where the gain is fixed and the bias none or affine."""
-    fixed, allowed = (
-        int(mujoco.mjtGain.mjGAIN_FIXED),
-        (int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)),
-    )
-    for name in names:
-        i = object_index(task, "actuator", name)
-        if int(task.model.actuator_gaintype[i]) != fixed or int(task.model.actuator_biastype[i]) not in allowed:
-            raise RandomizationError(
-                f"{label}.of: {name} is no motor or servo with a fixed gain; name others with 'of'"
-            )
+_SUITABLE = {**UNSUITABLE, **SUITABLE, "actuator_backlash": "motor, servo or PID"}  # what an object would have to be
+
+
+def _nothing_left(task: Task, label: str, quantity: Quantity, pattern: str, names: list[str]) -> str:
+    """Why none of the objects that a pattern matches can be used."""
+    hits = fnmatch.filter(names, pattern)
+    if all(_unsuitable(task, quantity, hit) for hit in hits):
+        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {_SUITABLE[quantity.name]}"
+    field, kind = quantity.writes[0], quantity.target
+    return f"{label}.of: {field} of every {kind} that matches {pattern!r} is zero, so a factor would do nothing"
+
+
+def _unsuitable(task: Task, quantity: Quantity, name: str) -> bool:
+    """Whether a quantity makes no sense for an object: a range of a joint without limits, the size of a mesh."""
+    if quantity.channel == "visual":
+        return not is_suitable(task.model, quantity.name, object_index(task, quantity.target, name))
+    if quantity.name == "actuator_backlash":
+        return not is_motor_or_servo(task.model, object_index(task, "actuator", name))
+    if quantity.channel != "physics":
+        return False
+    return not edits_of(task.model, quantity.name, object_index(task, quantity.target, name))
 
 
 def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:
@@ -217,7 +259,37 @@ def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:
     if quantity.channel != "physics" or quantity.mode != "scale":
         return False
     index = object_index(task, quantity.target, name)
-    return not any(nominal_values(task, quantity.writes[0], index))
+    return not any(nominal_values(task, quantity.name, index))
+
+
+def _refuse_idle(parameters: list[Parameter]) -> None:
+    """A quantity that only shapes another one does nothing alone."""
+    for parameter in parameters:
+        needs = QUANTITIES[parameter.quantity].needs
+        found = [p for p in parameters if p.quantity == needs]
+        alone = sorted(set(parameter.targets) - {target for p in found for target in p.targets})
+        if needs and (alone or not found):
+            whose = f" of {listed(alone, 3)}" if alone else ""
+            raise RandomizationError(f"{parameter.name}: does nothing without {needs}{whose}: add that")
+
+
+def usable_names(task: Task, quantity: Quantity) -> list[str]:
+    """Objects of a task for which a quantity makes sense: those that the pattern '*' chooses."""
+    names = object_names(task, quantity.target)
+    return [n for n in names if not (_unsuitable(task, quantity, n) or _is_zero(task, quantity, n))]
+
+
+def has_air(task: Task) -> bool:
+    """Whether a task's model has a medium for wind to blow in."""
+    return bool(task.model.opt.density or task.model.opt.viscosity)
+
+
+def _refuse_wind_without_air(task: Task, parameters: list[Parameter]) -> None:
+    """Wind acts through density and viscosity only."""
+    air = has_air(task) or any(p.quantity in ("air_density", "air_viscosity") for p in parameters)
+    for parameter in parameters:
+        if parameter.quantity == "wind" and not air:
+            raise RandomizationError(f"{parameter.name}: {task.id} has no air: add air_density or air_viscosity")
 
 
 def _refuse_overlaps(parameters: list[Parameter]) -> None:

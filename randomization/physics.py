@@ -3,35 +3,67 @@
 Every write starts from the nominal value and touches only the named entries, so that a thousand resets do not
 drift and other entries keep their values. Parameters that share a field are written together:
 
-    field[e] = nominal[e] * product of factors that name e + sum of offsets that name e
+    field[e] = nominal[e] * product of lambda ** power + sum of lambda + sum of lambda * n,   n ~ N(0, 1) per episode
+
+over the factors, shifts and spreads (see `quantity.Mode`) that name e.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import mujoco
 import torch
 from torch import Tensor
 
 from envs.engine import Engine
+from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.fields import field_elements
+from randomization.fields import Edit, edit_values, edits_of
 from randomization.parameters import Parameter, RandomizationError, listed, object_index
 from randomization.quantities import QUANTITIES
 
-# mj_setConst derives constants from these fields; they go stale without it.
-_NEEDS_SET_CONST = frozenset({"body_mass", "body_inertia"})
+_COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
+
+
+@dataclass
+class _Plan:
+    """Which parameters act on which elements of one field."""
+
+    factors: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # element: (column of lambda, power)
+    shifts: dict[int, list[int]] = field(default_factory=dict)  # element: columns
+    spreads: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # element: (column, normal number)
+    low: dict[int, float] = field(default_factory=dict)
+    high: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _FieldWrite:
-    """All parameters that write one field."""
+    """All parameters that write one field. Columns of lambda are its length where nothing acts."""
 
     live: Tensor  # [N, size] view of the engine's field
     elements: Tensor  # [m] flat indices written
     nominal: Tensor  # [m]
-    factors: Tensor  # [layers, m] columns of lambda, or its length for 1
-    offsets: Tensor  # [layers, m] columns of lambda, or its length for 0
+    factors: Tensor  # [layers, m] columns of lambda
+    powers: Tensor | None  # [layers, m]; None: all 1
+    shifts: Tensor  # [layers, m] columns of lambda
+    spreads: Tensor | None  # [layers, m] columns of lambda
+    normals: Tensor | None  # [layers, m] columns of the episode's normal numbers
+    low: Tensor  # [m]
+    high: Tensor  # [m]
+
+    def values(self, scale: Tensor, add: Tensor, normal: Tensor | None) -> Tensor:
+        """What lambda [N, d + 1] (neutral last) and normals [N, k] make of the nominal values, [N, m]."""
+        factors = scale[:, self.factors]
+        if self.powers is not None:
+            factors = factors**self.powers
+        values = self.nominal * factors.prod(dim=1) + add[:, self.shifts].sum(dim=1)
+        if self.spreads is None or self.normals is None or normal is None:
+            return values
+        values = values + (add[:, self.spreads] * normal[:, self.normals]).sum(dim=1)
+        return torch.minimum(torch.maximum(values, self.low), self.high)
 
 
 class PhysicsWriter:
@@ -40,67 +72,155 @@ class PhysicsWriter:
     Args:
         task, engine: attached to each other.
         parameters: all of lambda, in order; those of other channels are ignored.
+        rng: draws what `spread` parameters add; needed where there are such.
 
     Raises:
-        RandomizationError: for a factor on entries that are zero, which would silently do nothing.
+        RandomizationError: for a factor on entries that are zero, which would silently do nothing, and for ranges
+            that lead to values which make no sense.
     """
 
-    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter]) -> None:
-        chosen = [(i, p) for i, p in enumerate(parameters) if QUANTITIES[p.quantity].channel == "physics"]
-        fields = dict.fromkeys(f for _, p in chosen for f in QUANTITIES[p.quantity].writes)
-        self.needs_set_const = any(name in _NEEDS_SET_CONST for name in fields)
-        self._writes = [_plan(task, engine, name, chosen, len(parameters)) for name in fields]
+    def __init__(
+        self, task: Task, engine: Engine, parameters: Sequence[Parameter], rng: EpisodeRandom | None = None
+    ) -> None:
+        for body in simple_bodies(task, parameters):
+            name = mujoco.mj_id2name(task.model, mujoco.mjtObj.mjOBJ_BODY, body) or f"body{body}"
+            raise RandomizationError(
+                f"the centre of mass of {name} cannot move: the model is compiled with a diagonal inertia for it; "
+                "call task.compile_full first"
+            )
+        plans, self._normals = _plans(task, parameters)
+        self._rng = rng
+        if self._normals and rng is None:
+            raise ValueError("spread parameters need random numbers")
+        # mj_setConst derives constants from these fields; they go stale without it.
+        self.needs_set_const = any(name in mujoco.MjModel._setconst_inputs for name in plans)
+        self._writes = [_compile(engine, name, plan, parameters) for name, plan in plans.items()]
+        nominal_s = float(task.model.opt.timestep)
+        varied = "opt.timestep" in plans
+        self._timestep = (
+            engine.field("opt.timestep").view(-1)
+            if varied
+            else torch.full((engine.num_envs,), nominal_s, dtype=torch.float64, device=engine.device)
+        )
+        self._shortest = nominal_s * math.prod(p.limits[0] for p in parameters if p.quantity == "timestep")
+
+    @property
+    def timestep_s(self) -> Tensor:
+        """Duration of a physics step in each environment, s [N] (live where it differs between them)."""
+        return self._timestep
+
+    @property
+    def shortest_timestep_s(self) -> float:
+        """The shortest physics step that any world may have, s."""
+        return self._shortest
 
     def write(self, mask: Tensor, lam: Tensor) -> None:
         """Write the worlds lam [N, d] of the environments in mask [N]."""
         if not self._writes:
             return
+        normal = None
+        if self._normals and self._rng is not None:
+            normal = self._rng.episode_normal("physics", self._normals)
+        if mask.device.type == "cpu":  # where choosing rows costs no synchronisation: often few episodes begin at once
+            rows = mask.nonzero()
+            mask, lam = mask[rows[:, 0]], lam[rows[:, 0]]
+            normal = None if normal is None else normal[rows[:, 0]]
+        else:
+            rows = torch.arange(len(mask), device=mask.device)[:, None]
         ones, zeros = torch.ones_like(lam[:, :1]), torch.zeros_like(lam[:, :1])
         scale, add = torch.cat((lam, ones), dim=1), torch.cat((lam, zeros), dim=1)
-        rows = mask[:, None]
         for write in self._writes:
-            values = write.nominal * scale[:, write.factors].prod(dim=1) + add[:, write.offsets].sum(dim=1)
-            present = write.live[:, write.elements]
-            write.live[:, write.elements] = torch.where(rows, values.to(present.dtype), present)
+            values = write.values(scale, add, normal)
+            present = write.live[rows, write.elements]
+            write.live[rows, write.elements] = torch.where(mask[:, None], values.to(present.dtype), present)
 
 
-def _plan(task: Task, engine: Engine, field: str, chosen: list[tuple[int, Parameter]], size: int) -> _FieldWrite:
-    """Which parameters act on which elements of a field; `size` is the length of lambda."""
-    nominal = engine.nominal(field).flatten()
-    factors: dict[int, list[int]] = {}
-    offsets: dict[int, list[int]] = {}
-    for column, parameter in chosen:
+def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
+    """Bodies whose centre of mass is to move and which MuJoCo compiled as if it never could."""
+    bodies = [object_index(task, "body", name) for p in parameters if p.quantity in _COM for name in p.targets]
+    return sorted({i for i in bodies if task.model.body_simple[i]})
+
+
+def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan], int]:
+    """A plan per field, and how many normal numbers an episode needs."""
+    plans: dict[str, _Plan] = {}
+    normals = 0
+    for column, parameter in enumerate(parameters):
         quantity = QUANTITIES[parameter.quantity]
-        if field not in quantity.writes:
+        if quantity.channel != "physics":
             continue
-        owned = {
-            name: field_elements(task, field, object_index(task, quantity.target, name)) for name in parameter.targets
-        }
-        if quantity.mode == "scale" and field == quantity.writes[0]:
-            zero = [name for name, elements in owned.items() if not bool(nominal[elements].any())]
-            if zero:
-                raise RandomizationError(
-                    f"{parameter.name}: {field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
-                    "name others with 'of'"
-                )
-        for element in (e for elements in owned.values() for e in elements):
-            (factors if quantity.mode == "scale" else offsets).setdefault(element, []).append(column)
-    touched = sorted(factors.keys() | offsets.keys())
-    elements = torch.tensor(touched, device=engine.device)
+        owned: dict[str, list[Edit]] = {"": edits_of(task.model, quantity.name, 0)} if quantity.target == "none" else {}
+        for name in parameter.targets:
+            owned[name] = edits_of(task.model, quantity.name, object_index(task, quantity.target, name))
+        if quantity.mode == "scale":
+            _refuse_zeros(task, parameter, owned)
+        for edit in (e for edits in owned.values() for e in edits):
+            plan = plans.setdefault(edit.field, _Plan())
+            for element in edit.elements:
+                plan.low[element] = max(edit.low, plan.low.get(element, -torch.inf))
+                plan.high[element] = min(edit.high, plan.high.get(element, torch.inf))
+                if quantity.mode == "scale":
+                    plan.factors.setdefault(element, []).append((column, edit.power))
+                elif quantity.mode == "add":
+                    plan.shifts.setdefault(element, []).append(column)
+                else:
+                    plan.spreads.setdefault(element, []).append((column, normals))
+                    normals += 1
+    return plans, normals
+
+
+def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, list[Edit]]) -> None:
+    """Refuse a factor that would do nothing to an object."""
+    zero = [name for name, edits in owned.items() if edits and not any(edit_values(task, edits[0]))]
+    if zero:
+        raise RandomizationError(
+            f"{parameter.name}: {owned[zero[0]][0].field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
+            "name others with 'of'"
+        )
+
+
+def _compile(engine: Engine, name: str, plan: _Plan, parameters: Sequence[Parameter]) -> _FieldWrite:
+    """The tensors of a field's plan."""
+    touched = sorted({*plan.factors, *plan.shifts, *plan.spreads})
+    nominal = engine.nominal(name).flatten()[touched].double()
+    _refuse_impossible(name, plan, dict(zip(touched, nominal.tolist(), strict=True)), parameters)
+    neutral, device, real = len(parameters), engine.device, engine.dtype
+
+    def table(uses: dict[int, list[float]], pad: float) -> Tensor:
+        layers = max([1] + [len(values) for values in uses.values()])
+        rows = [[(*uses.get(e, ()), *[pad] * layers)[layer] for e in touched] for layer in range(layers)]
+        return torch.tensor(rows, device=device, dtype=torch.float64)
+
+    powers = table({e: [power for _, power in uses] for e, uses in plan.factors.items()}, 1.0)
+    spreads = {e: [float(column) for column, _ in uses] for e, uses in plan.spreads.items()}
+    normals = {e: [float(number) for _, number in uses] for e, uses in plan.spreads.items()}
     return _FieldWrite(
-        live=engine.field(field).view(engine.num_envs, -1),
-        elements=elements,
-        nominal=nominal[touched].to(engine.device, engine.dtype),
-        factors=_columns(factors, touched, size).to(engine.device),
-        offsets=_columns(offsets, touched, size).to(engine.device),
+        live=engine.field(name).view(engine.num_envs, -1),
+        elements=torch.tensor(touched, device=device),
+        nominal=nominal.to(device, real),
+        factors=table({e: [float(c) for c, _ in uses] for e, uses in plan.factors.items()}, neutral).long(),
+        powers=None if bool((powers == 1.0).all()) else powers,
+        shifts=table({e: [float(c) for c in uses] for e, uses in plan.shifts.items()}, neutral).long(),
+        spreads=table(spreads, neutral).long() if spreads else None,
+        normals=table(normals, 0).long() if spreads else None,
+        low=torch.tensor([plan.low[e] for e in touched], device=device, dtype=torch.float64),
+        high=torch.tensor([plan.high[e] for e in touched], device=device, dtype=torch.float64),
     )
 
 
-def _columns(uses: dict[int, list[int]], touched: list[int], neutral: int) -> Tensor:
-    """[layers, m] columns of lambda acting on each touched element, padded with the neutral column."""
-    layers = max([1] + [len(columns) for columns in uses.values()])
-    table = torch.full((layers, len(touched)), neutral)
-    for j, element in enumerate(touched):
-        for layer, column in enumerate(uses.get(element, [])):
-            table[layer, j] = column
-    return table
+def _refuse_impossible(name: str, plan: _Plan, nominal: dict[int, float], parameters: Sequence[Parameter]) -> None:
+    """Refuse ranges of factors and shifts that together lead outside of what a field may hold."""
+    for element, value in nominal.items():
+        low = high = value
+        for column, power in plan.factors.get(element, ()):
+            ends = [end**power for end in parameters[column].limits]
+            products = [bound * end for bound in (low, high) for end in ends]
+            low, high = min(products), max(products)
+        for column in plan.shifts.get(element, ()):
+            low, high = low + parameters[column].limits[0], high + parameters[column].limits[1]
+        if low < plan.low[element] or high > plan.high[element]:
+            columns = [c for c, _ in plan.factors.get(element, ())] + plan.shifts.get(element, [])
+            raise RandomizationError(
+                f"{', '.join(parameters[c].name for c in columns)}: with this range {name} would go from {low:g} to "
+                f"{high:g} (nominal {value:g}), expected within [{plan.low[element]:g}, {plan.high[element]:g}]"
+            )

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from envs.task import Task
 from randomization.adr import ADR
+from randomization.doraemon import Doraemon
+from randomization.frozen import Frozen, contract_entries, entries_of, frozen_parameters, read_run
 from randomization.parameters import Parameter, RandomizationError, build_parameters, nearest
 from randomization.samplers import Manual, Sampler
 
@@ -33,26 +35,70 @@ class ADRConfig(BaseModel):
         return self
 
 
-class RandomizationConfig(BaseModel):
-    """Which worlds a policy is trained in."""
+class DoraemonConfig(BaseModel):
+    """How DORAEMON widens its distributions (arXiv 2311.01885)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sampler: Literal["none", "manual", "adr"] = Field(
-        "none", description="none: the nominal world; manual: fixed ranges; adr: ranges that widen"
+    success_rate: float = Field(0.5, gt=0, le=1, description="alpha, the least probability of success")
+    kl: float = Field(0.01, gt=0, description="epsilon, largest KL divergence per update, nats over all parameters")
+    buffer_size: int = Field(200, ge=1, description="episodes per update")
+    success_at: float = Field(0.5, description="an episode whose performance reaches this is a success")
+    concentration: float = Field(100.0, ge=0, le=1e4, description="of the first distribution; 0 fills the ranges")
+
+
+class RandomizationConfig(BaseModel):
+    """Which worlds a policy is trained in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+    sampler: Literal["none", "manual", "adr", "doraemon", "frozen"] = Field(
+        "none",
+        description="none: the nominal world; manual: fixed ranges; adr: ranges that widen; doraemon: Beta "
+        "distributions that widen; frozen: the ranges that an earlier run reached",
     )
     performance: Performance = Field(
         "success",
-        description="of an episode, for ADR: success at its last step, number of steps with success, or return",
+        description="of an episode, for adr and doraemon: success at its last step, steps with success, or return",
     )
     adr: ADRConfig = ADRConfig()  # pyright: ignore[reportCallIssue]
+    doraemon: DoraemonConfig = DoraemonConfig()  # pyright: ignore[reportCallIssue]
+    source: str | None = Field(None, alias="from", description="frozen: the run or bundle whose ranges are used")
     parameters: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="label: {quantity, of, range, step, distribution}"
+        default_factory=dict, description="label: {quantity, of, range, step, distribution, group}"
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> RandomizationConfig:
+        if (self.sampler == "frozen") != (self.source is not None):
+            raise ValueError("sampler: 'frozen' and 'from: RUN_OR_BUNDLE' go together")
+        if self.sampler == "frozen" and self.parameters:
+            raise ValueError("parameters: 'frozen' takes them from the run that 'from' names, expected none here")
+        return self
 
     def sampler_for(self, task: Task) -> Sampler:
         """The sampler of this block for a task. Raises RandomizationError, naming the key."""
+        if self.sampler == "frozen":
+            return Frozen(build_parameters(task, self.resolved(task).parameters))
         return make_sampler(self, build_parameters(task, self.parameters))
+
+    def resolved(self, task: Task) -> RandomizationConfig:
+        """The block with the ranges of the run that it names written out; the same block if it names none."""
+        if self.source is None:
+            return self
+        path = Path(self.source).expanduser()
+        contract = path if path.name == "policy.json" else path / "policy.json"
+        if contract.is_file():
+            entries = contract_entries(contract)
+        else:
+            block, state = read_run(path)
+            sampler = randomization_config(block).sampler_for(task)
+            try:
+                sampler.load_state_dict(dict(state))
+            except (KeyError, RuntimeError) as error:
+                raise RandomizationError(f"{path}: its checkpoint does not fit its config.yaml: {error}") from None
+            entries = entries_of(frozen_parameters(sampler))
+        return self.model_copy(update={"sampler": "manual", "source": None, "parameters": entries})
 
 
 def make_sampler(config: RandomizationConfig, parameters: list[Parameter]) -> Sampler:
@@ -61,6 +107,12 @@ def make_sampler(config: RandomizationConfig, parameters: list[Parameter]) -> Sa
         return Manual([])
     if config.sampler == "manual":
         return Manual(parameters)
+    for parameter in parameters:
+        if parameter.group or parameter.distribution != "uniform":
+            key = "group" if parameter.group else "distribution"
+            raise RandomizationError(f"{parameter.name}.{key}: is of fixed ranges, not of sampler {config.sampler!r}")
+    if config.sampler == "doraemon":
+        return Doraemon(parameters, **config.doraemon.model_dump())
     adr = config.adr
     return ADR(parameters, adr.boundary_probability, adr.buffer_size, adr.thresholds)
 

@@ -15,11 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.cpu_engine import CpuEngine, available_threads
+from envs.registry import make_task
+from randomization.adr import ADR
+from randomization.parameters import Parameter
 from simreal.build import make_environment
 from simreal.config import DDPGConfig, SACConfig
+from simreal.errors import UserError
 from simreal.learn.ddpg import DDPG
 from simreal.learn.problem import Problem
 from simreal.learn.sac import SAC
+from simreal.render import Scene
+from simreal.sheet import visual_block
 
 _RANDOMIZATION: dict[str, Any] = {
     "sampler": "manual",
@@ -34,6 +40,8 @@ _RANDOMIZATION: dict[str, Any] = {
     },
 }
 _OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
+_ADR_BUDGET_S = 0.002
+_PICTURE = 128  # pixels along an edge
 
 
 def median_seconds(functions: Sequence[Callable[[], None]], repeats: int) -> list[float]:
@@ -150,6 +158,60 @@ def _stable_baselines(algorithm: str) -> Callable[[], None]:
     return ten_updates
 
 
+def bench_rendering(task_id: str, repeats: int) -> dict[str, Any]:
+    """Pictures of randomized looks against nominal ones. Raises UserError where nothing can be rendered.
+
+    Shadows and mirrors are as in the model: in software each costs more than all else, whoever asks for it.
+    """
+    block = visual_block(make_task(task_id))
+    for name in ("light_shadow", "material_reflectance"):
+        block["parameters"].pop(name, None)
+    environment = make_environment(task_id, 8, block, seed=1, threads=1)
+    scene = Scene(environment, _PICTURE, _PICTURE)
+    environment.reset()
+    ours, reference = (lambda: _take_all(scene, False)), (lambda: _take_all(scene, True))
+    for warm_up in (ours, reference):
+        warm_up()
+    mine, theirs = median_seconds([ours, reference], repeats)
+    scene.close()
+    return {
+        "name": f"{task_id}, pictures of {_PICTURE} x {_PICTURE}",
+        "ratio": theirs / mine,
+        "ours_per_s": 8 / mine,
+        "reference_per_s": 8 / theirs,
+        "reference": "without visual randomization",
+    }
+
+
+def _take_all(scene: Scene, nominal: bool) -> None:
+    for index in range(8):
+        scene.picture(index, nominal)
+
+
+def bench_adr(repeats: int, parameters: int = 100, num_envs: int = 4096) -> dict[str, Any]:
+    """Sampling worlds and recording how their episodes went, on one thread, against a budget of 2 ms."""
+    chosen = [Parameter(f"p{i}", nominal=0.0, limits=(-1.0, 1.0), step=0.05) for i in range(parameters)]
+    adr = ADR(chosen, buffer_size=20, thresholds=(0.4, 0.6))
+    performance = torch.rand(num_envs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def sample_and_record() -> None:
+        lam, boundary = adr.sample(num_envs)
+        adr.record(boundary, performance, lam)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sample_and_record()
+    (seconds,) = median_seconds([sample_and_record], 10 * repeats)
+    torch.set_num_threads(threads)
+    return {
+        "name": f"ADR, {parameters} parameters, {num_envs} worlds sampled and recorded, 1 thread",
+        "ratio": _ADR_BUDGET_S / seconds,
+        "ours_per_s": num_envs / seconds,
+        "reference_per_s": num_envs / _ADR_BUDGET_S,
+        "reference": f"{1000 * _ADR_BUDGET_S:g} ms",
+    }
+
+
 def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
     """`simreal bench`: print the table, write the JSON. Raises UserError if the file cannot be written."""
     from simreal.evaluate import write_target
@@ -170,6 +232,14 @@ def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
             out.print("stable-baselines3 is not installed: learners are not compared (pip install 'simreal[test]')")
         else:
             results.append(row)
+    out.print("ADR ...", style="dim")
+    results.append(bench_adr(rounds))
+    try:
+        for task in ("FetchPush-v4", "HalfCheetah-v5"):
+            out.print(f"{task}, pictures ...", style="dim")
+            results.append(bench_rendering(task, rounds))
+    except UserError as error:
+        out.print(f"pictures are not measured: {error}")
     out.print(results_table(results))
     if target is not None:
         target.write_text(json.dumps({"threads": available_threads(), "results": results}, indent=2) + "\n")

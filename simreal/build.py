@@ -63,6 +63,7 @@ def make_environment(
     if sampler is None:
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
+    layer.prepare(task)
     environment = Environment(task, CpuEngine(task.model, num_envs, threads), layer, seed)
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps

@@ -84,6 +84,17 @@ def play(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="run directories")],
+    output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about runs."""
+    from simreal.report import write_report
+
+    _out.print(f"{write_report(runs, output)}: report of {len(runs)} run(s)")
+
+
+@app.command()
 def envs() -> None:
     """List all tasks."""
     from envs.registry import task_ids
@@ -93,11 +104,32 @@ def envs() -> None:
 
 
 @app.command()
-def describe(task: Annotated[str, typer.Argument(metavar="TASK", help="a task id, see `simreal envs`")]) -> None:
+def describe(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="a task id, see `simreal envs`")],
+    image: Annotated[Path | None, typer.Option(help="write a picture of 5 x 5 sampled worlds instead")] = None,
+    randomization: Annotated[
+        Path | None, typer.Option(help="YAML file with the worlds of --image; default: everything visual")
+    ] = None,
+    camera: Annotated[str, typer.Option(help="of --image: 'view' or a camera of the model")] = "view",
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="print a `randomization:` block to start from")] = False,
+) -> None:
     """Show what a task observes, does and lets vary."""
     from envs.registry import make_task
     from simreal.describe import describe as show
 
+    if image is not None:
+        from simreal.sheet import save_sheet
+
+        save_sheet(image, task, randomization, camera)
+        _out.print(f"{image}: the nominal world of {task} and 24 sampled ones")
+        return
+    if randomization is not None or camera != "view":
+        raise UserError("--randomization and --camera say what --image shows; give --image FILE.png too")
+    if as_yaml:
+        from simreal.suggest import suggested_yaml
+
+        print(suggested_yaml(make_task(task)), end="")
+        return
     width = None if sys.stdout.isatty() else 200
     show(make_task(task), Console(highlight=False, width=width))
 

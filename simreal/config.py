@@ -233,7 +233,9 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(document)
         check_task_id(config.task)
-        config.randomization.sampler_for(make_task(config.task, **config.task_options))
+        task = make_task(config.task, **config.task_options)
+        config.randomization.sampler_for(task)
+        config = config.model_copy(update={"randomization": config.randomization.resolved(task)})
     except ValidationError as error:
         raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
     except ValueError as error:

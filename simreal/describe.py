@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.task import Task
-from randomization.fields import nominal_values
-from randomization.parameters import object_index, object_names
+from randomization.fields import nominal_values, room
+from randomization.parameters import object_index, usable_names
 from randomization.quantities import QUANTITIES, Quantity
 
 
@@ -23,7 +23,8 @@ def describe(task: Task, console: Console) -> None:
     console.print(_actions(task))
     console.print(_randomization(task))
     console.print(
-        "Scale: a factor of the nominal value. Add: added to it. Absolute: the value itself. "
+        "Scale: a factor of the nominal value. Add: added to it. Spread: standard deviation of what is added to each "
+        "value in every episode. Absolute: the value itself. "
         "docs/randomize.md says how to use them.",
         highlight=False,
     )
@@ -59,31 +60,75 @@ def _affine(scale: float, offset: float) -> str:
     return f"{scale:g} * a" + (f" {offset:+g}" if offset else "")
 
 
+_UNITS = {  # of what physical quantities act on
+    "body_mass": "kg", "body_inertia": "kg m^2", "body_ipos": "m", "body_pos": "m", "geom_size": "m", "geom_pos": "m",
+    "geom_solref": "s", "geom_margin": "m", "geom_gap": "m", "dof_damping": "N m s/rad or N s/m",
+    "dof_frictionloss": "N m or N", "jnt_stiffness": "N m/rad or N/m", "dof_armature": "kg m^2 or kg",
+    "jnt_range": "rad or m", "tendon_stiffness": "N/m", "tendon_lengthspring": "m", "tendon_range": "m",
+    "actuator_forcerange": "N m or N", "opt.gravity": "m/s^2", "opt.timestep": "s", "opt.wind": "m/s",
+    "opt.density": "kg/m^3", "opt.viscosity": "Pa s",
+}  # fmt: skip
+
+
+def available(task: Task) -> dict[str, list[str]]:
+    """Quantities that make sense for a task, and the objects that each may name (none where it takes no names)."""
+    found: dict[str, list[str]] = {}
+    for quantity in QUANTITIES.values():
+        names = usable_names(task, quantity)
+        if names or quantity.target == "none":
+            found[quantity.name] = names
+    return found
+
+
+def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[float, float]:
+    """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
+    low, high = quantity.default_range
+    if quantity.channel != "physics" or quantity.mode != "add":
+        return low, high
+    for index in [object_index(task, quantity.target, name) for name in names] or [0]:
+        down, up = room(task, quantity.name, index)
+        low, high = max(low, 0.5 * down), min(high, 0.5 * up)
+    return low, high
+
+
+def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
+    """Smallest and largest nominal value over objects, with the unit; lambda's for what writes no model field."""
+    if quantity.channel != "physics":
+        return f"{quantity.nominal:g}"
+    indices = [object_index(task, quantity.target, name) for name in names] or [0]
+    values = [v for i in indices for v in nominal_values(task, quantity.name, i)]
+    low, high = min(values), max(values)
+    unit = _UNITS.get(quantity.writes[0], "")
+    return (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}") + (f" {unit}" if unit else "")
+
+
 def _randomization(task: Task) -> Table:
     table = _table(
         "Randomization", "quantity", "mode", "unit", "nominal", "default range", "names that 'of' may match", "meaning"
     )
-    for quantity in QUANTITIES.values():
-        names = object_names(task, quantity.target)
-        if quantity.target != "none" and not names:
-            continue
-        low, high = quantity.default_range
+    for name, names in available(task).items():
+        quantity = QUANTITIES[name]
+        low, high = sensible_range(task, quantity, names)
         unit = "the component's" if quantity.unit == "unit" else quantity.unit
         table.add_row(
-            quantity.name, quantity.mode, unit, _nominal(task, quantity, names), f"{low:g} to {high:g}",
+            name, quantity.mode, unit, nominal_text(task, quantity, names), f"{low:g} to {high:g}",
             _shown(names) if names else "(the whole task)", quantity.description,
         )  # fmt: skip
     return table
 
 
-def _nominal(task: Task, quantity: Quantity, names: list[str]) -> str:
-    """Range of nominal values over all objects, with their unit where the parameter is a factor."""
-    if quantity.channel != "physics":
-        return f"{quantity.nominal:g}"
-    indices = [object_index(task, quantity.target, name) for name in names]
-    values = [v for i in indices for v in nominal_values(task, quantity.writes[0], i)]
-    low, high = min(values), max(values)
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+def quantity_tables() -> str:
+    """Every quantity as Markdown, a table per channel: what docs/randomize.md shows."""
+    lines: list[str] = []
+    channel = ""
+    for q in QUANTITIES.values():
+        if q.channel != channel:
+            channel = q.channel
+            lines += ["", f"**{channel.capitalize()}**", ""]
+            lines += ["| quantity | mode | unit | of | writes | meaning |", "|---|---|---|---|---|---|"]
+        unit = "the component's" if q.unit == "unit" else q.unit
+        lines.append(f"| `{q.name}` | {q.mode} | {unit} | {q.target} | {', '.join(q.writes)} | {q.description} |")
+    return "\n".join(lines) + "\n"
 
 
 def _shown(names: list[str], most: int = 6) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from randomization.parameters import RandomizationError, build_parameters
+from randomization.parameters import RandomizationError
 from randomization.samplers import Manual, Sampler
-from randomization.spec import make_sampler, randomization_config
+from randomization.spec import randomization_config
 from simreal.config import find_config, read_yaml
 from simreal.errors import UserError
 from simreal.runs import LoadedPolicy
@@ -52,11 +52,11 @@ def find_world(name: str, policy: LoadedPolicy) -> World:
         raise UserError(f"{path}: {unknown[0]}: unknown key; a world has name, description and randomization")
     try:
         config = randomization_config(document.get("randomization"))
-        sampler = make_sampler(config, build_parameters(policy.make_task(), config.parameters))
+        sampler = config.sampler_for(policy.make_task())
     except RandomizationError as error:
         raise UserError(f"{path}: {error}") from None
-    if config.sampler == "adr":
-        raise UserError(f"{path}: randomization.sampler: a world has fixed ranges, expected 'manual'")
+    if config.sampler in ("adr", "doraemon"):
+        raise UserError(f"{path}: randomization.sampler: a world has fixed ranges, expected 'manual' or 'frozen'")
     return World(str(document.get("name", path.stem)), sampler)
 
 

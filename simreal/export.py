@@ -158,7 +158,7 @@ def export_bundle(
 
 def describe_randomization(sampler: Sampler) -> dict[str, Any]:
     """The present ranges of a sampler as a contract states them."""
-    keys = ("name", "quantity", "targets", "unit", "mode", "distribution", "nominal", "limits")
+    keys = ("name", "quantity", "targets", "unit", "mode", "distribution", "group", "nominal", "limits")
     parameters = [
         {key: getattr(p, key) for key in keys} | {"lower": float(sampler.lower[i]), "upper": float(sampler.upper[i])}
         for i, p in enumerate(sampler.parameters)

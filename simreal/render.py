@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mujoco
-import numpy as np
-from numpy.typing import NDArray
 
 from envs.environment import Environment
+from randomization.appearance import VIEW, camera_names
+from randomization.environment import Randomization
+from randomization.parameters import nearest
+from randomization.visual import VisualWorlds
 from simreal.errors import UserError
-
-Image = NDArray[np.uint8]
+from simreal.offscreen import Image, Offscreen
 
 
 class Scene:
-    """Renders single environments of a batch, as the task's default camera sees them.
+    """Renders single environments of a batch, each as its world looks.
 
     Args:
         environment: what to show.
         width, height: of pictures, pixels.
+        camera: "view", the task's usual one, or one of the model's.
 
     Raises:
-        UserError: the machine cannot render; says what to install.
+        UserError: the machine cannot render, or there is no such camera.
     """
 
-    def __init__(self, environment: Environment, width: int = 480, height: int = 480) -> None:
+    def __init__(self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW) -> None:
         self._environment = environment
-        model = environment.task.model
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        try:
-            self._renderer = mujoco.Renderer(model, height, width)
-        except Exception as error:  # each backend raises errors of its own
-            raise UserError(
-                f"cannot render here ({error}); install a software renderer, on Debian: "
-                "apt-get install libegl1 libgl1-mesa-dri"
-            ) from None
-        self._camera = _camera(environment)
+        task, layer = environment.task, environment.layer
+        self._camera, self._camera_name = _camera(environment, camera), camera
+        parameters = layer.parameters if isinstance(layer, Randomization) else []
+        self._visual = VisualWorlds(task, parameters, environment.rng)
+        self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
 
-    def picture(self, index: int) -> Image:
-        """Environment `index` now, [height, width, 3]."""
+    def picture(self, index: int, nominal: bool = False, label: str = "") -> Image:
+        """Environment `index` now, [height, width, 3].
+
+        Args:
+            nominal: leave visual randomization out.
+            label: a word to write in the upper left corner.
+        """
         model, data = self._environment.engine.materialize(index)
         self._environment.task.draw_goal(model, data, index)
-        self._renderer.update_scene(data, self._camera)
-        return self._renderer.render().copy()
+        screen, layer = self._offscreen, self._environment.layer
+        screen.compose(model, data, self._camera)
+        if nominal or not self._visual.active or not isinstance(layer, Randomization):
+            return screen.draw(None, label)
+        lam = layer.lam[index]
+        sky = self._visual.compose(screen.scene, model, lam, index, self._camera_name, screen.first_pattern)
+        return self._visual.develop(screen.draw(sky, label), lam, index)
 
     def close(self) -> None:
         """Free the renderer."""
-        self._renderer.close()
+        self._offscreen.close()
 
 
-def _camera(environment: Environment) -> Any:
-    camera = mujoco.MjvCamera()
-    mujoco.mjv_defaultFreeCamera(environment.task.model, camera)
-    for name, value in environment.task.render_camera.items():
-        setattr(camera, name, value)
+def _camera(environment: Environment, name: str) -> mujoco.MjvCamera:
+    model, camera = environment.task.model, mujoco.MjvCamera()
+    names = camera_names(model)
+    if name not in names:
+        raise UserError(f"camera: no camera {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+    if name == VIEW:
+        mujoco.mjv_defaultFreeCamera(model, camera)
+        for key, value in environment.task.render_camera.items():
+            setattr(camera, key, value)
+    else:
+        camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
+        camera.fixedcamid = names.index(name)
     return camera
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from envs.environment import Environment
 from envs.registry import make_task
 from envs.task import Task
+from randomization.frozen import frozen_parameters
 from randomization.parameters import Parameter
 from randomization.samplers import Manual, Sampler
 from simreal.build import make_environment, make_learner
@@ -100,7 +101,7 @@ def _from_run(run: Path) -> LoadedPolicy:
         task_id=config.task,
         act=act,
         reset=reset,
-        parameters=frozen(sampler),
+        parameters=frozen_parameters(sampler),
         entropy=sampler.entropy() if randomized and sampler.parameters else None,
         config=config,
         randomization=describe_randomization(sampler) if randomized else None,
@@ -150,6 +151,7 @@ def _from_bundle(path: Path) -> LoadedPolicy:
         Parameter(
             name=p["name"], nominal=min(max(p["nominal"], p["lower"]), p["upper"]), limits=(p["lower"], p["upper"]),
             unit=p["unit"], mode=p["mode"], quantity=p["quantity"], targets=tuple(p["targets"]),
+            distribution=p["distribution"], group=p.get("group", ""),
         )
         for p in randomization.get("parameters", [])
     ]  # fmt: skip
@@ -162,19 +164,6 @@ def _from_bundle(path: Path) -> LoadedPolicy:
 
     entropy = randomization.get("entropy_npd")
     return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
-
-
-def frozen(sampler: Sampler) -> list[Parameter]:
-    """A sampler's parameters with its present ranges as their limits."""
-    result = []
-    for i, parameter in enumerate(sampler.parameters):
-        low, high = float(sampler.lower[i]), float(sampler.upper[i])
-        nominal = min(max(parameter.nominal, low), high)
-        fields = {**vars(parameter), "limits": (low, high), "nominal": nominal}
-        if low <= 0:
-            fields["distribution"] = "uniform"
-        result.append(Parameter(**fields))
-    return result
 
 
 def new_run_directory(config_name: str, requested: Path | None) -> Path:

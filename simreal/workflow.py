@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.registry import make_task
+from simreal.budget import budget_warning
 from simreal.checkpoint import newest_checkpoint
 from simreal.config import RunConfig, load_config
 from simreal.errors import UserError
@@ -34,9 +35,12 @@ def train_command(name: str, overrides: list[str], run_dir: Path | None, resume:
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(config.to_yaml())
-    total, adr = config.train.env_steps, config.randomization.sampler == "adr"
+    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
     at = f", from step {trainer.env_steps:,}" if checkpoint else ""
     out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    warning = budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps)
+    if warning is not None:
+        out.print(warning)
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr))
     except Interrupted:

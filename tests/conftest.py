@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import simreal  # noqa: F401  # isort: skip  # chooses how MuJoCo renders, which reads that when imported
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
-from envs.task import ActionComponent, Component, Outcome, Task
+from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 from randomization.environment import Randomization
 from randomization.parameters import Parameter, build_parameters
 from randomization.samplers import Manual
@@ -75,7 +76,7 @@ class TinyTask(Task):
         spread: float = 0.0,
         terminate_above: float = float("inf"),
     ) -> None:
-        self.model = mujoco.MjModel.from_xml_string(xml)
+        self.xml, self.model = xml, mujoco.MjModel.from_xml_string(xml)
         self.decimation, self.max_episode_steps = decimation, max_episode_steps
         self.spread, self.terminate_above = spread, terminate_above
         self.observation = (
@@ -85,6 +86,9 @@ class TinyTask(Task):
         )
         nu = self.model.nu
         self.action = (ActionComponent("ctrl", nu, "rad", (1.0,) * nu, (0.0,) * nu),)
+
+    def compile_full(self, bodies: Sequence[int]) -> None:
+        self.model = compile_spec(mujoco.MjSpec.from_string(self.xml), bodies)
 
     def reset(self, mask: Tensor) -> None:
         qpos = self.engine.data("qpos")
@@ -130,6 +134,8 @@ def manual_layer(task: Task, entries: Mapping[str, Any]) -> Randomization:
 
 def build(task: Task, num_envs: int, layer: Randomization | None = None, seed: int = 0) -> Environment:
     """An environment on one physics thread, reset."""
+    if layer is not None:
+        layer.prepare(task)
     environment = Environment(task, CpuEngine(task.model, num_envs, threads=1), layer, seed)
     environment.reset()
     return environment

@@ -285,3 +285,66 @@ def test_an_episode_whose_boundary_has_moved_since_it_began_does_not_count() -> 
     assert adr.upper.item() == pytest.approx(0.1)
     adr.record(torch.tensor([1]), torch.tensor([2.0]), adr.upper[None])
     assert adr.upper.item() == pytest.approx(0.2)
+
+
+class PlainADR:
+    """Algorithm 1 of arXiv 1910.07113 as it is printed: one episode at a time, lists and loops."""
+
+    def __init__(self, parameters: list[Parameter], m: int, low: float, high: float) -> None:
+        self.parameters, self.m, self.thresholds = parameters, m, (low, high)
+        self.phi = [[p.nominal, p.nominal] for p in parameters]
+        self.buffers: list[list[list[float]]] = [[[], []] for _ in parameters]
+
+    def episode(self, i: int, side: int, performance: float) -> None:
+        buffer = self.buffers[i][side]
+        buffer.append(performance)
+        if len(buffer) < self.m:
+            return
+        mean = sum(buffer) / len(buffer)
+        buffer.clear()
+        outwards = 1.0 if mean >= self.thresholds[1] else -1.0 if mean <= self.thresholds[0] else 0.0
+        parameter, sign = self.parameters[i], (-1.0, 1.0)[side]
+        moved = self.phi[i][side] + outwards * sign * parameter.step
+        inner, outer = parameter.nominal, parameter.limits[side]
+        self.phi[i][side] = min(max(moved, min(inner, outer)), max(inner, outer))
+
+    def entropy(self) -> float:
+        return sum(math.log(max(high - low, 1e-6)) for low, high in self.phi) / len(self.phi)
+
+
+def test_ranges_and_entropy_follow_an_independent_simulation_to_known_thresholds() -> None:
+    # A policy that copes up to 0.3, 0.4, ... 0.9 away from the calibrated world, beyond that in 3 of 10 episodes.
+    edges = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    parameters = [Parameter(f"p{i}", nominal=0.1 * i, limits=(0.1 * i - 2, 0.1 * i + 2), step=0.05) for i in range(7)]
+    nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64)
+    ours = ADR(parameters, boundary_probability=1.0, buffer_size=40, thresholds=(0.5, 0.85), seed=3)
+    plain = PlainADR(parameters, 40, 0.5, 0.85)
+    generator = torch.Generator().manual_seed(8)
+    widest, late = 0.0, []
+    for iteration in range(1200):
+        lam, boundary = ours.sample(50)
+        # Only the parameter that is at its boundary is judged: the others are where they may be.
+        column = boundary // 2
+        away = (lam - nominal).abs().gather(1, column[:, None]).squeeze(1)
+        sure = away <= torch.tensor(edges, dtype=torch.float64)[column] + 1e-9
+        performance = torch.where(sure, 1.0, (torch.rand(50, generator=generator) < 0.3).double())
+        for b, p in zip(boundary.tolist(), performance.tolist(), strict=True):
+            plain.episode(b // 2, b % 2, p)
+        ours.record(boundary, performance)
+        assert [v for pair in plain.phi for v in pair] == pytest.approx(
+            torch.stack((ours.lower, ours.upper), dim=1).flatten().tolist(), abs=1e-9
+        )
+        assert ours.entropy() == pytest.approx(plain.entropy(), abs=1e-7)
+        widest = max(widest, ours.entropy())
+        if iteration >= 800:
+            late.append(torch.stack((ours.lower - nominal, ours.upper - nominal), dim=1))
+    # Every bound moves between the last place that is safe and one step beyond, on both sides of every parameter.
+    settled = torch.stack(late)
+    for i, edge in enumerate(edges):
+        assert settled[:, i, 1].min() == pytest.approx(edge, abs=1e-6)
+        assert settled[:, i, 1].max() == pytest.approx(edge + 0.05, abs=1e-6)
+        assert settled[:, i, 0].max() == pytest.approx(-edge, abs=1e-6)
+        assert settled[:, i, 0].min() == pytest.approx(-edge - 0.05, abs=1e-6)
+    exact = sum(math.log(2 * edge) for edge in edges) / 7  # of ranges that end where the policy stops coping
+    assert exact - 1e-6 <= ours.entropy() <= sum(math.log(2 * edge + 0.1) for edge in edges) / 7
+    assert widest <= sum(math.log(2 * edge + 0.1) for edge in edges) / 7 + 1e-6

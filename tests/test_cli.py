@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,3 +188,15 @@ def test_worlds_are_checked(run: Run, trained: Path, tmp_path: Path) -> None:
     status, out, err = run("evaluate", trained, "--world", "latency", "--episodes", "4")
     assert status == 0, err
     assert "latency" in out
+
+
+def test_report_is_one_page_that_loads_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
+    status, _, err = run("report", trained, "--output", tmp_path / "r.html")
+    assert status == 0, err
+    page = (tmp_path / "r.html").read_text()
+    for part in ("FetchReach-v4", "entropy of the ranges", "ranges of run", "nominal", "action_history"):
+        assert part in page
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["'](?!#)""", page.replace("xlink:href", "href"))
+    refused(run("report", tmp_path / "nowhere"), "nowhere")
+    refused(run("report", trained, "--output", tmp_path / "no" / "r.html"), "r.html")

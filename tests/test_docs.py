@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from simreal.describe import quantity_tables
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -27,3 +29,9 @@ def test_commands_in_docs_run(page: str, tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
+
+
+def test_the_tables_of_quantities_are_those_of_the_registry() -> None:
+    _, _, section = (DOCS / "randomize.md").read_text().partition("## Every quantity\n")
+    # To mend it: replace everything from **Physics** on by the output of this function.
+    assert section[section.index("**Physics**") :] == quantity_tables().lstrip()

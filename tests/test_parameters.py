@@ -41,13 +41,18 @@ MASS = {"quantity": "body_mass", "of": "object0"}
         ({"box": MASS | {"step": "big"}}, "box.step: expected a number, got 'big'"),
         ({"box": MASS | {"step": 0}}, "box: step 0 must be positive"),
         ({"box": MASS | {"step": NAN}}, "box.step: expected a number, got nan"),
-        ({"box": MASS | {"distribution": "normal"}}, "box.distribution: expected 'uniform' or"),
+        ({"box": MASS | {"distribution": "gauss"}}, "box.distribution: expected 'uniform', 'loguniform', 'normal', 'l"),
+        ({"box": MASS | {"group": 3}}, "box.group: expected a name, got 3"),
         ({"geom_friction": {"range": [0, 1], "distribution": "loguniform"}}, "geom_friction: a loguniform range"),
         ({"box": [0.5, 2]}, "box: expected a mapping with a range, got [0.5, 2]"),
         ({"box": None}, "box: expected a mapping with a range, got None"),
         ({"lag": {"quantity": "action_delay", "of": "object0"}}, "lag.of: action_delay belongs to the whole task"),
         ({"lag": {"quantity": "action_delay", "range": [-1, 5]}}, "lag.range: [-1, 5] is not within [0, 10000]"),
         ({"fall": {"quantity": "gravity", "of": "w"}}, "fall.of: no axis matches 'w'"),
+        ({"wind": {"of": "x"}}, "wind: FetchPush-v4 has no air: add air_density or air_viscosity"),
+        ({"shape": {"quantity": "body_size", "of": "robot0:base_link"}}, "shape.of: robot0:base_link is no body whose"),
+        ({"place": {"quantity": "body_pos_x", "of": "object0"}}, "place.of: object0 is no body placed by the model"),
+        ({"joint_range": {"of": "robot0:slide*"}}, "joint_range.of: no joint that matches 'robot0:slide*' is a joint"),
         ({"observation_noise": {"of": "desired_goal"}}, "observation_noise.of: no component matches 'desired_goal'"),
         (
             {"rel": {"quantity": "observation_noise", "of": "object_rel_pos"}},
@@ -62,7 +67,7 @@ def test_a_mistake_is_answered_with_its_label_and_what_was_expected(entries: Map
 
 def test_a_mistake_is_answered_with_what_there_is() -> None:
     task = FetchTask("FetchPush")
-    with pytest.raises(RandomizationError, match="there are: body_mass, body_inertia, geom_friction"):
+    with pytest.raises(RandomizationError, match="there are: body_mass, body_inertia, body_com"):
         build_parameters(task, {"colour": {}})
     with pytest.raises(RandomizationError, match="FetchPush-v4 has: grip_pos, object_pos, gripper_state, object_rot"):
         build_parameters(task, {"observation_noise": {"of": "camera"}})

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from envs.body_forces import compute_body_forces
-from envs.task import ActionComponent, Component, Outcome, Task
+from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 
 Range = tuple[float, float]  # lower and upper end
 
@@ -56,15 +56,15 @@ def model_path(xml_file: str) -> Path:
     return path
 
 
-def load_model(xml_file: str, body_forces: bool = False) -> mujoco.MjModel:
-    """Compile a model; with `body_forces`, steps compute `cfrc_ext`."""
+def load_model(xml_file: str, body_forces: bool = False, full: Sequence[int] = ()) -> mujoco.MjModel:
+    """Compile a model; with `body_forces`, steps compute `cfrc_ext`; `full`: see `compile_spec`."""
     spec = mujoco.MjSpec.from_file(str(model_path(xml_file)))
     if body_forces:
         compute_body_forces(spec)
     with warnings.catch_warnings():
         # A notice for whoever maintains half_cheetah.xml; doing as it says would change the solver's scaling.
         warnings.filterwarnings("ignore", message=".*settotalmass")
-        return spec.compile()
+        return compile_spec(spec, full)
 
 
 def sum_like_numpy(values: Tensor) -> Tensor:
@@ -105,11 +105,15 @@ class GymnasiumTask(Task):
     normal_velocity_noise: ClassVar[bool] = False  # initial velocities are normal; else uniform, as positions are
 
     def __init__(self, xml_file: str, frame_skip: int, reset_noise_scale: float, body_forces: bool = False) -> None:
-        self.model = load_model(xml_file, body_forces)
+        self._source = (xml_file, body_forces)
+        self.model = load_model(*self._source)
         self.decimation = frame_skip
         self.reset_noise_scale = reset_noise_scale
         self.action = (_motors(self.model),)
         self._unscaled = self.action[0].scale == (1.0,) * self.model.nu and not any(self.action[0].offset)
+
+    def compile_full(self, bodies: Sequence[int]) -> None:
+        self.model = load_model(*self._source, bodies)
 
     def on_attach(self) -> None:
         engine = self.engine

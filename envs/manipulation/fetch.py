@@ -25,6 +25,7 @@ PickAndPlace). Control period 0.04 s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ import torch
 from torch import Tensor
 
 from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
-from envs.task import ActionComponent, Component, Outcome, Task, id_of
+from envs.task import ActionComponent, Component, Outcome, Task, compile_spec, id_of
 
 SUCCESS_DISTANCE_M = 0.05
 _DISPLACEMENT_M = 0.05  # of the gripper per control step at action 1
@@ -96,14 +97,14 @@ class _Start:
 
 
 @cache
-def _prepare(family: str, decimation: int) -> tuple[mujoco.MjModel, _Start]:
+def _prepare(family: str, decimation: int, full: tuple[int, ...] = ()) -> tuple[mujoco.MjModel, _Start]:
     """The model with its mocap weld reset, and the state after ten control steps towards the start pose."""
     variant = VARIANTS[family]
     spec = find_spec(_MODEL)
     if spec is None or spec.origin is None:
         raise ImportError("the Fetch models come with gymnasium-robotics: pip install gymnasium-robotics")
     path = Path(spec.origin).parent / "envs" / "assets" / "fetch" / variant.xml
-    model = mujoco.MjModel.from_xml_path(str(path))
+    model = compile_spec(mujoco.MjSpec.from_file(str(path)), full)
     data = mujoco.MjData(model)
     for name, value in variant.initial_qpos.items():
         start = model.jnt_qposadr[id_of(model, _JOINT, name)]
@@ -141,11 +142,14 @@ class FetchTask(Task):
 
     def __init__(self, family: str, dense: bool = False) -> None:
         self.id = f"{family}{'Dense' if dense else ''}-v4"
-        self.variant = VARIANTS[family]
+        self.variant_name, self.variant = family, VARIANTS[family]
         self.dense = dense
         self.model, self.start = _prepare(family, self.decimation)
         self.observation = _observation_components(self.variant.has_object)
         self.action = _action_components(self.variant.block_gripper)
+
+    def compile_full(self, bodies: Sequence[int]) -> None:
+        self.model, self.start = _prepare(self.variant_name, self.decimation, tuple(bodies))
 
     def on_attach(self) -> None:
         engine, model = self.engine, self.model
@@ -280,6 +284,9 @@ class FetchTask(Task):
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         site = id_of(model, _SITE, "target0")
+        for geom in range(model.ngeom):  # the axes that mark the mocap body would cut through the picture
+            if model.body_mocapid[model.geom_bodyid[geom]] >= 0:
+                model.geom_rgba[geom, 3] = 0.0
         model.site_pos[site] += self.goal[index].cpu().numpy() - data.site_xpos[site]
         mujoco.mj_kinematics(model, data)
 

@@ -1,0 +1,182 @@
+"""The random network adversary: a policy of chance that takes over a share of the actions and pushes objects.
+
+After OpenAI et al. 2019 (arXiv 1910.07113, appendix B): in each episode another random network (three layers of 265
+ReLU units, 31 bins per dimension, the bin with the largest output counts) reads the observation, and
+
+    action = (1 - alpha) * policy + alpha * adversary
+    force  = beta * mass * adversary,   torque = beta * inertia * adversary   on each object
+
+where the adversary's values lie in [-1, 1]. alpha is `adversary_action`, beta `adversary_wrench` (m/s^2, rad/s^2).
+
+A network of its own for every environment has 230,000 weights to draw in each episode and to read in each step. Like
+DeXtreme (arXiv 2210.13702), which gives every environment another drop-out mask of one random network, all
+environments share matrices of normal weights; here each episode flips the signs of units and draws its own biases. A
+flipped normal weight is a normal weight, and the weights of two episodes are uncorrelated, at the cost of one product
+per layer for all environments.
+
+The network reads the square root of how far each value has moved since the episode began, with its sign: observations
+come in SI units, and millimetres should count beside metres.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.engine import Engine
+from envs.rng import EpisodeRandom
+from envs.task import Task
+from randomization.columns import Columns, whole
+from randomization.disturbance import body_places
+from randomization.parameters import Parameter
+
+_UNITS, _LAYERS, _BINS = 265, 3, 31
+_BIAS = 0.5  # deviation of biases, in terms of the deviation of what the weights add up to
+_DTYPE = torch.float32
+_TINY = 1e-12  # keeps the root of zero finite
+
+
+class RandomNetwork:
+    """One random network per episode.
+
+    Args:
+        inputs, outputs: sizes of the observation and of what comes out, values in [-1, 1].
+        rng: the environment's random numbers.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rng: EpisodeRandom) -> None:
+        self._rng, self.outputs = rng, outputs
+        widths = [inputs] + [_UNITS] * _LAYERS + [outputs * _BINS]
+        shared = EpisodeRandom(0, 1)
+        self._weights = []
+        for layer, (a, b) in enumerate(pairwise(widths)):
+            gain = math.sqrt((1.0 if layer == 0 else 2.0) / a)  # He et al. 2015: keeps the size of what passes through
+            weight = gain * shared.episode_normal(f"adversary{layer}", a * b).view(a, b)
+            self._weights.append(weight.to(rng.device, _DTYPE))
+        n, signs, biases = rng.num_envs, sum(widths[:-1]), sum(widths[1:])
+        self._signs = torch.ones(n, signs, dtype=_DTYPE, device=rng.device)
+        self._biases = torch.zeros(n, biases, dtype=_DTYPE, device=rng.device)
+        # views: what is written to the whole shows in the parts
+        signs_of, biases_of = self._signs.split(widths[:-1], dim=1), self._biases.split(widths[1:], dim=1)
+        self._layers = list(zip(self._weights, signs_of, biases_of, strict=True))
+        self._level = torch.linspace(-1.0, 1.0, _BINS, dtype=torch.float64, device=rng.device)
+
+    def reset(self, mask: Tensor) -> None:
+        """Draw the networks of the episodes that begin in mask [N]."""
+        coin = self._rng.episode_uniform("adversary_signs", self._signs.shape[1], mask) < 0.5
+        self._signs[mask] = torch.where(coin, -1.0, 1.0).to(_DTYPE)
+        bias = _BIAS * self._rng.episode_normal("adversary_biases", self._biases.shape[1], mask)
+        self._biases[mask] = bias.to(_DTYPE)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Inputs [N, inputs] -> values [N, outputs] in [-1, 1]."""
+        x = x.to(_DTYPE)
+        for layer, (weight, sign, bias) in enumerate(self._layers):
+            x = torch.addmm(bias, x * sign, weight)
+            if layer < _LAYERS:
+                x = x.relu_()
+        return self._level[x.unflatten(1, (self.outputs, _BINS)).argmax(dim=2)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"signs": self._signs.clone(), "biases": self._biases.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._signs.copy_(state["signs"])
+        self._biases.copy_(state["biases"])
+
+
+class Adversary:
+    """Applies `adversary_action` and `adversary_wrench`. Costs nothing while both are zero in all worlds.
+
+    Args:
+        task, engine: attached to each other.
+        parameters: all of lambda, in order.
+        rng: the environment's random numbers.
+        masses: of the bodies in each environment, [N, nbody] or [1, nbody].
+        inertias: [N, nbody, 3] or [1, nbody, 3], in the bodies' own frames.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        parameters: list[Parameter],
+        rng: EpisodeRandom,
+        masses: Tensor,
+        inertias: Tensor,
+    ) -> None:
+        n, device = engine.num_envs, engine.device
+        self._alpha_column = whole("adversary_action", parameters, device)
+        self._beta_column = Columns("adversary_wrench", parameters, body_places(task, "floating body"), device)
+        self.bodies = self._beta_column.places
+        self.configured = bool(self._alpha_column.size or self.bodies)
+        if not self.configured:
+            return
+        self._actions = task.action_size if self._alpha_column.size else 0
+        inputs = sum(component.size for component in task.components("policy"))
+        self._network = RandomNetwork(inputs, self._actions + 6 * len(self.bodies), rng)
+        self._alpha = torch.zeros(n, 1, dtype=torch.float64, device=device)
+        self._beta = torch.zeros(n, len(self.bodies), 1, dtype=torch.float64, device=device)
+        self._origin = torch.zeros(n, inputs, dtype=torch.float64, device=device)
+        self._fresh = torch.ones(n, 1, dtype=torch.bool, device=device)  # the episode's first observation is to come
+        self._any_fresh = True
+        self._values = torch.zeros(n, self._network.outputs, dtype=torch.float64, device=device)
+        self.active = False
+        index = self._beta_column.index
+        self._masses, self._inertias, self._index = masses, inertias, index
+        if self.bodies:
+            self._frames = engine.data("ximat")
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Take alpha and beta of new worlds lam [N, d] in mask [N] and draw their networks."""
+        rows = mask[:, None]
+        if self._alpha_column.size:
+            self._alpha = torch.where(rows, self._alpha_column.of(lam), self._alpha)
+        if self.bodies:
+            self._beta = torch.where(rows[:, :, None], self._beta_column.of(lam)[:, :, None], self._beta)
+        self._fresh, self._any_fresh = self._fresh | rows, True
+        plays = (self._alpha > 0).any(dim=1) | (self._beta > 0).flatten(1).any(dim=1)
+        self.active = bool(plays.any())
+        if self.active:
+            self._network.reset(mask & plays)
+
+    def read(self, observation: Tensor) -> None:
+        """Decide on this step, from the observation [N, nobs] that the policy has."""
+        if self._any_fresh:
+            self._origin = torch.where(self._fresh, observation, self._origin)
+            self._fresh, self._any_fresh = torch.zeros_like(self._fresh), False
+        moved = (observation - self._origin).to(_DTYPE)
+        self._values = self._network(moved * moved.abs().add_(_TINY).rsqrt_())
+
+    def act(self, action: Tensor) -> Tensor:
+        """What is left of the policy's action [N, A]."""
+        if not self._actions:
+            return action
+        alpha = self._alpha.to(action.dtype)
+        return (1.0 - alpha) * action + alpha * self._values[:, : self._actions].to(action.dtype)
+
+    def wrenches(self) -> Tensor:
+        """Force and torque on each of `bodies`, world frame, [N, k, 6]."""
+        push = self._beta * self._values[:, self._actions :].unflatten(1, (-1, 6))
+        frame = self._frames[:, self._index].unflatten(2, (3, 3))
+        torque = (frame @ (self._inertias[:, self._index] * push[:, :, 3:])[..., None])[..., 0]
+        return torch.cat((self._masses[:, self._index, None] * push[:, :, :3], torque), dim=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        if not self.configured:
+            return {}
+        tensors = {name: getattr(self, f"_{name}") for name in ("alpha", "beta", "origin", "fresh")}
+        flags = {"active": self.active, "any_fresh": self._any_fresh}
+        return tensors | flags | {"network": self._network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not self.configured:
+            return
+        for name in ("alpha", "beta", "origin", "fresh"):
+            setattr(self, f"_{name}", state[name].clone())
+        self._network.load_state_dict(state["network"])
+        self.active, self._any_fresh = state["active"], state["any_fresh"]

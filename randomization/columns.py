@@ -1,0 +1,105 @@
+"""Where lambda acts: which values of an action, an observation or a list of objects each parameter drives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from envs.rng import EpisodeRandom
+from randomization.parameters import Parameter
+
+Index = slice | Tensor
+
+
+class Columns:
+    """The places that a quantity acts on, and the columns of lambda that drive them.
+
+    Attributes:
+        size: number of places.
+        places: their indices, in ascending order.
+        index: the same for indexing a dimension: a slice where they are consecutive.
+    """
+
+    def __init__(
+        self, quantity: str, parameters: list[Parameter], where: Mapping[str, Sequence[int]], device: torch.device
+    ) -> None:
+        pairs = sorted(
+            (place, column)
+            for column, parameter in enumerate(parameters)
+            if parameter.quantity == quantity
+            for name in (parameter.targets or ("",))
+            for place in where[name]
+        )
+        self.places = [place for place, _ in pairs]
+        self.size = len(pairs)
+        self.index = index_of(self.places, device)
+        self._column = index_of([column for _, column in pairs], device)
+
+    def of(self, lam: Tensor) -> Tensor:
+        """Values [N, size] of the quantity in the worlds lam [N, d]."""
+        return lam[:, self._column]
+
+
+def index_of(numbers: list[int], device: torch.device) -> Index:
+    """Indices of a dimension: a slice where they are consecutive, which is much cheaper."""
+    if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return slice(numbers[0], numbers[0] + len(numbers))
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
+
+
+def whole(quantity: str, parameters: list[Parameter], device: torch.device) -> Columns:
+    """The column of a quantity that belongs to the whole task."""
+    return Columns(quantity, parameters, {"": [0]}, device)
+
+
+def numbered(names: Sequence[str]) -> dict[str, list[int]]:
+    """One place per name."""
+    return {name: [i] for i, name in enumerate(names)}
+
+
+class StepDraws:
+    """One draw of random numbers per control step, shared by all effects: small draws cost as much as large ones.
+
+    Effects reserve numbers when they are made and find them, from `draw` on, in `uniform` and `normal`. The numbers of
+    a step serve its observation and the action that follows.
+
+    Args:
+        rng: the environment's random numbers.
+    """
+
+    uniform: Tensor  # [N, reserved]
+    normal: Tensor  # [N, reserved]
+
+    def __init__(self, rng: EpisodeRandom) -> None:
+        self._rng = rng
+        self._uniforms = self._normals = 0
+        self.uniform = self.normal = torch.zeros(rng.num_envs, 0, dtype=torch.float64, device=rng.device)
+        self._ready = False
+
+    def reserve_uniform(self, size: int) -> slice:
+        """Columns of `uniform` that belong to the caller."""
+        self._uniforms += size
+        return slice(self._uniforms - size, self._uniforms)
+
+    def reserve_normal(self, size: int) -> slice:
+        """Columns of `normal` that belong to the caller."""
+        self._normals += size
+        return slice(self._normals - size, self._normals)
+
+    def draw(self) -> None:
+        """Draw the numbers of the present step: it has just begun."""
+        if self._uniforms or self._normals:
+            self.uniform, self.normal = self._rng.mixed("step", self._uniforms, self._normals)
+        self._ready = True
+
+    def use(self) -> None:
+        """See that the numbers of the present step are there; it ends with what the caller does."""
+        if not self._ready:
+            self.draw()
+        self._ready = False
+
+    def forget(self) -> None:
+        """Draw anew: the state of the random numbers has been replaced."""
+        self._ready = False

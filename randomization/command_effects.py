@@ -1,0 +1,175 @@
+"""What becomes of a command between the task and the physics: lost, ignored, slack, late.
+
+    command -> dropped (`action_dropout`) -> ignored by stuck actuators -> backlash -> delayed (ms, with jitter)
+
+A dropped command is one that never leaves: the one before it holds. Delay comes last, because it alone works at the
+resolution of a physics step; the others act once per control step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.engine import Engine
+from envs.rng import EpisodeRandom
+from envs.task import Task
+from randomization.backlash import Backlash
+from randomization.clock import Clock
+from randomization.columns import Columns, StepDraws, numbered, whole
+from randomization.latency import CommandLine
+from randomization.parameters import Parameter, object_names
+
+_LARGEST_JITTER = 3.0  # standard deviations
+
+
+class CommandEffects:
+    """Applies the parameters that act on commands.
+
+    Args:
+        task, engine: attached to each other.
+        parameters: all of lambda, in order.
+        rng: the environment's random numbers.
+        draws: random numbers of the step.
+        clock: turns times into steps.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        parameters: list[Parameter],
+        rng: EpisodeRandom,
+        draws: StepDraws,
+        clock: Clock,
+    ) -> None:
+        self._task, self._rng, self._draws, self._clock = task, rng, draws, clock
+        n, device = engine.num_envs, engine.device
+        self._delay, self._jitter, self._dropout = (
+            whole(name, parameters, device) for name in ("action_delay", "action_delay_jitter", "action_dropout")
+        )
+        self._stuck = Columns("actuator_stuck", parameters, numbered(object_names(task, "actuator")), device)
+        self._backlash = Backlash(task, engine, parameters, rng, clock)
+        self._jitter_draws = draws.reserve_normal(self._jitter.size)
+        self._dropout_draws = draws.reserve_uniform(self._dropout.size)
+        late = bool(self._delay.size or self._jitter.size)
+        self.configured = bool(late or self._dropout.size or self._stuck.size or self._backlash.configured)
+        size = engine.use_commands(task.command_fields) if self.configured else 0
+        self._held = torch.zeros(n, size, dtype=engine.dtype, device=device)  # the last command that was not lost
+        self._start = torch.zeros_like(self._held)  # the command of an action of zero where the episode began
+        self._ignores = torch.zeros(n, self._stuck.size, dtype=torch.bool, device=device)
+        self._p_lost = torch.zeros(n, 1, dtype=torch.float64, device=device)
+        self._delay_steps = torch.zeros(n, dtype=torch.float64, device=device)  # mean and deviation, physics steps
+        self._sigma_steps = torch.zeros(n, dtype=torch.float64, device=device)
+        self._fresh = torch.ones(n, dtype=torch.bool, device=device)  # nothing sent yet
+        self._any_fresh = True
+        self._rest = torch.zeros(n, task.action_size, device=device)
+        self._line: CommandLine | None = None
+        if self._stuck.size:
+            self._stuck_controls = torch.as_tensor(task.model.actuator_ctrladr[self._stuck.places].astype("int64"))
+        if late:
+            longest = clock.most_physics_steps(_longest_delay_s(parameters))
+            self._line = CommandLine(n, size, task.decimation, longest, device, engine.dtype)
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Begin episodes in mask [N] in the worlds lam [N, d]."""
+        rows = mask[:, None]
+        self._fresh, self._any_fresh = self._fresh | mask, True
+        if self._dropout.size:
+            self._p_lost = torch.where(rows, self._dropout.of(lam), self._p_lost)
+        if self._stuck.size:
+            ignores = self._rng.episode_uniform("actuator_stuck", self._stuck.size) < self._stuck.of(lam)
+            self._ignores = torch.where(rows, ignores, self._ignores)
+        if self._backlash.configured:
+            self._backlash.reset(mask, lam)
+        if self._line is not None:
+            zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._clock.timestep_s
+            delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
+            sigma = self._jitter.of(lam)[:, 0] / step_ms if self._jitter.size else zero
+            self._delay_steps = torch.where(mask, delay, self._delay_steps)
+            self._sigma_steps = torch.where(mask, sigma, self._sigma_steps)
+            self._line.reset(mask, delay.round().long())
+
+    def send(self, command: Tensor) -> Tensor:
+        """Command [N, C] -> what the physics gets: [N, C], or [N, decimation, C] where there is a delay."""
+        if self._any_fresh:
+            self._begin()
+        command = command.to(self._held.dtype)
+        if self._dropout.size:
+            lost = self._draws.uniform[:, self._dropout_draws] < self._p_lost
+            self._held = command = torch.where(lost, self._held, command)
+        if self._stuck.size:
+            command = command.clone()
+            kept = torch.where(self._ignores, self._start[:, self._stuck_controls], command[:, self._stuck_controls])
+            command[:, self._stuck_controls] = kept
+        if self._backlash.configured:
+            command = self._backlash.apply(command)
+        if self._line is None:
+            return command
+        return self._line.send(command, self._varied_delay() if self._jitter.size else None)
+
+    def _begin(self) -> None:
+        """Until the first command arrives, the robot does what it does for an action of zero: it stays."""
+        rest, rows = self._task.command(self._rest).to(self._held.dtype), self._fresh[:, None]
+        self._start = torch.where(rows, rest, self._start)
+        self._held = torch.where(rows, rest, self._held)
+        if self._line is not None:
+            self._line.fill(rest)
+        self._fresh, self._any_fresh = torch.zeros_like(self._fresh), False
+
+    def _varied_delay(self) -> Tensor:
+        """This command's delay [N] in physics steps."""
+        normal = self._draws.normal[:, self._jitter_draws][:, 0].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
+        return (self._delay_steps + self._sigma_steps * normal).round().long()
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("held", "start", "ignores", "p_lost", "delay_steps", "sigma_steps", "fresh")
+        line = {} if self._line is None else self._line.state_dict()
+        return {name: getattr(self, f"_{name}") for name in names} | {
+            "any_fresh": self._any_fresh,
+            "backlash": self._backlash.state_dict(),
+            "line": line,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("held", "start", "ignores", "p_lost", "delay_steps", "sigma_steps", "fresh"):
+            setattr(self, f"_{name}", state[name].clone())
+        self._any_fresh = state["any_fresh"]
+        self._backlash.load_state_dict(state["backlash"])
+        if self._line is not None:
+            self._line.load_state_dict(state["line"])
+
+
+def _longest_delay_s(parameters: list[Parameter]) -> float:
+    """The longest delay that a command can have, its jitter included."""
+    times_ms = {p.quantity: p.limits[1] for p in parameters}
+    return 1e-3 * (times_ms.get("action_delay", 0.0) + _LARGEST_JITTER * times_ms.get("action_delay_jitter", 0.0))
+
+
+class LimpActuators:
+    """Applies `actuator_failure`: an actuator without gear exerts no force on anything.
+
+    Args:
+        task, engine: attached to each other.
+        parameters: all of lambda, in order.
+        rng: the environment's random numbers.
+    """
+
+    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom) -> None:
+        self._rng = rng
+        names = object_names(task, "actuator")
+        self._columns = Columns("actuator_failure", parameters, numbered(names), engine.device)
+        self.configured = self._columns.size > 0
+        if self.configured:
+            self._gear = engine.field("actuator_gear")
+            nominal = engine.nominal("actuator_gear")[self._columns.places]
+            self._nominal = nominal.to(engine.device, self._gear.dtype)
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Draw which actuators fail in the worlds lam [N, d] of mask [N]."""
+        fails = self._rng.episode_uniform("actuator_failure", self._columns.size) < self._columns.of(lam)
+        gear = torch.where(fails[:, :, None], 0.0, self._nominal)
+        present = self._gear[:, self._columns.index]
+        self._gear[:, self._columns.index] = torch.where(mask[:, None, None], gear, present)

@@ -1,0 +1,75 @@
+"""Ranges of an earlier run, for another one: they no longer move."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from randomization.parameters import Parameter, RandomizationError
+from randomization.samplers import Manual, Sampler
+
+
+class Frozen(Manual):
+    """The distribution that another sampler had reached: its ranges, which stay."""
+
+
+def frozen_parameters(sampler: Sampler) -> list[Parameter]:
+    """A sampler's parameters with its present ranges as their limits."""
+    result = []
+    for i, parameter in enumerate(sampler.parameters):
+        low, high = float(sampler.lower[i]), float(sampler.upper[i])
+        nominal = min(max(parameter.nominal, low), high)
+        fields = {**vars(parameter), "limits": (low, high), "nominal": nominal}
+        if low <= 0 and parameter.distribution.startswith("log"):
+            fields["distribution"] = "uniform"
+        result.append(Parameter(**fields))
+    return result
+
+
+def entries_of(parameters: list[Parameter]) -> dict[str, dict[str, Any]]:
+    """The entries of a configuration's `parameters` that give these parameters again."""
+    entries: dict[str, dict[str, Any]] = {}
+    for p in parameters:
+        entry: dict[str, Any] = {"quantity": p.quantity, "range": list(p.limits), "distribution": p.distribution}
+        if p.targets:
+            entry["of"] = list(p.targets)
+        if p.group:
+            entry["group"] = p.group
+        entries[p.name] = entry
+    return entries
+
+
+def contract_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries that a bundle's policy.json states. Raises RandomizationError."""
+    try:
+        block = json.loads(path.read_text())["randomization"] or {}
+        parameters = [
+            Parameter(
+                p["name"], quantity=p["quantity"], targets=tuple(p["targets"]), limits=(p["lower"], p["upper"]),
+                nominal=p["lower"], distribution=p["distribution"], group=p.get("group", ""),
+            )
+            for p in block.get("parameters", [])
+        ]  # fmt: skip
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+        raise RandomizationError(f"{path}: states no randomization; expected a bundle of `simreal export`") from None
+    return entries_of(parameters)
+
+
+def read_run(run: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The `randomization:` block of a run directory and its newest sampler state. Raises RandomizationError."""
+    newest = max((run / "checkpoints").glob("step_*.pt"), default=None)
+    if newest is None or not (run / "config.yaml").is_file():
+        raise RandomizationError(f"{run}: expected the directory of a run (config.yaml, checkpoints) or of a bundle")
+    try:
+        block = yaml.safe_load((run / "config.yaml").read_text())["randomization"]
+        state = torch.load(newest, map_location="cpu", weights_only=True)["environment"]["layer"]["sampler"]
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, KeyError, TypeError):
+        raise RandomizationError(f"{newest}: damaged or not a checkpoint of `simreal train`") from None
+    return block, state

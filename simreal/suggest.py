@@ -1,0 +1,82 @@
+"""A `randomization:` block to start from: every quantity that a task has, with sensible ranges."""
+
+from __future__ import annotations
+
+import json
+
+import mujoco
+
+from envs.task import Task
+from randomization.parameters import has_air
+from randomization.quantities import QUANTITIES, Quantity
+from simreal.describe import available, nominal_text, sensible_range
+
+# What is on from the start; the others refine, replace or complement these and are given as comments.
+_FIRST = frozenset({
+    "body_mass", "body_com", "body_size", "geom_friction", "geom_solref", "joint_damping", "joint_frictionloss",
+    "joint_stiffness", "joint_armature", "joint_range", "tendon_stiffness", "tendon_length_spring", "tendon_range",
+    "actuator_gain", "actuator_force_range", "gravity", "timestep", "action_noise", "action_bias", "action_delay",
+    "observation_noise", "observation_bias", "observation_delay", "force_size",
+})  # fmt: skip
+_AXIS = {"gravity": "z", "wind": "x"}  # one axis at a time: one lambda for all of them would move along a diagonal
+_FREE = int(mujoco.mjtJoint.mjJNT_FREE)
+
+
+def suggested_yaml(task: Task) -> str:
+    """The block as YAML; it loads as it stands, and so does every entry in a comment."""
+    lines = [
+        f"# Worlds for {task.id}. Measure what you can, keep what you cannot, and see `simreal describe {task.id}`.",
+        "randomization:",
+        "  sampler: manual # or adr, doraemon: start at the calibrated world and widen up to these ranges",
+        "  parameters:",
+    ]
+    channel = ""
+    offered = available(task)
+    for name, names in offered.items():
+        quantity = QUANTITIES[name]
+        if quantity.needs and quantity.needs not in offered:
+            continue
+        if quantity.channel != channel:
+            channel = quantity.channel
+            lines.append(f"    # {channel}")
+        of = _of(task, quantity, names)
+        on = name in _FIRST and not (name == "body_size" and of == '"*"')
+        lines.append(f"    {'' if on else '# '}{_entry(task, quantity, names, of)}")
+    return "\n".join(lines) + "\n"
+
+
+def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
+    """What `of` says: everything, one axis, or the loose objects for their size."""
+    if quantity.name in _AXIS:
+        return _AXIS[quantity.name]
+    loose = _loose_bodies(task) if quantity.name == "body_size" else []
+    chosen = [name for name in names if name in loose]
+    return json.dumps(chosen) if chosen else '"*"'
+
+
+def _entry(task: Task, quantity: Quantity, names: list[str], of: str) -> str:
+    low, high = sensible_range(task, quantity, names)
+    settings = [f"of: {of}"] if names else []
+    settings.append(f"range: [{_number(low)}, {_number(high)}]")
+    unit = {"1": "", "unit": ", in the component's unit"}.get(quantity.unit, f", {quantity.unit}")
+    nominal = f"; nominal {nominal_text(task, quantity, names)}" if quantity.channel == "physics" else ""
+    needs = quantity.needs or ("air_density or air_viscosity" if quantity.name == "wind" and not has_air(task) else "")
+    needs = f"; goes with {needs}" if needs else ""
+    return f"{quantity.name}: {{{', '.join(settings)}}} # {quantity.mode}{unit}: {quantity.description}{nominal}{needs}"
+
+
+def _number(value: float) -> str:
+    """As YAML 1.1 reads it back: 2e-05 would be a string, 2.0e-05 is a number."""
+    text = f"{value:g}"
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
+def _loose_bodies(task: Task) -> list[str]:
+    """Bodies with a free joint and nothing attached: objects rather than robots."""
+    model = task.model
+    parents = set(model.body_parentid.tolist())
+    return [
+        mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, i) or f"body{i}"
+        for i in range(1, model.nbody)
+        if model.body_jntnum[i] and int(model.jnt_type[model.body_jntadr[i]]) == _FREE and i not in parents
+    ]
