@@ -14,10 +14,12 @@ from torch import Tensor
 from envs.engine import COMMAND_FIELDS, Stage
 
 _STAGES: dict[Stage, int] = {
+    "kinematics": int(mujoco.mjtStage.mjSTAGE_POS),
     "position": int(mujoco.mjtStage.mjSTAGE_POS),
     "velocity": int(mujoco.mjtStage.mjSTAGE_VEL),
     "acceleration": int(mujoco.mjtStage.mjSTAGE_ACC),
 }
+_NO_CONTACTS = int(mujoco.mjtDisableBit.mjDSBL_CONTACT) | int(mujoco.mjtDisableBit.mjDSBL_CONSTRAINT)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 # Warnings after which MuJoCo resets a simulation by itself: the state it returns is no longer this episode's.
 _UNSTABLE = [
@@ -131,7 +133,15 @@ class CpuEngine:
             done += 1
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
+        if stage != "kinematics":
+            self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
+            return
+        # Without contacts and constraints the position stage costs a third, and poses come out the same.
+        flags = self._batch.expand("opt.disableflags")
+        before = flags.copy()
+        flags |= _NO_CONTACTS
         self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
+        flags[...] = before
 
     def reset(self, mask: Tensor | None = None) -> None:
         self._call(self._batch.reset, _numpy(mask), -1, _NO_STAGE)

@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-Stage = Literal["position", "velocity", "acceleration"]
+Stage = Literal["kinematics", "position", "velocity", "acceleration"]
 
 # Inputs that a control step may write, in the order in which MuJoCo packs them into a control vector.
 COMMAND_FIELDS: dict[str, int] = {
@@ -46,7 +46,7 @@ class Engine(Protocol):
         ...
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
-        """Compute derived fields of the present state, up to a stage."""
+        """Compute derived fields of the present state, up to a stage; "kinematics" leaves out contacts."""
         ...
 
     def reset(self, mask: Tensor | None = None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,20 @@ def mix(z: Tensor) -> Tensor:
     return (z >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(z)
 
 
+_AHEAD = 8  # steps that `EpisodeRandom.mixed` draws at a time
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Numbers drawn ahead, good as long as every environment goes on in its episode step by step."""
+
+    key: Tensor  # the streams they come from
+    start: Tensor  # [N] step of the first ones
+    first: int  # the same of environment 0
+    uniform: Tensor  # [N, _AHEAD, uniforms]
+    normal: Tensor  # [N, _AHEAD, normals]
+
+
 class EpisodeRandom:
     """Random numbers for N environments, one stream per episode.
 
@@ -49,6 +64,7 @@ class EpisodeRandom:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self._tags: dict[tuple[str, int], Tensor] = {}
+        self._blocks: dict[tuple[str, int, int], _Block] = {}
         self._seed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._key = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -99,9 +115,25 @@ class EpisodeRandom:
 
     def mixed(self, tag: str, uniforms: int, normals: int) -> tuple[Tensor, Tensor]:
         """Uniform [N, uniforms] and standard normal [N, normals] numbers of the step in one draw."""
+        if self.device.type != "cpu":  # looking at the step would stall a GPU, where small operations overlap anyway
+            half = (normals + 1) // 2
+            u = self.uniform(tag, uniforms + 2 * half)
+            return u[:, :uniforms], _box_muller(u[:, uniforms:], half)[:, :normals]
+        block = self._blocks.get((tag, uniforms, normals))
+        ahead = -1 if block is None or block.key is not self._key else int(self._step[0]) - block.first
+        if block is None or not 0 <= ahead < _AHEAD or not torch.equal(self._step, block.start + ahead):
+            block, ahead = self._draw_ahead(tag, uniforms, normals), 0
+            self._blocks[tag, uniforms, normals] = block
+        return block.uniform[:, ahead], block.normal[:, ahead]
+
+    def _draw_ahead(self, tag: str, uniforms: int, normals: int) -> _Block:
+        """What `mixed` gives in this step and the next ones, in one pass: many small operations cost more."""
         half = (normals + 1) // 2
-        u = self.uniform(tag, uniforms + 2 * half)
-        return u[:, :uniforms], _box_muller(u[:, uniforms:], half)[:, :normals]
+        steps = self._step[:, None] + torch.arange(_AHEAD)
+        keys = mix(self._key[:, None] + (steps + 1) * _MIX1)
+        u = _uniform(mix(keys[:, :, None] + self._offsets(tag, uniforms + 2 * half)))
+        normal = _box_muller(u[..., uniforms:], half)[..., :normals]
+        return _Block(self._key, self._step, int(self._step[0]), u[..., :uniforms], normal)
 
     def episode_normal(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
         """Standard normal numbers [N, size] that belong to the episode, whatever the step; mask as above."""
@@ -130,6 +162,6 @@ def _uniform(bits: Tensor) -> Tensor:
 
 
 def _box_muller(u: Tensor, half: int) -> Tensor:
-    radius = torch.log(u[:, :half]).mul_(-2.0).sqrt_()
-    angle = (2.0 * math.pi) * u[:, half:]
-    return torch.cat((torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)), dim=1)
+    radius = torch.log(u[..., :half]).mul_(-2.0).sqrt_()
+    angle = (2.0 * math.pi) * u[..., half:]
+    return torch.cat((torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)), dim=-1)

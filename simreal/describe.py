@@ -131,7 +131,7 @@ def quantity_tables() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(names: list[str], most: int = 6) -> str:
+def _shown(names: list[str], most: int = 3) -> str:
     return ", ".join(names) if len(names) <= most else ", ".join(names[:most]) + f", ... ({len(names)})"
 
 

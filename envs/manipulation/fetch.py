@@ -238,7 +238,7 @@ class FetchTask(Task):
     def after_step(self) -> None:
         if self.variant.block_gripper:
             self._qpos[:, self._fingers] = 0.0
-            self.engine.forward(stage="position")
+            self.engine.forward(stage="kinematics")
 
     def observe(self) -> Tensor:
         dt = self.control_period_s
