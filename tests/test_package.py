@@ -1,0 +1,43 @@
+"""Importing simreal: cheap, lazy, and not fooled by a foreign package of the same name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def python(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT]))}
+    command = [sys.executable, "-c", code]  # run away from the checkout, which would come first in sys.path
+    return subprocess.run(
+        command, env=environment, cwd=ROOT.parent, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["envs", "randomization"])
+def test_a_foreign_package_of_the_same_name_is_named_with_both_paths(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    done = python("import simreal", tmp_path)
+    assert done.returncode != 0
+    error = done.stderr.splitlines()[-1]
+    assert "ImportError" in error
+    assert str(ROOT / name) in error
+    assert str(tmp_path / name) in error
+
+
+def test_importing_simreal_loads_no_torch() -> None:
+    done = python("import sys, simreal; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == ""
+
+
+def test_everything_promised_is_there() -> None:
+    done = python("import simreal; [getattr(simreal, name) for name in simreal.__all__]")
+    assert done.returncode == 0, done.stderr
