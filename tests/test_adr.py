@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import snapshot
 from torch import Tensor
 
+from conftest import snapshot
 from randomization.adr import ADR
 from randomization.parameters import Parameter, RandomizationError
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from conftest import TinyTask, build, fixed_worlds, snapshot
-from test_disturbance import FREE
 
+from conftest import TinyTask, build, fixed_worlds, snapshot
 from envs.environment import Environment
 from envs.rng import EpisodeRandom
 from randomization.adversary import RandomNetwork
+from test_disturbance import FREE
 
 ENTRIES = {"adversary_action": {"range": [0, 1]}, "adversary_wrench": {"of": "box", "range": [0, 10]}}
 

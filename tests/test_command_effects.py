@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds
 from torch import Tensor
 
+from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 from randomization.latency import CommandLine

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_disturbance import FREE
 
 from conftest import SLIDER, TinyTask, build, fixed_worlds, manual_layer, snapshot
 from envs.manipulation.fetch import FetchTask
 from envs.task import Task
 from randomization.effect_quantities import EFFECTS
 from randomization.parameters import RandomizationError, build_parameters
+from test_disturbance import FREE
 
 
 def possible(task: Task) -> dict[str, Any]:

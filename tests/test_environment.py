@@ -7,9 +7,9 @@ from typing import Any
 import mujoco
 import pytest
 import torch
-from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds, manual_layer, only
 from torch import Tensor
 
+from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds, manual_layer, only
 from envs.environment import Environment, StepResult
 from envs.manipulation.fetch import FetchTask
 

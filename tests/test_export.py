@@ -20,10 +20,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import build
 from torch import Tensor, nn
 
 import simreal.export
+from conftest import build
 from envs.registry import make_task
 from randomization.adr import ADR
 from randomization.parameters import Parameter

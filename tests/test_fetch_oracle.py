@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import build
 
+from conftest import build
 from envs.compat import patch_gymnasium_robotics
 from envs.manipulation.fetch import FetchTask
 from envs.registry import UnknownTaskError, make_task, task_ids

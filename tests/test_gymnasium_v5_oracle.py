@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import build, manual_layer, only, snapshot
 
+from conftest import build, manual_layer, only, snapshot
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from envs.locomotion.gymnasium_v5 import GymnasiumTask, model_path, sum_like_numpy

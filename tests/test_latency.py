@@ -8,9 +8,9 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import HINGE, TinyTask, build, fixed_worlds, only, snapshot
 from torch import Tensor
 
+from conftest import HINGE, TinyTask, build, fixed_worlds, only, snapshot
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 from randomization.latency import CommandLine

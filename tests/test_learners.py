@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import snapshot
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
 
+from conftest import snapshot
 from envs.environment import Observed, StepResult
 from simreal.config import DDPGConfig, SACConfig
 from simreal.learn.ddpg import DDPG, ddpg_target

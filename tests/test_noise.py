@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import torch
-from conftest import HINGE, TinyTask, build, fixed_worlds
 from torch import Tensor
 
+from conftest import HINGE, TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 

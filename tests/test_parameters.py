@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SLIDER, TinyTask, build, manual_layer
 
+from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.manipulation.fetch import FetchTask
 from randomization.adr import ADR
 from randomization.parameters import QUANTITIES, RandomizationError, build_parameters, object_names

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import TinyTask, build, fixed_worlds, manual_layer
 
+from conftest import TinyTask, build, fixed_worlds, manual_layer
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from randomization.fields import WRITERS, edits_of

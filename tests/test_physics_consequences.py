@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyTask, build, fixed_worlds
 
+from conftest import TinyTask, build, fixed_worlds
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from randomization.quantities import QUANTITIES

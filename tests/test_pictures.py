@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyTask, build, fixed_worlds
-from test_visual import ALL, ROOM
 
 import simreal
+from conftest import TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from randomization.visual_quantities import VISUAL
 from simreal.cli import main
 from simreal.errors import UserError
 from simreal.render import Scene
 from simreal.sheet import contact_sheet, tiled, visual_block
+from test_visual import ALL, ROOM
 
 
 @pytest.fixture(scope="module")

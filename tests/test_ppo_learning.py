@@ -7,9 +7,9 @@ from typing import Any
 import mujoco
 import pytest
 import torch
-from conftest import build
 from torch import Tensor
 
+from conftest import build
 from envs.environment import Observed, StepResult
 from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.config import PPOConfig

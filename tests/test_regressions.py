@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HINGE, SLIDER, TinyTask, build, only
 
+from conftest import HINGE, SLIDER, TinyTask, build, only
 from envs.cpu_engine import CpuEngine
 from envs.rng import EpisodeRandom
 from randomization.adr import ADR

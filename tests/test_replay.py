@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import snapshot
 from torch import Tensor
 
+from conftest import snapshot
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.replay import Batch, Replay, normalized
 

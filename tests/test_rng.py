@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import only
 from torch import Tensor
 
+from conftest import only
 from envs.rng import EpisodeRandom, mix
 
 N = 20_000

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import SLIDER, TinyTask, build, snapshot
 from torch import Tensor
 
+from conftest import SLIDER, TinyTask, build, snapshot
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 from randomization.adr import ADR

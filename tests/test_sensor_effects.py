@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HINGE, SLIDER, TinyTask, build, fixed_worlds, only
 from torch import Tensor
 
+from conftest import HINGE, SLIDER, TinyTask, build, fixed_worlds, only
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 

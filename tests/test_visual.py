@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import TinyTask, build, fixed_worlds, manual_layer
 
+from conftest import TinyTask, build, fixed_worlds, manual_layer
 from randomization.appearance import camera_names, light_names, surfaces
 from randomization.images import Development
 from randomization.parameters import RandomizationError, build_parameters
