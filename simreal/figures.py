@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from simreal.errors import UserError
 
@@ -81,5 +82,6 @@ def range_curves(columns: Columns) -> Figure:
 def _panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis: Axes = figure.add_subplot()
+    axis.xaxis.set_major_locator(MaxNLocator(6))
     axis.grid(alpha=0.3)
     return figure, axis
