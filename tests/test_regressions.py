@@ -102,7 +102,7 @@ def test_a_small_batch_finds_a_sound_transition() -> None:
             torch.tensor([True, t > 0]),
         )  # fmt: skip
     for seed in range(50):
-        replay.sample(1, torch.Generator().manual_seed(seed))
+        assert replay.sample(1, torch.Generator().manual_seed(seed)).observation.shape == (1, 1)
 
 
 def test_a_full_ring_is_not_loaded_into_one_of_another_size() -> None:
@@ -161,3 +161,16 @@ def test_a_result_does_not_change_when_the_environment_goes_on() -> None:
     result = env.step(torch.ones(1, 1))
     env.step(torch.ones(1, 1))
     assert result.episode_steps.tolist() == [1]
+
+
+def test_recomputed_constants_leave_the_weld_of_the_fetch_arm_as_it_is() -> None:
+    # mj_setConst would replace the weld's pose by that of qpos0, and the arm would leave its place.
+    from simreal.build import make_environment
+
+    worlds = {"parameters": {"body_mass": {"of": "robot0:*", "range": [1.0, 1.0]}}}
+    shown = []
+    for randomization in (None, worlds):
+        env = make_environment("FetchReach-v4", 2, randomization, seed=1)
+        env.reset()
+        shown.append(torch.stack([env.step(torch.full((2, 4), 0.5)).final.policy for _ in range(5)]))
+    torch.testing.assert_close(shown[1], shown[0], rtol=0.0, atol=1e-12)
