@@ -18,7 +18,7 @@ class Observed:
     """What N environments show. `policy` is what a robot would measure; the rest only a simulator knows."""
 
     policy: Tensor  # [N, nobs] with sensor errors
-    privileged: Tensor | None  # [N, nprivileged] clean
+    privileged: Tensor | None  # [N, nprivileged] clean: the task's group, then what the layer knows of the world
     achieved_goal: Tensor | None  # [N, G] clean
     desired_goal: Tensor | None  # [N, G]
 
@@ -67,6 +67,10 @@ class Layer(Protocol):
         """What sensors make of a clean observation [N, nobs]; `first` masks first observations of episodes."""
         ...
 
+    def reveal(self, privileged: Tensor | None) -> Tensor | None:
+        """The task's privileged group [N, k] followed by what only the layer knows of the worlds."""
+        ...
+
     def finished(self, result: StepResult) -> None:
         """Called with every step in which an episode ended, before the reset."""
         ...
@@ -93,6 +97,9 @@ class NoLayer:
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         return observation
+
+    def reveal(self, privileged: Tensor | None) -> Tensor | None:
+        return privileged
 
     def finished(self, result: StepResult) -> None:
         return None
@@ -153,11 +160,19 @@ class Environment:
         self._observed = observed if self._observed is None else _merge(mask, observed, self._observed)
         return self._observed
 
+    def stagger(self) -> None:
+        """Spread the time limits of the episodes that run now evenly, so that later episodes do not all begin and end
+        together: a rollout then holds every part of an episode."""
+        share = torch.arange(self.num_envs, device=self.device) / self.num_envs
+        self.steps += (share * self.max_episode_steps).long()
+
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
         self.engine.refresh_written()
         self.rng.set_step(self.steps)
-        action = self.layer.act(action.clamp(-1.0, 1.0))
+        action = action.clamp(-1.0, 1.0)
+        self.task.decided(action)
+        action = self.layer.act(action)
         command = self.task.command(action)
         schedule = self.layer.schedule(command)
         if schedule is None or schedule.dim() == 2:
@@ -226,7 +241,7 @@ class Environment:
         goals = self.task.goal_size > 0
         return Observed(
             policy=measured if measured is observation else self.task.derive(measured),
-            privileged=self.task.observe_privileged(),
+            privileged=self.layer.reveal(self.task.observe_privileged()),
             achieved_goal=self.task.achieved_goal() if goals else None,
             desired_goal=self.task.goal.clone() if goals else None,
         )

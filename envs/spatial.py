@@ -51,3 +51,10 @@ def point_velocity(cdof: Tensor, qvel: Tensor, point: Tensor, subtree_com: Tenso
     twist = torch.bmm(qvel.unsqueeze(1), cdof).squeeze(1)
     angular, linear = twist[:, :3], twist[:, 3:]
     return angular, linear - torch.linalg.cross(point - subtree_com, angular)
+
+
+def rotate_inverse(quat: Tensor, vector: Tensor) -> Tensor:
+    """Vectors [..., 3] of the world frame, in the frame of a body with orientation quat [..., 4] (w, x, y, z)."""
+    w, xyz = quat[..., :1], quat[..., 1:]
+    twice = 2.0 * torch.linalg.cross(xyz, vector)
+    return vector - w * twice + torch.linalg.cross(xyz, twice)

@@ -58,7 +58,11 @@ class Component:
 
 @dataclass(frozen=True)
 class ActionComponent:
-    """One named part of the action. A policy puts out values in [-1, 1]; target = offset + scale * value."""
+    """One named part of the action. A policy puts out values in [-1, 1]; target = offset + scale * value.
+
+    Targets of position controllers state what the controllers on the robot must do, for each value: torque =
+    stiffness * (target - angle) - damping * velocity, within +-effort_limit.
+    """
 
     name: str
     size: int
@@ -69,6 +73,9 @@ class ActionComponent:
     joints: tuple[str, ...] = ()
     actuators: tuple[str, ...] = ()
     frame: str = "world"
+    stiffness: tuple[float, ...] = ()  # N m/rad, or N/m
+    damping: tuple[float, ...] = ()  # N m s/rad, or N s/m
+    effort_limit: tuple[float, ...] = ()  # N m, or N
     description: str = ""
 
 
@@ -152,6 +159,11 @@ class Task(ABC):
     def reset(self, mask: Tensor) -> None:
         """Write the initial state of the environments in `mask` [N]; the engine has just reset them to the
         model's defaults and computes derived fields afterwards."""
+
+    def decided(self, action: Tensor) -> None:
+        """Called first in every control step with the policy's own action [N, A], as the robot's controller knows it;
+        `command` gets what arrives of it."""
+        return None
 
     @abstractmethod
     def command(self, action: Tensor) -> Tensor:

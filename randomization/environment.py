@@ -56,6 +56,8 @@ class Randomization:
         nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=engine.device)
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)
+        low, high = (torch.tensor([p.limits[i] for p in parameters], dtype=torch.float64) for i in (0, 1))
+        self._middle, self._half = ((low + high) / 2).to(engine.device), ((high - low) / 2).to(engine.device)
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
         clock = Clock(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
         draws = StepDraws(environment.rng)
@@ -81,6 +83,13 @@ class Randomization:
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         return self._sensing.measure(observation, first)
+
+    def reveal(self, privileged: Tensor | None) -> Tensor | None:
+        """Appends lambda, brought to [-1, 1] over each parameter's limits (Pinto et al. 2017, arXiv 1710.06542)."""
+        if not self.parameters:
+            return privileged
+        lam = (self.lam - self._middle) / self._half.clamp(min=1e-12)
+        return lam if privileged is None else torch.cat((privileged, lam.to(privileged.dtype)), dim=1)
 
     def finished(self, result: StepResult) -> None:
         if not self.explore:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from envs.cpu_engine import available_threads
 from envs.environment import Environment, StepResult
@@ -57,12 +58,15 @@ class Stop:
 
 @dataclass
 class Statistics:
-    """Averages over the last episodes, and what the learner last reported."""
+    """Averages over the last episodes, of the reward's terms since the last row, and what the learner last reported."""
 
     success: deque[float]
     returns: deque[float]
     episodes: int = 0
     learner: dict[str, float] | None = None
+    terms: Tensor | None = None  # sums over environments and steps
+    term_names: tuple[str, ...] = ()
+    steps: int = 0  # that `terms` sums up
 
     @classmethod
     def new(cls, window: int = 100) -> Statistics:
@@ -74,6 +78,24 @@ class Statistics:
         self.returns += result.episode_return[result.done].double().tolist()
         self.episodes += int(result.done.sum())
 
+    def took(self, terms: dict[str, Tensor]) -> None:
+        """Take in the terms [N] of the reward of a step."""
+        if not terms:
+            return
+        sums = torch.stack(tuple(terms.values())).sum(dim=1)
+        self.terms = sums if self.terms is None else self.terms + sums
+        self.term_names = tuple(terms)
+        self.steps += len(next(iter(terms.values())))
+
+    def row(self) -> dict[str, float]:
+        """A row for the logs; averages of terms start anew."""
+        row = self.metrics()
+        if self.terms is not None:
+            means = (self.terms / self.steps).tolist()
+            row |= {f"term/{name}": value for name, value in zip(self.term_names, means, strict=True)}
+            self.terms, self.steps = None, 0
+        return row
+
     def success_rate(self) -> float:
         """Share of recent episodes that ended in success; 0 before the first."""
         return sum(self.success) / max(len(self.success), 1)
@@ -83,7 +105,7 @@ class Statistics:
         return sum(self.returns) / max(len(self.returns), 1)
 
     def metrics(self) -> dict[str, float]:
-        """A row for the logs."""
+        """Averages over episodes, and of the learner."""
         row = {"episodes": float(self.episodes), "success_rate": self.success_rate(), "return": self.mean_return()}
         return row | (self.learner or {})
 
@@ -93,12 +115,17 @@ class Statistics:
             "returns": list(self.returns),
             "episodes": self.episodes,
             "learner": self.learner,
+            "terms": self.terms,
+            "term_names": list(self.term_names),
+            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.success.extend(state["success"])
         self.returns.extend(state["returns"])
         self.episodes, self.learner = state["episodes"], state["learner"]
+        self.terms, self.steps = state["terms"], state["steps"]
+        self.term_names = tuple(state["term_names"])
 
 
 _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more to a second thread than they gain
@@ -131,6 +158,8 @@ class Trainer:
             task_options=config.task_options,
         )  # fmt: skip
         self.environment.reset()
+        if isinstance(config.learner, PPOConfig):
+            self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
         self.statistics = Statistics.new()
         self.env_steps = 0
@@ -156,7 +185,7 @@ class Trainer:
                 self._learn()
                 self.seconds = before + time.monotonic() - started
                 if self.env_steps % config.log_interval < self.config.num_envs:
-                    log.write(self.env_steps, self._metrics())
+                    log.write(self.env_steps, self._row())
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if stop.requested:
                     self.save()
@@ -171,6 +200,7 @@ class Trainer:
         action = self.learner.act(observed)
         result = self.environment.step(action)
         self.learner.record(observed, action, result)
+        self.statistics.took(result.terms)
         if bool(result.done.any()):
             self.statistics.finished(result)
         self.env_steps += self.config.num_envs
@@ -188,9 +218,9 @@ class Trainer:
             return f"success {self.statistics.success_rate():.2f}"
         return f"return {self.statistics.mean_return():.1f}"
 
-    def _metrics(self) -> dict[str, float]:
+    def _row(self) -> dict[str, float]:
         extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}
-        return self.statistics.metrics() | extra
+        return self.statistics.row() | extra
 
     def save(self) -> Path:
         """Write a checkpoint of everything that changes during training."""
