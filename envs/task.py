@@ -80,6 +80,16 @@ class ActionComponent:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A reflection under which a task stays the same: value i of the image is sign[i] * value[index[i]]."""
+
+    observation: tuple[int, ...]  # of the policy group
+    observation_sign: tuple[float, ...]
+    action: tuple[int, ...]
+    action_sign: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a control step led to, for N environments."""
 
@@ -104,6 +114,7 @@ class Task(ABC):
     command_fields: tuple[str, ...] = ("ctrl",)
     step_stage: Stage | None = None  # stage to bring up to date after stepping; None leaves fields one substep late
     has_success: bool = True  # False: the task measures itself by return alone
+    mirror: Mirror | None = None  # where the task is symmetric
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
 

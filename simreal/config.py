@@ -103,6 +103,9 @@ class PPOConfig(Strict):
     kl_beta: float = Field(1.0, gt=0, description="weight of the KL penalty of ppo_kl, at the start")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    mirror_coef: float = Field(
+        0.0, ge=0, description="weight of the loss that makes the policy symmetric, for tasks that are"
+    )
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
         "batch", description="over what advantages are brought to mean 0 and std 1"
@@ -120,6 +123,8 @@ class PPOConfig(Strict):
     def _fits_together(self) -> PPOConfig:
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        if self.mirror_coef and self.memory != "none":
+            raise ValueError(f"mirror_coef: works without memory only, set it to 0 or memory {self.memory} to none")
         if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
             raise ValueError(f"objective {self.objective}: uses every sample once, set epochs and minibatches to 1")
         if self.objective == "reinforce" and self.advantage != "monte_carlo":

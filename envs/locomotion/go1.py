@@ -43,7 +43,7 @@ from envs.locomotion.go1_model import (
     build_model,
 )  # fmt: skip
 from envs.spatial import rotate_inverse
-from envs.task import ActionComponent, Component, Outcome, Task
+from envs.task import ActionComponent, Component, Mirror, Outcome, Task
 
 _XYZ = ("x", "y", "z")
 _ACTION_SCALE = (0.4, 0.8, 0.8) * 4  # rad
@@ -51,24 +51,26 @@ _COMMAND_STEPS = 250
 _STANDING_SHARE = 0.1
 _MOVING = 0.1  # commands with a smaller norm are to stand
 _LOWEST_UPRIGHT = 0.5  # cosine of the largest tilt
-_LINEAR_SCALE_M_S, _TURNING_SCALE_RAD_S = 0.5, 0.5  # errors at which tracking rewards fall to 1/e
-_SWING_S = 0.25  # air time of a step that is rewarded in full
+_LINEAR_SCALE_M_S, _TURNING_SCALE_RAD_S = 0.3, 0.3  # errors at which tracking rewards fall to 1/e
+_SWING_S = 0.3  # air time of a step that is rewarded in full
 _CLEARANCE_M = 0.08  # height of a swinging foot
 
 REWARD_WEIGHTS: dict[str, float] = {
-    "track_linear": 1.5,
-    "track_turning": 0.75,
+    "track_linear": 3.0,
+    "track_turning": 1.5,
     "bounce": -1.0,
-    "rock": -0.05,
+    "rock": -0.02,
     "tilt": -2.5,
-    "torque": -1e-4,
-    "action_rate": -0.02,
+    "torque": -2e-4,
+    "action_rate": -0.1,
     "joint_limit": -1.0,
-    "air_time": 1.0,
-    "slip": -0.1,
-    "clearance": -1.0,
+    "air_time": 0.4,
+    "trot": 0.8,
+    "slip": -0.05,
+    "clearance": -4.0,
     "posture": -0.1,
     "stand_still": -0.5,
+    "stand_feet": -0.3,
     "fall": -20.0,
 }
 
@@ -116,6 +118,7 @@ class Go1VelocityTask(Task):
         self.weights = REWARD_WEIGHTS | dict(reward_weights or {})
         self.model = build_model(terrain, roughness_m)
         self.observation = _observation_components()
+        self.mirror = _mirror()
         self.action = (
             ActionComponent(
                 "joint_target", 12, "rad", _ACTION_SCALE, STANCE, JOINTS, JOINTS, ACTUATORS, frame="joint",
@@ -226,19 +229,21 @@ class Go1VelocityTask(Task):
         beyond = (self._soft_limits[0] - joints).clamp(min=0.0) + (joints - self._soft_limits[1]).clamp(min=0.0)
         self._air_s.copy_(air * (1.0 - touching))
         return {
-            "track_linear": torch.exp(-(linear_error / _LINEAR_SCALE_M_S).square()),
-            "track_turning": torch.exp(-(turning_error / _TURNING_SCALE_RAD_S).square()),
+            "track_linear": torch.exp(-linear_error / _LINEAR_SCALE_M_S),
+            "track_turning": torch.exp(-turning_error / _TURNING_SCALE_RAD_S),
             "bounce": self._qvel[:, 2].square(),
             "rock": self._qvel[:, 3:5].square().sum(dim=1),
             "tilt": 1.0 - upright.square(),
             "torque": self._torque.square().sum(dim=1),
             "action_rate": (self._action - self._previous).square().sum(dim=1),
             "joint_limit": beyond.sum(dim=1),
-            "air_time": (landed * (air.clamp(max=_SWING_S) - 0.2 * _SWING_S)).sum(dim=1) * moving / period,
+            "air_time": (landed * (air.clamp(max=_SWING_S) - 0.4 * _SWING_S)).sum(dim=1) * moving / period,
+            "trot": (_diagonal(touching) - 0.5) * moving,
             "slip": (touching * speed).sum(dim=1),
             "clearance": too_low.sum(dim=1) * moving,
             "posture": off_stance,
             "stand_still": off_stance * (1.0 - moving),
+            "stand_feet": (4.0 - touching.sum(dim=1)) * (1.0 - moving),
             "fall": fell.to(air.dtype) / period,
         }
 
@@ -289,7 +294,25 @@ class Go1VelocityTask(Task):
             getattr(self, name).copy_(state[name])
 
 
+def _diagonal(touching: Tensor) -> Tensor:
+    """How much contacts [N, 4] look like a trot [N]: diagonal feet do the same, neighbours the opposite. 1 is a trot,
+    0.5 is all feet alike."""
+    fr, fl, rr, rl = touching.unbind(dim=1)
+    same = (fr == rl).to(fr) + (fl == rr).to(fr)
+    opposite = (fr != fl).to(fr) + (rr != rl).to(fr)
+    return (same + opposite) / 4.0
+
+
 _STATE = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
+
+
+def _mirror() -> Mirror:
+    """Left and right exchanged: legs change places, and what turns or moves sideways its sign."""
+    legs = tuple(3 * leg + joint for leg in (1, 0, 3, 2) for joint in range(3))
+    abduction = (-1.0, 1.0, 1.0) * 4
+    index = (*range(6), *(6 + i for i in legs), *(18 + i for i in legs), *(30 + i for i in legs), 42, 43, 44)
+    sign = (-1.0, 1.0, -1.0, 1.0, -1.0, 1.0, *abduction, *abduction, *abduction, 1.0, -1.0, -1.0)
+    return Mirror(index, sign, legs, abduction)
 
 
 def _heights(model: mujoco.MjModel, dtype: torch.dtype, device: torch.device) -> Tensor:

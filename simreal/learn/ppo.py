@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
+from simreal.learn.mirror import mirror_loss
 from simreal.learn.problem import Problem
 from simreal.learn.returns import gae, n_step, reward_to_go
 from simreal.learn.rollout import Batch, Rollout
@@ -106,6 +107,8 @@ class PPO:
         sequences = problem.num_envs * config.horizon // segment
         if sequences < config.minibatches:
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
+        if config.mirror_coef and problem.mirror is None:
+            raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
         if config.lr_schedule == "linear" and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
         torch.manual_seed(seed)
@@ -330,6 +333,10 @@ class PPO:
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
+        if config.mirror_coef and self.problem.mirror is not None and isinstance(self.policy, Policy):
+            observation = batch.observation[..., : self.problem.observation_size]
+            log["mirror_loss"] = mirror_loss(self.policy, observation, mu, self.problem.mirror)
+            loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
     def _distribution(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.environment import Environment, Observed, StepResult
+from envs.task import Mirror
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Problem:
     privileged_size: int
     goal_reward: Callable[[Tensor, Tensor], Tensor] | None
     device: torch.device
+    mirror: Mirror | None = None
 
     @classmethod
     def of(cls, environment: Environment, device: torch.device) -> Problem:
@@ -36,6 +38,7 @@ class Problem:
             privileged_size=0 if observed.privileged is None else observed.privileged.shape[1],
             goal_reward=task.goal_reward if task.goal_size else None,
             device=device,
+            mirror=task.mirror,
         )
 
 
