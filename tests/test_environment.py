@@ -330,3 +330,32 @@ def test_a_sampler_that_must_not_explore_hears_nothing() -> None:
     assert bool(env.step(torch.zeros(1, 1)).done)
     assert isinstance(layer.sampler, FixedWorlds)
     assert layer.sampler.heard == []
+
+
+def test_staggered_environments_end_their_first_episodes_one_by_one_and_later_ones_in_full() -> None:
+    environment = build(TinyTask(max_episode_steps=8), 4)
+    environment.stagger()
+    ends: list[list[int]] = [[], [], [], []]
+    for step in range(1, 20):
+        for i in environment.step(torch.zeros(4, 1)).done.nonzero().flatten().tolist():
+            ends[i].append(step)
+    assert ends == [[8, 16], [6, 14], [4, 12], [2, 10, 18]]
+
+
+def test_the_task_hears_the_policys_own_action_before_the_layer_changes_it() -> None:
+    class Listening(TinyTask):
+        heard: Tensor
+        arrived: Tensor
+
+        def decided(self, action: Tensor) -> None:
+            self.heard = action.clone()
+
+        def command(self, action: Tensor) -> Tensor:
+            self.arrived = action.clone()
+            return action
+
+    task = Listening()
+    environment = build(task, 2, manual_layer(task, {"action_noise": {"range": [0.2, 0.2]}}))
+    environment.step(torch.tensor([[0.3], [-4.0]]))
+    assert task.heard.flatten().tolist() == pytest.approx([0.3, -1.0])
+    assert not torch.equal(task.heard, task.arrived)
