@@ -139,12 +139,19 @@ def _set_motors(spec: mujoco.MjSpec) -> None:
 def _add_ground(spec: mujoco.MjSpec, terrain: Terrain, roughness_m: float) -> None:
     world = spec.worldbody
     spec.add_texture(
+        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=(0.75, 0.84, 0.92), rgb2=(0.96, 0.97, 0.98), width=64, height=384,
+    )  # fmt: skip
+    spec.add_texture(
         name="ground", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=(0.36, 0.40, 0.44), rgb2=(0.44, 0.48, 0.52), width=256, height=256,
+        rgb1=(0.62, 0.66, 0.70), rgb2=(0.72, 0.76, 0.80), width=256, height=256,
     )  # fmt: skip
     material = spec.add_material(name="ground", texrepeat=(1, 1), texuniform=True)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "ground"
-    world.add_light(pos=(0, 0, 4), dir=(0.2, 0.2, -1), type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    world.add_light(  # without a shadow: that of a directional light covers the origin only
+        pos=(0, 0, 4), dir=(0.2, 0.2, -1), type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, diffuse=(0.5, 0.5, 0.5),
+        castshadow=False,
+    )  # fmt: skip
     ground = world.add_geom(name="floor", material="ground", contype=1, conaffinity=1, condim=3)
     if terrain == "flat":
         ground.type, ground.size = mujoco.mjtGeom.mjGEOM_PLANE, (0, 0, 0.05)
