@@ -9,6 +9,7 @@ from torch import Tensor
 
 from envs.rng import EpisodeRandom
 from randomization.parameters import Parameter
+from randomization.quantities import QUANTITIES
 
 Index = slice | Tensor
 
@@ -52,6 +53,13 @@ def index_of(numbers: list[int], device: torch.device) -> Index:
 def whole(quantity: str, parameters: list[Parameter], device: torch.device) -> Columns:
     """The column of a quantity that belongs to the whole task."""
     return Columns(quantity, parameters, {"": [0]}, device)
+
+
+def or_nominal(column: Columns, lam: Tensor, quantity: str) -> Tensor:
+    """Values [N, 1] of a quantity, or its nominal value where it is not a parameter."""
+    if column.size:
+        return column.of(lam)
+    return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
 
 
 def numbered(names: Sequence[str]) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
 """What becomes of a command between the task and the physics: lost, ignored, slack, late.
 
-    command -> dropped (`action_dropout`) -> ignored by stuck actuators -> backlash -> delayed (ms, with jitter)
+    command -> dropped (`action_dropout`) -> ignored by stuck actuators -> backlash -> delayed (ms; jitter, bursts)
 
 A dropped command is one that never leaves: the one before it holds. Delay comes last, because it alone works at the
 resolution of a physics step; the others act once per control step.
@@ -19,6 +19,7 @@ from envs.task import Task
 from randomization.backlash import Backlash
 from randomization.clock import Clock
 from randomization.columns import Columns, StepDraws, numbered, whole
+from randomization.congestion import Congestion
 from randomization.latency import CommandLine
 from randomization.parameters import Parameter, object_names
 
@@ -52,9 +53,11 @@ class CommandEffects:
         )
         self._stuck = Columns("actuator_stuck", parameters, numbered(object_names(task, "actuator")), device)
         self._backlash = Backlash(task, engine, parameters, rng, clock)
+        self._congestion = Congestion(parameters, rng, draws, clock)
         self._jitter_draws = draws.reserve_normal(self._jitter.size)
         self._dropout_draws = draws.reserve_uniform(self._dropout.size)
-        late = bool(self._delay.size or self._jitter.size)
+        self._varies = bool(self._jitter.size or self._congestion.configured)
+        late = bool(self._delay.size or self._varies)
         self.configured = bool(late or self._dropout.size or self._stuck.size or self._backlash.configured)
         size = engine.use_commands(task.command_fields) if self.configured else 0
         self._held = torch.zeros(n, size, dtype=engine.dtype, device=device)  # the last command that was not lost
@@ -91,6 +94,8 @@ class CommandEffects:
             self._delay_steps = torch.where(mask, delay, self._delay_steps)
             self._sigma_steps = torch.where(mask, sigma, self._sigma_steps)
             self._line.reset(mask, delay.round().long())
+        if self._congestion.configured:
+            self._congestion.reset(mask, lam)
 
     def send(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the physics gets: [N, C], or [N, decimation, C] where there is a delay."""
@@ -108,7 +113,7 @@ class CommandEffects:
             command = self._backlash.apply(command)
         if self._line is None:
             return command
-        return self._line.send(command, self._varied_delay() if self._jitter.size else None)
+        return self._line.send(command, self._varied_delay() if self._varies else None)
 
     def _begin(self) -> None:
         """Until the first command arrives, the robot does what it does for an action of zero: it stays."""
@@ -121,8 +126,13 @@ class CommandEffects:
 
     def _varied_delay(self) -> Tensor:
         """This command's delay [N] in physics steps."""
-        normal = self._draws.normal[:, self._jitter_draws][:, 0].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
-        return (self._delay_steps + self._sigma_steps * normal).round().long()
+        delay = self._delay_steps
+        if self._jitter.size:
+            normal = self._draws.normal[:, self._jitter_draws][:, 0].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
+            delay = delay + self._sigma_steps * normal
+        if self._congestion.configured:
+            delay = delay + self._congestion.advance()
+        return delay.round().long()
 
     def state_dict(self) -> dict[str, Any]:
         names = ("held", "start", "ignores", "p_lost", "delay_steps", "sigma_steps", "fresh")
@@ -130,6 +140,7 @@ class CommandEffects:
         return {name: getattr(self, f"_{name}") for name in names} | {
             "any_fresh": self._any_fresh,
             "backlash": self._backlash.state_dict(),
+            "congestion": self._congestion.state_dict(),
             "line": line,
         }
 
@@ -138,14 +149,16 @@ class CommandEffects:
             setattr(self, f"_{name}", state[name].clone())
         self._any_fresh = state["any_fresh"]
         self._backlash.load_state_dict(state["backlash"])
+        self._congestion.load_state_dict(state["congestion"])
         if self._line is not None:
             self._line.load_state_dict(state["line"])
 
 
 def _longest_delay_s(parameters: list[Parameter]) -> float:
-    """The longest delay that a command can have, its jitter included."""
+    """The longest delay that a command can have, its jitter and congestion included."""
     times_ms = {p.quantity: p.limits[1] for p in parameters}
-    return 1e-3 * (times_ms.get("action_delay", 0.0) + _LARGEST_JITTER * times_ms.get("action_delay_jitter", 0.0))
+    usual_ms = times_ms.get("action_delay", 0.0) + _LARGEST_JITTER * times_ms.get("action_delay_jitter", 0.0)
+    return 1e-3 * (usual_ms + times_ms.get("action_burst_delay", 0.0))
 
 
 class LimpActuators:

@@ -23,10 +23,9 @@ from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, whole
+from randomization.columns import Columns, StepDraws, or_nominal, whole
 from randomization.objects import horizontal_dofs
 from randomization.parameters import Parameter, RandomizationError, object_index, object_names
-from randomization.quantities import QUANTITIES
 
 _DECAY_TIME_S = 0.08
 
@@ -34,13 +33,6 @@ _DECAY_TIME_S = 0.08
 def body_places(task: Task, target: Any) -> dict[str, list[int]]:
     """Indices in the model of the bodies that a target names."""
     return {name: [object_index(task, target, name)] for name in object_names(task, target)}
-
-
-def _or_nominal(column: Columns, lam: Tensor, quantity: str) -> Tensor:
-    """Values [N, 1] of a quantity, or its nominal value where it is not a parameter."""
-    if column.size:
-        return column.of(lam)
-    return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
 
 
 class RandomForces:
@@ -70,8 +62,8 @@ class RandomForces:
         """Take the sizes of new worlds lam [N, d] in mask [N]; episodes begin without a force."""
         rows = mask[:, None]
         self._sigma = torch.where(rows[:, :, None], self._size.of(lam)[:, :, None], self._sigma)
-        self._p = torch.where(rows, _or_nominal(self._probability, lam, "force_probability"), self._p)
-        left = _or_nominal(self._decay, lam, "force_decay") ** (self._clock.period_s / _DECAY_TIME_S)
+        self._p = torch.where(rows, or_nominal(self._probability, lam, "force_probability"), self._p)
+        left = or_nominal(self._decay, lam, "force_decay") ** (self._clock.period_s / _DECAY_TIME_S)
         self._left = torch.where(rows[:, :, None], left[:, :, None], self._left)
         self._acceleration = self._acceleration.masked_fill(rows[:, :, None], 0.0)
 
@@ -129,7 +121,7 @@ class Pushes:
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the speeds of new worlds lam [N, d] in mask [N], and where in the interval the episode begins."""
         rows = mask[:, None]
-        period = _or_nominal(self._interval, lam, "push_interval")
+        period = or_nominal(self._interval, lam, "push_interval")
         phase = self._rng.episode_uniform("push_phase", self._speed.size)
         self._speed_m_s = torch.where(rows, self._speed.of(lam), self._speed_m_s)
         self._period_s = torch.where(rows, period, self._period_s)
@@ -194,7 +186,7 @@ class MovingBase:
         u = (2.0 * math.pi) * self._rng.episode_uniform("moving_base", 2)
         way = torch.stack((u[:, 0].cos(), u[:, 0].sin()), dim=1)
         self._amplitude = torch.where(rows, self._acceleration.of(lam) * way, self._amplitude)
-        self._hertz = torch.where(rows, _or_nominal(self._frequency, lam, "base_frequency"), self._hertz)
+        self._hertz = torch.where(rows, or_nominal(self._frequency, lam, "base_frequency"), self._hertz)
         self._angle = torch.where(rows, u[:, 1:], self._angle)
         self._gravity = torch.where(rows, self._live, self._gravity)
 

@@ -53,6 +53,18 @@ _ACTION = (
         "standard deviation of what is added to each command's delay; no command overtakes an earlier one",
     ),
     _effect(
+        "action_burst_delay", "action", "none", "ms", (0.0, 10_000.0), (0.0, 100.0),
+        "what a command's delay grows by while the line is congested; congestion comes and goes at random",
+    ),
+    _effect(
+        "action_burst_rate", "action", "none", "1/s", (0.0, _INF), (0.2, 2.0),
+        "rate at which a free line becomes congested", nominal=1.0, needs="action_burst_delay",
+    ),
+    _effect(
+        "action_burst_time", "action", "none", "s", (1e-3, _INF), (0.1, 0.5),
+        "mean time that a line stays congested", nominal=0.2, needs="action_burst_delay",
+    ),
+    _effect(
         "action_dropout", "action", "none", "1", (0.0, 1.0), (0.0, 0.1),
         "probability per control step that a command is lost and the one before it holds",
     ),
@@ -68,6 +80,10 @@ _ACTION = (
     _effect(
         "actuator_failure", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.05),
         "probability per episode that an actuator is limp: it exerts no force",
+    ),
+    _effect(
+        "actuator_fade", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.3),
+        "share of an actuator's force that is gone by the end of the longest episode; it declines evenly",
     ),
     _effect(
         "actuator_stuck", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.05),

@@ -14,6 +14,7 @@ from randomization.clock import Clock
 from randomization.columns import Index, StepDraws, index_of
 from randomization.command_effects import CommandEffects, LimpActuators
 from randomization.disturbance import MovingBase, Pushes, RandomForces
+from randomization.motor_fade import MotorFade
 from randomization.parameters import Parameter
 from randomization.sensor_errors import SensorErrors
 from randomization.sensor_timing import SensorTiming
@@ -38,6 +39,7 @@ class ActingEffects:
         self._latency = ActionLatency(task, parameters, rng)
         self._commands = CommandEffects(task, engine, parameters, rng, draws, clock)
         self._limp = LimpActuators(task, engine, parameters, rng)
+        self._fade = MotorFade(environment, parameters)
         self._forces = RandomForces(task, engine, parameters, draws, clock)
         self._pushes = Pushes(task, engine, parameters, rng, draws, clock)
         self._base = MovingBase(task, engine, parameters, rng, clock)
@@ -46,6 +48,7 @@ class ActingEffects:
             "noise": self._noise,
             "latency": self._latency,
             "commands": self._commands,
+            "fade": self._fade,
             "forces": self._forces,
             "pushes": self._pushes,
             "base": self._base,
@@ -56,6 +59,8 @@ class ActingEffects:
 
     def before_reset(self, mask: Tensor) -> None:
         """Undo what these effects have written to model fields, before physics parameters write theirs."""
+        if self._fade.configured:
+            self._fade.before_reset(mask)
         if self._base.configured:
             self._base.before_reset(mask)
 
@@ -79,6 +84,8 @@ class ActingEffects:
         """What becomes of a command [N, C]; None if nothing does. Disturbs the world for this control step."""
         if self._external is not None:
             self._external.apply()
+        if self._fade.configured:
+            self._fade.apply()
         if self._pushes.configured:
             self._pushes.apply()
         if self._base.configured:

@@ -231,7 +231,9 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
     return tuple(matched)
 
 
-_SUITABLE = {**UNSUITABLE, **SUITABLE, "actuator_backlash": "motor, servo or PID"}  # what an object would have to be
+_SUITABLE = {  # what an object would have to be
+    **UNSUITABLE, **SUITABLE, "actuator_backlash": "motor, servo or PID", "actuator_fade": "motor, servo or PID",
+}  # fmt: skip
 
 
 def _nothing_left(task: Task, label: str, quantity: Quantity, pattern: str, names: list[str]) -> str:
@@ -247,6 +249,8 @@ def _unsuitable(task: Task, quantity: Quantity, name: str) -> bool:
     """Whether a quantity makes no sense for an object: a range of a joint without limits, the size of a mesh."""
     if quantity.channel == "visual":
         return not is_suitable(task.model, quantity.name, object_index(task, quantity.target, name))
+    if quantity.name == "actuator_fade":
+        return not edits_of(task.model, "actuator_strength", object_index(task, "actuator", name))
     if quantity.name == "actuator_backlash":
         return not is_motor_or_servo(task.model, object_index(task, "actuator", name))
     if quantity.channel != "physics":

@@ -13,8 +13,12 @@ from torch import Tensor
 from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
+from envs.rng import EpisodeRandom
+from randomization.clock import Clock
+from randomization.columns import StepDraws
+from randomization.congestion import Congestion
 from randomization.latency import CommandLine
-from randomization.parameters import RandomizationError, build_parameters
+from randomization.parameters import Parameter, RandomizationError, build_parameters
 
 N = 1000
 # A joint whose gears have play: the motor drives `driven`, the arm hangs on `slack` (MuJoCo's two-joint recipe).
@@ -128,6 +132,73 @@ def test_jitter_varies_the_delay_of_every_command_around_that_of_the_episode() -
         assert abs(float(late.mean()) - 10.0) < 4.5 * 2.0 / math.sqrt(N)
         assert abs(float(late.var()) - (4.0 + 1 / 12)) < 4.5 * 4.1 * math.sqrt(2 / N)  # + rounding
     assert len(torch.unique((schedules[0] == 0.0).sum(dim=1))) > 5
+
+
+def test_a_congested_line_is_late_by_what_the_burst_adds() -> None:
+    # 20 ms at 2 ms a physics step and one physics step per control step: 10 steps more than the usual 2
+    entries = {
+        "action_delay": {"range": [0, 10]},
+        "action_burst_delay": {"range": [0, 20]},
+        "action_burst_rate": {"range": [0, 1e9]},
+        "action_burst_time": {"range": [1, 1e9]},
+    }
+    env = hinge(entries, [[4.0, 20.0, 1e9, 1e9], [4.0, 0.0, 1e9, 1e9], [4.0, 20.0, 0.0, 1.0]])
+    shown = arrived(env, [0.1 * i for i in range(1, 21)])
+    first = (shown != 0.0).to(torch.int8).argmax(dim=0).tolist()
+    assert first == [12, 2, 2]  # always congested, nothing added, never congested
+
+
+def test_congestion_comes_and_goes_at_its_rate_and_lasts_its_time() -> None:
+    # p = 1 - exp(-2 * 0.04) = 0.0769 and q = 1 - exp(-0.04 / 0.2) = 0.1813 per step: congested p / (p + q) = 0.298
+    clock = Clock(torch.full((N,), 0.002, dtype=torch.float64), 0.002, 20)
+    rng = EpisodeRandom(5, N)
+    draws = StepDraws(rng)
+    names = ("action_burst_delay", "action_burst_rate", "action_burst_time")
+    line = Congestion([Parameter(name, quantity=name, limits=(-1, 99)) for name in names], rng, draws, clock)
+    everywhere = torch.ones(N, dtype=torch.bool)
+    rng.next_episode(everywhere)
+    line.reset(everywhere, torch.tensor([[30.0, 2.0, 0.2]], dtype=torch.float64).expand(N, -1))
+    late = []
+    for step in range(100):
+        rng.set_step(torch.full((N,), step))
+        draws.draw()
+        late.append(line.advance())
+    extra = torch.stack(late)
+    assert set(extra.unique().tolist()) == {0.0, 15.0}  # 30 ms
+    congested = extra > 0
+    p, q = 1.0 - math.exp(-0.08), 1.0 - math.exp(-0.2)
+    assert abs(float(congested[0].double().mean()) - p) < 4.5 * math.sqrt(p * (1 - p) / N)
+    began, ended = ~congested[:-1] & congested[1:], congested[:-1] & ~congested[1:]
+    for events, exposed, rate in ((began, ~congested[:-1], p), (ended, congested[:-1], q)):
+        n = int(exposed.sum())
+        assert abs(int(events.sum()) / n - rate) < 4.5 * math.sqrt(rate * (1 - rate) / n)
+    assert abs(float(congested[40:].double().mean()) - p / (p + q)) < 0.02
+
+
+def test_a_motor_fades_evenly_over_the_episode_and_is_whole_again_in_the_next() -> None:
+    env = hinge(
+        {"actuator_fade": {"range": [0, 1]}, "actuator_gain": {"range": [1, 2]}},
+        [[0.5, 1.0], [0.0, 2.0], [1.0, 1.0]], xml=MOTOR, decimation=20, episode=4,
+    )  # fmt: skip
+    force, seen = env.engine.data("actuator_force"), []
+    for _ in range(5):
+        env.step(torch.ones(3, 1))
+        seen.append(force[:, 0].tolist())
+    assert seen[:3] == [[1.0, 2.0, 1.0], [0.875, 2.0, 0.75], [0.75, 2.0, 0.5]]
+    assert seen[4] == [1.0, 2.0, 1.0]  # the next episode
+
+
+def test_a_faded_servo_saturates_earlier_and_its_values_do_not_drift() -> None:
+    xml = HINGE.replace('kv="1"', 'kv="1" forcerange="-6 6"')
+    env = hinge({"actuator_fade": {"range": [0, 1]}}, [[0.5]], xml=xml, episode=4)
+    names = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
+    for _ in range(102):
+        env.step(torch.ones(1, 1))
+    assert env.engine.data("actuator_force")[0, 0] == 6.0 * 0.875  # 20 N m wanted, second step of four
+    for _ in range(2):
+        env.step(torch.ones(1, 1))
+    for name in names:
+        assert torch.equal(env.engine.field(name)[0], env.engine.nominal(name)), name
 
 
 def test_a_stuck_actuator_keeps_the_command_of_the_start_and_the_others_do_not() -> None:
