@@ -7,7 +7,9 @@ of learners or randomization.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -224,8 +226,30 @@ class Task(ABC):
             self.goal.copy_(state["goal"])
 
 
+SpecEdit = Callable[[mujoco.MjSpec], None]
+_spec_edits: ContextVar[tuple[SpecEdit, ...]] = ContextVar("spec_edits", default=())
+
+
+@contextmanager
+def editing_specs(edit: SpecEdit) -> Iterator[None]:
+    """Within the block, every specification that `compile_spec` gets is edited first: for models that differ from
+    the task's own in their parts. A hashable edit spares tasks that cache their models from compiling twice."""
+    token = _spec_edits.set((*_spec_edits.get(), edit))
+    try:
+        yield
+    finally:
+        _spec_edits.reset(token)
+
+
+def spec_edits() -> tuple[SpecEdit, ...]:
+    """The edits in force; a task that caches what it compiles keeps one for each."""
+    return _spec_edits.get()
+
+
 def compile_spec(spec: mujoco.MjSpec, full: Sequence[int] = ()) -> mujoco.MjModel:
     """Compile a specification, with full inertia matrices for the bodies `full` (indices in the model)."""
+    for edit in spec_edits():
+        edit(spec)
     model = spec.compile()
     if not full:
         return model

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
-from envs.task import ActionComponent, Component, Outcome, Task, compile_spec, id_of
+from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits
 
 SUCCESS_DISTANCE_M = 0.05
 _DISPLACEMENT_M = 0.05  # of the gripper per control step at action 1
@@ -97,8 +97,13 @@ class _Start:
 
 
 @cache
-def _prepare(family: str, decimation: int, full: tuple[int, ...] = ()) -> tuple[mujoco.MjModel, _Start]:
-    """The model with its mocap weld reset, and the state after ten control steps towards the start pose."""
+def _prepare(
+    family: str, decimation: int, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]
+) -> tuple[mujoco.MjModel, _Start]:
+    """The model with its mocap weld reset, and the state after ten control steps towards the start pose.
+
+    `_edits` are those that `compile_spec` makes: each set has a cached model of its own.
+    """
     variant = VARIANTS[family]
     spec = find_spec(_MODEL)
     if spec is None or spec.origin is None:
@@ -144,12 +149,12 @@ class FetchTask(Task):
         self.id = f"{family}{'Dense' if dense else ''}-v4"
         self.variant_name, self.variant = family, VARIANTS[family]
         self.dense = dense
-        self.model, self.start = _prepare(family, self.decimation)
+        self.model, self.start = _prepare(family, self.decimation, (), spec_edits())
         self.observation = _observation_components(self.variant.has_object)
         self.action = _action_components(self.variant.block_gripper)
 
     def compile_full(self, bodies: Sequence[int]) -> None:
-        self.model, self.start = _prepare(self.variant_name, self.decimation, tuple(bodies))
+        self.model, self.start = _prepare(self.variant_name, self.decimation, tuple(bodies), spec_edits())
 
     def on_attach(self) -> None:
         engine, model = self.engine, self.model

@@ -1,0 +1,253 @@
+"""Play in the gears as joints of its own, for models that have none (MuJoCo's manual, Modeling, Backlash).
+
+Beside a driven joint, in the same body and with the same place and axis, a second one moves freely within its range:
+the motor drives the first, the link hangs on the second, and its angle is the sum of the two. Such a model has more
+joints than the task knows. `SlackEngine` shows it with the task's joints only: the position and velocity of a joint are
+those of the link, sums of motor and slack, as an encoder on the link would measure them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from envs.engine import Engine, Stage
+
+_SUFFIX = "~slack"
+_JOINT, _TO_JOINT = mujoco.mjtObj.mjOBJ_JOINT, (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
+_WIDTHS = {int(mujoco.mjtJoint.mjJNT_FREE): (7, 6), int(mujoco.mjtJoint.mjJNT_BALL): (4, 3)}  # in qpos, in qvel
+_SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+_EXPLICIT = (int(mujoco.mjtIntegrator.mjINT_EULER), int(mujoco.mjtIntegrator.mjINT_RK4))
+_HARD = (0.004, 1.0)  # time constant (s; MuJoCo takes at least two physics steps) and damping ratio
+_ROTOR_SHARE = 0.01  # of a joint's inertia: what a rotor without inertia of its own gets
+_SUMMED = ("qpos", "qvel", "qacc")
+_OF_DOFS = ("qvel", "qacc", "qacc_warmstart", "qacc_smooth", "cdof", "cdof_dot")
+
+
+def geared_joints(model: mujoco.MjModel) -> list[str]:
+    """Named joints that an actuator drives and beside which there is room for slack.
+
+    Where several joints share a body, that is the last one only: the axis of another's slack would turn with the rest.
+    """
+    driven = {int(model.actuator_trnid[i, 0]) for i in range(model.nactuator) if model.actuator_trntype[i] in _TO_JOINT}
+    found = []
+    for joint in sorted(driven):
+        body = int(model.jnt_bodyid[joint])
+        last = joint == model.body_jntadr[body] + model.body_jntnum[body] - 1
+        name = mujoco.mj_id2name(model, _JOINT, joint)
+        if last and name and int(model.jnt_type[joint]) in _SINGLE:
+            found.append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class AddSlack:
+    """An edit of a specification that gives joints slack; see `editing_specs`.
+
+    Attributes:
+        joints: names of the driven joints.
+        armature: least inertia of each joint's rotor, see `_least_armature`.
+    """
+
+    joints: tuple[str, ...]
+    armature: tuple[float, ...]
+
+    @classmethod
+    def to(cls, model: mujoco.MjModel, joints: Sequence[str]) -> AddSlack:
+        """Slack for joints of a compiled model."""
+        return cls(tuple(joints), tuple(_least_armature(model, name) for name in joints))
+
+    def __call__(self, spec: mujoco.MjSpec) -> None:
+        for name, armature in zip(self.joints, self.armature, strict=True):
+            joint = spec.joint(name)
+            joint.armature = max(joint.armature, armature)
+            slack = joint.parent.add_joint(name=name + _SUFFIX, type=joint.type, pos=joint.pos, axis=joint.axis)
+            slack.limited, slack.range = mujoco.mjtLimited.mjLIMITED_TRUE, (-1.0, 1.0)  # see `set_play`
+            slack.solref_limit = _HARD  # gears are harder than MuJoCo's default limits
+            slack.armature = slack.frictionloss = slack.ref = slack.springref = 0.0
+            slack.damping, slack.stiffness = [0.0] * len(slack.damping), [0.0] * len(slack.stiffness)
+
+
+def _least_armature(model: mujoco.MjModel, name: str) -> float:
+    """Inertia of the rotor that a joint needs once its link hangs loose: with none it would turn without resistance.
+
+    It is also what keeps a servo's damping stable that the integrator treats explicitly: damping * timestep.
+    """
+    joint = mujoco.mj_name2id(model, _JOINT, name)
+    least = _ROTOR_SHARE * float(model.dof_M0[model.jnt_dofadr[joint]])
+    if int(model.opt.integrator) in _EXPLICIT:
+        for i in range(model.nactuator):
+            if model.actuator_trntype[i] in _TO_JOINT and int(model.actuator_trnid[i, 0]) == joint:
+                damping = -float(model.actuator_biasprm[i, 2]) * float(model.actuator_gear[i, 0]) ** 2
+                least = max(least, damping * float(model.opt.timestep))
+    return least
+
+
+def set_play(model: mujoco.MjModel, play: float) -> int:
+    """Let the slack joints of a model move by `play` (rad or m) to either side; returns how many there are."""
+    joints = _slack_joints(model)
+    model.jnt_range[joints] = (-play, play)
+    return len(joints)
+
+
+def _slack_joints(model: mujoco.MjModel) -> list[int]:
+    names = [mujoco.mj_id2name(model, _JOINT, i) or "" for i in range(model.njnt)]
+    return [i for i, name in enumerate(names) if name.endswith(_SUFFIX)]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a field of the larger model keeps what the task knows, and what is added to it."""
+
+    kept: Tensor  # [n]
+    summed: Tensor  # [k] places among the n
+    slack: Tensor  # [k] places in the larger model
+
+    def read(self, values: Tensor, dim: int = 1) -> Tensor:
+        """What the task knows of values [..., n + k, ...]: those of its own joints."""
+        return values.index_select(dim, self.kept)
+
+    def read_sum(self, values: Tensor) -> Tensor:
+        """Values [N, n + k] -> [N, n] with the slack's added."""
+        return self.read(values).index_add_(1, self.summed, values[:, self.slack])
+
+
+class SlackEngine:
+    """An engine whose model has slack joints, shown with the joints of the task's model.
+
+    State is copied from and to the engine beneath at every call, so tensors are as live as they are there.
+    """
+
+    def __init__(self, inner: Engine) -> None:
+        self._inner, self.model = inner, inner.model
+        self.num_envs, self.device, self.dtype = inner.num_envs, inner.device, inner.dtype
+        model, slack = inner.model, set(_slack_joints(inner.model))
+        self._joints, self._q, self._v = (
+            _places(model, slack, address, column, inner.device)
+            for address, column in ((None, 0), (model.jnt_qposadr, 0), (model.jnt_dofadr, 1))
+        )
+        self._shown: dict[str, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
+        self._fields: dict[str, Tensor] = {}
+
+    def data(self, name: str) -> Tensor:
+        if name != "qpos" and name not in _OF_DOFS and not name.startswith("qfrc_"):
+            return self._inner.data(name)
+        if name not in self._shown:
+            self._shown[name] = self._read(name)
+            self._seen[name] = self._shown[name].clone()
+        return self._shown[name]
+
+    def field(self, name: str) -> Tensor:
+        places = self._field_places(name)
+        if places is None:
+            return self._inner.field(name)
+        if name not in self._fields:
+            self._fields[name] = places.read(self._inner.field(name))
+        return self._fields[name]
+
+    def nominal(self, name: str) -> Tensor:
+        places, values = self._field_places(name), self._inner.nominal(name)
+        return values if places is None else places.read(values.to(self.device), dim=0)
+
+    def step(self, nstep: int, commands: Tensor | None = None) -> None:
+        self._push()
+        self._inner.step(nstep, commands)
+        self._pull()
+
+    def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
+        self._push()
+        self._inner.forward(mask, stage)
+        self._pull()
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        self._push()
+        self._inner.reset(mask)
+        self._pull()
+
+    def set_const(self, mask: Tensor | None = None) -> None:
+        self._push()
+        self._inner.set_const(mask)
+
+    def use_commands(self, fields: tuple[str, ...]) -> int:
+        return self._inner.use_commands(fields)
+
+    def write_command(self, command: Tensor) -> None:
+        self._inner.write_command(command)
+
+    def refresh_written(self) -> None:
+        self._push()
+        self._inner.refresh_written()
+        self._pull()
+
+    def diverged(self) -> Tensor:
+        return self._inner.diverged()
+
+    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        self._push()
+        return self._inner.materialize(index)
+
+    def state_dict(self) -> dict[str, Any]:
+        self._push()
+        return self._inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._inner.load_state_dict(state)
+        self._pull()
+        for name, values in self._fields.items():
+            places = self._field_places(name)
+            assert places is not None
+            values.copy_(places.read(self._inner.field(name)))
+
+    def _read(self, name: str) -> Tensor:
+        places, values = (self._q if name == "qpos" else self._v), self._inner.data(name)
+        return places.read_sum(values) if name in _SUMMED else places.read(values)
+
+    def _pull(self) -> None:
+        """Show the state of the engine beneath."""
+        for name, shown in self._shown.items():
+            shown.copy_(self._read(name))
+            self._seen[name].copy_(shown)
+
+    def _push(self) -> None:
+        """Hand down what was written since the last call. A written joint moves its motor; the slack stays."""
+        for name, places in (("qpos", self._q), ("qvel", self._v)):
+            if name not in self._shown or torch.equal(self._shown[name], self._seen[name]):
+                continue
+            shown, values = self._shown[name], self._inner.data(name)
+            motor = shown.clone().index_add_(1, places.summed, values[:, places.slack], alpha=-1)
+            values[:, places.kept] = torch.where(shown != self._seen[name], motor, values[:, places.kept])
+            self._seen[name].copy_(shown)
+        for name, shown in self._fields.items():
+            places = self._field_places(name)
+            assert places is not None
+            self._inner.field(name)[:, places.kept] = shown
+
+    def _field_places(self, name: str) -> _Places | None:
+        if name in ("qpos0", "qpos_spring"):
+            return self._q
+        return self._joints if name.startswith("jnt_") else self._v if name.startswith("dof_") else None
+
+
+def _places(model: mujoco.MjModel, slack: set[int], address: Any, column: int, device: torch.device) -> _Places:
+    """Of joints (`address` None), positions or dofs."""
+    kept: list[int] = []
+    last: dict[int, int] = {}  # where the last kept joint of each body is among the kept ones
+    summed, added = [], []
+    for joint in range(model.njnt):
+        start = joint if address is None else int(address[joint])
+        width = 1 if address is None else _WIDTHS.get(int(model.jnt_type[joint]), (1, 1))[column]
+        body = int(model.jnt_bodyid[joint])
+        if joint in slack:
+            summed.append(last[body])
+            added.append(start)
+        else:
+            last[body] = len(kept)
+            kept += range(start, start + width)
+    tensors = (torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in (kept, summed, added))
+    return _Places(*tensors)
