@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from envs.rng import EpisodeRandom
 from randomization.parameters import Parameter
 
 
@@ -96,3 +97,65 @@ class Manual:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         return None
+
+
+class Extremes(Manual):
+    """Worlds around given ranges, not in them: the regime E around R of Packer et al. (arXiv 1810.12282).
+
+    A parameter is uniform over what its limits leave below and above R; one that R fills stays in R.
+
+    Args:
+        parameters: with the outer ends of E as limits.
+        inner: [d, 2] the ranges R, within those limits.
+        only: [d] bool, the parameters that may leave R; None: all.
+        one_at_a_time: in each episode one of them leaves R, chosen at random, and the others are uniform in R.
+    """
+
+    def __init__(
+        self, parameters: list[Parameter], inner: Tensor, only: Tensor | None = None, one_at_a_time: bool = False
+    ) -> None:
+        super().__init__(parameters)
+        self.inner = inner.double()
+        self.one_at_a_time = one_at_a_time
+        free = self.upper - self.lower > inner[:, 1] - inner[:, 0]
+        self.extreme = free if only is None else free & only
+
+    def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        lower, upper, extreme = (x.to(u.device) for x in (self.lower, self.upper, self.extreme))
+        low, high = self.inner.to(u.device).unbind(dim=1)
+        way = u * ((low - lower) + (upper - high))
+        outside = torch.where(way < low - lower, lower + way, upper - ((low - lower) + (upper - high) - way))
+        leaves = extreme.expand(len(u), -1)
+        if self.one_at_a_time and bool(extreme.any()):
+            which = extreme.nonzero()[:, 0]
+            picked = which[(choice[:, 0] * len(which)).long().clamp(max=len(which) - 1)]
+            leaves = torch.nn.functional.one_hot(picked, len(extreme)).bool()
+        lam = torch.where(leaves, outside, low + (high - low) * u)
+        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+
+
+class Points(Manual):
+    """Chosen worlds, one after the other: episode k plays point k modulo their number.
+
+    Args:
+        parameters: with limits that hold every point.
+        inner: [d, 2] where a point leaves a parameter free (NaN), it is uniform in this range.
+        points: [M, d] values or NaN.
+    """
+
+    def __init__(self, parameters: list[Parameter], inner: Tensor, points: Tensor) -> None:
+        super().__init__(parameters)
+        self.inner, self.points = inner.double(), points.double()
+        self._rng: EpisodeRandom | None = None
+
+    def follow(self, rng: EpisodeRandom) -> None:
+        """Take the numbers of the episodes that begin from an environment's random numbers."""
+        self._rng = rng
+
+    def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        if self._rng is None:
+            raise RuntimeError("follow an environment's random numbers first")
+        low, high = self.inner.to(u.device).unbind(dim=1)
+        point = self.points.to(u.device)[self._rng.episode.to(u.device) % len(self.points)]
+        lam = torch.where(point.isnan(), low + (high - low) * u, point)
+        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)

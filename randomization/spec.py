@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -155,6 +156,9 @@ def _load_block(path: Path) -> Any:
     return document["randomization"] or {}
 
 
+_QUOTED = re.compile(r"'([^']*)'")
+
+
 def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """The first validation error as one line: key, what was wrong, what is nearest."""
     problem = error.errors()[0]
@@ -165,6 +169,8 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
+    if problem["type"] == "literal_error" and isinstance(given, str):
+        return f"{key}: {message[0].lower() + message[1:]}, got {given!r}{nearest(given, _QUOTED.findall(message))}"
     shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {given!r}"
     return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message
 

@@ -214,7 +214,7 @@ def bench_adr(repeats: int, parameters: int = 100, num_envs: int = 4096) -> dict
 
 def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
     """`simreal bench`: print the table, write the JSON. Raises UserError if the file cannot be written."""
-    from simreal.evaluate import write_target
+    from simreal.documents import write_target
 
     target = None if json_file is None else write_target(json_file)
     steps, rounds = (60, 6) if quick else (300, 30)

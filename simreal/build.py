@@ -9,11 +9,15 @@ from typing import Any, Literal
 import torch
 
 from envs.cpu_engine import CpuEngine
+from envs.engine import Engine
 from envs.environment import Environment
 from envs.registry import make_task
+from envs.slack import SlackEngine
 from randomization.environment import Randomization
+from randomization.physics import simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import RandomizationConfig, randomization_config
+from simreal.alteration import Alteration
 from simreal.config import PPOConfig, RunConfig, SACConfig
 from simreal.errors import UserError
 from simreal.learn.ddpg import DDPG
@@ -36,6 +40,7 @@ def make_environment(
     explore: bool = True,
     max_episode_steps: int | None = None,
     task_options: Mapping[str, Any] | None = None,
+    alteration: Alteration | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -50,6 +55,7 @@ def make_environment(
         explore: see `Randomization`.
         max_episode_steps: another time limit than the task's.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
+        alteration: how the model differs from the task's.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
@@ -64,7 +70,14 @@ def make_environment(
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
     layer.prepare(task)
-    environment = Environment(task, CpuEngine(task.model, num_envs, threads), layer, seed)
+    model = task.model
+    if alteration is not None:
+        full = simple_bodies(task, sampler.parameters)
+        model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full)
+    physics: Engine = CpuEngine(model, num_envs, threads)
+    if alteration is not None and alteration.model.backlash is not None:
+        physics = SlackEngine(physics)
+    environment = Environment(task, physics, layer, seed)
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps
     return environment

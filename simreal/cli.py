@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
+_EPISODES, _ENVELOPE_EPISODES = 100, 50
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
 
 
@@ -40,16 +41,42 @@ def train(
 
 @app.command()
 def evaluate(
-    policy: RunOrBundle,
-    world: Annotated[list[str] | None, typer.Option(help="world name or YAML file; may be repeated")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="fresh episodes in every world")] = 100,
+    policies: Annotated[list[Path], typer.Argument(metavar="RUN_OR_BUNDLE ...", help="of one task; several: compared")],
+    world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="fresh ones in every world (100) or point (50)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 1_000_003,
+    baseline: Annotated[str | None, typer.Option(help="policy to compare the others with; default: the first")] = None,
+    ranges_of: Annotated[Path | None, typer.Option(help="run whose ranges 'range', 'extremes' mean")] = None,
+    envelope: Annotated[bool, typer.Option("--envelope", help="measure where the policy works")] = False,
+    threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
+    points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
+    pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
+    criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
 ) -> None:
-    """Play fresh episodes and print how well a policy does."""
-    from simreal.workflow import evaluate_command
+    """Play fresh episodes and print how well policies do."""
+    from simreal.workflow import envelope_command, evaluate_command
 
-    evaluate_command(policy, world or ["nominal", "trained"], episodes, seed, json_file, _out)
+    if not envelope:
+        if pair or criterion:
+            raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
+        worlds = world or ["nominal", "trained"]
+        evaluate_command(policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, _out)
+        return
+    from simreal.envelope import EnvelopeSettings
+
+    if len(policies) != 1 or world or baseline:
+        raise UserError("--envelope: takes one run, and neither --world nor --baseline")
+    pairs = tuple(_two(names) for names in pair or ())
+    settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, criterion, seed)
+    envelope_command(policies[0], settings, ranges_of, json_file, _out)
+
+
+def _two(names: str) -> tuple[str, str]:
+    first, comma, second = names.partition(",")
+    if not comma or "," in second:
+        raise UserError(f"--pair: expected PARAMETER,PARAMETER, got {names!r}")
+    return first.strip(), second.strip()
 
 
 @app.command()

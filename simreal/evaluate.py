@@ -2,120 +2,122 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from randomization.parameters import RandomizationError
-from randomization.samplers import Manual, Sampler
-from randomization.spec import randomization_config
-from simreal.config import find_config, read_yaml
-from simreal.errors import UserError
+from envs.environment import Environment
 from simreal.runs import LoadedPolicy
-from simreal.statistics import cvar, mean_and_error, median, wilson
+from simreal.statistics import bootstrap_ci, cvar, mean_and_error, median, wilson
+from simreal.worlds import World, find_worlds
 
-
-@dataclass(frozen=True)
-class World:
-    """A distribution of worlds to evaluate in."""
-
-    name: str
-    sampler: Sampler
+_MOST_ENVS = 256  # more do not make stepping faster on a few cores
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """How episodes ended, in the order of their numbers: the same number is the same episode for every policy."""
+    """How episodes went, in the order of their numbers: the same number is the same episode for every policy."""
 
-    success: list[bool]  # at the last step
-    returns: list[float]
+    success: Tensor  # [episodes] bool, at the last step
+    returns: Tensor  # [episodes] float64
+    successes: Tensor  # [episodes] steps at which success held
+    steps: Tensor  # [episodes]
+    measures: dict[str, Tensor]  # the task's own, mean over the steps of the episode, [episodes] float64
     divergences: int
 
 
-def find_world(name: str, policy: LoadedPolicy) -> World:
-    """A world by name ("nominal", "trained"), by shipped name, or a YAML file with a `randomization:` block.
-
-    Raises:
-        UserError: naming the world and what is wrong with it.
-    """
-    if name == "nominal":
-        return World(name, Manual([]))
-    if name == "trained":
-        return World(name, policy.trained_sampler())
-    path = find_config(name, folder="worlds")
-    document = read_yaml(path)
-    unknown = [key for key in document if key not in ("name", "description", "randomization")]
-    if unknown:
-        raise UserError(f"{path}: {unknown[0]}: unknown key; a world has name, description and randomization")
-    try:
-        config = randomization_config(document.get("randomization"))
-        sampler = config.sampler_for(policy.make_task())
-    except RandomizationError as error:
-        raise UserError(f"{path}: {error}") from None
-    if config.sampler in ("adr", "doraemon"):
-        raise UserError(f"{path}: randomization.sampler: a world has fixed ranges, expected 'manual' or 'frozen'")
-    return World(str(document.get("name", path.stem)), sampler)
+def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
+    """How many environments to play a number of episodes in: at most `most`, and none of them idle at the end."""
+    return math.ceil(episodes / math.ceil(episodes / most))
 
 
-def play_episodes(policy: LoadedPolicy, sampler: Sampler, episodes: int, num_envs: int, seed: int) -> Episodes:
-    """Play episodes 0 .. `episodes` - 1 of `seed` in worlds from a sampler, `num_envs` at a time."""
-    n = min(num_envs, episodes)
-    environment = policy.make_environment(n, sampler, seed)
+def play(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
+    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset; each is the same at any number
+    of environments."""
     observed = environment.reset()
-    policy.reset(torch.ones(n, dtype=torch.bool))
-    success = torch.zeros(episodes, dtype=torch.bool)
-    returns = torch.zeros(episodes, dtype=torch.float64)
+    policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
+    columns: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     ended = torch.zeros(episodes, dtype=torch.bool)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         while not bool(ended.all()):
-            number = environment.rng.episode.clone()
+            number = environment.rng.episode.cpu()
             result = environment.step(policy.act(observed.policy))
-            observed = result.observed
-            if not bool(result.done.any()):
+            observed, done = result.observed, result.done.cpu()
+            for name, value in result.terms.items():
+                sums[name] = sums.get(name, 0.0) + value.cpu().double()
+            if not bool(done.any()):
                 continue
-            counted = result.done & (number < episodes)
+            steps = result.episode_steps.cpu()
+            seen = {
+                "success": result.success.cpu(), "returns": result.episode_return.cpu().double(),
+                "successes": result.episode_successes.cpu(), "steps": steps,
+                **{f".{name}": total / steps for name, total in sums.items()},
+            }  # fmt: skip
+            counted = done & (number < episodes)
             ids = number[counted]
-            success[ids], returns[ids], ended[ids] = (
-                result.success[counted],
-                result.episode_return[counted].double(),
-                True,
-            )
-            policy.reset(result.done)
+            for name, value in seen.items():
+                columns.setdefault(name, torch.zeros(episodes, dtype=value.dtype))[ids] = value[counted]
+            ended[ids] = True
+            for total in sums.values():
+                total.masked_fill_(done, 0.0)
+            policy.reset(done)
     finally:
         torch.set_num_threads(threads)
-    return Episodes(success.tolist(), returns.tolist(), environment.divergences)
+    measures = {name[1:]: values for name, values in columns.items() if name[0] == "."}
+    plain = {name: values for name, values in columns.items() if name[0] != "."}
+    return Episodes(**plain, measures=measures, divergences=environment.divergences)
 
 
-def summarize(name: str, episodes: Episodes) -> dict[str, Any]:
+def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
     """One entry of `worlds` in evaluate's JSON."""
-    count, successes = len(episodes.success), sum(episodes.success)
-    mean, error = mean_and_error(episodes.returns)
+    count, successes = len(episodes.success), int(episodes.success.sum())
+    returns, held = episodes.returns.tolist(), episodes.successes.tolist()
+    mean, error = mean_and_error(returns)
+    measures = {"episode_length": episodes.steps.double(), **episodes.measures}
     return {
-        "name": name,
+        "name": world.name,
+        "group": world.group,
         "episodes": count,
         "success_rate": successes / count,
         "success_ci95": list(wilson(successes, count)),
         "return_mean": mean,
         "return_se": error,
-        "return_median": median(episodes.returns),
-        "return_cvar10": cvar(episodes.returns),
+        "return_median": median(returns),
+        "return_cvar10": cvar(returns),
+        "successes_mean": sum(held) / count,
+        "successes_median": median(held),
+        "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
+        "measures": {name: _mean(values) for name, values in measures.items()},
+        "samples": {"success": episodes.success.int().tolist(), "return": returns, "successes": held},
     }
 
 
-def evaluate(policy: LoadedPolicy, worlds: Sequence[str], episodes: int, num_envs: int, seed: int) -> dict[str, Any]:
-    """The document that `simreal evaluate --json` writes. Raises UserError for an unknown world."""
-    found = [find_world(name, policy) for name in worlds]
-    rows = [summarize(world.name, play_episodes(policy, world.sampler, episodes, num_envs, seed)) for world in found]
+def _mean(values: Tensor) -> dict[str, float]:
+    mean, error = mean_and_error(values.tolist())
+    return {"mean": mean, "se": error}
+
+
+def evaluate(
+    policy: LoadedPolicy, worlds: Sequence[World], episodes: int, num_envs: int | None, seed: int
+) -> dict[str, Any]:
+    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit."""
+    rows = []
+    for world in worlds:
+        environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
+        rows.append(summarize(world, play(policy, environment, episodes)))
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
 
 
-def write_target(path: Path) -> Path:
-    """A file to be written whose folder exists. Raises UserError otherwise."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{path}: cannot be written; expected a file name in an existing folder")
-    return path
+def evaluate_named(
+    policy: LoadedPolicy, names: Sequence[str], episodes: int, num_envs: int | None, seed: int
+) -> dict[str, Any]:
+    """`evaluate` in worlds by name. Raises UserError for a name that is wrong."""
+    worlds, _ = find_worlds(names, policy)
+    return evaluate(policy, worlds, episodes, num_envs, seed)

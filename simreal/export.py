@@ -9,12 +9,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import json
 import logging
 import math
 import os
 import platform
-import re
 import secrets
 import shutil
 import warnings
@@ -47,6 +45,7 @@ from simreal.deploy.policy import (
     Policy,
     relative_error,
 )
+from simreal.documents import to_json
 from simreal.learn.normalizer import Normalizer
 
 EXPORT_TOLERANCE = 1e-5
@@ -104,6 +103,7 @@ def export_bundle(
     task_name: str | None = None,
     randomization: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    envelope: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     observations: Tensor | NDArray[Any] | None = None,
 ) -> Path:
@@ -118,6 +118,7 @@ def export_bundle(
         task_name: as the contract calls the task; `task.id` where left out.
         randomization: final ranges, see `describe_randomization`.
         evaluation: results, as `simreal evaluate --json` gives them.
+        envelope: where the policy works, as `simreal evaluate --envelope` writes it.
         run: where the policy comes from (seed, steps, configuration).
         observations: [K, nobs] golden observations; for a policy with memory, consecutive steps of an episode.
             Where left out, draws with the normalizer's mean and standard deviation.
@@ -131,7 +132,7 @@ def export_bundle(
     """
     target = Path(output).resolve()
     temporary = target.parent / f".{target.name}-{secrets.token_hex(4)}"
-    about = {"randomization": randomization, "evaluation": evaluation, "run": run}
+    about = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
     try:
         _refuse_foreign(target)
         source = _prepare(policy, task)
@@ -331,9 +332,7 @@ def _plain(value: Any, where: str) -> Any:
 def _signed(contract: dict[str, Any], contents: dict[str, bytes]) -> bytes:
     """policy.json with the sizes and digests of the other files, and its own."""
     files = {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in contents.items()}
-    text = json.dumps(contract | {"files": files}, indent=2, allow_nan=False) + "\n"
-    # Short lists on one line; a string in JSON has no line breaks, so none is touched.
-    text = re.sub(r"\[\n\s+([^\[\]{}]*)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
+    text = to_json(contract | {"files": files})
     digest = hashlib.sha256(text.encode()).hexdigest()
     return text.replace(UNSIGNED, digest, 1).encode()
 

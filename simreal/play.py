@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 
 from simreal.errors import UserError
-from simreal.evaluate import find_world
 from simreal.render import Image, Scene, write_video
 from simreal.runs import LoadedPolicy
+from simreal.worlds import find_world
 
 
 def record(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) -> tuple[list[Image], float]:
     """Frames of episodes played one after the other, and the frames per second of real time."""
-    sampler = find_world(world, policy).sampler
-    environment = policy.make_environment(1, sampler, seed)
+    environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     scene = Scene(environment, size, size)
@@ -52,8 +51,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
         raise UserError("no display to open a window on; write a video with --video FILE.mp4")
     import mujoco.viewer
 
-    sampler = find_world(world, policy).sampler
-    environment = policy.make_environment(1, sampler, seed)
+    environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     model, data = environment.engine.materialize(0)
@@ -64,9 +62,9 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
             observed = result.observed
             if bool(result.done.any()):
                 policy.reset(result.done)
+            _, present = environment.engine.materialize(0)
             with viewer.lock():
-                data.qpos[:] = environment.engine.data("qpos")[0].numpy()
-                data.mocap_pos[:] = environment.engine.data("mocap_pos")[0].numpy()
+                data.qpos[:], data.mocap_pos[:] = present.qpos, present.mocap_pos
                 environment.task.draw_goal(model, data, 0)
             viewer.sync()
             time.sleep(max(0.0, environment.task.control_period_s - (time.monotonic() - began)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from envs.task import Task
 from randomization.frozen import frozen_parameters
 from randomization.parameters import Parameter
 from randomization.samplers import Manual, Sampler
-from simreal.build import make_environment, make_learner
+from simreal.alteration import Alteration
+from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.config import RunConfig, parse_config, read_yaml
 from simreal.errors import UserError
@@ -45,11 +46,23 @@ class LoadedPolicy:
         """A new instance of the task that the policy was trained for."""
         return make_task(self.task_id, **self.task_options)
 
-    def make_environment(self, num_envs: int, sampler: Sampler, seed: int) -> Environment:
+    def make_environment(
+        self,
+        num_envs: int,
+        sampler: Sampler,
+        seed: int,
+        alteration: Alteration | None = None,
+        engine: EngineName = "auto",
+    ) -> Environment:
         """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
         return make_environment(
-            self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options
-        )
+            self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
+            alteration=alteration, engine=engine,
+        )  # fmt: skip
+
+    def renamed(self, name: str) -> LoadedPolicy:
+        """The same policy under another name."""
+        return replace(self, name=name)
 
     def trained_sampler(self) -> Sampler:
         """The final training distribution, frozen."""

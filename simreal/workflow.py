@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,27 @@ from rich.table import Table
 
 from envs.registry import make_task
 from simreal.budget import budget_warning
-from simreal.checkpoint import newest_checkpoint
+from simreal.checkpoint import checkpoints, newest_checkpoint
+from simreal.compare import comparison_table, differences, find_baseline, load_policies
 from simreal.config import RunConfig, load_config
+from simreal.documents import read_json, to_json, without_samples, write_target
+from simreal.envelope import EnvelopeSettings, measure_envelope
 from simreal.errors import UserError
-from simreal.evaluate import evaluate, find_world, write_target
+from simreal.evaluate import evaluate, evaluate_named
 from simreal.export import ExportError, export_bundle
 from simreal.progress import Progress
 from simreal.runs import LoadedPolicy, is_bundle, load_policy, new_run_directory, newest_run, run_config
 from simreal.train import Interrupted, Trainer
+from simreal.worlds import check_names, find_worlds
 
+EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
 _RESUME_MAY_CHANGE = ("train", "evaluate", "threads")
 
 
 def train_command(name: str, overrides: list[str], run_dir: Path | None, resume: bool, out: Console) -> None:
     """`simreal train`. Raises UserError before anything is written; Interrupted after a checkpoint."""
     config = load_config(name, overrides)
+    check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     checkpoint = _checkpoint_to_resume(run, config) if resume else None
     torch.set_num_threads(1)
@@ -55,20 +61,20 @@ def finish(run: Path, out: Console) -> None:
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
-    figures = evaluate(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
-    (run / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
+    (run / EVALUATION).write_text(to_json(figures))
     out.print(figures_table(figures))
     bundle = _export(run, policy, run / "bundle", figures)
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
   {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})
   {run / "checkpoints"}      to resume from
-  {run / "evaluation.json"}      the figures above
+  {run / EVALUATION}      the figures above
   {bundle}      the policy for your robot: see docs/deploy.md
 
 Next:
   simreal play {run} --video policy.mp4
-  simreal evaluate {run} --world nominal --world latency
+  simreal evaluate {run} --world nominal --world held_out --world unmodelled
   simreal evaluate {bundle}
 """)
 
@@ -86,17 +92,55 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def evaluate_command(
-    path: Path, worlds: list[str], episodes: int, seed: int, json_file: Path | None, out: Console
+    paths: list[Path],
+    worlds: list[str],
+    episodes: int,
+    seed: int,
+    json_file: Path | None,
+    baseline: str | None,
+    ranges_of: Path | None,
+    out: Console,
 ) -> None:
-    """`simreal evaluate`."""
-    policy = load_policy(path)
-    for world in worlds:
-        find_world(world, policy)
+    """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
+    policies = load_policies(paths)
+    first = find_baseline(baseline, paths, policies)
+    source = None if ranges_of is None else load_policy(ranges_of)
+    found = [find_worlds(worlds, policy, source) for policy in policies]
     target = None if json_file is None else write_target(json_file)
-    figures = evaluate(policy, worlds, episodes, 50, seed)
-    out.print(figures_table(figures))
+    for name, reason in found[0][1].items():
+        out.print(f"{name}: left out: {reason}")
+    documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
+    if len(policies) == 1:
+        document = documents[0]
+        out.print(figures_table(document))
+    else:
+        apart = differences(documents, [w for w, _ in found], first)
+        document = {"policies": documents, "differences": apart}
+        out.print(comparison_table(documents, apart, first))
     if target is not None:
-        target.write_text(json.dumps(figures, indent=2) + "\n")
+        target.write_text(to_json(document))
+
+
+def envelope_command(
+    run: Path, settings: EnvelopeSettings, ranges_of: Path | None, json_file: Path | None, out: Console
+) -> None:
+    """`simreal evaluate --envelope`: measure, write RUN/envelope.json, and export the bundle of the run again."""
+    if run.is_dir() and is_bundle(run):
+        raise UserError(f"{run}: is a bundle; --envelope writes into a run directory, expected one")
+    policy = load_policy(run)
+    source = None if ranges_of is None else load_policy(ranges_of)
+    if source is not None and source.task_id != policy.task_id:
+        raise UserError(f"{source.name}: is of {source.task_id}, but {policy.name} is of {policy.task_id}")
+    target = None if json_file is None else write_target(json_file)
+    document = measure_envelope(policy, settings, out.print, source)
+    document["checkpoint"] = _newest_name(run)
+    (run / ENVELOPE).write_text(to_json(document))
+    if target is not None:
+        target.write_text(to_json(document))
+    out.print(envelope_table(document))
+    out.print(f"{run / ENVELOPE}: written")
+    if is_bundle(run / "bundle"):
+        out.print(f"{_export(run, policy, run / 'bundle', read_json(run / EVALUATION))}: exported again, with it")
 
 
 def export_command(run: Path, output: Path | None, out: Console) -> None:
@@ -104,9 +148,7 @@ def export_command(run: Path, output: Path | None, out: Console) -> None:
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
     policy = load_policy(run)
-    figures = None
-    if (run / "evaluation.json").is_file():
-        figures = json.loads((run / "evaluation.json").read_text())
+    figures = read_json(run / EVALUATION)
     out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
 
 
@@ -119,11 +161,48 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             policy.make_task(),
             output,
             randomization=policy.randomization,
-            evaluation=figures,
+            evaluation=None if figures is None else without_samples(figures),
+            envelope=_present_envelope(run, policy),
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
         )
     except ExportError as error:
         raise UserError(f"{run}: {error}") from None
+
+
+def _newest_name(run: Path) -> str:
+    return checkpoints(run / "checkpoints")[-1].name
+
+
+def _present_envelope(run: Path, policy: LoadedPolicy) -> dict[str, Any] | None:
+    """The envelope that was measured of a run's newest checkpoint; one of an earlier checkpoint is of no use."""
+    document = read_json(run / ENVELOPE)
+    if document is None or document.get("checkpoint") != _newest_name(run):
+        return None
+    if document.get("task") != policy.task_id:
+        raise UserError(f"{run / ENVELOPE}: is of {document.get('task')}, expected {policy.task_id}")
+    return document
+
+
+def envelope_table(document: dict[str, Any]) -> Table:
+    """An envelope for people: success along each parameter, and the box."""
+    box = document["box"]
+    title = f"Success along each parameter of {document['task']}, from end to end"
+    caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
+    if box is not None:
+        caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
+    table = Table(title=title, title_justify="left", header_style="bold", caption=caption, caption_justify="left")
+    for column in ("parameter", "unit", "trained", "seen", "success", "box"):
+        table.add_column(column, justify="left" if column in ("parameter", "unit") else "right")
+    for p in document["parameters"]:
+        inside = "-" if box is None else _ends(box["ranges"][p["name"]])
+        success = " ".join(f"{value:.2f}" for value in p["success"])
+        seen = _ends((p["values"][0], p["values"][-1]))
+        table.add_row(p["name"], p["unit"], _ends(p["trained"]), seen, success, inside)
+    return table
+
+
+def _ends(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
 def figures_table(figures: dict[str, Any]) -> Table:

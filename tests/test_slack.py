@@ -29,8 +29,8 @@ class Compiled(TinyTask):
         self.compile_full(())
 
 
-def loose(task: Task, other: Task | None = None, play: float = PLAY, n: int = 2, layer: Randomization | None = None):
-    """Environments of `task` whose driven joints have play; `other` makes the model where `task` is not Compiled."""
+def loose(task: Task, play: float = PLAY, n: int = 2, layer: Randomization | None = None) -> Environment:
+    """Environments of a task whose driven joints have play."""
     edit = AddSlack.to(task.model, geared_joints(task.model))
     with editing_specs(edit):
         model = Compiled(task.xml).model if isinstance(task, Compiled) else make_task(task.id).model

@@ -289,9 +289,10 @@ class HumanoidStandupTask(FreeTask):
         self.uph_cost_weight = uph_cost_weight  # Gymnasium 1.4 takes it and does not use it; nor do we
         self.impact_cost_weight = impact_cost_weight
         self.impact_cost_range = impact_cost_range
+        self._timestep_s = float(self.model.opt.timestep)  # the reward is defined by it, whatever a world steps with
 
     def outcome(self, action: Tensor) -> Outcome:
-        height = self._qpos[:, 2] / self.model.opt.timestep
+        height = self._qpos[:, 2] / self._timestep_s
         control = self.ctrl_cost_weight * self.square_ctrl(action)
         impact = (self.impact_cost_weight * self.square_forces()).clamp(*self.impact_cost_range)
         terms = {"reward_linup": height, "reward_quadctrl": -control, "reward_impact": -impact}

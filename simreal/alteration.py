@@ -1,0 +1,229 @@
+"""Worlds that differ from training in ways that no parameter of lambda describes: other numerics, other parts."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import mujoco
+import numpy as np
+from pydantic import Field
+
+from envs.slack import AddSlack, geared_joints, set_play
+from envs.task import Task, editing_specs
+from randomization.parameters import listed, nearest
+from simreal.config import Strict
+from simreal.errors import UserError
+
+_BODY = mujoco.mjtObj.mjOBJ_BODY
+_CHOICES = {
+    "integrator": {
+        "Euler": mujoco.mjtIntegrator.mjINT_EULER,
+        "RK4": mujoco.mjtIntegrator.mjINT_RK4,
+        "implicit": mujoco.mjtIntegrator.mjINT_IMPLICIT,
+        "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
+    },
+    "solver": {
+        "PGS": mujoco.mjtSolver.mjSOL_PGS,
+        "CG": mujoco.mjtSolver.mjSOL_CG,
+        "Newton": mujoco.mjtSolver.mjSOL_NEWTON,
+    },
+    "cone": {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC},
+}
+
+
+class AlterationError(UserError):
+    """An alteration that a task's model does not allow, or to which it would change nothing."""
+
+
+class Physics(Strict):
+    """Another way to compute the same model. What is left out stays as the task has it."""
+
+    timestep: float | None = Field(None, gt=0, description="s; the control period stays and must be a multiple of it")
+    timestep_factor: float | None = Field(
+        None, gt=0, description="timestep as a factor, rounded so that it divides the control period"
+    )
+    integrator: Literal["Euler", "RK4", "implicit", "implicitfast"] | None = None
+    solver: Literal["PGS", "CG", "Newton"] | None = None
+    cone: Literal["pyramidal", "elliptic"] | None = Field(None, description="of friction")
+    impratio: float | None = Field(None, gt=0, description="friction's impedance in units of the normal force's")
+    iterations: int | None = Field(None, ge=1, description="most iterations of the solver")
+    noslip_iterations: int | None = Field(None, ge=0)
+
+
+class Payload(Strict):
+    """A mass welded to a body, small enough to be a point."""
+
+    body: str
+    mass: float = Field(gt=0, description="kg")
+    pos: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="m, in the body's frame")
+
+
+class Play(Strict):
+    """Two-joint backlash, see `envs.slack`."""
+
+    play: float = Field(gt=0, description="rad or m by which the link may lag to either side of its motor")
+    of: str | tuple[str, ...] = Field("*", description="names or patterns of driven joints")
+
+
+class Parts(Strict):
+    """Changes of what the model consists of."""
+
+    payload: Payload | None = None
+    backlash: Play | None = None
+
+
+class Alteration(Strict):
+    """How a world's model differs from the task's."""
+
+    physics: Physics = Physics()  # pyright: ignore[reportCallIssue]
+    model: Parts = Parts()
+
+    def apply(self, task: Task, remake: Callable[[], Task], full: Sequence[int] = ()) -> mujoco.MjModel:
+        """Change a task that no engine has yet, and make the model that the engine has to run.
+
+        Args:
+            task: gets a model of its own, and another decimation where the timestep changes.
+            remake: makes the same task again, for a model with other parts.
+            full: bodies that must keep a full inertia matrix, see `Task.compile_full`.
+
+        Returns:
+            `task.model`; with backlash another one, to be shown to the task by a `SlackEngine`.
+
+        Raises:
+            AlterationError: naming what the model does not have, and what it has.
+        """
+        full = self._compiled_for_payload(task, full)
+        model = self._with_slack(task, remake, full)
+        task.model = copy.copy(task.model)
+        models = [task.model] if model is None else [task.model, model]
+        if self.physics != Physics():  # pyright: ignore[reportCallIssue]
+            _set_options(self.physics, task, models)
+        if self.model.payload is not None:
+            for each in models:
+                _add_payload(task.id, each, self.model.payload)
+        return models[-1]
+
+    def _compiled_for_payload(self, task: Task, full: Sequence[int]) -> Sequence[int]:
+        """MuJoCo gives some bodies a diagonal inertia for good; a payload off their centre needs a full one.
+
+        Returns the bodies that have one.
+        """
+        payload = self.model.payload
+        if payload is None:
+            return full
+        body = _body(task, payload.body)
+        if task.model.body_simple[body] and tuple(task.model.body_ipos[body]) != payload.pos:
+            full = sorted({*full, body})
+            task.compile_full(full)
+        return full
+
+    def _with_slack(self, task: Task, remake: Callable[[], Task], full: Sequence[int]) -> mujoco.MjModel | None:
+        """A model with joints for backlash, or None."""
+        backlash = self.model.backlash
+        if backlash is None:
+            return None
+        joints = _matching(task, (backlash.of,) if isinstance(backlash.of, str) else backlash.of)
+        try:
+            with editing_specs(AddSlack.to(task.model, joints)):
+                other = remake()
+                if full:
+                    other.compile_full(full)
+        except (ValueError, TypeError) as error:
+            raise AlterationError(f"model.backlash: {task.id} cannot have it: {str(error).splitlines()[0]}") from None
+        model = copy.copy(other.model)
+        if set_play(model, backlash.play) != len(joints):
+            raise AlterationError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
+        return model
+
+
+def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
+    names = geared_joints(task.model)
+    if not names:
+        raise AlterationError(f"model.backlash: {task.id} has no joint that an actuator drives")
+    found: list[str] = []
+    for pattern in patterns:
+        hits = fnmatch.filter(names, pattern)
+        if not hits:
+            raise AlterationError(
+                f"model.backlash.of: no driven joint matches {pattern!r}{nearest(pattern, names)}; "
+                f"{task.id} has: {listed(names)}"
+            )
+        found += [hit for hit in hits if hit not in found]
+    return found
+
+
+def _body(task: Task, name: str) -> int:
+    names = [mujoco.mj_id2name(task.model, _BODY, i) or f"body{i}" for i in range(1, task.model.nbody)]
+    if name not in names:
+        raise AlterationError(
+            f"model.payload.body: no body {name!r}{nearest(name, names)}; {task.id} has: {listed(names)}"
+        )
+    return names.index(name) + 1
+
+
+def _set_options(physics: Physics, task: Task, models: Sequence[mujoco.MjModel]) -> None:
+    """Write the options. Raises AlterationError where all of them are as the task has them."""
+    given = physics.model_dump(exclude_none=True, exclude={"timestep", "timestep_factor"})
+    wanted = {key: int(_CHOICES[key][value]) if key in _CHOICES else value for key, value in given.items()}
+    period_s, before = task.control_period_s, task.decimation
+    decimation = _decimation(physics, task)
+    if decimation == before and all(getattr(models[0].opt, key) == value for key, value in wanted.items()):
+        stated = ", ".join(f"{key} {value}" for key, value in physics.model_dump(exclude_none=True).items())
+        raise AlterationError(f"physics: changes nothing, {task.id} has it already: {stated}")
+    for model in models:
+        for key, value in wanted.items():
+            setattr(model.opt, key, value)
+        if decimation != before:
+            model.opt.timestep = period_s / decimation
+    task.decimation = decimation
+
+
+def _decimation(physics: Physics, task: Task) -> int:
+    """Physics steps per control step."""
+    period_s, before = task.control_period_s, task.decimation
+    if physics.timestep is not None and physics.timestep_factor is not None:
+        raise AlterationError("physics.timestep_factor: give either it or timestep")
+    if physics.timestep_factor is not None:
+        return max(1, round(before / physics.timestep_factor))
+    if physics.timestep is None:
+        return before
+    steps = max(1, round(period_s / physics.timestep))
+    if abs(steps * physics.timestep - period_s) > 1e-9 * period_s:
+        raise AlterationError(
+            f"physics.timestep: {physics.timestep:g} s does not divide the control period of {task.id}, "
+            f"{period_s:g} s; nearest: {period_s / steps:g}"
+        )
+    return steps
+
+
+def _add_payload(task_id: str, model: mujoco.MjModel, payload: Payload) -> None:
+    """Weld a point mass to a body: masses add up, moments do about the common centre (parallel axes)."""
+    body = mujoco.mj_name2id(model, _BODY, payload.body)
+    if model.body_dofnum[model.body_weldid[body]] == 0 or model.body_weldid[body] == 0:
+        raise AlterationError(f"model.payload.body: {payload.body} of {task_id} cannot move; name one that does")
+    mass, own = float(model.body_mass[body]), model.body_ipos[body].copy()
+    total, at = mass + payload.mass, np.asarray(payload.pos)
+    centre = (mass * own + payload.mass * at) / total
+    if not np.array_equal(own, at):
+        turn = np.zeros(9)
+        mujoco.mju_quat2Mat(turn, model.body_iquat[body])
+        turn = turn.reshape(3, 3)
+        inertia = turn @ np.diag(model.body_inertia[body]) @ turn.T
+        inertia += _point_inertia(mass, own - centre) + _point_inertia(payload.mass, at - centre)
+        moments, axes = np.linalg.eigh(inertia)
+        if np.linalg.det(axes) < 0:
+            axes[:, 0] *= -1.0
+        model.body_inertia[body] = moments
+        mujoco.mju_mat2Quat(model.body_iquat[body], axes.ravel())
+        model.body_ipos[body] = centre
+        model.body_sameframe[body] = 0  # the centre of mass is no longer where MuJoCo's shortcuts expect it
+    model.body_mass[body] = total
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def _point_inertia(mass: float, offset: np.ndarray) -> np.ndarray:
+    """Inertia [3, 3] about the origin of a point mass at `offset` [3]."""
+    return mass * (offset @ offset * np.eye(3) - np.outer(offset, offset))

@@ -1,0 +1,119 @@
+"""Policies beside each other in the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from envs.registry import make_task
+from randomization.parameters import nearest
+from simreal.errors import UserError
+from simreal.runs import LoadedPolicy, load_policy
+from simreal.statistics import bootstrap_ci, discordance_bound
+from simreal.worlds import World
+
+
+def load_policies(paths: Sequence[Path]) -> list[LoadedPolicy]:
+    """Policies of one task, with names of their own. Raises UserError, naming two that do not go together."""
+    resolved = [path.resolve() for path in paths]
+    for path in paths:
+        if resolved.count(path.resolve()) > 1:
+            raise UserError(f"{path}: given twice")
+    policies = [load_policy(path) for path in paths]
+    for path, policy in zip(paths, policies, strict=True):
+        if policy.task_id != policies[0].task_id:
+            raise UserError(
+                f"{paths[0]} is of {policies[0].task_id} and {path} of {policy.task_id}: "
+                "only policies of one task can be compared"
+            )
+    names = [policy.name for policy in policies]
+    return [
+        policy if names.count(policy.name) == 1 else policy.renamed(str(path))
+        for path, policy in zip(paths, policies, strict=True)
+    ]
+
+
+def find_baseline(name: str | None, paths: Sequence[Path], policies: Sequence[LoadedPolicy]) -> int:
+    """Which policy the others are compared with: by path or name; None: the first. Raises UserError."""
+    if name is None:
+        return 0
+    for i, (path, policy) in enumerate(zip(paths, policies, strict=True)):
+        if name == policy.name or Path(name).resolve() == path.resolve():
+            return i
+    known = [policy.name for policy in policies]
+    raise UserError(
+        f"--baseline: {name!r} is none of the policies{nearest(name, known)}; there are: {', '.join(known)}"
+    )
+
+
+def differences(
+    documents: Sequence[dict[str, Any]], worlds: Sequence[Sequence[World]], baseline: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Differences "a" minus "b" of every policy a from the baseline b, with paired bootstrap intervals.
+
+    Args:
+        documents: evaluations of the policies, in the same worlds by name and with the same episodes.
+        worlds: the worlds of each; "trained" and those made of a policy's own ranges may differ between policies,
+            and then there are no pairs to compare.
+        baseline: index of b.
+        seed: of the bootstrap.
+    """
+    base, found = documents[baseline], []
+    for i, document in enumerate(documents):
+        rows = zip(document["worlds"], base["worlds"], worlds[i], worlds[baseline], strict=True)
+        pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
+        if not pairs:
+            continue
+        columns = [_column(row, other, key) for row, other in pairs for key in ("success", "return")]
+        table = np.stack(columns, axis=1)
+        means, ends = table.mean(axis=0), bootstrap_ci(table, seed)
+        for k, (row, _) in enumerate(pairs):
+            low, high = ends[:, 2 * k]
+            if not table[:, 2 * k].any():
+                high = discordance_bound(len(table))
+                low = -high
+            found.append({
+                "world": row["name"], "a": document["policy"], "b": base["policy"],
+                "success": float(means[2 * k]), "success_ci95": [float(low), float(high)],
+                "return": float(means[2 * k + 1]), "return_ci95": ends[:, 2 * k + 1].tolist(),
+            })  # fmt: skip
+    return found
+
+
+def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
+    return np.asarray(row["samples"][key], dtype=np.float64) - np.asarray(other["samples"][key], dtype=np.float64)
+
+
+def comparison_table(documents: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], baseline: int) -> Table:
+    """All policies in all worlds, with differences from the baseline, for people."""
+    base, task = documents[baseline]["policy"], documents[baseline]["task"]
+    table = Table(title=f"{task}; differences from {base}, paired", title_justify="left", header_style="bold")
+    judged = make_task(task).has_success
+    texts = ("world", "policy")
+    numbers = ("success", "95 %", "difference", "return", "median", "worst 10 %", "difference")
+    for column in texts + (numbers if judged else numbers[3:]):
+        table.add_column(column, justify="left" if column in texts else "right")
+    by_key = {(d["world"], d["a"]): d for d in found}
+    for rows in zip(*(document["worlds"] for document in documents), strict=True):
+        for document, row in zip(documents, rows, strict=True):
+            low, high = row["success_ci95"]
+            difference = by_key.get((row["name"], document["policy"]))
+            success = (f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}", _shown(difference, "success", ".3f"))
+            table.add_row(
+                row["name"] if row is rows[0] else "", document["policy"], *(success if judged else ()),
+                f"{row['return_mean']:.2f} ± {row['return_se']:.2f}", f"{row['return_median']:.2f}",
+                f"{row['return_cvar10']:.2f}", _shown(difference, "return", ".2f"),
+            )  # fmt: skip
+        table.add_section()
+    return table
+
+
+def _shown(difference: dict[str, Any] | None, key: str, form: str) -> str:
+    if difference is None:
+        return ""
+    low, high = difference[f"{key}_ci95"]
+    return f"{difference[key]:+{form}} ({low:+{form}} to {high:+{form}})"
