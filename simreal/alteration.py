@@ -132,7 +132,10 @@ class Alteration(Strict):
                 if full:
                     other.compile_full(full)
         except (ValueError, TypeError) as error:
-            raise AlterationError(f"model.backlash: {task.id} cannot have it: {str(error).splitlines()[0]}") from None
+            why = str(error).splitlines()[0]
+            raise AlterationError(
+                f"model.backlash: {task.id} cannot be made with joints that it does not know: {why}"
+            ) from None
         model = copy.copy(other.model)
         if set_play(model, backlash.play) != len(joints):
             raise AlterationError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")

@@ -193,7 +193,8 @@ class Survey:
     def _target(self, count: int) -> float:
         """The share of successes to search for: one that passes the first verification unless luck is bad."""
         p, alpha = self._settings.threshold, (1.0 - CONFIDENCE) / 2
-        enough = next(k for k in range(count + 1) if k == count or clopper_pearson_lower(k, count, alpha) >= p)
+        start = math.floor(p * count)
+        enough = next(k for k in range(start, count + 1) if k == count or clopper_pearson_lower(k, count, alpha) >= p)
         return min(enough / count + math.sqrt(p * (1.0 - p) / count), 1.0)
 
     def _search(self, count: int, target: float, centre: Array, say: Callable[[str], None]) -> Array | None:

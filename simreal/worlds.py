@@ -121,7 +121,7 @@ def find_worlds(
             except UserError as error:
                 if name not in GROUPS:
                     raise
-                left_out[member] = str(error).removeprefix(f"{member}: ")
+                left_out[member] = str(error).removeprefix(f"{_shipped()[member]}: ").removeprefix(f"{member}: ")
                 continue
             if sources.setdefault(world.name, member) != member:
                 raise UserError(f"{member}: another world is called {world.name!r} too: {sources[world.name]}")

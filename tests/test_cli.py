@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from simreal.cli import main
+from simreal.deploy import Policy
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = """
@@ -87,7 +89,8 @@ def test_evaluate_writes_the_promised_json_for_a_run_and_its_bundle(run: Run, tr
     of_run, of_bundle = documents
     assert set(of_run) == {"task", "policy", "adr_entropy_npd", "worlds"}
     figures = {"success_rate", "success_ci95", "return_mean", "return_se", "return_median", "return_cvar10"}
-    assert set(of_run["worlds"][0]) == {"name", "episodes", *figures}
+    more = {"group", "successes_mean", "successes_median", "successes_ci95", "measures", "samples"}
+    assert set(of_run["worlds"][0]) == {"name", "episodes", *figures, *more}
     assert of_run["adr_entropy_npd"] == pytest.approx(of_bundle["adr_entropy_npd"])
     assert of_run["worlds"][0]["return_mean"] == pytest.approx(of_bundle["worlds"][0]["return_mean"], abs=0.5)
 
@@ -188,6 +191,81 @@ def test_worlds_are_checked(run: Run, trained: Path, tmp_path: Path) -> None:
     status, out, err = run("evaluate", trained, "--world", "latency", "--episodes", "4")
     assert status == 0, err
     assert "latency" in out
+
+
+def test_policies_are_compared_in_one_table_and_one_document(run: Run, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "other")
+    arguments = ("--world", "nominal", "--world", "trained", "--episodes", "5", "--json", "c.json")
+    status, out, err = run("evaluate", trained, tmp_path / "other", trained / "bundle", *arguments)
+    assert status == 0, err
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert set(document) == {"policies", "differences"}
+    assert [p["policy"] for p in document["policies"]] == ["run", "other", "bundle"]
+    same = next(d for d in document["differences"] if d["a"] == "other" and d["world"] == "nominal")
+    assert set(same) == {"world", "a", "b", "success", "success_ci95", "return", "return_ci95"}
+    assert (same["b"], same["success"], same["return"], same["return_ci95"]) == ("run", 0.0, 0.0, [0.0, 0.0])
+    assert {d["world"] for d in document["differences"] if d["a"] == "other"} == {"nominal", "trained"}
+    for part in ("differences from run", "other", "bundle", "nominal"):
+        assert part in out
+    status, out, err = run("evaluate", trained, tmp_path / "other", "--baseline", "other", "--episodes", "2")
+    assert status == 0, err
+    assert "differences from other" in out
+
+
+def test_policies_that_cannot_be_compared_are_named_and_nothing_is_written(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "bundle", tmp_path / "dense")
+    contract = tmp_path / "dense" / "policy.json"
+    text = re.sub(r'"contract_sha256": "[0-9a-f]{64}"', f'"contract_sha256": "{"0" * 64}"', contract.read_text())
+    text = text.replace('"task": "FetchReach-v4"', '"task": "FetchReachDense-v4"')
+    contract.write_text(text.replace("0" * 64, hashlib.sha256(text.encode()).hexdigest(), 1))
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    json_file = ("--json", "f.json")
+    refused(run("evaluate", trained, "dense", *json_file), "run is of FetchReach-v4", "dense of FetchReachDense-v4")
+    refused(run("evaluate", trained, "empty", *json_file), "empty", "config.yaml")
+    refused(run("evaluate", trained, trained, *json_file), "given twice")
+    refused(run("evaluate", trained, trained / "bundle", "--baseline", "bundel", *json_file), "bundel", "'bundle'")
+    refused(run("evaluate", trained, "--world", "held_ot", *json_file), "held_ot", "did you mean 'held_out'")
+    refused(run("evaluate", trained, "--world", "go1_payload", *json_file), "Go1*", "FetchReach-v4")
+    refused(run("evaluate", trained, "--world", "extremes", "--ranges-of", "dense", *json_file), "FetchReachDense-v4")
+    refused(run("evaluate", trained, "--json", tmp_path / "no" / "f.json"), "f.json")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_envelope_is_written_into_the_run_and_its_bundle(run: Run, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "r")
+    small = ("--envelope", "--episodes", "2", "--points", "3", "--threshold", "0", "--pair", "body_mass,action_delay")
+    status, out, err = run("evaluate", "r", *small)
+    assert status == 0, err
+    document = json.loads((tmp_path / "r" / "envelope.json").read_text())
+    assert [p["name"] for p in document["parameters"]] == ["body_mass", "action_delay", "observation_noise"]
+    assert [(p["x"], p["y"]) for p in document["pairs"]] == [("body_mass", "action_delay")]
+    assert document["box"]["lower_bound"] >= 0.0
+    assert "action_delay" in out
+    assert Policy.load(tmp_path / "r" / "bundle").contract["envelope"] == document
+    evaluation = Policy.load(tmp_path / "r" / "bundle").contract["evaluation"]
+    assert evaluation["worlds"][0]["name"] == "nominal"
+    assert "samples" not in evaluation["worlds"][0]
+    document["checkpoint"] = "step_000000000001.pt"  # measured of another checkpoint: of no use any more
+    (tmp_path / "r" / "envelope.json").write_text(json.dumps(document))
+    assert run("export", "r", "--output", "b")[0] == 0
+    assert Policy.load(tmp_path / "b").contract["envelope"] is None
+
+
+def test_wrong_requests_for_an_envelope_write_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    refused(run("evaluate", trained / "bundle", "--envelope"), "bundle", "run directory")
+    refused(run("evaluate", trained, "--envelope", "--pair", "body_mass"), "--pair", "PARAMETER,PARAMETER")
+    refused(run("evaluate", trained, "--envelope", "--pair", "body_mas,action_delay"), "body_mas", "'body_mass'")
+    refused(run("evaluate", trained, "--envelope", "--criterion", "return"), "--criterion", "NAME>=NUMBER")
+    refused(run("evaluate", trained, "--envelope", "--world", "nominal"), "--world")
+    refused(run("evaluate", trained, "--criterion", "return>=1"), "--envelope")
+    refused(run("evaluate", trained, "--envelope", "--threshold", "1"), "threshold")
+    assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    refused(run("train", trained.parent / "tiny.yaml", "evaluate.worlds=[nominal, latncy]"), "latncy", "'latency'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_report_is_one_page_that_loads_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
