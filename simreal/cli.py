@@ -52,6 +52,7 @@ def evaluate(
     threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
     points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
+    reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
@@ -68,7 +69,7 @@ def evaluate(
     if len(policies) != 1 or world or baseline:
         raise UserError("--envelope: takes one run, and neither --world nor --baseline")
     pairs = tuple(_two(names) for names in pair or ())
-    settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, criterion, seed)
+    settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
     envelope_command(policies[0], settings, ranges_of, json_file, _out)
 
 

@@ -42,6 +42,7 @@ class EnvelopeSettings:
         points: values of each parameter.
         episodes: per value; a cell of a heat map gets two fifths, the box ten times as many.
         pairs: parameters of heat maps; empty: those that matter most.
+        reach: how far to look beyond the trained ranges, see `beyond`.
         criterion: what makes an episode a success, as "return>=900"; None: the task's own success.
         seed: of the episodes.
     """
@@ -50,6 +51,7 @@ class EnvelopeSettings:
     points: int = 9
     episodes: int = 50
     pairs: tuple[tuple[str, str], ...] = ()
+    reach: float = 1.0
     criterion: str | None = None
     seed: int = 1_000_003
 
@@ -97,7 +99,7 @@ class Survey:
         self._policy, self._settings, self._trained = policy, settings, trained
         self._judge = judge_of(policy, settings.criterion)
         task = policy.make_task()
-        ends = [beyond(task, p) for p in trained]
+        ends = [beyond(task, p, settings.reach) for p in trained]
         self._parameters = [Parameter(**{**vars(p), "limits": e}) for p, e in zip(trained, ends, strict=True)]
         self._inner = torch.tensor([p.limits for p in trained], dtype=torch.float64)
         self._units = {c.name: c.unit for c in task.components("policy")}

@@ -138,18 +138,18 @@ def check_names(names: Iterable[str]) -> None:
             _read(_find_file(name))
 
 
-def beyond(task: Task, parameter: Parameter) -> tuple[float, float]:
-    """Outer ends of what lies around a parameter's range: half its width more on either side (factors: the square
-    root of the ratio of its ends), as far as values make sense. A range without width takes the quantity's own."""
+def beyond(task: Task, parameter: Parameter, reach: float = 0.5) -> tuple[float, float]:
+    """Outer ends of what lies around a parameter's range: `reach` times its width more on either side (for factors the
+    ratio of its ends to that power), as far as values make sense. A range without width takes the quantity's own."""
     quantity = QUANTITIES[parameter.quantity]
     low, high = parameter.limits
     least, most = quantity.limits
     usual_low, usual_high = quantity.default_range
     if quantity.mode == "scale" and low > 0 and usual_low > 0:
-        ratio = (high / low if high > low else usual_high / usual_low) ** 0.5
+        ratio = (high / low if high > low else usual_high / usual_low) ** reach
         least, most = max(least, low / ratio), min(most, high * ratio)
     else:
-        side = 0.5 * (high - low if high > low else usual_high - usual_low)
+        side = reach * (high - low if high > low else usual_high - usual_low)
         least, most = max(least, low - side), min(most, high + side)
     if quantity.channel == "physics" and quantity.mode == "add":
         for index in [object_index(task, quantity.target, name) for name in parameter.targets] or [0]:
