@@ -63,6 +63,7 @@ def differences(
         seed: of the bootstrap.
     """
     base, found = documents[baseline], []
+    judged = make_task(base["task"]).has_success
     for i, document in enumerate(documents):
         rows = zip(document["worlds"], base["worlds"], worlds[i], worlds[baseline], strict=True)
         pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
@@ -73,7 +74,7 @@ def differences(
         means, ends = table.mean(axis=0), bootstrap_ci(table, seed)
         for k, (row, _) in enumerate(pairs):
             low, high = ends[:, 2 * k]
-            if not table[:, 2 * k].any():
+            if judged and not table[:, 2 * k].any():
                 high = discordance_bound(len(table))
                 low = -high
             found.append({
@@ -92,6 +93,10 @@ def comparison_table(documents: Sequence[dict[str, Any]], found: Sequence[dict[s
     """All policies in all worlds, with differences from the baseline, for people."""
     base, task = documents[baseline]["policy"], documents[baseline]["task"]
     table = Table(title=f"{task}; differences from {base}, paired", title_justify="left", header_style="bold")
+    entropies = [(d["policy"], d["adr_entropy_npd"]) for d in documents if d["adr_entropy_npd"] is not None]
+    if entropies:
+        table.caption = "entropy (npd): " + ", ".join(f"{name} {entropy:+.2f}" for name, entropy in entropies)
+        table.caption_justify = "left"
     judged = make_task(task).has_success
     texts = ("world", "policy")
     numbers = ("success", "95 %", "difference", "return", "median", "worst 10 %", "difference")

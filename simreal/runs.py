@@ -51,13 +51,13 @@ class LoadedPolicy:
         num_envs: int,
         sampler: Sampler,
         seed: int,
-        alteration: Alteration | None = None,
         engine: EngineName = "auto",
+        alteration: Alteration | None = None,
     ) -> Environment:
         """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            alteration=alteration, engine=engine,
+            engine=engine, alteration=alteration,
         )  # fmt: skip
 
     def renamed(self, name: str) -> LoadedPolicy:

@@ -63,7 +63,7 @@ class World:
 
     def make_environment(self, policy: LoadedPolicy, num_envs: int, seed: int) -> Environment:
         """Environments of the policy's task in this world."""
-        return policy.make_environment(num_envs, self.sampler, seed, self.alteration, self.engine)
+        return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.alteration)
 
     def signature(self) -> str:
         """Equal for two worlds whose episodes are the same: figures from them can be compared pair by pair."""
