@@ -84,8 +84,8 @@ def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None =
     Raises:
         UserError: naming the world and what is wrong with it.
     """
-    kind, _, parameter = name.partition(":")
-    if kind in GENERATED and (not parameter or kind == "extremes"):
+    if _is_generated(name):
+        kind, _, parameter = name.partition(":")
         world = _generated(kind, parameter, policy, ranges_of or policy)
     else:
         path = _find_file(name)
@@ -134,7 +134,7 @@ def find_worlds(
 def check_names(names: Iterable[str]) -> None:
     """Raise UserError for a name that can be no world, before there is a policy to try it with."""
     for name in names:
-        if name.partition(":")[0] not in (*GENERATED, *GROUPS):
+        if not _is_generated(name) and name not in GROUPS:
             _read(_find_file(name))
 
 
@@ -197,6 +197,11 @@ def _widened(parameter: Parameter, limits: tuple[float, float]) -> Parameter:
     return replace(parameter, limits=limits)
 
 
+def _is_generated(name: str) -> bool:
+    kind, colon, parameter = name.partition(":")
+    return kind in GENERATED and (not colon or (kind == "extremes" and bool(parameter)))
+
+
 def _find_file(name: str) -> Path:
     """A YAML file, or a shipped world."""
     if Path(name).is_file():
@@ -204,6 +209,8 @@ def _find_file(name: str) -> Path:
     shipped = _shipped()
     if name in shipped:
         return shipped[name]
+    if name in GROUPS:
+        raise UserError(f"{name}: is a group of worlds, expected one world; `simreal evaluate` plays groups")
     hint = nearest(Path(name).stem, (*GENERATED, *GROUPS, *shipped))
     raise UserError(
         f"{name}: no such world or file{hint}; there are: {', '.join(GENERATED)}, extremes:PARAMETER; "

@@ -253,6 +253,14 @@ def test_wrong_names_are_refused_with_the_nearest() -> None:
                 find(name)
 
 
+def test_a_group_is_no_single_world() -> None:
+    with pytest.raises(UserError, match="held_out: is a group of worlds"):
+        find_world("held_out", reaching())
+    for name in ("nominal:x", "extremes:"):
+        with pytest.raises(UserError, match="no such world"):
+            check_names([name])
+
+
 def test_two_worlds_of_one_name_are_refused_and_one_world_counts_once(tmp_path: Path) -> None:
     path = write(tmp_path / "w.yaml", "name: latency")
     with pytest.raises(UserError, match="another world is called 'latency'"):
