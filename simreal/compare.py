@@ -89,36 +89,47 @@ def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
     return np.asarray(row["samples"][key], dtype=np.float64) - np.asarray(other["samples"][key], dtype=np.float64)
 
 
-def comparison_table(documents: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], baseline: int) -> Table:
-    """All policies in all worlds, with differences from the baseline, for people."""
-    base, task = documents[baseline]["policy"], documents[baseline]["task"]
-    table = Table(title=f"{task}; differences from {base}, paired", title_justify="left", header_style="bold")
+def policies_table(documents: Sequence[dict[str, Any]]) -> Table:
+    """All policies in all worlds, for people."""
+    task = documents[0]["task"]
+    judged = make_task(task).has_success
+    numbers = ("success", "95 % interval", "return", "median", "worst 10 %")
+    table = _table(task, ("world", "policy"), numbers if judged else numbers[2:])
     entropies = [(d["policy"], d["adr_entropy_npd"]) for d in documents if d["adr_entropy_npd"] is not None]
     if entropies:
         table.caption = "entropy (npd): " + ", ".join(f"{name} {entropy:+.2f}" for name, entropy in entropies)
         table.caption_justify = "left"
-    judged = make_task(task).has_success
-    texts = ("world", "policy")
-    numbers = ("success", "95 %", "difference", "return", "median", "worst 10 %", "difference")
-    for column in texts + (numbers if judged else numbers[3:]):
-        table.add_column(column, justify="left" if column in texts else "right")
-    by_key = {(d["world"], d["a"]): d for d in found}
     for rows in zip(*(document["worlds"] for document in documents), strict=True):
         for document, row in zip(documents, rows, strict=True):
             low, high = row["success_ci95"]
-            difference = by_key.get((row["name"], document["policy"]))
-            success = (f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}", _shown(difference, "success", ".3f"))
+            success = (f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}") if judged else ()
             table.add_row(
-                row["name"] if row is rows[0] else "", document["policy"], *(success if judged else ()),
+                row["name"] if row is rows[0] else "", document["policy"], *success,
                 f"{row['return_mean']:.2f} ± {row['return_se']:.2f}", f"{row['return_median']:.2f}",
-                f"{row['return_cvar10']:.2f}", _shown(difference, "return", ".2f"),
+                f"{row['return_cvar10']:.2f}",
             )  # fmt: skip
         table.add_section()
     return table
 
 
-def _shown(difference: dict[str, Any] | None, key: str, form: str) -> str:
-    if difference is None:
-        return ""
-    low, high = difference[f"{key}_ci95"]
-    return f"{difference[key]:+{form}} ({low:+{form}} to {high:+{form}})"
+def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any]) -> Table:
+    """Differences from the baseline, whose document is given, for people."""
+    keys = ("success", "return") if make_task(document["task"]).has_success else ("return",)
+    numbers = [column for key in keys for column in (key, "95 % interval")]
+    table = _table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
+    seen = ""
+    for difference in sorted(found, key=lambda d: [row["name"] for row in document["worlds"]].index(d["world"])):
+        cells = []
+        for key in keys:
+            form, (low, high) = "+.3f" if key == "success" else "+.2f", difference[f"{key}_ci95"]
+            cells += [f"{difference[key]:{form}}", f"{low:{form}} to {high:{form}}"]
+        table.add_row(difference["world"] if difference["world"] != seen else "", difference["a"], *cells)
+        seen = difference["world"]
+    return table
+
+
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in (*texts, *numbers):
+        table.add_column(column, justify="left" if column in texts else "right")
+    return table

@@ -13,7 +13,7 @@ from rich.table import Table
 from envs.registry import make_task
 from simreal.budget import budget_warning
 from simreal.checkpoint import checkpoints, newest_checkpoint
-from simreal.compare import comparison_table, differences, find_baseline, load_policies
+from simreal.compare import differences, differences_table, find_baseline, load_policies, policies_table
 from simreal.config import RunConfig, load_config
 from simreal.documents import read_json, to_json, without_samples, write_target
 from simreal.envelope import EnvelopeSettings, measure_envelope
@@ -116,7 +116,7 @@ def evaluate_command(
     else:
         apart = differences(documents, [w for w, _ in found], first)
         document = {"policies": documents, "differences": apart}
-        out.print(comparison_table(documents, apart, first))
+        out.print(policies_table(documents), differences_table(apart, documents[first]), sep="\n")
     if target is not None:
         target.write_text(to_json(document))
 

@@ -67,9 +67,10 @@ class World:
 
     def signature(self) -> str:
         """Equal for two worlds whose episodes are the same: figures from them can be compared pair by pair."""
+        drawn = [(p.quantity, p.targets, p.limits, p.distribution, p.group) for p in self.sampler.parameters]
         inner = [getattr(self.sampler, name).tolist() for name in ("inner", "extreme") if hasattr(self.sampler, name)]
         one = getattr(self.sampler, "one_at_a_time", False)
-        return repr((type(self.sampler), self.sampler.parameters, inner, one, self.alteration, self.engine))
+        return repr((drawn, inner, one, self.alteration, self.engine))
 
 
 def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None = None) -> World:

@@ -12,7 +12,7 @@ from envs.environment import Environment
 from randomization.parameters import build_parameters
 from randomization.samplers import Manual
 from scripted import reaching, standing
-from simreal.compare import comparison_table, differences
+from simreal.compare import differences, differences_table, policies_table
 from simreal.documents import to_json, without_samples
 from simreal.evaluate import Episodes, batch_of, evaluate, play, summarize
 from simreal.runs import LoadedPolicy
@@ -147,8 +147,8 @@ def test_worlds_that_differ_between_policies_are_shown_and_not_compared() -> Non
     documents = [evaluate(p, w, 4, 2, seed=0) for p, w in zip(policies, found, strict=True)]
     apart = differences(documents, found, baseline=0)
     assert [d["world"] for d in apart] == ["nominal"]
-    table = comparison_table(documents, apart, 0)
-    assert table.row_count == 4
+    assert policies_table(documents).row_count == 4
+    assert differences_table(apart, documents[0]).row_count == 1
 
 
 @pytest.mark.parametrize(
