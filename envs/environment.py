@@ -191,7 +191,10 @@ class Environment:
             self.divergences += int(diverged.sum())
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
-        truncated = (self.steps >= self.max_episode_steps) & ~outcome.terminated
+        truncated = self.steps >= self.max_episode_steps
+        if outcome.truncated is not None:
+            truncated = truncated | outcome.truncated
+        truncated = truncated & ~outcome.terminated
         done = (outcome.terminated | truncated) & ~self._over
         if not self.autoreset:
             self._over |= done
@@ -253,6 +256,7 @@ class Environment:
             reward=torch.where(diverged, self._last_reward, outcome.reward),
             terminated=outcome.terminated | diverged,
             success=outcome.success & ~diverged,
+            truncated=outcome.truncated,
             terms={name: value.masked_fill(diverged, 0) for name, value in outcome.terms.items()},
         )
 

@@ -64,7 +64,8 @@ def make_environment(
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
     layer.prepare(task)
-    environment = Environment(task, CpuEngine(task.model, num_envs, threads), layer, seed)
+    simulations = task.make_engine(num_envs, threads) or CpuEngine(task.model, num_envs, threads)
+    environment = Environment(task, simulations, layer, seed)
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps
     return environment
