@@ -147,6 +147,11 @@ class Task(ABC):
         raise TypeError(f"{self.id} cannot compile its model again")
 
     @property
+    def compiles_again(self) -> bool:
+        """Whether `compile_full` is there."""
+        return type(self).compile_full is not Task.compile_full
+
+    @property
     def control_period_s(self) -> float:
         """Time between two policy actions, s."""
         return self.model.opt.timestep * self.decimation

@@ -17,6 +17,7 @@ from simreal.config import RunConfig, load_config
 from simreal.errors import UserError
 from simreal.evaluate import evaluate, find_world, write_target
 from simreal.export import ExportError, export_bundle
+from simreal.named_code import naming
 from simreal.progress import Progress
 from simreal.runs import LoadedPolicy, is_bundle, load_policy, new_run_directory, newest_run, run_config
 from simreal.train import Interrupted, Trainer
@@ -58,7 +59,7 @@ def finish(run: Path, out: Console) -> None:
     figures = evaluate(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     (run / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
     out.print(figures_table(figures))
-    bundle = _export(run, policy, run / "bundle", figures)
+    bundle, code = _export(run, policy, run / "bundle", figures), naming(policy.task_id)
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
   {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})
@@ -67,9 +68,9 @@ def finish(run: Path, out: Console) -> None:
   {bundle}      the policy for your robot: see docs/deploy.md
 
 Next:
-  simreal play {run} --video policy.mp4
-  simreal evaluate {run} --world nominal --world latency
-  simreal evaluate {bundle}
+  simreal play {run} --video policy.mp4{code}
+  simreal evaluate {run} --world nominal --world latency{code}
+  simreal evaluate {bundle}{code}
 """)
 
 
@@ -86,10 +87,10 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def evaluate_command(
-    path: Path, worlds: list[str], episodes: int, seed: int, json_file: Path | None, out: Console
+    path: Path, worlds: list[str], episodes: int, seed: int, json_file: Path | None, task: str | None, out: Console
 ) -> None:
     """`simreal evaluate`."""
-    policy = load_policy(path)
+    policy = load_policy(path, task)
     for world in worlds:
         find_world(world, policy)
     target = None if json_file is None else write_target(json_file)
@@ -99,11 +100,11 @@ def evaluate_command(
         target.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def export_command(run: Path, output: Path | None, out: Console) -> None:
+def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
     """`simreal export`."""
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
-    policy = load_policy(run)
+    policy = load_policy(run, task)
     figures = None
     if (run / "evaluation.json").is_file():
         figures = json.loads((run / "evaluation.json").read_text())
@@ -118,6 +119,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             policy.module,
             policy.make_task(),
             output,
+            task_name=policy.task_id,
             randomization=policy.randomization,
             evaluation=figures,
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
