@@ -1,10 +1,11 @@
 """Task ids and how to build them. Importing this module imports no task, no torch and no MuJoCo.
 
-A task is named in one of two ways:
+A task is named in one of three ways:
 
 - by an id: simreal's own, those given to `register_task`, and those that installed packages announce as entry points
   of the group `simreal.tasks`;
-- by `module:Class`, a subclass of `Task` in any module that Python finds.
+- by `module:Class`, a subclass of `Task` in any module that Python finds;
+- by `gymnasium:ID`, an environment of Gymnasium that holds an mjModel and an mjData.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from envs.task import Task
 
 ENTRY_POINTS = "simreal.tasks"
+_GYMNASIUM = "gymnasium"
 
 
 class TaskError(ValueError):
@@ -98,6 +100,10 @@ def make_task(task_id: str, **options: Any) -> Task:
         TaskError: what was found is not a task that can be used.
     """
     check_task_id(task_id)
+    if task_id.startswith(f"{_GYMNASIUM}:"):
+        from envs.adapter.task import AdaptedTask
+
+        return AdaptedTask(task_id.partition(":")[2], **options)
     from envs.contract import check_task
 
     build, registered = _builder(task_id)
