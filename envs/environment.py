@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from envs.contract import check_command, check_observed, check_outcome
 from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Outcome, Task
@@ -129,7 +130,7 @@ class Environment:
         self.device = engine.device
         self.rng = EpisodeRandom(seed, self.num_envs, engine.device)
         task.attach(engine, self.rng)
-        engine.use_commands(task.command_fields)
+        self._command_size = engine.use_commands(task.command_fields)
         n = self.num_envs
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
@@ -140,6 +141,7 @@ class Environment:
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
+        self._unchecked = True  # nothing of what the task says of a step has been looked at
         self.layer.attach(self)
 
     @property
@@ -174,6 +176,8 @@ class Environment:
         self.task.decided(action)
         action = self.layer.act(action)
         command = self.task.command(action)
+        if self._unchecked:
+            check_command(self.task, self.num_envs, self._command_size, command)
         schedule = self.layer.schedule(command)
         if schedule is None or schedule.dim() == 2:
             self.engine.write_command(command if schedule is None else schedule)
@@ -186,12 +190,18 @@ class Environment:
     def _conclude(self, action: Tensor) -> StepResult:
         diverged = self.engine.diverged()
         outcome = self.task.outcome(action)
+        if self._unchecked:
+            check_outcome(self.task, self.num_envs, outcome)
+            self._unchecked = False
         final = self._observe(None)
         if diverged.any():
             self.divergences += int(diverged.sum())
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
-        truncated = (self.steps >= self.max_episode_steps) & ~outcome.terminated
+        truncated = self.steps >= self.max_episode_steps
+        if outcome.truncated is not None:
+            truncated = truncated | outcome.truncated
+        truncated = truncated & ~outcome.terminated
         done = (outcome.terminated | truncated) & ~self._over
         if not self.autoreset:
             self._over |= done
@@ -236,12 +246,14 @@ class Environment:
 
     def _observe(self, first: Tensor | None) -> Observed:
         self.rng.set_step(self.steps)
-        observation = self.task.observe()
+        observation, privileged = self.task.observe(), self.task.observe_privileged()
+        if self._observed is None:
+            check_observed(self.task, self.num_envs, observation, privileged)
         measured = self.layer.measure(observation, first)
         goals = self.task.goal_size > 0
         return Observed(
             policy=measured if measured is observation else self.task.derive(measured),
-            privileged=self.layer.reveal(self.task.observe_privileged()),
+            privileged=self.layer.reveal(privileged),
             achieved_goal=self.task.achieved_goal() if goals else None,
             desired_goal=self.task.goal.clone() if goals else None,
         )
@@ -253,6 +265,7 @@ class Environment:
             reward=torch.where(diverged, self._last_reward, outcome.reward),
             terminated=outcome.terminated | diverged,
             success=outcome.success & ~diverged,
+            truncated=outcome.truncated,
             terms={name: value.masked_fill(diverged, 0) for name, value in outcome.terms.items()},
         )
 

@@ -1,18 +1,34 @@
-"""Task ids and how to build them. Importing this module imports no task, no torch and no MuJoCo."""
+"""Task ids and how to build them. Importing this module imports no task, no torch and no MuJoCo.
+
+A task is named in one of three ways:
+
+- by an id: simreal's own, those given to `register_task`, and those that installed packages announce as entry points
+  of the group `simreal.tasks`;
+- by `module:Class`, a subclass of `Task` in any module that Python finds;
+- by `gymnasium:ID`, an environment of Gymnasium that holds an mjModel and an mjData.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from envs.task import Task
 
+ENTRY_POINTS = "simreal.tasks"
+_GYMNASIUM = "gymnasium"
 
-class UnknownTaskError(ValueError):
+
+class TaskError(ValueError):
+    """A task that cannot be used; the message says why in one line."""
+
+
+class UnknownTaskError(TaskError):
     """A task id that does not exist; the message names the nearest one."""
 
 
@@ -40,38 +56,96 @@ def register_task(task_id: str, build: str | Callable[..., Any], **options: Any)
     _TASKS[task_id] = (build, options)
 
 
+def announced_tasks() -> dict[str, list[EntryPoint]]:
+    """Tasks of installed packages by id; nothing of theirs is imported. Ids of `register_task` come first."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name not in _TASKS and entry not in found.setdefault(entry.name, []):
+            found[entry.name].append(entry)
+    return {name: entries for name, entries in found.items() if entries}
+
+
 def task_ids() -> list[str]:
-    """Every task id, in order of registration."""
-    return list(_TASKS)
+    """Every task id, in order of registration; those of installed packages last."""
+    return [*_TASKS, *announced_tasks()]
 
 
 def check_task_id(task_id: str) -> None:
-    """Raise UnknownTaskError unless `task_id` exists."""
-    if task_id not in _TASKS:
-        close = difflib.get_close_matches(task_id, _TASKS, n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UnknownTaskError(f"task: unknown task {task_id!r}: {hint}`simreal envs` lists all tasks")
+    """Raise UnknownTaskError unless `task_id` exists; a `module:Class` is looked at by `make_task`."""
+    if task_id in _TASKS or ":" in task_id:
+        return
+    announced = announced_tasks()
+    if task_id not in announced:
+        known = [*_TASKS, *announced]
+        raise UnknownTaskError(
+            f"task: unknown task {task_id!r}: {nearest(task_id, known)}`simreal envs` lists all tasks"
+        )
+    if len(announced[task_id]) > 1:
+        values = " and ".join(entry.value for entry in announced[task_id])
+        raise TaskError(f"task: {task_id!r} is announced by two packages, as {values}; name one of these instead")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'x'? " for messages, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def make_task(task_id: str, **options: Any) -> Task:
     """Build a task; options override those it was registered with.
 
     Raises:
-        UnknownTaskError: the id does not exist; names the nearest.
+        UnknownTaskError: the id, the module or the class does not exist; names the nearest.
         UnknownOptionError: an option does not exist; names the nearest.
+        TaskError: what was found is not a task that can be used.
     """
     check_task_id(task_id)
-    build, registered = _TASKS[task_id]
-    if isinstance(build, str):
-        module, _, name = build.partition(":")
-        build = getattr(importlib.import_module(module), name)
+    if task_id.startswith(f"{_GYMNASIUM}:"):
+        from envs.adapter.task import AdaptedTask
+
+        return AdaptedTask(task_id.partition(":")[2], **options)
+    from envs.contract import check_task
+
+    build, registered = _builder(task_id)
     known = inspect.signature(build).parameters
     for name in options.keys() - known.keys():
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UnknownOptionError(f"{task_id}: unknown option {name!r}: {hint}there are: {', '.join(known) or 'none'}")
-    task: Task = build(**(registered | options))  # pyright: ignore[reportCallIssue]
-    return task
+        raise UnknownOptionError(
+            f"{task_id}: unknown option {name!r}: {nearest(name, known)}there are: {', '.join(known) or 'none'}"
+        )
+    return check_task(task_id, build(**(registered | options)))
+
+
+def _builder(task_id: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What makes a task, and the options it is registered with."""
+    if task_id in _TASKS:
+        build, options = _TASKS[task_id]
+        return (_load(task_id, build) if isinstance(build, str) else build), options
+    if ":" in task_id:
+        from envs.contract import check_class
+
+        return check_class(task_id, _load(task_id, task_id)), {}
+    entry = announced_tasks()[task_id][0]
+    return _load(task_id, f"{entry.module}:{entry.attr}"), {}
+
+
+def _load(task_id: str, value: str) -> Any:
+    """The object that "module:name" names. Raises UnknownTaskError if there is none, TaskError if it is broken."""
+    module_name, _, name = value.partition(":")
+    label = f"task: {task_id}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise UnknownTaskError(f"{label}: Python finds no module {missing!r}") from None
+        raise TaskError(f"{label}: module {module_name!r} needs {missing!r}, which is not installed") from None
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"{label}: importing {module_name!r} failed: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None) if name.isidentifier() else None
+    if found is None:
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise UnknownTaskError(f"{label}: module {module_name!r} has no {name!r}: {nearest(name, known)}".rstrip(": "))
+    return found
 
 
 for _family in ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace"):

@@ -99,6 +99,7 @@ class Outcome:
     terminated: Tensor  # [N] bool; a time limit is not termination
     success: Tensor  # [N] bool
     terms: dict[str, Tensor] = field(default_factory=dict)  # named parts of the reward or other measures, each [N]
+    truncated: Tensor | None = None  # [N] bool, where the task breaks off for reasons of its own; None for nowhere
 
 
 class Task(ABC):
@@ -131,6 +132,10 @@ class Task(ABC):
             self.goal = torch.zeros(engine.num_envs, self.goal_size, dtype=engine.dtype, device=engine.device)
         self.on_attach()
 
+    def make_engine(self, num_envs: int, threads: int | None) -> Engine | None:
+        """An engine of N simulations that only this task can make; None for one of simreal's own."""
+        return None
+
     def on_attach(self) -> None:
         """Look up ids and live views of the engine's fields."""
         return None
@@ -142,6 +147,11 @@ class Task(ABC):
         centre of mass is to differ between simulations must not have one.
         """
         raise TypeError(f"{self.id} cannot compile its model again")
+
+    @property
+    def compiles_again(self) -> bool:
+        """Whether `compile_full` is there."""
+        return type(self).compile_full is not Task.compile_full
 
     @property
     def control_period_s(self) -> float:

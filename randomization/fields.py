@@ -15,6 +15,7 @@ import numpy as np
 from envs.task import Task
 from randomization.objects import slack_partner
 
+COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
 _INF = float("inf")
 _FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
 _GEOM = mujoco.mjtGeom
@@ -265,7 +266,7 @@ WRITERS: dict[str, Writer] = {
 
 # What an object has to be for a quantity; named when it is not.
 UNSUITABLE: dict[str, str] = {
-    **dict.fromkeys(("body_com", "body_com_x", "body_com_y", "body_com_z"), "body with mass"),
+    **dict.fromkeys(COM, "body with a movable centre of mass"),
     **dict.fromkeys(
         ("body_pos", "body_pos_x", "body_pos_y", "body_pos_z"),
         "body placed by the model (free or mocap bodies are not)",

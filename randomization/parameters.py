@@ -18,7 +18,7 @@ import mujoco
 
 from envs.task import Task
 from randomization.appearance import SUITABLE, appearance_names, is_suitable
-from randomization.fields import UNSUITABLE, edits_of, nominal_values
+from randomization.fields import COM, UNSUITABLE, edits_of, nominal_values
 from randomization.objects import BODIES, is_motor_or_servo
 from randomization.quantities import QUANTITIES, Mode, Quantity, Target
 
@@ -144,6 +144,22 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     return parameters
 
 
+# What happens to commands within a control step, or to single controls: only tasks that leave commands to the engine
+# can have it.
+_OF_COMMANDS = {
+    "action_delay": "action_latency (whole control steps)",
+    "action_delay_jitter": "action_latency (whole control steps)",
+    "actuator_stuck": "actuator_failure (no force at all)",
+    "actuator_backlash": "action_bias or action_dropout",
+    "actuator_backlash_spread": "action_bias or action_dropout",
+}
+
+
+def has_commands_for(task: Task, quantity: Quantity) -> bool:
+    """False for what acts on single commands where the task hands whole actions to an environment of its own."""
+    return bool(task.command_fields) or quantity.name not in _OF_COMMANDS
+
+
 def _build(task: Task, label: str, entry: Any) -> Parameter:
     if not isinstance(entry, Mapping):
         raise RandomizationError(f"{label}: expected a mapping with a range, got {entry!r}")
@@ -156,6 +172,11 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
             f"{label}: unknown quantity {name!r}{nearest(str(name), QUANTITIES)}; there are: {listed(QUANTITIES)}"
         )
     quantity = QUANTITIES[name]
+    if not has_commands_for(task, quantity):
+        raise RandomizationError(
+            f"{label}: {task.id} writes its controls itself, once per control step, so {name} cannot act on them; "
+            f"there is {_OF_COMMANDS[name]}"
+        )
     targets = _resolve(task, label, quantity, entry.get("of"))
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
     step = entry.get("step", (high - low) / 10.0 or 1.0)
@@ -193,6 +214,8 @@ def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
 
 def _exists(task: Task, quantity: Quantity) -> bool:
     """Whether a task has anything that a quantity could belong to."""
+    if not has_commands_for(task, quantity):
+        return False
     return quantity.target == "none" or bool(object_names(task, quantity.target))
 
 
@@ -255,7 +278,10 @@ def _unsuitable(task: Task, quantity: Quantity, name: str) -> bool:
         return not is_motor_or_servo(task.model, object_index(task, "actuator", name))
     if quantity.channel != "physics":
         return False
-    return not edits_of(task.model, quantity.name, object_index(task, quantity.target, name))
+    index = object_index(task, quantity.target, name)
+    if quantity.name in COM and task.model.body_simple[index] and not task.compiles_again:
+        return True  # compiled with a diagonal inertia, and only another compilation could change that
+    return not edits_of(task.model, quantity.name, index)
 
 
 def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:
@@ -279,6 +305,8 @@ def _refuse_idle(parameters: list[Parameter]) -> None:
 
 def usable_names(task: Task, quantity: Quantity) -> list[str]:
     """Objects of a task for which a quantity makes sense: those that the pattern '*' chooses."""
+    if not has_commands_for(task, quantity):
+        return []
     names = object_names(task, quantity.target)
     return [n for n in names if not (_unsuitable(task, quantity, n) or _is_zero(task, quantity, n))]
 

@@ -21,11 +21,9 @@ from torch import Tensor
 from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.fields import Edit, edit_values, edits_of
+from randomization.fields import COM, Edit, edit_values, edits_of
 from randomization.parameters import Parameter, RandomizationError, listed, object_index
 from randomization.quantities import QUANTITIES
-
-_COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
 
 
 @dataclass
@@ -137,7 +135,7 @@ class PhysicsWriter:
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
     """Bodies whose centre of mass is to move and which MuJoCo compiled as if it never could."""
-    bodies = [object_index(task, "body", name) for p in parameters if p.quantity in _COM for name in p.targets]
+    bodies = [object_index(task, "body", name) for p in parameters if p.quantity in COM for name in p.targets]
     return sorted({i for i in bodies if task.model.body_simple[i]})
 
 

@@ -88,6 +88,30 @@ def bench_environment(task: str, num_envs: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def bench_adapter(env_id: str, num_envs: int, repeats: int) -> dict[str, Any]:
+    """Steps of a Gymnasium environment behind the adapter against the native task of the same id, without worlds."""
+    environments = [make_environment(task, num_envs, seed=1) for task in (f"gymnasium:{env_id}", env_id)]
+    for environment in environments:
+        environment.reset()
+    generator = torch.Generator().manual_seed(0)
+    times: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        action = torch.rand(num_envs, environments[0].task.action_size, generator=generator) * 2 - 1
+        for environment, kept in zip(environments, times, strict=True):
+            began = time.perf_counter()
+            environment.step(action)
+            kept.append(time.perf_counter() - began)
+    (mine, theirs), (all_mine, all_theirs) = np.median(times, axis=1), np.sum(times, axis=1)
+    return {
+        "name": f"gymnasium:{env_id}, {num_envs} environments",
+        "ratio": float(theirs / mine),
+        "ratio_with_resets": float(all_theirs / all_mine),
+        "ours_per_s": num_envs / float(mine),
+        "reference_per_s": num_envs / float(theirs),
+        "reference": f"native {env_id}",
+    }
+
+
 def _filled(learner: DDPG | SAC, problem: Problem) -> Callable[[], None]:
     """A function that makes ten updates of a learner whose replay is filled with noise."""
     n = problem.num_envs
@@ -224,6 +248,9 @@ def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
             torch.set_num_threads(1)
             out.print(f"{task}, {num_envs} environments ...", style="dim")
             results.append(bench_environment(task, num_envs, steps))
+    for env_id in ("HalfCheetah-v5", "FetchPush-v4"):
+        out.print(f"gymnasium:{env_id} ...", style="dim")
+        results.append(bench_adapter(env_id, 64, steps))
     torch.set_num_threads(available_threads())
     for algorithm in ("sac", "ddpg"):
         out.print(f"{algorithm} updates ...", style="dim")

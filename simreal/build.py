@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 
 from envs.cpu_engine import CpuEngine
-from envs.engine import Engine
 from envs.environment import Environment
 from envs.registry import make_task
 from envs.slack import SlackEngine
@@ -70,13 +69,17 @@ def make_environment(
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
     layer.prepare(task)
-    model = task.model
-    if alteration is not None:
-        full = simple_bodies(task, sampler.parameters)
-        model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full)
-    physics: Engine = CpuEngine(model, num_envs, threads)
-    if alteration is not None and alteration.model.backlash is not None:
-        physics = SlackEngine(physics)
+    physics = task.make_engine(num_envs, threads)
+    if physics is None:
+        model = task.model
+        if alteration is not None:
+            full = simple_bodies(task, sampler.parameters)
+            model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full)
+        physics = CpuEngine(model, num_envs, threads)
+        if alteration is not None and alteration.model.backlash is not None:
+            physics = SlackEngine(physics)
+    elif alteration is not None and alteration != Alteration():
+        raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
     environment = Environment(task, physics, layer, seed)
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps

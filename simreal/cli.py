@@ -23,6 +23,10 @@ app = typer.Typer(
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
+TaskCode = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:CLASS", help="the task's class, where a run names code that no package announces"),
+]
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
 
 
@@ -54,6 +58,7 @@ def evaluate(
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
     reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
+    task: TaskCode = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     from simreal.workflow import envelope_command, evaluate_command
@@ -62,7 +67,7 @@ def evaluate(
         if pair or criterion:
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
-        evaluate_command(policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, _out)
+        evaluate_command(policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, _out)
         return
     from simreal.envelope import EnvelopeSettings
 
@@ -70,7 +75,7 @@ def evaluate(
         raise UserError("--envelope: takes one run, and neither --world nor --baseline")
     pairs = tuple(_two(names) for names in pair or ())
     settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
-    envelope_command(policies[0], settings, ranges_of, json_file, _out)
+    envelope_command(policies[0], settings, ranges_of, json_file, task, _out)
 
 
 def _two(names: str) -> tuple[str, str]:
@@ -84,11 +89,12 @@ def _two(names: str) -> tuple[str, str]:
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
+    task: TaskCode = None,
 ) -> None:
     """Export a run's policy as a bundle for a robot controller."""
     from simreal.workflow import export_command
 
-    export_command(run, output, _out)
+    export_command(run, output, task, _out)
 
 
 @app.command()
@@ -98,12 +104,13 @@ def play(
     world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+    task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
     from simreal.play import save_video, watch
     from simreal.runs import load_policy
 
-    loaded = load_policy(policy)
+    loaded = load_policy(policy, task)
     if video is None:
         watch(loaded, world, seed)
     else:
@@ -133,7 +140,7 @@ def envs() -> None:
 
 @app.command()
 def describe(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="a task id, see `simreal envs`")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="an id of `simreal envs`, MODULE:CLASS or gymnasium:ID")],
     image: Annotated[Path | None, typer.Option(help="write a picture of 5 x 5 sampled worlds instead")] = None,
     randomization: Annotated[
         Path | None, typer.Option(help="YAML file with the worlds of --image; default: everything visual")
@@ -144,7 +151,10 @@ def describe(
     """Show what a task observes, does and lets vary."""
     from envs.registry import make_task
     from simreal.describe import describe as show
+    from simreal.named_code import module_of, use_current_folder
 
+    if module_of(task) is not None:
+        use_current_folder()
     if image is not None:
         from simreal.sheet import save_sheet
 
@@ -198,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(error: Exception) -> None:
     """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
-    from envs.registry import UnknownTaskError
+    from envs.registry import TaskError
     from randomization.parameters import RandomizationError
     from simreal.train import Interrupted
 
@@ -209,7 +219,7 @@ def _report(error: Exception) -> None:
     describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
     if describe_usage is not None:
         _fail(describe_usage(), 2)
-    if isinstance(error, (UserError, UnknownTaskError, RandomizationError)):
+    if isinstance(error, (UserError, TaskError, RandomizationError)):
         _fail(str(error), 2)
     raise error
 

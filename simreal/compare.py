@@ -17,13 +17,16 @@ from simreal.statistics import bootstrap_ci, discordance_bound
 from simreal.worlds import World
 
 
-def load_policies(paths: Sequence[Path]) -> list[LoadedPolicy]:
-    """Policies of one task, with names of their own. Raises UserError, naming two that do not go together."""
+def load_policies(paths: Sequence[Path], task: str | None = None) -> list[LoadedPolicy]:
+    """Policies of one task, with names of their own; `task` as in `load_policy`.
+
+    Raises UserError, naming two that do not go together.
+    """
     resolved = [path.resolve() for path in paths]
     for path in paths:
         if resolved.count(path.resolve()) > 1:
             raise UserError(f"{path}: given twice")
-    policies = [load_policy(path) for path in paths]
+    policies = [load_policy(path, task) for path in paths]
     for path, policy in zip(paths, policies, strict=True):
         if policy.task_id != policies[0].task_id:
             raise UserError(

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from envs.registry import check_task_id, make_task
+from envs.registry import make_task
 from randomization.parameters import nearest
 from randomization.spec import RandomizationConfig, first_problem
 from simreal.errors import UserError
+from simreal.named_code import module_of, use_current_folder
 
 _LARGEST_FILE = 1_000_000  # bytes of YAML
 
@@ -159,7 +160,7 @@ class EvaluateConfig(Strict):
 class RunConfig(Strict):
     """One run, complete."""
 
-    task: str = Field(description="a task id, see `simreal envs`")
+    task: str = Field(description="an id of `simreal envs`, module:Class, or gymnasium:ID")
     task_options: dict[str, Any] = Field(default_factory=dict, description="arguments of the task")
     engine: Literal["auto", "cpu", "gpu"] = Field("auto", description="physics engine")
     num_envs: int = Field(16, ge=1, le=1_000_000, description="environments stepped together")
@@ -233,16 +234,21 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
     return document
 
 
+def parse_schema(document: Mapping[str, Any], source: str) -> RunConfig:
+    """Validate keys and values of a document, whatever its task is. Raises UserError: source, key, what is wrong."""
+    try:
+        return RunConfig.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
+
+
 def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     """Validate a document, its task and its randomization. Raises UserError: source, key, what is wrong."""
+    config = parse_schema(document, source)
     try:
-        config = RunConfig.model_validate(document)
-        check_task_id(config.task)
         task = make_task(config.task, **config.task_options)
         config.randomization.sampler_for(task)
         config = config.model_copy(update={"randomization": config.randomization.resolved(task)})
-    except ValidationError as error:
-        raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     return config
@@ -251,4 +257,7 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
 def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A configuration by path or shipped name. Raises UserError."""
     path = find_config(name)
-    return parse_config(apply_overrides(read_yaml(path), overrides), str(path))
+    document = apply_overrides(read_yaml(path), overrides)
+    if module_of(document.get("task")) is not None:
+        use_current_folder()
+    return parse_config(document, str(path))

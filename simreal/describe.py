@@ -7,7 +7,7 @@ from rich.table import Table
 
 from envs.task import Task
 from randomization.fields import nominal_values, room
-from randomization.parameters import object_index, usable_names
+from randomization.parameters import has_commands_for, object_index, usable_names
 from randomization.quantities import QUANTITIES, Quantity
 
 
@@ -75,7 +75,7 @@ def available(task: Task) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for quantity in QUANTITIES.values():
         names = usable_names(task, quantity)
-        if names or quantity.target == "none":
+        if names or (quantity.target == "none" and has_commands_for(task, quantity)):
             found[quantity.name] = names
     return found
 

@@ -19,9 +19,10 @@ from randomization.samplers import Manual, Sampler
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoints, newest_checkpoint
-from simreal.config import RunConfig, parse_config, read_yaml
+from simreal.config import RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
 from simreal.export import describe_randomization
+from simreal.named_code import check_code, use_current_folder
 
 Act = Callable[[Tensor], Tensor]
 """Observation [N, nobs] -> action [N, A]."""
@@ -74,25 +75,37 @@ def is_bundle(path: Path) -> bool:
     return (path / "policy.json").exists() or (path / "policy.onnx").exists()
 
 
-def load_policy(path: Path) -> LoadedPolicy:
-    """The policy of a run directory or of an exported bundle. Raises UserError, naming what is wrong."""
+def load_policy(path: Path, task: str | None = None) -> LoadedPolicy:
+    """The policy of a run directory or of an exported bundle.
+
+    Args:
+        path: of the directory.
+        task: `module:Class` that it was trained on, to say that this code may be imported; see `named_code`.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
     if not path.exists():
         raise UserError(f"{path}: no such run or bundle")
     if not path.is_dir():
         raise UserError(f"{path}: expected the directory of a run or of a bundle")
-    return _from_bundle(path) if is_bundle(path) else _from_run(path)
+    if task is not None:
+        use_current_folder()
+    return _from_bundle(path, task) if is_bundle(path) else _from_run(path, task)
 
 
 def run_config(run: Path) -> RunConfig:
-    """The configuration of a run directory. Raises UserError."""
+    """The configuration of a run directory; its task is not looked at. Raises UserError."""
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
-    return parse_config(read_yaml(path), str(path))
+    return parse_schema(read_yaml(path), str(path))
 
 
-def _from_run(run: Path) -> LoadedPolicy:
+def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     config = run_config(run)
+    check_code(config.task, str(run / "config.yaml"), task)
+    config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
     checkpoint = newest_checkpoint(run, config.task)
     environment = make_environment(
         config.task, 1, config.randomization, explore=False, task_options=config.task_options
@@ -145,7 +158,7 @@ def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
     return act, reset
 
 
-def _from_bundle(path: Path) -> LoadedPolicy:
+def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
     from simreal.deploy.policy import BundleError, Policy
 
     try:
@@ -155,6 +168,7 @@ def _from_bundle(path: Path) -> LoadedPolicy:
     contract = policy.contract
     try:
         task_id = contract["task"]
+        check_code(task_id, str(path / "policy.json"), task)
         options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
         make_task(task_id, **options)
     except ValueError as error:

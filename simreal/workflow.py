@@ -20,6 +20,7 @@ from simreal.envelope import EnvelopeSettings, measure_envelope
 from simreal.errors import UserError
 from simreal.evaluate import evaluate, evaluate_named
 from simreal.export import ExportError, export_bundle
+from simreal.named_code import naming
 from simreal.progress import Progress
 from simreal.runs import LoadedPolicy, is_bundle, load_policy, new_run_directory, newest_run, run_config
 from simreal.train import Interrupted, Trainer
@@ -64,7 +65,7 @@ def finish(run: Path, out: Console) -> None:
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     (run / EVALUATION).write_text(to_json(figures))
     out.print(figures_table(figures))
-    bundle = _export(run, policy, run / "bundle", figures)
+    bundle, code = _export(run, policy, run / "bundle", figures), naming(policy.task_id)
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
   {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})
@@ -73,9 +74,9 @@ def finish(run: Path, out: Console) -> None:
   {bundle}      the policy for your robot: see docs/deploy.md
 
 Next:
-  simreal play {run} --video policy.mp4
-  simreal evaluate {run} --world nominal --world held_out --world unmodelled
-  simreal evaluate {bundle}
+  simreal play {run} --video policy.mp4{code}
+  simreal evaluate {run} --world nominal --world held_out --world unmodelled{code}
+  simreal evaluate {bundle}{code}
 """)
 
 
@@ -99,12 +100,13 @@ def evaluate_command(
     json_file: Path | None,
     baseline: str | None,
     ranges_of: Path | None,
+    task: str | None,
     out: Console,
 ) -> None:
     """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
-    policies = load_policies(paths)
+    policies = load_policies(paths, task)
     first = find_baseline(baseline, paths, policies)
-    source = None if ranges_of is None else load_policy(ranges_of)
+    source = None if ranges_of is None else load_policy(ranges_of, task)
     found = [find_worlds(worlds, policy, source) for policy in policies]
     target = None if json_file is None else write_target(json_file)
     for name, reason in found[0][1].items():
@@ -122,13 +124,18 @@ def evaluate_command(
 
 
 def envelope_command(
-    run: Path, settings: EnvelopeSettings, ranges_of: Path | None, json_file: Path | None, out: Console
+    run: Path,
+    settings: EnvelopeSettings,
+    ranges_of: Path | None,
+    json_file: Path | None,
+    task: str | None,
+    out: Console,
 ) -> None:
     """`simreal evaluate --envelope`: measure, write RUN/envelope.json, and export the bundle of the run again."""
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle; --envelope writes into a run directory, expected one")
-    policy = load_policy(run)
-    source = None if ranges_of is None else load_policy(ranges_of)
+    policy = load_policy(run, task)
+    source = None if ranges_of is None else load_policy(ranges_of, task)
     if source is not None and source.task_id != policy.task_id:
         raise UserError(f"{source.name}: is of {source.task_id}, but {policy.name} is of {policy.task_id}")
     target = None if json_file is None else write_target(json_file)
@@ -143,11 +150,11 @@ def envelope_command(
         out.print(f"{_export(run, policy, run / 'bundle', read_json(run / EVALUATION))}: exported again, with it")
 
 
-def export_command(run: Path, output: Path | None, out: Console) -> None:
+def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
     """`simreal export`."""
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
-    policy = load_policy(run)
+    policy = load_policy(run, task)
     figures = read_json(run / EVALUATION)
     out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
 
@@ -160,6 +167,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             policy.module,
             policy.make_task(),
             output,
+            task_name=policy.task_id,
             randomization=policy.randomization,
             evaluation=None if figures is None else without_samples(figures),
             envelope=_present_envelope(run, policy),

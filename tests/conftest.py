@@ -136,7 +136,8 @@ def build(task: Task, num_envs: int, layer: Randomization | None = None, seed: i
     """An environment on one physics thread, reset."""
     if layer is not None:
         layer.prepare(task)
-    environment = Environment(task, CpuEngine(task.model, num_envs, threads=1), layer, seed)
+    engine = task.make_engine(num_envs, 1) or CpuEngine(task.model, num_envs, threads=1)
+    environment = Environment(task, engine, layer, seed)
     environment.reset()
     return environment
 

@@ -13,7 +13,8 @@ import pytest
 from simreal.describe import quantity_tables
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-_BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
+_BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 # deploy.md needs a robot: tests/test_export.py runs its code with one made up.
@@ -22,8 +23,13 @@ def test_commands_in_docs_run(page: str, tmp_path: Path) -> None:
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     blocks = _BLOCK.findall((DOCS / page).read_text())
-    assert blocks, f"{page} shows no command"
-    for language, code in blocks:
+    assert {"bash", "python"} & {language for language, file, _ in blocks if not file}, f"{page} shows no command"
+    for language, file, code in blocks:
+        if file:
+            (tmp_path / file).write_text(code)
+            continue
+        if language not in ("bash", "python"):
+            continue
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False

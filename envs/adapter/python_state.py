@@ -1,0 +1,125 @@
+"""What an environment keeps outside of MuJoCo, as plain data: generators, and attributes of plain types.
+
+No general way exists to save an arbitrary Python object without code (pickle runs it when loading). Saved are, of the
+environment, its wrappers and environments within it, every attribute that is a number, text, None, a NumPy array, a
+NumPy generator, or a list, tuple, set or dict of such. Arrays that are views of MuJoCo's memory are left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+
+_PLAIN = (bool, int, float, str, type(None))
+_SAME_FOR_LIFE = (gymnasium.Space, EnvSpec, np.random.Generator, type(np), type)
+
+
+class Unsaved(Exception):
+    """A value of a type that cannot be saved."""
+
+
+def save_attributes(env: Any) -> dict[str, Any]:
+    """Every attribute that can be saved, by its path, such as "env.np_random"; tensors and plain types."""
+    saved: dict[str, Any] = {}
+    for path, owner, name in _attributes(env):
+        value = owner.__dict__[name]
+        try:
+            saved[path] = encode(value.bit_generator.state if isinstance(value, np.random.Generator) else value)
+        except Unsaved:
+            continue
+    return saved
+
+
+def load_attributes(env: Any, saved: dict[str, Any]) -> None:
+    """Give an environment the attributes of another of the same kind."""
+    for path, owner, name in list(_attributes(env)):
+        if path in saved:
+            present = owner.__dict__[name]
+            if isinstance(present, np.random.Generator):
+                present.bit_generator.state = decode(saved[path])
+            else:
+                owner.__dict__[name] = decode(saved[path])
+
+
+def unsaved_attributes(env: Any) -> list[str]:
+    """Attributes that a resumed run has as they were when the environment was made, as "path: type"."""
+    names = []
+    for path, owner, name in _attributes(env):
+        value = owner.__dict__[name]
+        if isinstance(value, _SAME_FOR_LIFE) or callable(value) or _is_mujocos(value):
+            continue
+        try:
+            encode(value)
+        except Unsaved:
+            names.append(f"{path}: {type(value).__name__}")
+    return names
+
+
+def _attributes(env: Any, prefix: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any, str]]:
+    """Path, owner and name of the attributes of an environment and of environments that it holds."""
+    if id(env) in seen:
+        return
+    for name, value in list(vars(env).items()):
+        if isinstance(value, gymnasium.Env):
+            yield from _attributes(value, f"{prefix}{name}.", seen | {id(env)})
+        elif not _is_view(value):
+            yield f"{prefix}{name}", env, name
+
+
+def _is_view(value: Any) -> bool:
+    """Whether an array shows memory that is not NumPy's own, such as `data.qpos`."""
+    while isinstance(value, np.ndarray) and value.base is not None:
+        value = value.base
+        if not isinstance(value, np.ndarray):
+            return True
+    return False
+
+
+def _is_mujocos(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "mujoco"
+
+
+def encode(value: Any) -> Any:
+    """A value as tensors and plain types that know what they were. Raises Unsaved."""
+    if isinstance(value, np.str_):
+        return str(value)
+    if isinstance(value, np.generic):
+        return {"number": _tensor(np.asarray(value))}
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, np.ndarray):
+        return {"array": _tensor(value)}
+    if type(value) in (list, tuple, set):
+        items = sorted(value, key=repr) if isinstance(value, set) else value
+        return {type(value).__name__: [encode(item) for item in items]}
+    if type(value) is dict:
+        return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
+    raise Unsaved(type(value).__name__)
+
+
+def decode(value: Any) -> Any:
+    """What `encode` was given."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {decode(key): decode(item) for key, item in content}
+    if kind == "array":
+        return content.numpy().copy()
+    if kind == "number":
+        return content.numpy()[()]
+    return {"list": list, "tuple": tuple, "set": set}[kind](decode(item) for item in content)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.kind not in "biuf":
+        raise Unsaved(str(array.dtype))
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError:
+        raise Unsaved(str(array.dtype)) from None

@@ -1,0 +1,130 @@
+"""Whether a task keeps to what `Task` promises: looked at once, when it is made and at its first reset and step.
+
+A wrong shape would otherwise come to light as a broadcast that is silently wrong, or deep within a learner.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from envs.engine import COMMAND_FIELDS
+from envs.registry import TaskError
+from envs.task import ActionComponent, Component, Group, Outcome, Task
+
+
+def check_class(task_id: str, found: Any) -> Any:
+    """What `module:Class` names, if it is a class of tasks. Raises TaskError."""
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        kind = f"class {found.__name__}" if isinstance(found, type) else type(found).__name__
+        raise TaskError(f"task: {task_id}: expected a subclass of simreal.Task, got {kind}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise TaskError(f"task: {task_id}: {found.__name__} does not define {missing}")
+    return found
+
+
+def check_task(task_id: str, task: Any) -> Task:
+    """A task whose attributes are complete; its `id` is `task_id` where it has none. Raises TaskError."""
+    if not isinstance(task, Task):
+        raise TaskError(f"task: {task_id}: expected a simreal.Task, got {type(task).__name__}")
+    if not isinstance(getattr(task, "id", None), str):
+        task.id = task_id
+    expected: dict[str, type] = {
+        "model": mujoco.MjModel, "observation": tuple, "action": tuple, "decimation": int, "max_episode_steps": int,
+    }  # fmt: skip
+    for name, kind in expected.items():
+        value = getattr(task, name, None)
+        if not isinstance(value, kind):
+            got = "nothing" if value is None else type(value).__name__
+            raise _problem(task, name, f"expected {kind.__name__}", got)
+    for name in ("decimation", "max_episode_steps"):
+        if getattr(task, name) < 1:
+            raise _problem(task, name, "expected at least 1", str(getattr(task, name)))
+    _check_components(task)
+    for name in task.command_fields:
+        if name not in COMMAND_FIELDS:
+            raise _problem(task, "command_fields", f"expected some of {', '.join(COMMAND_FIELDS)}", repr(name))
+    return task
+
+
+def _check_components(task: Task) -> None:
+    for name, parts, kind in (("observation", task.observation, Component), ("action", task.action, ActionComponent)):
+        for part in parts:
+            if not isinstance(part, kind):
+                raise _problem(task, name, f"expected {kind.__name__}s", type(part).__name__)
+            if part.size < 1:
+                raise _problem(task, f"{name} {part.name!r}", "expected a size of at least 1", str(part.size))
+            lengths = {"elements": part.elements} if part.elements else {}
+            if isinstance(part, ActionComponent):
+                lengths |= {"scale": part.scale, "offset": part.offset}
+            for key, values in lengths.items():
+                if len(values) != part.size:
+                    where = f"{name} {part.name!r}: {key}"
+                    raise _problem(task, where, f"expected {part.size} values", str(len(values)))
+        names = [part.name for part in parts]
+        if len(set(names)) < len(names) or not names:
+            raise _problem(task, name, "expected components of different names", ", ".join(names) or "none")
+    if task.goal_size:
+        last = task.components("policy")[-1]
+        if (last.name, last.size) != ("desired_goal", task.goal_size):
+            expected = f"expected 'desired_goal' of size {task.goal_size} as the last policy component of a goal task"
+            raise _problem(task, "observation", expected, f"{last.name!r} of size {last.size}")
+
+
+def check_observed(task: Task, num_envs: int, observation: Tensor, privileged: Tensor | None) -> None:
+    """The first observations. Raises TaskError, naming the component where one is to blame."""
+    groups: list[tuple[Group, str, Tensor | None]] = [
+        ("policy", "observe", observation),
+        ("privileged", "observe_privileged", privileged),
+    ]
+    for group, method, values in groups:
+        parts = task.components(group)
+        if values is None and not parts:
+            continue
+        listed = " + ".join(f"{part.name} {part.size}" for part in parts) or "no component"
+        _check(task, method, values, (num_envs, sum(part.size for part in parts)), "real", listed)
+        assert values is not None
+        for name, where in task.slices(group).items():
+            if not bool(torch.isfinite(values[:, where]).all()):
+                raise _problem(task, method, f"component {name!r}: expected finite values", "NaN or infinity")
+    if task.goal_size:
+        _check(task, "achieved_goal", task.achieved_goal(), (num_envs, task.goal_size), "real")
+
+
+def check_command(task: Task, num_envs: int, size: int, command: Tensor) -> None:
+    """The first command. Raises TaskError."""
+    _check(task, "command", command, (num_envs, size), "real", " + ".join(task.command_fields))
+
+
+def check_outcome(task: Task, num_envs: int, outcome: Any) -> None:
+    """What the first step led to. Raises TaskError."""
+    if not isinstance(outcome, Outcome):
+        raise _problem(task, "outcome", "expected a simreal.Outcome", type(outcome).__name__)
+    _check(task, "outcome: reward", outcome.reward, (num_envs,), "real")
+    flags = {"terminated": outcome.terminated, "success": outcome.success}
+    if outcome.truncated is not None:
+        flags["truncated"] = outcome.truncated
+    for name, values in flags.items():
+        _check(task, f"outcome: {name}", values, (num_envs,), "bool")
+    for name, values in outcome.terms.items():
+        _check(task, f"outcome: terms: {name}", values, (num_envs,), "any")
+
+
+def _check(task: Task, where: str, value: Any, shape: tuple[int, ...], kind: str, listed: str = "") -> None:
+    what = f"{list(shape)}" + (f" ({listed})" if listed else "")
+    if not isinstance(value, Tensor):
+        raise _problem(task, where, f"expected a tensor {what}", type(value).__name__)
+    if tuple(value.shape) != shape:
+        raise _problem(task, where, f"expected shape {what}", str(list(value.shape)))
+    name = str(value.dtype).removeprefix("torch.")
+    if (kind == "real" and not value.is_floating_point()) or (kind == "bool" and value.dtype != torch.bool):
+        raise _problem(task, where, f"expected {'a floating-point type' if kind == 'real' else 'bool'}", name)
+
+
+def _problem(task: Task, where: str, expected: str, got: str) -> TaskError:
+    return TaskError(f"task: {task.id}: {where}: {expected}, got {got}")
