@@ -86,6 +86,22 @@ def _two(names: str) -> tuple[str, str]:
 
 
 @app.command()
+def widen(
+    policy: RunOrBundle,
+    like: Annotated[
+        str | None, typer.Option(metavar="RUN_OR_CONFIG", help="whose ADR block is used; default: the run's own")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="budget; it ends earlier where the ranges stop")] = 10_000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 2_000_003,
+) -> None:
+    """Grow ADR's ranges around a policy that no longer learns; print the entropy where they stop."""
+    from simreal.workflow import widen_command
+
+    widen_command(policy, like, episodes, json_file, seed, _out)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,

@@ -1,0 +1,133 @@
+"""ADR around a policy that no longer learns: how wide its ranges become before the policy fails at their ends.
+
+It gives fixed ranges, and no randomization at all, a figure that compares with the entropy of an ADR run: the starred
+upper bound of arXiv 1910.07113, tables 3 and 6.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from randomization.adr import ADR
+from randomization.parameters import RandomizationError
+from randomization.spec import RandomizationConfig
+from simreal.build import make_environment
+from simreal.config import load_config
+from simreal.errors import UserError
+from simreal.runs import LoadedPolicy, run_config
+
+QUIET_DECISIONS = 4  # about every boundary, none of which sets a new mark, end it
+
+
+def widen(
+    policy: LoadedPolicy, block: RandomizationConfig, episodes: int, num_envs: int = 64, seed: int = 2_000_003
+) -> dict[str, Any]:
+    """Play boundary episodes only and let ADR move the bounds, with the policy as it is.
+
+    Ends when QUIET_DECISIONS * (movable boundaries) * buffer_size episodes have passed in which no boundary came
+    further out than it had been before, or after `episodes`. What is reported is where the bounds are then.
+
+    Args:
+        policy: acts without exploration.
+        block: with sampler "adr": its parameters, steps, limits, thresholds and buffer size are used.
+        episodes: the budget.
+        num_envs: episodes played at a time; the order in which they end, and so the result, depends on it.
+        seed: of the episodes.
+
+    Returns:
+        {"schema", "task", "policy", "entropy_npd", "episodes", "stopped": "quiet" or "budget", "quiet_episodes",
+        "num_envs", "seed", "thresholds", "buffer_size", "parameters": [{"name", "unit", "lower", "upper", "limits"}]}.
+
+    Raises:
+        UserError, RandomizationError: the block is not one of ADR, or does not fit the task.
+    """
+    if block.sampler != "adr":
+        raise UserError(f"randomization.sampler: widening needs a block of sampler 'adr', got {block.sampler!r}")
+    adr = block.sampler_for(policy.make_task())
+    assert isinstance(adr, ADR)
+    if not adr.movable_sides:
+        raise RandomizationError("randomization.parameters: no boundary can move; give ADR at least one range")
+    adr.boundary_probability = 1.0  # ordinary episodes would teach nobody
+    quiet = QUIET_DECISIONS * adr.movable_sides * adr.buffer_size
+    played, stopped = _play(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
+    return {
+        "schema": 1,
+        "task": policy.task_id,
+        "policy": policy.name,
+        "entropy_npd": adr.entropy(),
+        "episodes": played,
+        "stopped": stopped,
+        "quiet_episodes": quiet,
+        "num_envs": num_envs,
+        "seed": seed,
+        "thresholds": list(adr.thresholds),
+        "buffer_size": adr.buffer_size,
+        "parameters": [
+            {"name": p.name, "unit": p.unit, "lower": low, "upper": high, "limits": list(p.limits)}
+            for p, low, high in zip(adr.parameters, adr.lower.tolist(), adr.upper.tolist(), strict=True)
+        ],
+    }
+
+
+def _play(
+    policy: LoadedPolicy, adr: ADR, block: RandomizationConfig, budget: int, quiet: int, num_envs: int, seed: int
+) -> tuple[int, str]:
+    """Episodes played, and why it ended."""
+    environment = make_environment(
+        policy.task_id, num_envs, block, sampler=adr, seed=seed, task_options=policy.task_options
+    )
+    observed = environment.reset()
+    policy.reset(torch.ones(num_envs, dtype=torch.bool))
+    played = last_mark = 0
+    furthest = adr.upper - adr.nominal, adr.nominal - adr.lower
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        while played < budget:
+            result = environment.step(policy.act(observed.policy))
+            observed = result.observed
+            if not bool(result.done.any()):
+                continue
+            policy.reset(result.done)
+            played += int(result.done.sum())
+            reached = adr.upper - adr.nominal, adr.nominal - adr.lower
+            if any(bool((now > before).any()) for now, before in zip(reached, furthest, strict=True)):
+                last_mark = played
+            furthest = torch.maximum(reached[0], furthest[0]), torch.maximum(reached[1], furthest[1])
+            if played - last_mark >= quiet:
+                return played, "quiet"
+    finally:
+        torch.set_num_threads(threads)
+    return played, "budget"
+
+
+def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
+    """The ADR block of a run directory or a configuration; of the policy's own run for None. Raises UserError."""
+    if like is None:
+        if policy.config is None or policy.config.randomization.sampler != "adr":
+            raise UserError(f"{policy.name}: was not trained under ADR; name a run or configuration that is: --like")
+        return policy.config.randomization
+    config = run_config(Path(like)) if Path(like).is_dir() else load_config(like)
+    if config.task != policy.task_id:
+        raise UserError(f"{like}: is of task {config.task}, expected {policy.task_id}")
+    if config.randomization.sampler != "adr":
+        raise UserError(f"{like}: randomization.sampler is {config.randomization.sampler!r}, expected 'adr'")
+    return config.randomization
+
+
+def print_widened(document: dict[str, Any], out: Console) -> None:
+    """The result of `widen` for people."""
+    why = "no boundary went further" if document["stopped"] == "quiet" else "the budget was spent"
+    title = f"{document['policy']} on {document['task']}, frozen: entropy {document['entropy_npd']:+.2f} npd"
+    table = Table(title=f"{title} after {document['episodes']:,} episodes ({why})", title_justify="left")
+    for column in ("parameter", "lower", "upper", "limits", "unit"):
+        table.add_column(column, justify="left" if column in ("parameter", "unit") else "right")
+    for p in document["parameters"]:
+        low, high = p["limits"]
+        table.add_row(p["name"], f"{p['lower']:.4g}", f"{p['upper']:.4g}", f"{low:.4g} to {high:.4g}", p["unit"])
+    out.print(table)
