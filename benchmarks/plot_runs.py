@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from simreal.figures import entropy_curves, learning_curves, range_curves, read_columns
+from simreal.report.figures import entropy_curves, learning_curves, range_curves
+from simreal.report.records import read_columns
 
 
 def main(prefix: str, folders: list[Path]) -> None:
     """Success (or return) against time, entropy against steps, and the ranges of the first run."""
-    metrics = {folder.name: read_columns(folder / "metrics.csv") for folder in folders}
-    adr = {folder.name: read_columns(folder / "adr.csv") for folder in folders}
-    judged = any(any(columns["success_rate"]) for columns in metrics.values())
+    metrics = {folder.name: [read_columns(folder / "metrics.csv")] for folder in folders}
+    adr = {folder.name: [read_columns(folder / "adr.csv")] for folder in folders}
+    judged = any(any(columns["success_rate"]) for (columns,) in metrics.values())
     column, label = ("success_rate", "success") if judged else ("return", "return")
-    learning_curves(metrics, column, f"{label}, last 100 episodes", "seconds").savefig(f"{prefix}_curve.png", dpi=100)
-    if any(".lower" in key for key in adr[folders[0].name]):
+    curves = learning_curves(metrics, column, f"{label}, last 100 episodes", "seconds", share=judged)
+    curves.savefig(f"{prefix}_curve.png", dpi=100)
+    first = adr[folders[0].name]
+    if any(".lower" in key for key in first[0]):
         entropy_curves(adr).savefig(f"{prefix}_entropy.png", dpi=100)
-        range_curves(adr[folders[0].name]).savefig(f"{prefix}_ranges.png", dpi=100)
+        range_curves(first).savefig(f"{prefix}_ranges.png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -136,13 +136,28 @@ def play(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="run directories")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate A B`")
+    ],
     output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
+    pictures: Annotated[bool, typer.Option(help="draw best and worst episodes that have not been drawn yet")] = True,
 ) -> None:
     """Write one self-contained HTML page about runs."""
     from simreal.report import write_report
 
-    _out.print(f"{write_report(runs, output)}: report of {len(runs)} run(s)")
+    _out.print(f"{write_report(runs, output, pictures)}: report of {', '.join(run.name for run in runs)}")
+
+
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
+    run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
+    pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+) -> None:
+    """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
+    from simreal.study import study_command
+
+    study_command(study, run_dir, pictures, _out)
 
 
 @app.command()

@@ -6,6 +6,7 @@ upper bound of arXiv 1910.07113, tables 3 and 6.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def widen(
 
     Returns:
         {"schema", "task", "policy", "entropy_npd", "episodes", "stopped": "quiet" or "budget", "quiet_episodes",
-        "num_envs", "seed", "thresholds", "buffer_size", "parameters": [{"name", "unit", "lower", "upper", "limits"}]}.
+        "request": {"episodes", "num_envs", "seed", "randomization"}, "parameters": [{"name", "unit", "lower", "upper",
+        "limits"}]}.
 
     Raises:
         UserError, RandomizationError: the block is not one of ADR, or does not fit the task.
@@ -63,10 +65,7 @@ def widen(
         "episodes": played,
         "stopped": stopped,
         "quiet_episodes": quiet,
-        "num_envs": num_envs,
-        "seed": seed,
-        "thresholds": list(adr.thresholds),
-        "buffer_size": adr.buffer_size,
+        "request": {"episodes": episodes, "num_envs": num_envs, "seed": seed, "randomization": _plain(block)},
         "parameters": [
             {"name": p.name, "unit": p.unit, "lower": low, "upper": high, "limits": list(p.limits)}
             for p, low, high in zip(adr.parameters, adr.lower.tolist(), adr.upper.tolist(), strict=True)
@@ -118,6 +117,24 @@ def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
     if config.randomization.sampler != "adr":
         raise UserError(f"{like}: randomization.sampler is {config.randomization.sampler!r}, expected 'adr'")
     return config.randomization
+
+
+def write_widened(document: dict[str, Any], path: Path) -> None:
+    """Write the result of `widen`."""
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def same_request(path: Path, block: RandomizationConfig, episodes: int) -> bool:
+    """Whether a file holds what `widen` was asked for with this block and budget."""
+    try:
+        request = json.loads(path.read_text())["request"]
+        return request["randomization"] == _plain(block) and request["episodes"] == episodes
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _plain(block: RandomizationConfig) -> Any:
+    return json.loads(block.model_dump_json(include={"performance", "adr", "parameters"}))
 
 
 def print_widened(document: dict[str, Any], out: Console) -> None:

@@ -267,15 +267,3 @@ def test_wrong_requests_for_an_envelope_write_nothing(run: Run, trained: Path, t
     assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     refused(run("train", trained.parent / "tiny.yaml", "evaluate.worlds=[nominal, latncy]"), "latncy", "'latency'")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_report_is_one_page_that_loads_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
-    status, _, err = run("report", trained, "--output", tmp_path / "r.html")
-    assert status == 0, err
-    page = (tmp_path / "r.html").read_text()
-    for part in ("FetchReach-v4", "entropy of the ranges", "ranges of run", "nominal", "action_history"):
-        assert part in page
-    assert "<script" not in page
-    assert not re.search(r"""(src|href)=["'](?!#)""", page.replace("xlink:href", "href"))
-    refused(run("report", tmp_path / "nowhere"), "nowhere")
-    refused(run("report", trained, "--output", tmp_path / "no" / "r.html"), "r.html")

@@ -1,0 +1,314 @@
+"""What a report is made from: the files of run directories, read and checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from envs.registry import make_task
+from envs.task import Task
+from randomization.parameters import Parameter
+from randomization.spec import first_problem
+from simreal.config import RunConfig
+from simreal.errors import UserError
+from simreal.runs import run_config
+
+Columns = dict[str, list[float]]
+Share = Annotated[float, Field(ge=0, le=1)]
+GROUPS = {  # of worlds, in the order of tables
+    "nominal": "nominal",
+    "trained": "trained ranges",
+    "held_out": "held out",
+    "unmodelled": "unmodelled",
+    "user": "other worlds",
+}
+
+
+class _Lenient(BaseModel):
+    """A document that later versions may add to."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class WorldFigures(_Lenient):
+    """How a policy did in one world."""
+
+    name: str
+    episodes: int = Field(ge=1)
+    success_rate: Share
+    success_ci95: tuple[Share, Share]
+    return_mean: float
+    return_se: float
+    return_median: float
+    return_cvar10: float
+    group: str = ""
+
+    @property
+    def kind(self) -> str:
+        """A key of GROUPS; documents without groups know two worlds by name."""
+        if self.group in GROUPS:
+            return self.group
+        return self.name if self.name in ("nominal", "trained") else "user"
+
+
+class Evaluation(_Lenient):
+    """RUN/evaluation.json."""
+
+    task: str
+    policy: str
+    adr_entropy_npd: float | None = None
+    worlds: tuple[WorldFigures, ...]
+
+
+class Marginal(_Lenient):
+    """Success against one parameter, the others as in training."""
+
+    name: str
+    unit: str = ""
+    trained: tuple[float, float] | None = None
+    values: tuple[float, ...] = Field(min_length=1)
+    success: tuple[Share, ...]
+    ci95: tuple[tuple[Share, Share], ...] = ()
+    episodes: int = 0
+
+    @model_validator(mode="after")
+    def _as_long(self) -> Marginal:
+        if len(self.success) != len(self.values) or (self.ci95 and len(self.ci95) != len(self.values)):
+            raise ValueError(f"{self.name}: values, success and ci95 differ in length")
+        return self
+
+
+class Pair(_Lenient):
+    """Success against two parameters."""
+
+    x: str
+    y: str
+    xs: tuple[float, ...] = Field(min_length=1)
+    ys: tuple[float, ...] = Field(min_length=1)
+    success: tuple[tuple[Share, ...], ...]  # rows are ys
+    episodes: int = 0
+
+    @model_validator(mode="after")
+    def _as_large(self) -> Pair:
+        if len(self.success) != len(self.ys) or any(len(row) != len(self.xs) for row in self.success):
+            raise ValueError(f"{self.x}, {self.y}: success is not a table of {len(self.ys)} x {len(self.xs)}")
+        return self
+
+
+class Box(_Lenient):
+    """The largest ranges in which success is proven to be at least `success`."""
+
+    success: Share
+    confidence: Share = 0.95
+    ranges: dict[str, tuple[float, float]]
+    episodes: int = 0
+    successes: int = 0
+    lower_bound: Share = 0.0
+
+
+class Envelope(_Lenient):
+    """RUN/envelope.json."""
+
+    threshold: Share | None = None
+    criterion: str | None = None  # what counts as success there, if not the task's own
+    parameters: tuple[Marginal, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    box: Box | None = None
+
+
+class Widened(_Lenient):
+    """RUN/widened.json, see simreal/widen.py."""
+
+    entropy_npd: float
+    episodes: int
+    stopped: str = ""
+
+
+class Difference(_Lenient):
+    """How much better policy a is than b in one world, in the same episodes."""
+
+    world: str
+    a: str
+    b: str
+    success: float
+    success_ci95: tuple[float, float]
+    # `return` is no name in Python
+    gain: float = Field(alias="return")
+    return_ci95: tuple[float, float]
+
+
+class Comparison(_Lenient):
+    """What `simreal evaluate A B --json` writes."""
+
+    policies: tuple[Evaluation, ...]
+    differences: tuple[Difference, ...]
+
+
+class _StudyArm(_Lenient):
+    name: str
+    runs: tuple[str, ...] = Field(min_length=1)
+
+
+class StudyDocument(_Lenient):
+    """What the report needs of a study's study.json."""
+
+    name: str
+    description: str = ""
+    task: str
+    arms: tuple[_StudyArm, ...] = Field(min_length=1)
+
+    def load_arms(self, folder: Path) -> list[Arm]:
+        """The arms with the runs in the study's folder. Raises UserError."""
+        return [Arm(arm.name, [load_run(folder / run) for run in arm.runs]) for arm in self.arms]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, as far as it has been written."""
+
+    name: str
+    path: Path
+    config: RunConfig
+    judged: bool  # whether the task knows success
+    parameters: list[Parameter]  # randomized in training, as configured
+    metrics: Columns
+    adr: Columns
+    evaluation: Evaluation | None
+    envelope: Envelope | None
+    widened: Widened | None
+    versions: dict[str, str]
+
+    @property
+    def steps(self) -> int:
+        """Environment steps that the logs reach."""
+        return int((self.metrics.get("env_steps") or [0])[-1])
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training."""
+        return (self.metrics.get("seconds") or [None])[-1]
+
+    @property
+    def entropy(self) -> float | None:
+        """Of the final ranges, nats per dimension; None without randomization."""
+        if self.evaluation is not None and self.evaluation.adr_entropy_npd is not None:
+            return self.evaluation.adr_entropy_npd
+        if not self.parameters:
+            return None
+        return (self.adr.get("entropy_npd") or [None])[-1]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ by their seed alone."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def randomized(self) -> bool:
+        """Whether it is anything but a control."""
+        return bool(self.first.parameters)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory. Raises UserError, naming the run or the file that is wrong."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run; expected a run directory of `simreal train`")
+    config = run_config(path)
+    task = make_task(config.task, **config.task_options)
+    return Run(
+        name=path.resolve().name,
+        path=path,
+        config=config,
+        judged=task.has_success,
+        parameters=[_with_unit(p, task) for p in config.randomization.sampler_for(task).parameters],
+        metrics=read_columns(path / "metrics.csv"),
+        adr=read_columns(path / "adr.csv"),
+        evaluation=read_document(path / "evaluation.json", Evaluation),
+        envelope=read_document(path / "envelope.json", Envelope),
+        widened=read_document(path / "widened.json", Widened),
+        versions=_versions(path / "bundle" / "policy.json"),
+    )
+
+
+def _with_unit(parameter: Parameter, task: Task) -> Parameter:
+    """Errors of sensors have the unit of what they measure."""
+    units = {c.unit for c in task.components("policy") if c.name in parameter.targets}
+    return replace(parameter, unit=units.pop()) if parameter.unit == "unit" and len(units) == 1 else parameter
+
+
+def load_arms(paths: list[Path]) -> list[Arm]:
+    """Read runs and put those together that differ by their seed alone. Raises UserError."""
+    runs = [load_run(path) for path in paths]
+    names = [run.name for run in runs]
+    if len(set(names)) != len(names):
+        raise UserError(f"runs must have different names, got {', '.join(names)}")
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = run.config.model_dump(mode="json", exclude={"seed", "threads", "evaluate"})
+        for key in ("checkpoint_interval_s", "keep_checkpoints", "torch_threads", "log_interval"):
+            del same["train"][key]
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    arms = [Arm(_common_name(group), group) for group in groups.values()]
+    if len({arm.name for arm in arms}) == len(arms):
+        return arms
+    return [Arm(", ".join(run.name for run in arm.runs), arm.runs) for arm in arms]
+
+
+def _common_name(runs: list[Run]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    shared = names[0]
+    while not all(name.startswith(shared) for name in names):
+        shared = shared[:-1]
+    return shared.rstrip("0123456789").rstrip("-_. ") or names[0]
+
+
+def read_columns(path: Path) -> Columns:
+    """Columns of a CSV file; empty cells are NaN; none if there is no file. Raises UserError if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows, names = list(reader), list(reader.fieldnames or ["env_steps"])
+        if "env_steps" not in names:
+            raise ValueError
+        return {name: [float(row[name] or "nan") for row in rows] for name in names} if rows else {}
+    except (OSError, ValueError, TypeError, csv.Error):
+        raise UserError(f"{path}: damaged; expected a table of numbers that `simreal train` wrote") from None
+
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+def read_document(path: Path, model: type[_Document]) -> _Document | None:
+    """A JSON file of a run; None if there is none. Raises UserError, naming the key that is wrong."""
+    if not path.is_file():
+        return None
+    try:
+        return model.model_validate(json.loads(path.read_text()))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error, model)}") from None
+    except (ValueError, OSError, RecursionError):
+        raise UserError(f"{path}: damaged; expected JSON that simreal wrote") from None
+
+
+def _versions(contract: Path) -> dict[str, str]:
+    """Versions that the exported bundle states, as far as they can be read: they are shown, nothing depends on them."""
+    try:
+        document: Any = json.loads(contract.read_text())
+        return {str(key): str(value) for key, value in document["versions"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

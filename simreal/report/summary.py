@@ -1,0 +1,96 @@
+"""Figures of several seeds and worlds brought together.
+
+The unit of repetition is the seed: means and standard errors are over seeds. Wilson intervals over the episodes of all
+seeds are shown as well, under the name "pooled": they say how well the share of successes is known for these very
+policies, and nothing about another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simreal.report.records import GROUPS, Arm, WorldFigures
+from simreal.statistics import mean_and_error, median, wilson
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How an arm did in one world or in a group of worlds: success, or return where the task knows no success."""
+
+    judged: bool  # success, not return
+    mean: float  # over seeds, of each seed's mean over worlds
+    error: float | None  # standard error over seeds; None with one seed
+    median: float  # over seeds and worlds
+    pooled: tuple[float, float] | None  # 95 % Wilson interval of all episodes; None for returns
+    seeds: int
+    episodes: int  # in all
+    worst: tuple[str, float]  # the world with the lowest mean over seeds, and that mean
+
+
+def cell(arm: Arm, worlds: Sequence[str]) -> Cell | None:
+    """An arm's figures over worlds given by name; None if no run has been evaluated in any of them."""
+    judged = arm.first.judged
+    seeds = [[w for w in run.evaluation.worlds if w.name in worlds] for run in arm.runs if run.evaluation is not None]
+    seeds = [found for found in seeds if found]
+    if not seeds:
+        return None
+    everything = [world for found in seeds for world in found]
+    mean, error = mean_and_error([_mean(found, judged) for found in seeds])
+    episodes = sum(world.episodes for world in everything)
+    pooled = None
+    if judged:
+        pooled = wilson(sum(round(world.success_rate * world.episodes) for world in everything), episodes)
+    by_world = {name: [w for w in everything if w.name == name] for name in dict.fromkeys(w.name for w in everything)}
+    worst = min(((name, _mean(found, judged)) for name, found in by_world.items()), key=lambda pair: pair[1])
+    return Cell(
+        judged=judged,
+        mean=mean,
+        error=error if len(seeds) > 1 else None,
+        median=median([_value(world, judged) for world in everything]),
+        pooled=pooled,
+        seeds=len(seeds),
+        episodes=episodes,
+        worst=worst,
+    )
+
+
+def worlds_by_group(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Names of the worlds that any run has been evaluated in, by group, in the order of GROUPS."""
+    found: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for arm in arms:
+        for run in arm.runs:
+            for world in run.evaluation.worlds if run.evaluation is not None else ():
+                if world.name not in found[world.kind]:
+                    found[world.kind].append(world.name)
+    return {group: names for group, names in found.items() if names}
+
+
+def entropy(arm: Arm) -> tuple[float, bool] | None:
+    """Mean entropy over seeds (nats per dimension), and whether it is the upper bound from a frozen policy.
+
+    Fixed ranges were chosen, not earned: for them and for no ranges the bound is taken where it has been measured.
+    """
+    widened = [run.widened.entropy_npd for run in arm.runs if run.widened is not None]
+    if widened and arm.first.config.randomization.sampler in ("none", "manual"):
+        return sum(widened) / len(widened), True
+    own = [run.entropy for run in arm.runs if run.entropy is not None]
+    return (sum(own) / len(own), False) if own else None
+
+
+def training_score(arm: Arm) -> tuple[float, float | None] | None:
+    """Success (or return) of the last 100 training episodes: mean over seeds and its standard error."""
+    column = "success_rate" if arm.first.judged else "return"
+    last = [run.metrics[column][-1] for run in arm.runs if run.metrics.get(column)]
+    if not last:
+        return None
+    mean, error = mean_and_error(last)
+    return mean, error if len(last) > 1 else None
+
+
+def _value(world: WorldFigures, judged: bool) -> float:
+    return world.success_rate if judged else world.return_mean
+
+
+def _mean(worlds: Sequence[WorldFigures], judged: bool) -> float:
+    return sum(_value(world, judged) for world in worlds) / len(worlds)

@@ -1,0 +1,165 @@
+"""The table of a study, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from simreal.report.records import GROUPS, Arm, load_run
+from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
+from simreal.study.spec import Study
+
+
+def write_results(study: Study, folder: Path) -> None:
+    """Write study.json and table.md from the runs that there are."""
+    document = summarize(study, finished_arms(study, folder))
+    (folder / "study.json").write_text(json.dumps(document, indent=2) + "\n")
+    (folder / "table.md").write_text(table(document))
+
+
+def finished_arms(study: Study, folder: Path) -> list[Arm]:
+    """The arms of a study with those of their runs that have been evaluated."""
+    arms = []
+    for arm in study.arms.values():
+        folders = [folder / "runs" / f"{arm.name}-{seed}" for seed in study.spec.seeds]
+        runs = [load_run(path) for path in folders if (path / "evaluation.json").is_file()]
+        if runs:
+            arms.append(Arm(arm.name, runs))
+    return arms
+
+
+def summarize(study: Study, arms: list[Arm]) -> dict[str, Any]:
+    """The content of study.json, see docs/study.md."""
+    judged = all(arm.first.judged for arm in arms)
+    control = next((arm for arm in arms if not arm.randomized), None)
+    groups = worlds_by_group(arms)
+    return {
+        "schema": 1,
+        "name": study.spec.name,
+        "description": study.spec.description,
+        "task": study.task,
+        "measure": "success" if judged else "return",
+        "seeds": list(study.spec.seeds),
+        "episodes": study.spec.evaluate.episodes,
+        "control": None if control is None else control.name,
+        "warnings": study.warnings(),
+        "arms": [_arm(arm, study, groups, control) for arm in arms],
+    }
+
+
+def _arm(arm: Arm, study: Study, groups: dict[str, list[str]], control: Arm | None) -> dict[str, Any]:
+    found, trained = entropy(arm), training_score(arm)
+    seconds = [run.seconds for run in arm.runs if run.seconds is not None]
+    return {
+        "name": arm.name,
+        "continues": study.arms[arm.name].continues,
+        "sampler": arm.first.config.randomization.sampler,
+        "env_steps": arm.first.config.train.env_steps,
+        "training_seconds": sum(seconds) / len(seconds) if seconds else None,
+        "entropy_npd": None if found is None else {"mean": found[0], "upper_bound": found[1]},
+        "training": None if trained is None else {"mean": trained[0], "se": trained[1]},
+        "groups": {group: _cell(arm, worlds, control) for group, worlds in groups.items()},
+        "worlds": {world: _cell(arm, [world], control) for worlds in groups.values() for world in worlds},
+        "runs": [f"runs/{run.name}" for run in arm.runs],
+    }
+
+
+def _cell(arm: Arm, worlds: list[str], control: Arm | None) -> dict[str, Any] | None:
+    found = cell(arm, worlds)
+    if found is None:
+        return None
+    return {
+        "mean": found.mean,
+        "se": found.error,
+        "median": found.median,
+        "pooled_ci95": None if found.pooled is None else list(found.pooled),
+        "worst": {"world": found.worst[0], "mean": found.worst[1]},
+        "seeds": found.seeds,
+        "episodes": found.episodes,
+        "above_control": None if control in (None, arm) else _difference(found, cell(control, worlds)),
+    }
+
+
+def _difference(one: Cell, other: Cell | None) -> dict[str, float | None] | None:
+    """How much better one arm is than another: means over seeds, errors added as those of independent trainings."""
+    if other is None:
+        return None
+    error = None if one.error is None or other.error is None else (one.error**2 + other.error**2) ** 0.5
+    return {"mean": one.mean - other.mean, "se": error}
+
+
+def table(document: dict[str, Any]) -> str:
+    """table.md: the paper's table, then every group and every world."""
+    groups = [g for g in GROUPS if any(arm["groups"].get(g) for arm in document["arms"])]
+    judged = document["measure"] == "success"
+    lines = [f"# {document['name']}: {document['task']}", ""]
+    lines += [document["description"], ""] if document["description"] else []
+    lines += [
+        f"{document['measure'].capitalize()} {'at the last step ' if judged else ''}of {document['episodes']} fresh episodes "
+        f"per world and seed; seeds {', '.join(map(str, document['seeds']))}. Mean over seeds ± standard error over seeds; "
+        "in brackets the median over seeds and worlds.",
+        "",
+    ]
+    head = ["arm", "steps", "entropy (npd)", "in training", *(GROUPS[g] for g in groups)]
+    rows = []
+    for arm in document["arms"]:
+        cells = [arm["name"], f"{arm['env_steps']:,}", _entropy(arm["entropy_npd"]), _plus(arm["training"], judged)]
+        rows.append([*cells, *(_with_median(arm["groups"].get(g), judged) for g in groups)])
+    lines += _markdown(head, rows)
+    if any(arm["entropy_npd"] and arm["entropy_npd"]["upper_bound"] for arm in document["arms"]):
+        lines += ["", "\\* upper bound: ADR with the policy frozen, where it stops. In training: last 100 episodes."]
+    lines += ["", "## Groups of worlds", ""]
+    head = ["group", "arm", "mean", "median", "pooled 95 % interval", "worst world", "above control", "episodes"]
+    lines += _markdown(head, [row for g in groups for row in _group_rows(g, document, judged)])
+    lines += [
+        "",
+        "The pooled interval (Wilson) is of all episodes of all seeds and worlds together: it says how well the share "
+        "of successes of these very policies is known, and nothing about another seed. Above control: difference of "
+        "means over seeds, ± the standard errors of both arms added in squares.",
+        "", "## Worlds", "",
+    ]  # fmt: skip
+    worlds = list(dict.fromkeys(world for arm in document["arms"] for world in arm["worlds"]))
+    rows = [[w, *(_plus(arm["worlds"].get(w), judged) for arm in document["arms"])] for w in worlds]
+    lines += _markdown(["world", *(arm["name"] for arm in document["arms"])], rows)
+    lines += ["", *(f"Warning: {warning}." for warning in document["warnings"])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _group_rows(group: str, document: dict[str, Any], judged: bool) -> list[list[str]]:
+    rows = []
+    for arm in document["arms"]:
+        found = arm["groups"].get(group)
+        if not found:
+            continue
+        interval = found["pooled_ci95"]
+        rows.append([
+            GROUPS[group], arm["name"], _plus(found, judged), _number(found["median"], judged),
+            "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+            f"{found['worst']['world']} ({_number(found['worst']['mean'], judged)})",
+            _plus(found["above_control"], judged, sign=True), f"{found['episodes']:,}",
+        ])  # fmt: skip
+    return rows
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _entropy(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{found['mean']:+.2f}{'*' if found['upper_bound'] else ''}"
+
+
+def _number(value: float, judged: bool, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.{3 if judged else 1}f}"
+
+
+def _plus(found: dict[str, Any] | None, judged: bool, sign: bool = False) -> str:
+    if not found:
+        return "-"
+    error = "" if found["se"] is None else f" ± {_number(found['se'], judged)}"
+    return _number(found["mean"], judged, sign) + error
+
+
+def _with_median(found: dict[str, Any] | None, judged: bool) -> str:
+    return "-" if not found else f"{_plus(found, judged)} ({_number(found['median'], judged)})"

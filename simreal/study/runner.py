@@ -1,0 +1,167 @@
+"""Makes what a study lacks: runs, evaluations, bounds, the table, the report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from simreal.checkpoint import checkpoints, newest_checkpoint
+from simreal.config import RunConfig
+from simreal.errors import UserError
+from simreal.report import write_report
+from simreal.report.records import Evaluation, read_document
+from simreal.runs import load_policy, run_config
+from simreal.study.results import write_results
+from simreal.study.spec import Study, StudyArm, load_study
+from simreal.train import Interrupted
+from simreal.widen import same_request, widen, write_widened
+from simreal.workflow import assess, train_run
+
+_RESULTS_OF_TRAINING = ("evaluation.json", "envelope.json", "widened.json", "bundle", "footage")
+_MAY_DIFFER = ("train", "evaluate", "threads")
+
+
+def study_command(name: str, folder: Path | None, pictures: bool, out: Console) -> None:
+    """`simreal study`. Raises UserError before anything is written, Interrupted with how to continue."""
+    study = load_study(name)
+    folder = folder or Path("studies") / study.spec.name
+    _check_folder(folder, study)
+    runs = [(arm, seed) for seed in study.spec.seeds for arm in study.arms.values()]
+    _announce(study, folder, out)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(study.to_yaml())
+    try:
+        for number, (arm, seed) in enumerate(runs, start=1):
+            _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
+        write_report([folder], folder / "report.html", pictures)
+    except (Interrupted, KeyboardInterrupt) as interrupted:
+        reason = str(interrupted) or "interrupted"
+        raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}") from None
+    out.print((folder / "table.md").read_text())
+    out.print(f"{folder / 'report.html'}: the report; {folder / 'table.md'}, {folder / 'study.json'}: the table")
+
+
+def run_folder(folder: Path, arm: str, seed: int) -> Path:
+    """Where a run of a study is."""
+    return folder / "runs" / f"{arm}-{seed}"
+
+
+def _announce(study: Study, folder: Path, out: Console) -> None:
+    seeds = study.spec.seeds
+    total = len(seeds) * sum(study.trained_steps(arm) for arm in study.arms.values())
+    missing = sum(
+        max(0, arm.config.train.env_steps - max(_reached(run_folder(folder, arm.name, seed)), _start_of(study, arm)))
+        for arm in study.arms.values()
+        for seed in seeds
+    )
+    out.print(
+        f"Study {study.spec.name}: {len(study.arms)} arms x {len(seeds)} seeds on {study.task}; {missing:,} of "
+        f"{total:,} steps to be trained, in {folder}"
+    )
+    for warning in study.warnings():
+        out.print(f"warning: {warning}")
+
+
+def _start_of(study: Study, arm: StudyArm) -> int:
+    return arm.config.train.env_steps - study.trained_steps(arm)
+
+
+def _check_folder(folder: Path, study: Study) -> None:
+    """What is there must be of this study. Raises UserError before anything is done."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; expected a folder for the study")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "study.yaml").is_file():
+        raise UserError(f"{folder}: exists and is not the folder of a study; name another --run-dir")
+    for arm in study.arms.values():
+        for seed in study.spec.seeds:
+            run = run_folder(folder, arm.name, seed)
+            if _reached(run):
+                _check_run(run, arm.with_seed(seed))
+
+
+def _check_run(run: Path, wanted: RunConfig) -> None:
+    found = run_config(run)
+    for key in RunConfig.model_fields:
+        if key not in _MAY_DIFFER and getattr(found, key) != getattr(wanted, key):
+            raise UserError(
+                f"{run / 'config.yaml'}: {key} differs from the study's; move the run away to train it anew"
+            )
+    if _reached(run) >= wanted.train.env_steps + wanted.num_envs:
+        raise UserError(
+            f"{run}: has been trained for {_reached(run):,} steps, the study asks for {wanted.train.env_steps:,}; "
+            "move the run away to train it anew"
+        )
+
+
+def _reached(run: Path) -> int:
+    """Environment steps of a run's newest checkpoint; 0 without one."""
+    found = checkpoints(run / "checkpoints")
+    return int(found[-1].stem.removeprefix("step_")) if found else 0
+
+
+def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out: Console) -> None:
+    """Train, evaluate and widen one run, as far as it has not been done."""
+    run, wanted = run_folder(folder, arm.name, seed), arm.with_seed(seed)
+    done = True
+    if _reached(run) < wanted.train.env_steps:
+        out.print(title)
+        _train(arm, run, wanted, folder, out)
+        done = False
+    if not _is_evaluated(run, wanted):
+        out.print(f"{title}: evaluating {wanted.evaluate.episodes} episodes in each world")
+        (run / "evaluation.json").unlink(missing_ok=True)  # it is of the configuration beside it, always
+        (run / "config.yaml").write_text(wanted.to_yaml())
+        assess(run, out)
+        done = False
+    spec = study.spec.widen
+    if spec is not None and arm.name in spec.arms:
+        block = study.arms[spec.like].config.randomization
+        if not same_request(run / "widened.json", block, spec.episodes):
+            out.print(f"{title}: widening ranges around the frozen policy")
+            write_widened(widen(load_policy(run), block, spec.episodes), run / "widened.json")
+            done = False
+    if not done or not (folder / "study.json").is_file():
+        write_results(study, folder)
+
+
+def _train(arm: StudyArm, run: Path, wanted: RunConfig, folder: Path, out: Console) -> None:
+    if not _reached(run):
+        if run.exists():
+            shutil.rmtree(run)  # it ended before its first checkpoint
+        if arm.continues is not None:
+            _copy_run(run_folder(folder, arm.continues, wanted.seed), run)
+    for name in _RESULTS_OF_TRAINING:
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    checkpoint = newest_checkpoint(run, wanted.task) if _reached(run) else None
+    try:
+        train_run(wanted, run, checkpoint, out)
+    except Interrupted as interrupted:
+        raise Interrupted(f"{run.name}: {interrupted}") from None
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """What a training needs to go on elsewhere: logs and the newest checkpoint."""
+    part = target.with_name(f".{target.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "checkpoints").mkdir(parents=True)
+    newest = checkpoints(source / "checkpoints")[-1]
+    for path in (source / "config.yaml", source / "metrics.csv", source / "adr.csv", *source.glob("events.out.*")):
+        if path.is_file():
+            shutil.copy2(path, part / path.name)
+    try:
+        os.link(newest, part / "checkpoints" / newest.name)  # never written to again, only replaced
+    except OSError:
+        shutil.copy2(newest, part / "checkpoints" / newest.name)
+    part.rename(target)
+
+
+def _is_evaluated(run: Path, wanted: RunConfig) -> bool:
+    try:
+        found = read_document(run / "evaluation.json", Evaluation)
+    except UserError:
+        return False
+    return found is not None and (run / "bundle").is_dir() and run_config(run).evaluate == wanted.evaluate

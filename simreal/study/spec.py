@@ -1,0 +1,209 @@
+"""What may stand in a study's YAML file, and the runs that follow from it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+
+from randomization.parameters import nearest
+from randomization.spec import first_problem
+from simreal.config import EvaluateConfig, PPOConfig, RunConfig, Strict
+from simreal.config import apply_overrides, find_config, parse_config, read_yaml
+from simreal.errors import UserError
+
+_MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
+
+
+def _different(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"expected different numbers, got {list(values)}")
+    return values
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class ArmSpec(Strict):
+    """One way to train; it is trained once per seed."""
+
+    config: str | dict[str, Any] | None = Field(
+        None, description="configuration to start from, by name or written out; default: the study's"
+    )
+    continues: str | None = Field(None, description="arm whose finished runs are trained on, with more train.env_steps")
+    set: dict[str, Any] = Field(default_factory=dict, description="key.sub: value, on top of the configuration's")
+
+
+class WidenSpec(Strict):
+    """ADR around frozen policies: the upper bound of the entropy of arms without ADR."""
+
+    like: str = Field(description="arm whose ADR parameters, steps and thresholds are used")
+    arms: tuple[str, ...] = Field(min_length=1, description="arms whose policies are frozen")
+    episodes: int = Field(10_000, ge=1, description="budget for each policy")
+
+
+class StudySpec(Strict):
+    """A study, as its file describes it."""
+
+    name: Name = Field(description="of the folder of results")
+    description: str = Field("", description="what the study asks, for its report")
+    config: str | dict[str, Any] | None = Field(
+        None, description="configuration of every arm that names none: a file or a shipped one"
+    )
+    seeds: Annotated[tuple[int, ...], AfterValidator(_different)] = Field((0, 1), min_length=1)
+    evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+    widen: WidenSpec | None = None
+    arms: dict[Name, ArmSpec] = Field(min_length=1, description="by name, in the order of the table")
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """An arm with its complete configuration, seed aside."""
+
+    name: str
+    continues: str | None
+    config: RunConfig
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The configuration of one of its runs."""
+        return self.config.model_copy(update={"seed": seed})
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study whose arms have all been found to be possible."""
+
+    spec: StudySpec
+    arms: dict[str, StudyArm]  # an arm comes after the one it continues
+
+    @property
+    def task(self) -> str:
+        return next(iter(self.arms.values())).config.task
+
+    def trained_steps(self, arm: StudyArm) -> int:
+        """Environment steps that one run of an arm adds to those of the arm it continues."""
+        before = 0 if arm.continues is None else self.arms[arm.continues].config.train.env_steps
+        return arm.config.train.env_steps - before
+
+    def to_yaml(self) -> str:
+        """The study with every configuration written out: a file that gives the same study wherever it is."""
+        document = json.loads(self.spec.model_dump_json(exclude={"config", "arms"}))
+        document["arms"] = {}
+        for arm in self.arms.values():
+            config = json.loads(arm.config.model_dump_json(exclude={"seed", "evaluate"}))
+            if arm.continues is None:
+                document["arms"][arm.name] = {"config": config}
+            else:
+                document["arms"][arm.name] = {"continues": arm.continues, "set": {"train": config["train"]}}
+        return yaml.safe_dump(document, sort_keys=False)
+
+    def warnings(self) -> list[str]:
+        """What keeps the study from showing what randomization is worth."""
+        controls = [arm for arm in self.arms.values() if arm.config.randomization.sampler == "none"]
+        found = []
+        if not controls:
+            found.append("no arm trains without randomization (randomization.sampler: none): nothing to compare with")
+        longest = max(arm.config.train.env_steps for arm in self.arms.values())
+        found += [
+            f"{arm.name} trains for {arm.config.train.env_steps:,} steps, the longest arm for {longest:,}: "
+            "no comparison at equal budgets"
+            for arm in controls
+            if arm.config.train.env_steps < longest
+        ]
+        if len(self.spec.seeds) < 2:
+            found.append("one seed: differences between arms may be differences between trainings")
+        return found
+
+
+def load_study(name: str) -> Study:
+    """A study by path or shipped name, every arm parsed. Raises UserError: file, key, what is wrong."""
+    path = find_config(name, folder="studies")
+    try:
+        spec = StudySpec.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error, StudySpec)}") from None
+    arms: dict[str, StudyArm] = {}
+    for key in _in_order(spec, path):
+        arms[key] = _resolve(key, spec, arms, path)
+    tasks = sorted({arm.config.task for arm in arms.values()})
+    if len(tasks) > 1:
+        raise UserError(f"{path}: arms: are of different tasks: {', '.join(tasks)}")
+    if spec.widen is not None:
+        _check_widen(spec.widen, arms, path)
+    return Study(spec, {key: arms[key] for key in _in_order(spec, path)})
+
+
+def _in_order(spec: StudySpec, path: Path) -> list[str]:
+    """Names of arms, each after the one that it continues. Raises UserError for a name that is none, or a circle."""
+    order: list[str] = []
+    for name in spec.arms:
+        chain: list[str] = []
+        at: str | None = name
+        while at is not None and at not in order:
+            if at in chain:
+                raise UserError(f"{path}: arms.{name}.continues: goes round in a circle: {', '.join(chain)}")
+            chain.append(at)
+            following = spec.arms[at].continues
+            if following is not None and following not in spec.arms:
+                hint = nearest(following, spec.arms)
+                raise UserError(f"{path}: arms.{at}.continues: no arm {following!r}{hint}")
+            at = following
+        order += reversed(chain)
+    return order
+
+
+def _resolve(name: str, spec: StudySpec, before: Mapping[str, StudyArm], path: Path) -> StudyArm:
+    """An arm's complete configuration. Raises UserError."""
+    where = f"{path}: arms.{name}"
+    arm = spec.arms[name]
+    chain = [arm]
+    while chain[-1].continues is not None:
+        chain.append(spec.arms[chain[-1].continues])
+    source = chain[-1].config or spec.config
+    if any(link.config for link in chain[:-1]):
+        raise UserError(f"{where}.config: an arm that continues another has its configuration")
+    if source is None:
+        raise UserError(f"{where}.config: missing, and the study has no config either")
+    document = copy.deepcopy(source) if isinstance(source, dict) else read_yaml(find_config(source))
+    for link in reversed(chain):
+        for key, value in link.set.items():
+            if key.partition(".")[0] in ("seed", "evaluate"):
+                raise UserError(f"{where}.set.{key}: belongs to the whole study, see seeds and evaluate")
+            apply_overrides(document, [f"{key}={yaml.safe_dump(value, default_flow_style=True)}"])
+    document["evaluate"] = spec.evaluate.model_dump(mode="json")
+    config = parse_config(document, where)
+    if arm.continues is not None:
+        _check_continuation(config, before[arm.continues], where)
+    return StudyArm(name, arm.continues, config)
+
+
+def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None:
+    """A longer training must be what an uninterrupted one would have been."""
+    for key in RunConfig.model_fields:
+        if key not in _MAY_GROW and getattr(config, key) != getattr(before.config, key):
+            raise UserError(f"{where}.set: {key} differs from arm {before.name}, which it continues; only train may")
+    if config.train.env_steps <= before.config.train.env_steps:
+        raise UserError(
+            f"{where}.set.train.env_steps: expected more than the {before.config.train.env_steps:,} of arm "
+            f"{before.name}, got {config.train.env_steps:,}"
+        )
+    if isinstance(config.learner, PPOConfig) and config.learner.lr_schedule == "linear":
+        raise UserError(
+            f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use 'constant' or "
+            "'kl_adaptive', or train the arm from its start"
+        )
+
+
+def _check_widen(widen: WidenSpec, arms: Mapping[str, StudyArm], path: Path) -> None:
+    for key, name in (("like", widen.like), *(("arms", name) for name in widen.arms)):
+        if name not in arms:
+            raise UserError(f"{path}: widen.{key}: no arm {name!r}{nearest(name, arms)}")
+    sampler = arms[widen.like].config.randomization.sampler
+    if sampler != "adr":
+        raise UserError(f"{path}: widen.like: arm {widen.like} has randomization.sampler {sampler!r}, expected 'adr'")
