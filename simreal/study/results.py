@@ -95,10 +95,11 @@ def table(document: dict[str, Any]) -> str:
     judged = document["measure"] == "success"
     lines = [f"# {document['name']}: {document['task']}", ""]
     lines += [document["description"], ""] if document["description"] else []
+    what = "Success at the last step" if judged else "Return"
+    seeds = ", ".join(map(str, document["seeds"]))
     lines += [
-        f"{document['measure'].capitalize()} {'at the last step ' if judged else ''}of {document['episodes']} fresh episodes "
-        f"per world and seed; seeds {', '.join(map(str, document['seeds']))}. Mean over seeds ± standard error over seeds; "
-        "in brackets the median over seeds and worlds.",
+        f"{what} of {document['episodes']} fresh episodes per world and seed; seeds {seeds}. Mean over seeds ± standard "
+        "error over seeds; in brackets the median over seeds and worlds.",
         "",
     ]
     head = ["arm", "steps", "entropy (npd)", "in training", *(GROUPS[g] for g in groups)]

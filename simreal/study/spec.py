@@ -14,8 +14,16 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from randomization.parameters import nearest
 from randomization.spec import first_problem
-from simreal.config import EvaluateConfig, PPOConfig, RunConfig, Strict
-from simreal.config import apply_overrides, find_config, parse_config, read_yaml
+from simreal.config import (
+    EvaluateConfig,
+    PPOConfig,
+    RunConfig,
+    Strict,
+    apply_overrides,
+    find_config,
+    parse_config,
+    read_yaml,
+)
 from simreal.errors import UserError
 
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
