@@ -98,8 +98,8 @@ def table(document: dict[str, Any]) -> str:
     what = "Success at the last step" if judged else "Return"
     seeds = ", ".join(map(str, document["seeds"]))
     lines += [
-        f"{what} of {document['episodes']} fresh episodes per world and seed; seeds {seeds}. Mean over seeds ± standard "
-        "error over seeds; in brackets the median over seeds and worlds.",
+        f"{what} of {document['episodes']} fresh episodes per world and seed; seeds {seeds}. Mean over seeds ± "
+        "standard error over seeds; in brackets the median over seeds and worlds.",
         "",
     ]
     head = ["arm", "steps", "entropy (npd)", "in training", *(GROUPS[g] for g in groups)]
