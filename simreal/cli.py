@@ -96,7 +96,7 @@ def widen(
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 2_000_003,
 ) -> None:
     """Grow ADR's ranges around a policy that no longer learns; print the entropy where they stop."""
-    from simreal.workflow import widen_command
+    from simreal.widen import widen_command
 
     widen_command(policy, like, episodes, json_file, seed, _out)
 

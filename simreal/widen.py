@@ -19,10 +19,23 @@ from randomization.parameters import RandomizationError
 from randomization.spec import RandomizationConfig
 from simreal.build import make_environment
 from simreal.config import load_config
+from simreal.documents import to_json, write_target
 from simreal.errors import UserError
-from simreal.runs import LoadedPolicy, run_config
+from simreal.runs import LoadedPolicy, load_policy, run_config
 
+WIDENED = "widened.json"  # in a run directory
 QUIET_DECISIONS = 4  # about every boundary, none of which sets a new mark, end it
+
+
+def widen_command(path: Path, like: str | None, episodes: int, json_file: Path | None, seed: int, out: Console) -> None:
+    """`simreal widen`."""
+    policy = load_policy(path)
+    block = adr_block(policy, like)
+    target = None if json_file is None else write_target(json_file)
+    document = widen(policy, block, episodes, seed=seed)
+    print_widened(document, out)
+    if target is not None:
+        target.write_text(to_json(document))
 
 
 def widen(
@@ -117,11 +130,6 @@ def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
     if config.randomization.sampler != "adr":
         raise UserError(f"{like}: randomization.sampler is {config.randomization.sampler!r}, expected 'adr'")
     return config.randomization
-
-
-def write_widened(document: dict[str, Any], path: Path) -> None:
-    """Write the result of `widen`."""
-    path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def same_request(path: Path, block: RandomizationConfig, episodes: int) -> bool:

@@ -36,6 +36,16 @@ def train_command(name: str, overrides: list[str], run_dir: Path | None, resume:
     check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     checkpoint = _checkpoint_to_resume(run, config) if resume else None
+    try:
+        train_run(config, run, checkpoint, out)
+    except Interrupted as interrupted:
+        resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
+        raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
+    finish(run, out)
+
+
+def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
+    """Train in a run directory, from the start or from its checkpoint. Raises Interrupted after a checkpoint."""
     torch.set_num_threads(1)
     trainer = Trainer(config, run)
     if checkpoint is not None:
@@ -51,21 +61,25 @@ def train_command(name: str, overrides: list[str], run_dir: Path | None, resume:
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr))
     except Interrupted:
-        resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
-        raise Interrupted(f"interrupted at step {trainer.env_steps:,}; to continue: {resume_line}") from None
+        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
     out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
-    finish(run, out)
 
 
-def finish(run: Path, out: Console) -> None:
-    """Evaluate and export a finished run, and say where everything is."""
+def assess(run: Path, out: Console) -> Path:
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle."""
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     (run / EVALUATION).write_text(to_json(figures))
     out.print(figures_table(figures))
-    bundle, code = _export(run, policy, run / "bundle", figures), naming(policy.task_id)
+    return _export(run, policy, run / "bundle", figures)
+
+
+def finish(run: Path, out: Console) -> None:
+    """Evaluate and export a finished run, and say where everything is."""
+    bundle = assess(run, out)
+    code = naming(run_config(run).task)
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
   {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})

@@ -17,12 +17,13 @@ import pytest
 
 from simreal.cli import main
 from simreal.errors import UserError
-from simreal.evaluate import find_world, play_episodes
+from simreal.evaluate import play
 from simreal.report import footage, write_report
 from simreal.report.records import Arm, load_arms, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
 from simreal.runs import load_policy
 from simreal.statistics import wilson
+from simreal.worlds import find_world
 
 TINY = """
 task: FetchReach-v4
@@ -334,10 +335,10 @@ def test_a_replayed_episode_is_the_evaluated_one(trained: Path) -> None:
     policy = load_policy(trained)
     for name in ("nominal", "trained"):
         found = find_world(name, policy)
-        played = play_episodes(policy, found.sampler, 7, 3, seed=5)
+        played = play(policy, found.make_environment(policy, 3, 5), 7)
         for episode in (0, 4, 6):
             *_, environment = footage._replay(policy, found, episode, seed=5)
-            assert float(environment.episode_return[0]) == pytest.approx(played.returns[episode], abs=1e-9)
+            assert float(environment.episode_return[0]) == pytest.approx(float(played.returns[episode]), abs=1e-9)
             assert int(environment.steps[0]) == environment.max_episode_steps
 
 

@@ -15,12 +15,13 @@ import torch
 from envs.environment import Environment
 from simreal.checkpoint import checkpoints
 from simreal.errors import UserError
-from simreal.evaluate import World, find_world, play_episodes
+from simreal.evaluate import play
 from simreal.offscreen import Image
 from simreal.render import Scene, write_video
 from simreal.report.html import number
 from simreal.report.records import Run
 from simreal.runs import LoadedPolicy, load_policy
+from simreal.worlds import GROUPS, World, find_world
 
 _EPISODES = 50  # of every world, from which best and worst are chosen
 _WIDTH, _HEIGHT, _STILLS = 400, 320, 4
@@ -108,10 +109,10 @@ def _draw(run: Run, folder: Path, wanted: dict[str, Any]) -> list[Clip]:
 
 
 def _find(name: str, policy: LoadedPolicy, run: Run) -> World:
-    """An evaluated world; the evaluation knows its name, the configuration perhaps the file that it came from."""
-    for candidate in (name, *run.config.evaluate.worlds):
+    """An evaluated world by its name in the evaluation; the nominal one if it cannot be had any more."""
+    for asked in (name, *(world for world in run.config.evaluate.worlds if world not in GROUPS)):
         try:
-            world = find_world(candidate, policy)
+            world = find_world(asked, policy)
         except UserError:
             continue
         if world.name == name:
@@ -121,8 +122,8 @@ def _find(name: str, policy: LoadedPolicy, run: Run) -> World:
 
 def _extreme(policy: LoadedPolicy, world: World, best: bool, seed: int) -> tuple[str, int]:
     """What the best or worst of the first episodes came to, and its number."""
-    episodes = play_episodes(policy, world.sampler, _EPISODES, _EPISODES, seed)
-    order = [(s, r) for s, r in zip(episodes.success, episodes.returns, strict=True)]
+    episodes = play(policy, world.make_environment(policy, _EPISODES, seed), _EPISODES)
+    order = list(zip(episodes.success.tolist(), episodes.returns.tolist(), strict=True))
     chosen = (max if best else min)(range(_EPISODES), key=lambda k: order[k])
     success, total = order[chosen]
     outcome = f"{'success' if success else 'failure'}, " if policy.make_task().has_success else ""
@@ -149,7 +150,7 @@ def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[
 
 def _replay(policy: LoadedPolicy, world: World, episode: int, seed: int) -> Iterator[Environment]:
     """The environment at the start of episode `episode` and after each of its steps."""
-    environment = policy.make_environment(1, world.sampler, seed)
+    environment = world.make_environment(policy, 1, seed)
     environment.autoreset = False  # its end is to be seen
     environment.rng.episode = torch.tensor([episode - 1])  # the reset goes on to the next
     observed = environment.reset()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from simreal.documents import write_target
 from simreal.errors import UserError
-from simreal.evaluate import write_target
 from simreal.report import sections
 from simreal.report.footage import find_clips
 from simreal.report.html import page, paragraph

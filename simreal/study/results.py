@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from simreal.documents import to_json
 from simreal.report.records import GROUPS, Arm, load_run
 from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
 from simreal.study.spec import Study
@@ -14,7 +14,7 @@ from simreal.study.spec import Study
 def write_results(study: Study, folder: Path) -> None:
     """Write study.json and table.md from the runs that there are."""
     document = summarize(study, finished_arms(study, folder))
-    (folder / "study.json").write_text(json.dumps(document, indent=2) + "\n")
+    (folder / "study.json").write_text(to_json(document))
     (folder / "table.md").write_text(table(document))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.config import RunConfig
+from simreal.documents import to_json
 from simreal.errors import UserError
 from simreal.report import write_report
 from simreal.report.records import Evaluation, read_document
@@ -17,10 +18,10 @@ from simreal.runs import load_policy, run_config
 from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
 from simreal.train import Interrupted
-from simreal.widen import same_request, widen, write_widened
-from simreal.workflow import assess, train_run
+from simreal.widen import WIDENED, same_request, widen
+from simreal.workflow import ENVELOPE, EVALUATION, assess, train_run
 
-_RESULTS_OF_TRAINING = ("evaluation.json", "envelope.json", "widened.json", "bundle", "footage")
+_RESULTS_OF_TRAINING = (EVALUATION, ENVELOPE, WIDENED, "bundle", "footage")
 _MAY_DIFFER = ("train", "evaluate", "threads")
 
 
@@ -112,16 +113,16 @@ def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out:
         done = False
     if not _is_evaluated(run, wanted):
         out.print(f"{title}: evaluating {wanted.evaluate.episodes} episodes in each world")
-        (run / "evaluation.json").unlink(missing_ok=True)  # it is of the configuration beside it, always
+        (run / EVALUATION).unlink(missing_ok=True)  # it is of the configuration beside it, always
         (run / "config.yaml").write_text(wanted.to_yaml())
         assess(run, out)
         done = False
     spec = study.spec.widen
     if spec is not None and arm.name in spec.arms:
         block = study.arms[spec.like].config.randomization
-        if not same_request(run / "widened.json", block, spec.episodes):
+        if not same_request(run / WIDENED, block, spec.episodes):
             out.print(f"{title}: widening ranges around the frozen policy")
-            write_widened(widen(load_policy(run), block, spec.episodes), run / "widened.json")
+            (run / WIDENED).write_text(to_json(widen(load_policy(run), block, spec.episodes)))
             done = False
     if not done or not (folder / "study.json").is_file():
         write_results(study, folder)
@@ -161,7 +162,7 @@ def _copy_run(source: Path, target: Path) -> None:
 
 def _is_evaluated(run: Path, wanted: RunConfig) -> bool:
     try:
-        found = read_document(run / "evaluation.json", Evaluation)
+        found = read_document(run / EVALUATION, Evaluation)
     except UserError:
         return False
     return found is not None and (run / "bundle").is_dir() and run_config(run).evaluate == wanted.evaluate

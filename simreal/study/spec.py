@@ -25,6 +25,7 @@ from simreal.config import (
     read_yaml,
 )
 from simreal.errors import UserError
+from simreal.worlds import check_names
 
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
 
@@ -136,6 +137,7 @@ def load_study(name: str) -> Study:
         spec = StudySpec.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error, StudySpec)}") from None
+    check_names(spec.evaluate.worlds)
     arms: dict[str, StudyArm] = {}
     for key in _in_order(spec, path):
         arms[key] = _resolve(key, spec, arms, path)
