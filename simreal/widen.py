@@ -39,7 +39,7 @@ def widen_command(path: Path, like: str | None, episodes: int, json_file: Path |
 
 
 def widen(
-    policy: LoadedPolicy, block: RandomizationConfig, episodes: int, num_envs: int = 64, seed: int = 2_000_003
+    policy: LoadedPolicy, block: RandomizationConfig, episodes: int, num_envs: int = 128, seed: int = 2_000_003
 ) -> dict[str, Any]:
     """Play boundary episodes only and let ADR move the bounds, with the policy as it is.
 

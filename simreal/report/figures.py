@@ -29,6 +29,8 @@ from simreal.report.records import Box, Columns, Marginal, Pair
 INK, FAINT = "#24292f", "#d0d7de"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_COLOURS_IN_WORDS = ("blue", "vermilion", "green", "purple", "amber", "sky blue")
+_DASHES_IN_WORDS = ("solid", "dashed", "dotted", "dash-dotted")
 _WIDE, _SMALL = (4.3, 2.7), (2.35, 1.75)  # inches
 UNSEEN_NPD = -10.0  # below it the entropy only says that some range has not opened yet
 _STYLE: dict[Any, Any] = {
@@ -209,6 +211,16 @@ def _shorten_steps(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(short))
 
 
+def style_of(i: int) -> str:
+    """How the line of arm i looks, in words."""
+    return f"{_COLOURS_IN_WORDS[i % len(SERIES)]} {_DASHES_IN_WORDS[_dash(i)]}"
+
+
+def _dash(i: int) -> int:
+    """Dash pattern of arm i: another one for the next arm, and for the next arm of the same colour."""
+    return (i + i // len(SERIES)) % len(_DASHES)
+
+
 def _colour(i: int) -> str:
     return SERIES[i % len(SERIES)]
 
@@ -217,7 +229,6 @@ def _band(
     axis: Axes, curves: Sequence[tuple[Sequence[float], Sequence[float]]], i: int, width: float = 1.8
 ) -> tuple[float, float]:
     """Draw the mean of an arm's seeds and their spread. Returns where its line ends."""
-    dash = _DASHES[i // len(SERIES) % len(_DASHES)] if i >= len(SERIES) else _DASHES[i % len(_DASHES)]
     if len(curves) == 1:
         x, y = (np.asarray(v, dtype=float) for v in curves[0])
     else:
@@ -225,7 +236,7 @@ def _band(
         values = np.stack([np.interp(x, *c) for c in curves])
         y = values.mean(axis=0)
         axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=_colour(i), alpha=0.2, linewidth=0)
-    axis.plot(x, y, color=_colour(i), linestyle=dash, linewidth=width)
+    axis.plot(x, y, color=_colour(i), linestyle=_DASHES[_dash(i)], linewidth=width)
     seen = np.flatnonzero(np.isfinite(y))
     return (float(x[seen[-1]]), float(y[seen[-1]])) if len(seen) else (math.nan, math.nan)
 

@@ -254,21 +254,29 @@ def health(arms: Sequence[Arm]) -> str:
     """What the learner reported, folded, with remarks on what looks ill."""
     metrics: dict[str, list[Columns]] = {arm.name: [run.metrics for run in arm.runs] for arm in arms}
     columns = dict.fromkeys(c for seeds in metrics.values() for s in seeds for c in s if c not in _NOT_HEALTH)
-    order = [c for c in _HEALTH if c in columns] + sorted(c for c in columns if c not in _HEALTH)
-    plots = []
-    for column in order:
-        label = _HEALTH.get(column, column)
-        figure = figures.health_curve(metrics, column, label)
-        if figure is not None:
-            plots.append(_plot(figure, f"{label} against steps", caption=False))
-    if not plots:
+    terms = [c for c in columns if c.startswith("term/")]
+    figures_of_learner = [c for c in _HEALTH if c in columns]
+    figures_of_learner += sorted(c for c in columns if c not in _HEALTH and c not in terms)
+    if not figures_of_learner:
         return ""
     remarks = [remark for arm in arms for run in arm.runs for remark in _remarks(run)]
     text = notes(remarks) or paragraph(
         f"Nothing stands out: fewer than {percent(_SATURATED)} saturated actions, no unstable simulation, KL within "
         f"{_KL_TIMES:g} times its aim, Q within the limits of its targets."
     )
-    return text + fold("Figures of the learner, against steps", f'<div class="plots small">{"".join(plots)}</div>')
+    text += fold("Figures of the learner, against steps", _small_curves(metrics, figures_of_learner))
+    return text + (fold("Terms of the reward, means per step", _small_curves(metrics, terms)) if terms else "")
+
+
+def _small_curves(metrics: dict[str, list[Columns]], columns: Sequence[str]) -> str:
+    plots = []
+    for column in columns:
+        label = _HEALTH.get(column, column.removeprefix("term/"))
+        figure = figures.health_curve(metrics, column, label)
+        if figure is not None:
+            plots.append(_plot(figure, f"{label} against steps", caption=False))
+    key = ", ".join(f"{name}: {figures.style_of(i)}" for i, name in enumerate(metrics)) if len(metrics) > 1 else ""
+    return f'<div class="plots small">{"".join(plots)}</div>' + (paragraph(f"{key}.", "soft") if key else "")
 
 
 def _remarks(run: Run) -> list[str]:
