@@ -14,7 +14,7 @@ from simreal.report.footage import Clip
 from simreal.report.html import data_uri, fold, notes, number, paragraph, percent, row, span, table
 from simreal.report.records import GROUPS, Arm, Box, Columns, Comparison, Run
 from simreal.report.summary import cell, worlds_by_group
-from simreal.report.verdict import trained_in
+from simreal.report.verdict import doubt_below, score, trained_in
 
 _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "q": "Q of the batch (return)",
@@ -118,9 +118,8 @@ def transfer(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> str:
         parts.append(_all_figures(arms[0]))
     elif rows:
         what = "success at the last step" if arms[0].first.judged else "return"
-        caption = f"Mean {what} over seeds; below it the standard error over seeds or, for one seed, "
-        caption += "the 95 % Wilson interval" if arms[0].first.judged else "the standard error"
-        caption += " of its episodes. "
+        caption = f"Mean {what} over seeds; below it ± its standard error over seeds"
+        caption += ", and the 95 % Wilson interval of all episodes pooled. " if arms[0].first.judged else ". "
         caption += "The stronger a cell's colour, the better; the triangle marks the best of a row. "
         caption += "In world trained every policy plays the ranges of its own training; without any, the nominal world."
         parts.append(table(caption, ["world", *(arm.name for arm in arms)], rows))
@@ -135,27 +134,16 @@ def _scores(arms: Sequence[Arm], worlds: Sequence[str]) -> list[str]:
     means = [f.mean for f in found if f is not None]
     low, high = (0.0, 1.0) if found and arms[0].first.judged else (min(means, default=0.0), max(means, default=1.0))
     cells = []
-    for arm, figure in zip(arms, found, strict=True):
+    for figure in found:
         if figure is None:
             cells.append("–")
             continue
         share = (figure.mean - low) / (high - low) if high > low else 0.5
         best = " best" if len(means) > 1 and figure.mean == max(means) and min(means) < max(means) else ""
-        value = percent(figure.mean) if figure.judged else number(figure.mean)
-        if figure.error is not None:
-            below = f"± {100 * figure.error if figure.judged else figure.error:.1f}"
-        elif figure.pooled is not None:
-            below = span(*figure.pooled)
-        else:
-            below = _return_error(arm, worlds)
-        cells.append(f'<td class="score{best}" style="--p:{share:.3f}"><b>{value}</b><small>{below}</small></td>')
+        cells.append(
+            f'<td class="score{best}" style="--p:{share:.3f}"><b>{score(figure)}</b>{doubt_below(figure)}</td>'
+        )
     return cells
-
-
-def _return_error(arm: Arm, worlds: Sequence[str]) -> str:
-    evaluation = arm.first.evaluation
-    found = [w for w in evaluation.worlds if w.name in worlds] if evaluation is not None else []
-    return f"± {found[0].return_se:.1f}" if len(found) == 1 else ""
 
 
 def _all_figures(arm: Arm) -> str:

@@ -21,6 +21,7 @@ class Cell:
     judged: bool  # success, not return
     mean: float  # over seeds, of each seed's mean over worlds
     error: float | None  # standard error over seeds; None with one seed
+    spread: float | None  # standard error over episodes, of returns of one seed in one world
     median: float  # over seeds and worlds
     pooled: tuple[float, float] | None  # 95 % Wilson interval of all episodes; None for returns
     seeds: int
@@ -47,6 +48,7 @@ def cell(arm: Arm, worlds: Sequence[str]) -> Cell | None:
         judged=judged,
         mean=mean,
         error=error if len(seeds) > 1 else None,
+        spread=everything[0].return_se if len(everything) == 1 and not judged else None,
         median=median([_value(world, judged) for world in everything]),
         pooled=pooled,
         seeds=len(seeds),

@@ -74,7 +74,21 @@ def doubt(found: Cell) -> str:
         parts.append(f"± {error} over {found.seeds} seeds")
     if found.pooled is not None:
         parts.append(f"{'pooled ' if found.seeds > 1 else ''}95 %: {span(*found.pooled)}")
+    if found.spread is not None:
+        parts.append(f"± {found.spread:.1f} over episodes")
     return "; ".join(parts)
+
+
+def doubt_below(found: Cell) -> str:
+    """The same for a cell of a table whose caption gives the names."""
+    parts = []
+    if found.error is not None:
+        parts.append(f"± {100 * found.error:.1f}" if found.judged else f"± {found.error:.1f}")
+    if found.pooled is not None:
+        parts.append(span(*found.pooled))
+    if found.spread is not None:
+        parts.append(f"± {found.spread:.1f}")
+    return f"<small>{'<br>'.join(parts)}</small>"
 
 
 def _tiles(arm: Arm, groups: dict[str, list[str]]) -> str:
@@ -101,8 +115,7 @@ def _arms_table(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
         cells = []
         for group in shown:
             figure = cell(arm, groups[group])
-            under = "" if figure is None else doubt(figure).replace("; ", "<br>")
-            cells.append("–" if figure is None else f"<b>{score(figure)}</b><small>{under}</small>")
+            cells.append("–" if figure is None else f"<b>{score(figure)}</b>{doubt_below(figure)}")
         every = cell(arm, [name for names in groups.values() for name in names])
         if every is not None:
             value = percent(every.worst[1]) if every.judged else number(every.worst[1])
@@ -116,7 +129,8 @@ def _arms_table(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
         sampler = SAMPLERS[arm.first.config.randomization.sampler]
         rows.append(row(arm.name, cells, below=f"{sampler}, {_seeds(arm)}"))
     what = "Success at the last step of fresh episodes" if arms[0].first.judged else "Return of fresh episodes"
-    caption = f"{what}: mean over seeds, ± its standard error over seeds; 95 % Wilson intervals of the episodes."
+    caption = f"{what}: mean over seeds; below it ± its standard error over seeds, and the 95 % Wilson interval of all "
+    caption += "episodes pooled."
     if any((found := entropy(arm)) is not None and found[1] for arm in arms):
         caption += " * upper bound: where ADR stops with the policy frozen."
     head = ["", *(GROUPS[group] for group in shown), "worst world", "entropy (npd)", "trained"]
