@@ -148,7 +148,9 @@ def _comparison(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
             continue
         best_arm, best = max(figures, key=lambda pair: pair[1].mean)
         if best is control:
-            sentences.append(f"In {GROUPS[group]} worlds nothing does better than the control, {score(control)}.")
+            sentences.append(
+                f"In {GROUPS[group]} worlds nothing does better than the control {controls[0].name}, {score(control)}."
+            )
             continue
         text = f"In {GROUPS[group]} worlds {best_arm.name} does best, {score(best)}; "
         text += f"the control {controls[0].name} has {score(control)}."
