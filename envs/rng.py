@@ -40,15 +40,29 @@ def mix(z: Tensor) -> Tensor:
 _AHEAD = 8  # steps that `EpisodeRandom.mixed` draws at a time
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Block:
-    """Numbers drawn ahead, good as long as every environment goes on in its episode step by step."""
+    """Numbers drawn ahead, good as long as an environment goes on in its episode step by step."""
 
-    key: Tensor  # the streams they come from
+    key: Tensor  # [N] the streams they come from
     start: Tensor  # [N] step of the first ones
-    first: int  # the same of environment 0
     uniform: Tensor  # [N, _AHEAD, uniforms]
     normal: Tensor  # [N, _AHEAD, normals]
+
+    def ahead(self, key: Tensor, step: Tensor) -> tuple[int, Tensor | None]:
+        """Which of the numbers belong to a step [N], and the rows that hold others (None: no row does).
+
+        A row that goes on shows how far the block has advanced; -1 where it is used up or no row goes on.
+        """
+        if self.key is key:
+            ahead = int(step[0] - self.start[0])
+            if 0 <= ahead < _AHEAD and torch.equal(step, self.start + ahead):
+                return ahead, None
+        offset = torch.where(self.key == key, step - self.start, -1)
+        ahead = int(offset.max())
+        if not 0 <= ahead < _AHEAD:
+            return -1, None
+        return ahead, (offset != ahead).nonzero()[:, 0]
 
 
 class EpisodeRandom:
@@ -119,21 +133,28 @@ class EpisodeRandom:
             half = (normals + 1) // 2
             u = self.uniform(tag, uniforms + 2 * half)
             return u[:, :uniforms], _box_muller(u[:, uniforms:], half)[:, :normals]
-        block = self._blocks.get((tag, uniforms, normals))
-        ahead = -1 if block is None or block.key is not self._key else int(self._step[0]) - block.first
-        if block is None or not 0 <= ahead < _AHEAD or not torch.equal(self._step, block.start + ahead):
-            block, ahead = self._draw_ahead(tag, uniforms, normals), 0
-            self._blocks[tag, uniforms, normals] = block
+        name = (tag, uniforms, normals)
+        block = self._blocks.get(name)
+        ahead, stale = (-1, None) if block is None else block.ahead(self._key, self._step)
+        if block is None or ahead < 0:
+            block, ahead = _Block(self._key, self._step, *self._draw_ahead(name, self._key, self._step, _AHEAD)), 0
+            self._blocks[name] = block
+        elif stale is not None:
+            # Episodes began since: only their rows are drawn again.
+            step = self._step[stale]
+            uniform, normal = self._draw_ahead(name, self._key[stale], step, _AHEAD - ahead)
+            block.uniform[stale, ahead:], block.normal[stale, ahead:] = uniform, normal
+            block.start = block.start.index_copy(0, stale, step - ahead)
+            block.key = self._key
         return block.uniform[:, ahead], block.normal[:, ahead]
 
-    def _draw_ahead(self, tag: str, uniforms: int, normals: int) -> _Block:
-        """What `mixed` gives in this step and the next ones, in one pass: many small operations cost more."""
+    def _draw_ahead(self, name: tuple[str, int, int], key: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """What `mixed` gives in `count` steps from `step` [n] on, in one pass: many small operations cost more."""
+        tag, uniforms, normals = name
         half = (normals + 1) // 2
-        steps = self._step[:, None] + torch.arange(_AHEAD)
-        keys = mix(self._key[:, None] + (steps + 1) * _MIX1)
+        keys = mix(key[:, None] + (step[:, None] + torch.arange(1, count + 1)) * _MIX1)
         u = _uniform(mix(keys[:, :, None] + self._offsets(tag, uniforms + 2 * half)))
-        normal = _box_muller(u[..., uniforms:], half)[..., :normals]
-        return _Block(self._key, self._step, int(self._step[0]), u[..., :uniforms], normal)
+        return u[..., :uniforms], _box_muller(u[..., uniforms:], half)[..., :normals]
 
     def episode_normal(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
         """Standard normal numbers [N, size] that belong to the episode, whatever the step; mask as above."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.columns import Columns, StepDraws, whole
+from randomization.columns import Columns, Span, StepDraws, chosen_rows, whole
 from randomization.parameters import Parameter
 
 
@@ -48,37 +48,41 @@ class ActionNoise:
         ]
         self._additive, self._relative, self._constant = columns
         self.configured = any(c.size for c in columns)
-        self._additive_draws = draws.reserve_normal(self._additive.size)
-        self._relative_draws = draws.reserve_normal(self._relative.size)
-        sizes = [c.size for c in columns]
+        self._noisy, self._scaled, self._shifted = spans = [Span(c, rng.device) for c in columns]
+        self._additive_draws = draws.reserve_normal(self._noisy.size)
+        self._relative_draws = draws.reserve_normal(self._scaled.size)
+        # [N, size] of each span, 0 where nothing acts
         self._sigma, self._sigma_relative, self._bias = (
-            torch.zeros(rng.num_envs, size, dtype=torch.float64, device=rng.device) for size in sizes
+            torch.zeros(rng.num_envs, span.size, dtype=torch.float64, device=rng.device) for span in spans
         )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the standard deviations of new worlds lam [N, d] and draw this episode's offsets in mask [N]."""
-        rows = mask[:, None]
-        self._sigma = torch.where(rows, self._additive.of(lam), self._sigma)
-        self._sigma_relative = torch.where(rows, self._relative.of(lam), self._sigma_relative)
+        rows = chosen_rows(mask)
+        lam = lam if rows is None else lam[rows]
+        if self._additive.size:
+            self._noisy.put(self._sigma, mask, rows, self._additive.of(lam))
+        if self._relative.size:
+            self._scaled.put(self._sigma_relative, mask, rows, self._relative.of(lam))
         if self._constant.size:
-            bias = self._constant.of(lam) * self._rng.episode_normal("action_bias", self._constant.size)
-            self._bias = torch.where(rows, bias, self._bias)
+            bias = self._constant.of(lam) * self._rng.episode_normal("action_bias", self._constant.size, rows)
+            self._shifted.put(self._bias, mask, rows, bias)
 
     def apply(self, action: Tensor) -> Tensor:
         """Action [N, A] in [-1, 1] -> with noise, in [-1, 1]."""
-        noisy = action.clone()
-        normal = self._draws.normal
+        noisy, kind, normal = action.clone(), action.dtype, self._draws.normal
         if self._relative.size:
-            error = (self._sigma_relative * normal[:, self._relative_draws]).to(action.dtype)
-            noisy[:, self._relative.index] += action[:, self._relative.index] * error
+            error = (self._sigma_relative * normal[:, self._relative_draws]).to(kind)
+            noisy[:, self._scaled.where].addcmul_(action[:, self._scaled.where], error)
         if self._constant.size:
-            noisy[:, self._constant.index] += self._bias.to(action.dtype)
+            noisy[:, self._shifted.where].add_(self._bias.to(kind))
         if self._additive.size:
-            noisy[:, self._additive.index] += (self._sigma * normal[:, self._additive_draws]).to(action.dtype)
+            noisy[:, self._noisy.where].add_((self._sigma * normal[:, self._additive_draws]).to(kind))
         return noisy.clamp_(-1.0, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sigma": self._sigma, "sigma_relative": self._sigma_relative, "bias": self._bias}
+        names = ("sigma", "sigma_relative", "bias")
+        return {name: getattr(self, f"_{name}").clone() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sigma, self._bias = state["sigma"].clone(), state["bias"].clone()

@@ -43,6 +43,40 @@ class Columns:
         return lam[:, self._column]
 
 
+class Span:
+    """A stretch of values that holds all places of a quantity, to be worked on at once: indexing costs more.
+
+    Args:
+        columns: the places.
+
+    Attributes:
+        where: the stretch.
+        size: its length.
+    """
+
+    def __init__(self, columns: Columns, device: torch.device) -> None:
+        first, last = (columns.places[0], columns.places[-1] + 1) if columns.size else (0, 0)
+        self.where, self.size = slice(first, last), last - first
+        self._inner = torch.tensor([place - first for place in columns.places], dtype=torch.int64, device=device)
+
+    def put(self, held: Tensor, mask: Tensor, rows: Tensor | None, values: Tensor) -> None:
+        """Write the values of the places into held [N, size], in place.
+
+        Args:
+            mask, rows: environments to write to, and what `chosen_rows` makes of them.
+            values: [number of rows, places].
+        """
+        if rows is not None:
+            held[rows[:, None], self._inner] = values
+        else:
+            held[:, self._inner] = torch.where(mask[:, None], values, held[:, self._inner])
+
+
+def chosen_rows(mask: Tensor) -> Tensor | None:
+    """The rows [k] that a mask [N] names; None on a GPU, which would have to finish its work first to count them."""
+    return mask.nonzero()[:, 0] if mask.device.type == "cpu" else None
+
+
 def index_of(numbers: list[int], device: torch.device) -> Index:
     """Indices of a dimension: a slice where they are consecutive, which is much cheaper."""
     if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):

@@ -38,30 +38,43 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _FieldWrite:
-    """All parameters that write one field. Columns of lambda are its length where nothing acts."""
+class _Field:
+    """Where the values of one field go."""
 
     live: Tensor  # [N, size] view of the engine's field
     elements: Tensor  # [m] flat indices written
-    nominal: Tensor  # [m]
-    factors: Tensor  # [layers, m] columns of lambda
-    powers: Tensor | None  # [layers, m]; None: all 1
-    shifts: Tensor  # [layers, m] columns of lambda
-    spreads: Tensor | None  # [layers, m] columns of lambda
-    normals: Tensor | None  # [layers, m] columns of the episode's normal numbers
-    low: Tensor  # [m]
-    high: Tensor  # [m]
 
-    def values(self, scale: Tensor, add: Tensor, normal: Tensor | None) -> Tensor:
-        """What lambda [N, d + 1] (neutral last) and normals [N, k] make of the nominal values, [N, m]."""
+
+@dataclass(frozen=True)
+class _Formula:
+    """The formula above for the elements of all fields at once, [M]: many small operations cost more than large ones.
+
+    Columns of lambda are its length where nothing acts.
+    """
+
+    nominal: Tensor  # [M]
+    factors: Tensor  # [layers, M] columns of lambda
+    powers: Tensor  # [layers, P], of the elements `powered`; of others they are all 1
+    powered: Tensor  # [P]
+    shifts: Tensor  # [layers, M] columns of lambda
+    spreads: Tensor  # [layers, S] columns of lambda, of the elements `spread`
+    normals: Tensor  # [layers, S] columns of the episode's normal numbers
+    spread: Tensor  # [S]
+    low: Tensor  # [S]
+    high: Tensor  # [S]
+
+    def values(self, lam: Tensor, normal: Tensor | None) -> Tensor:
+        """What worlds lam [k, d] and normals [k, ...] make of the nominal values, [k, M]."""
+        scale = torch.cat((lam, torch.ones_like(lam[:, :1])), dim=1)
+        add = torch.cat((lam, torch.zeros_like(lam[:, :1])), dim=1)
         factors = scale[:, self.factors]
-        if self.powers is not None:
-            factors = factors**self.powers
-        values = self.nominal * factors.prod(dim=1) + add[:, self.shifts].sum(dim=1)
-        if self.spreads is None or self.normals is None or normal is None:
-            return values
-        values = values + (add[:, self.spreads] * normal[:, self.normals]).sum(dim=1)
-        return torch.minimum(torch.maximum(values, self.low), self.high)
+        if len(self.powered):
+            factors[:, :, self.powered] = factors[:, :, self.powered] ** self.powers
+        values = (self.nominal * factors.prod(dim=1)).add_(add[:, self.shifts].sum(dim=1))
+        if normal is not None:
+            spread = (add[:, self.spreads] * normal[:, self.normals]).sum(dim=1).add_(values[:, self.spread])
+            values[:, self.spread] = torch.minimum(torch.maximum(spread, self.low), self.high)
+        return values
 
 
 class PhysicsWriter:
@@ -92,7 +105,10 @@ class PhysicsWriter:
             raise ValueError("spread parameters need random numbers")
         # mj_setConst derives constants from these fields; they go stale without it.
         self.needs_set_const = any(name in mujoco.MjModel._setconst_inputs for name in plans)
-        self._writes = [_compile(engine, name, plan, parameters) for name, plan in plans.items()]
+        self._fields = [_field(engine, name, plan, parameters) for name, plan in plans.items()]
+        self._sizes = [len(field.elements) for field in self._fields]
+        if plans:
+            self._formula = _formula(engine, plans, len(parameters))
         nominal_s = float(task.model.opt.timestep)
         varied = "opt.timestep" in plans
         self._timestep = (
@@ -114,23 +130,23 @@ class PhysicsWriter:
 
     def write(self, mask: Tensor, lam: Tensor) -> None:
         """Write the worlds lam [N, d] of the environments in mask [N]."""
-        if not self._writes:
+        if not self._fields:
             return
+        chosen = None
+        if mask.device.type == "cpu":  # where choosing rows costs no synchronisation: often few episodes begin at once
+            chosen = mask.nonzero()[:, 0]
+            lam = lam[chosen]
         normal = None
         if self._normals and self._rng is not None:
-            normal = self._rng.episode_normal("physics", self._normals)
-        if mask.device.type == "cpu":  # where choosing rows costs no synchronisation: often few episodes begin at once
-            rows = mask.nonzero()
-            mask, lam = mask[rows[:, 0]], lam[rows[:, 0]]
-            normal = None if normal is None else normal[rows[:, 0]]
-        else:
-            rows = torch.arange(len(mask), device=mask.device)[:, None]
-        ones, zeros = torch.ones_like(lam[:, :1]), torch.zeros_like(lam[:, :1])
-        scale, add = torch.cat((lam, ones), dim=1), torch.cat((lam, zeros), dim=1)
-        for write in self._writes:
-            values = write.values(scale, add, normal)
-            present = write.live[rows, write.elements]
-            write.live[rows, write.elements] = torch.where(mask[:, None], values.to(present.dtype), present)
+            normal = self._rng.episode_normal("physics", self._normals, chosen)
+        values = self._formula.values(lam, normal)
+        for field, part in zip(self._fields, values.split(self._sizes, dim=1), strict=True):
+            part = part.to(field.live.dtype)
+            if chosen is not None:
+                field.live[chosen[:, None], field.elements] = part
+            else:
+                present = field.live[:, field.elements]
+                field.live[:, field.elements] = torch.where(mask[:, None], part, present)
 
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
@@ -177,32 +193,51 @@ def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, list[Edit]]
         )
 
 
-def _compile(engine: Engine, name: str, plan: _Plan, parameters: Sequence[Parameter]) -> _FieldWrite:
-    """The tensors of a field's plan."""
-    touched = sorted({*plan.factors, *plan.shifts, *plan.spreads})
+def _touched(plan: _Plan) -> list[int]:
+    """Elements of a field that its plan writes."""
+    return sorted({*plan.factors, *plan.shifts, *plan.spreads})
+
+
+def _field(engine: Engine, name: str, plan: _Plan, parameters: Sequence[Parameter]) -> _Field:
+    """Where a plan's values go; refuses what is impossible."""
+    touched = _touched(plan)
     nominal = engine.nominal(name).flatten()[touched].double()
     _refuse_impossible(name, plan, dict(zip(touched, nominal.tolist(), strict=True)), parameters)
-    neutral, device, real = len(parameters), engine.device, engine.dtype
+    return _Field(engine.field(name).view(engine.num_envs, -1), torch.tensor(touched, device=engine.device))
 
-    def table(uses: dict[int, list[float]], pad: float) -> Tensor:
-        layers = max([1] + [len(values) for values in uses.values()])
-        rows = [[(*uses.get(e, ()), *[pad] * layers)[layer] for e in touched] for layer in range(layers)]
-        return torch.tensor(rows, device=device, dtype=torch.float64)
 
-    powers = table({e: [power for _, power in uses] for e, uses in plan.factors.items()}, 1.0)
-    spreads = {e: [float(column) for column, _ in uses] for e, uses in plan.spreads.items()}
-    normals = {e: [float(number) for _, number in uses] for e, uses in plan.spreads.items()}
-    return _FieldWrite(
-        live=engine.field(name).view(engine.num_envs, -1),
-        elements=torch.tensor(touched, device=device),
-        nominal=nominal.to(device, real),
-        factors=table({e: [float(c) for c, _ in uses] for e, uses in plan.factors.items()}, neutral).long(),
-        powers=None if bool((powers == 1.0).all()) else powers,
-        shifts=table({e: [float(c) for c in uses] for e, uses in plan.shifts.items()}, neutral).long(),
-        spreads=table(spreads, neutral).long() if spreads else None,
-        normals=table(normals, 0).long() if spreads else None,
-        low=torch.tensor([plan.low[e] for e in touched], device=device, dtype=torch.float64),
-        high=torch.tensor([plan.high[e] for e in touched], device=device, dtype=torch.float64),
+def _formula(engine: Engine, plans: dict[str, _Plan], neutral: int) -> _Formula:
+    """The tensors of all plans; `neutral` is the column of what does nothing."""
+    device = engine.device
+    rows = [(plan, element) for plan in plans.values() for element in _touched(plan)]
+    factors = [plan.factors.get(element, []) for plan, element in rows]
+    spreads = [(plan, element) for plan, element in rows if element in plan.spreads]
+    pairs = [plan.spreads[element] for plan, element in spreads]
+    powered = [i for i, uses in enumerate(factors) if any(power != 1.0 for _, power in uses)]
+
+    def table(uses: Sequence[Sequence[float]], pad: float, layers: int = 1) -> Tensor:
+        layers = max([layers] + [len(values) for values in uses])
+        padded = [[(*values, *[pad] * layers)[layer] for values in uses] for layer in range(layers)]
+        return torch.tensor(padded, device=device, dtype=torch.float64)
+
+    def real(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=torch.float64)
+
+    def index(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=torch.int64)
+
+    columns = table([[c for c, _ in uses] for uses in factors], neutral).long()
+    return _Formula(
+        nominal=torch.cat([engine.nominal(n).flatten()[_touched(p)].double() for n, p in plans.items()]).to(device),
+        factors=columns,
+        powers=table([[power for _, power in factors[i]] for i in powered], 1.0, len(columns)),
+        powered=index(powered),
+        shifts=table([plan.shifts.get(element, []) for plan, element in rows], neutral).long(),
+        spreads=table([[c for c, _ in uses] for uses in pairs], neutral).long(),
+        normals=table([[number for _, number in uses] for uses in pairs], 0).long(),
+        spread=index([i for i, (plan, element) in enumerate(rows) if element in plan.spreads]),
+        low=real([plan.low[element] for plan, element in spreads]),
+        high=real([plan.high[element] for plan, element in spreads]),
     )
 
 

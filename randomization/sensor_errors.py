@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.rng import EpisodeRandom
-from randomization.columns import Columns, StepDraws
+from randomization.columns import Columns, Span, StepDraws, chosen_rows
 from randomization.parameters import Parameter
 
 _STATE = ("factor", "offset", "sigma", "step")
@@ -37,47 +37,51 @@ class SensorErrors:
     ) -> None:
         self._rng, self._draws = rng, draws
         where = {name: range(part.start, part.stop) for name, part in slices.items()}
+        n, device = rng.num_envs, rng.device
         self._scales, self._biases, self._noises, self._steps = columns = [
-            Columns(f"observation_{name}", parameters, where, rng.device)
+            Columns(f"observation_{name}", parameters, where, device)
             for name in ("scale", "bias", "noise", "quantization")
         ]
         self.configured = any(c.size for c in columns)
-        self._normals = draws.reserve_normal(self._noises.size)
+        self._scaled, self._shifted, self._noisy, self._rounded = spans = [Span(c, device) for c in columns]
+        self._normals = draws.reserve_normal(self._noisy.size)
+        # [N, size] of each span, neutral where nothing acts
         self._factor, self._offset, self._sigma, self._step = (
-            torch.full((rng.num_envs, c.size), start, dtype=torch.float64, device=rng.device)
-            for c, start in zip(columns, (1.0, 0.0, 0.0, 0.0), strict=True)
+            torch.full((n, span.size), neutral, dtype=torch.float64, device=device)
+            for span, neutral in zip(spans, (1.0, 0.0, 0.0, 0.0), strict=True)
         )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the sigmas of new worlds lam [N, d] and draw this episode's errors in mask [N]."""
-        rows = mask[:, None]
+        rows, rng = chosen_rows(mask), self._rng
+        lam = lam if rows is None else lam[rows]
         if self._scales.size:
-            factor = 1.0 + self._scales.of(lam) * self._rng.episode_normal("observation_scale", self._scales.size)
-            self._factor = torch.where(rows, factor, self._factor)
+            factor = 1.0 + self._scales.of(lam) * rng.episode_normal("observation_scale", self._scales.size, rows)
+            self._scaled.put(self._factor, mask, rows, factor)
         if self._biases.size:
-            offset = self._biases.of(lam) * self._rng.episode_normal("observation_bias", self._biases.size)
-            self._offset = torch.where(rows, offset, self._offset)
+            offset = self._biases.of(lam) * rng.episode_normal("observation_bias", self._biases.size, rows)
+            self._shifted.put(self._offset, mask, rows, offset)
         if self._noises.size:
-            self._sigma = torch.where(rows, self._noises.of(lam), self._sigma)
+            self._noisy.put(self._sigma, mask, rows, self._noises.of(lam))
         if self._steps.size:
-            self._step = torch.where(rows, self._steps.of(lam), self._step)
+            self._rounded.put(self._step, mask, rows, self._steps.of(lam))
 
     def apply(self, measured: Tensor) -> None:
         """Turn clean values [N, nobs] into measured ones, in place."""
         kind = measured.dtype
         if self._scales.size:
-            measured[:, self._scales.index] *= self._factor.to(kind)
+            measured[:, self._scaled.where].mul_(self._factor.to(kind))
         if self._biases.size:
-            measured[:, self._biases.index] += self._offset.to(kind)
+            measured[:, self._shifted.where].add_(self._offset.to(kind))
         if self._noises.size:
-            measured[:, self._noises.index] += (self._sigma * self._draws.normal[:, self._normals]).to(kind)
+            normal = self._draws.normal[:, self._normals]
+            measured[:, self._noisy.where].addcmul_(self._sigma.to(kind), normal.to(kind))
         if self._steps.size:
-            values, step = measured[:, self._steps.index], self._step.to(kind)
-            rounded = (values / step).round() * step
-            measured[:, self._steps.index] = torch.where(step > 0, rounded, values)
+            values, step = measured[:, self._rounded.where], self._step.to(kind)
+            values.copy_(torch.where(step > 0, (values / step).round_().mul_(step), values))
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, f"_{name}") for name in _STATE}
+        return {name: getattr(self, f"_{name}").clone() for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in _STATE:
