@@ -18,7 +18,7 @@ from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.backlash import Backlash
 from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, numbered, whole
+from randomization.columns import Columns, StepDraws, index_of, numbered, whole
 from randomization.congestion import Congestion
 from randomization.latency import CommandLine
 from randomization.parameters import Parameter, object_names
@@ -62,7 +62,7 @@ class CommandEffects:
         size = engine.use_commands(task.command_fields) if self.configured else 0
         self._held = torch.zeros(n, size, dtype=engine.dtype, device=device)  # the last command that was not lost
         self._start = torch.zeros_like(self._held)  # the command of an action of zero where the episode began
-        self._ignores = torch.zeros(n, self._stuck.size, dtype=torch.bool, device=device)
+        self._ignores = torch.zeros(n, size, dtype=torch.bool, device=device)
         self._p_lost = torch.zeros(n, 1, dtype=torch.float64, device=device)
         self._delay_steps = torch.zeros(n, dtype=torch.float64, device=device)  # mean and deviation, physics steps
         self._sigma_steps = torch.zeros(n, dtype=torch.float64, device=device)
@@ -71,7 +71,7 @@ class CommandEffects:
         self._rest = torch.zeros(n, task.action_size, device=device)
         self._line: CommandLine | None = None
         if self._stuck.size:
-            self._stuck_controls = torch.as_tensor(task.model.actuator_ctrladr[self._stuck.places].astype("int64"))
+            self._stuck_controls = index_of(task.model.actuator_ctrladr[self._stuck.places].tolist(), device)
         if late:
             longest = clock.most_physics_steps(_longest_delay_s(parameters))
             self._line = CommandLine(n, size, task.decimation, longest, device, engine.dtype)
@@ -83,7 +83,9 @@ class CommandEffects:
         if self._dropout.size:
             self._p_lost = torch.where(rows, self._dropout.of(lam), self._p_lost)
         if self._stuck.size:
-            ignores = self._rng.episode_uniform("actuator_stuck", self._stuck.size) < self._stuck.of(lam)
+            ignores = self._ignores.clone()
+            u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
+            ignores[:, self._stuck_controls] = u < self._stuck.of(lam)
             self._ignores = torch.where(rows, ignores, self._ignores)
         if self._backlash.configured:
             self._backlash.reset(mask, lam)
@@ -106,9 +108,7 @@ class CommandEffects:
             lost = self._draws.uniform[:, self._dropout_draws] < self._p_lost
             self._held = command = torch.where(lost, self._held, command)
         if self._stuck.size:
-            command = command.clone()
-            kept = torch.where(self._ignores, self._start[:, self._stuck_controls], command[:, self._stuck_controls])
-            command[:, self._stuck_controls] = kept
+            command = torch.where(self._ignores, self._start, command)
         if self._backlash.configured:
             command = self._backlash.apply(command)
         if self._line is None:

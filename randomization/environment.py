@@ -57,6 +57,7 @@ class Randomization:
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)
         low, high = (torch.tensor([p.limits[i] for p in parameters], dtype=torch.float64) for i in (0, 1))
+        self._revealed: Tensor | None = None  # lambda as `reveal` shows it
         self._middle, self._half = ((low + high) / 2).to(engine.device), ((high - low) / 2).to(engine.device)
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
         clock = Clock(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
@@ -69,6 +70,7 @@ class Randomization:
         lam, boundary = self.sampler.draw(u, self._rng.episode_uniform("boundary", 2), self.explore)
         self.lam = torch.where(mask[:, None], lam, self.lam)
         self.boundary = torch.where(mask, boundary, self.boundary)
+        self._revealed = None
         self._acting.before_reset(mask)
         self._physics.write(mask, self.lam)
         self._acting.reset(mask, self.lam)
@@ -88,8 +90,11 @@ class Randomization:
         """Appends lambda, brought to [-1, 1] over each parameter's limits (Pinto et al. 2017, arXiv 1710.06542)."""
         if not self.parameters:
             return privileged
-        lam = (self.lam - self._middle) / self._half.clamp(min=1e-12)
-        return lam if privileged is None else torch.cat((privileged, lam.to(privileged.dtype)), dim=1)
+        if self._revealed is None:
+            self._revealed = (self.lam - self._middle) / self._half.clamp(min=1e-12)
+        if privileged is None:
+            return self._revealed
+        return torch.cat((privileged, self._revealed.to(privileged.dtype)), dim=1)
 
     def finished(self, result: StepResult) -> None:
         if not self.explore:
@@ -113,6 +118,7 @@ class Randomization:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lam, self.boundary = state["lam"].clone(), state["boundary"].clone()
+        self._revealed = None
         self.sampler.load_state_dict(state["sampler"])
         self._acting.load_state_dict(state["acting"])
         self._sensing.load_state_dict(state["sensing"])

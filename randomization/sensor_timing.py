@@ -68,13 +68,14 @@ class SensorTiming:
         self._newest = 0
         self._age = torch.zeros(n, k, dtype=torch.int64, device=device)  # of what is shown, control steps
         self._steps, self._sigma_steps = zeros(k), zeros(k)  # the delay's mean and deviation, control steps
+        self._wanted: Tensor | None = None  # the delay of this step, in whole control steps
         self._p_lost, self._p_freeze, self._freeze_steps = zeros(k), zeros(k), zeros(1)
         self._shown = zeros(len(owners) if self._losing else 0)
         self._frozen = zeros(k)  # steps for which a sensor is still frozen, this one included
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the timing of new worlds lam [N, d] in mask [N]."""
-        rows, period_s = mask[:, None], self._clock.period_s
+        rows, period_s, self._wanted = mask[:, None], self._clock.period_s, None
         self._freeze_steps = torch.where(rows, (_FREEZE_S / period_s).round().clamp(min=1.0), self._freeze_steps)
         self._steps = self._taken(rows, self._delay, 1e-3 * self._delay.of(lam) / period_s, self._steps)
         self._sigma_steps = self._taken(rows, self._jitter, 1e-3 * self._jitter.of(lam) / period_s, self._sigma_steps)
@@ -112,17 +113,21 @@ class SensorTiming:
         if begins is None:
             self._newest = (self._newest + 1) % slots
             self._history[:, self._newest] = values
-            steps = self._steps
             if self._jitter.size:
                 normal = self._draws.normal[:, self._jitters].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
-                steps = torch.addcmul(steps, self._sigma_steps, normal)
-            wanted = steps.round().long().clamp_(0, slots - 1)
-            self._age = torch.minimum(wanted, self._age + 1)
+                self._wanted = self._whole(torch.addcmul(self._steps, self._sigma_steps, normal))
+            elif self._wanted is None:
+                self._wanted = self._whole(self._steps)
+            self._age = torch.minimum(self._wanted, self._age + 1)
         else:
             # The line is full of the first reading, so that whatever the age is, it is what is shown.
             self._history = torch.where(begins[:, :, None], values[:, None], self._history)
         slot = (self._newest - self._age) % slots
         return self._history.gather(1, slot[:, self._owner][:, None])[:, 0]
+
+    def _whole(self, steps: Tensor) -> Tensor:
+        """A delay [N, sensors] in control steps, as far as the history goes."""
+        return steps.round().clamp_(0.0, self._history.shape[1] - 1.0).long()
 
     def _received(self, values: Tensor, begins: Tensor | None) -> Tensor:
         """Values [N, k] that have arrived, or the last ones where nothing came through."""
@@ -150,7 +155,7 @@ class SensorTiming:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in _STATE:
             setattr(self, f"_{name}", state[name].clone())
-        self._newest = state["newest"]
+        self._newest, self._wanted = state["newest"], None
 
 
 def _longest_delay_s(parameters: list[Parameter]) -> float:
