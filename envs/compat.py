@@ -10,10 +10,20 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 _QPOS_SIZE = {0: 7, 1: 4, 2: 1, 3: 1}  # by mjtJoint: free, ball, slide, hinge
 _QVEL_SIZE = {0: 6, 1: 3, 2: 1, 3: 1}
+
+
+def robotics_asset(*parts: str) -> Path:
+    """Where gymnasium-robotics keeps a model. Raises ImportError where it is not installed."""
+    spec = find_spec("gymnasium_robotics")
+    if spec is None or spec.origin is None:
+        raise ImportError("the models of these tasks come with gymnasium-robotics: pip install gymnasium-robotics")
+    return Path(spec.origin).parent.joinpath("envs", "assets", *parts)
 
 
 def _joint(model: Any, name: str) -> tuple[int, int]:

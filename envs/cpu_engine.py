@@ -117,6 +117,9 @@ class CpuEngine:
         for index in np.flatnonzero(warned & ~self._failed):
             self._finish(int(index), nstep, commands[index].numpy(), start[index])
 
+    def settle(self, nstep: int, mask: Tensor) -> None:
+        self._call(self._batch.step, _numpy(mask), nstep)
+
     def _finish(self, index: int, nstep: int, commands: np.ndarray, start_s: float) -> None:
         """Make the steps that `rollout` left out of a simulation when MuJoCo warned, as `step` would have.
 

@@ -45,6 +45,10 @@ class Engine(Protocol):
         """Advance nstep physics steps. commands [N, nstep, C] is written before each, see `command_size`."""
         ...
 
+    def settle(self, nstep: int, mask: Tensor) -> None:
+        """Advance the simulations of mask [N] alone by nstep physics steps under what their `ctrl` holds."""
+        ...
+
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
         """Compute derived fields of the present state, up to a stage; "kinematics" leaves out contacts."""
         ...

@@ -239,6 +239,7 @@ class Environment:
         self.episode_return.masked_fill_(mask, 0.0)
         self.episode_successes.masked_fill_(mask, 0)
         self._last_reward = self._last_reward.masked_fill(mask, 0.0)
+        self.task.before_reset(mask)
         if self.layer.reset(mask):
             self.engine.set_const(mask)
         self.task.reset(mask)

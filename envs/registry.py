@@ -157,6 +157,38 @@ for _family in ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace"):
             dense=_dense,
         )
 
+for _dense in (False, True):
+    _suffix = "Dense" if _dense else ""
+    register_task(f"HandReach{_suffix}-v3", "envs.manipulation.shadow_reach:HandReachTask", dense=_dense)
+_GOALS: dict[str, dict[str, tuple[str, str]]] = {  # object: name of the task: position and rotation of its goals
+    "Block": {
+        "RotateZ": ("ignore", "z"), "RotateParallel": ("ignore", "parallel"), "RotateXYZ": ("ignore", "xyz"),
+        "Full": ("random", "xyz"), "": ("random", "xyz"),
+    },
+    "Egg": {"Rotate": ("ignore", "xyz"), "Full": ("random", "xyz"), "": ("random", "xyz")},
+    "Pen": {"Rotate": ("ignore", "xyz"), "Full": ("random", "xyz"), "": ("random", "xyz")},
+}  # fmt: skip
+_TOUCH = {"": None, "_BooleanTouchSensors": "boolean", "_ContinuousTouchSensors": "sensordata"}
+for _object, _goals in _GOALS.items():
+    for _name, (_position, _rotation) in _goals.items():
+        for _sensors, _touch in _TOUCH.items():
+            if _name == "Full" and _touch:
+                continue
+            for _dense in (False, True):
+                _id = f"HandManipulate{_object}{_name}{_sensors}{'Dense' if _dense else ''}-v1"
+                register_task(
+                    _id, "envs.manipulation.shadow_manipulate:HandManipulateTask",
+                    object_name=_object, target_position=_position, target_rotation=_rotation, touch=_touch,
+                    dense=_dense, name=_id,
+                )  # fmt: skip
+for _name in ("Door", "Hammer", "Pen", "Relocate"):
+    for _sparse in (False, True):
+        register_task(
+            f"AdroitHand{_name}{'Sparse' if _sparse else ''}-v1",
+            f"envs.manipulation.adroit_tasks:AdroitHand{_name}Task",
+            sparse=_sparse,
+        )
+
 _GYMNASIUM_V5 = {
     "planar": ("HalfCheetah", "Hopper", "Walker2d", "Swimmer"),
     "free": ("Ant", "Humanoid", "HumanoidStandup"),

@@ -24,6 +24,76 @@ def matrix_to_euler(matrix: Tensor) -> Tensor:
     return torch.stack((x, y, z), dim=-1)
 
 
+def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product [..., 4]: the rotation b, then a."""
+    w0, x0, y0, z0 = a.unbind(-1)
+    w1, x1, y1, z1 = b.unbind(-1)
+    return torch.stack(
+        (
+            w0 * w1 - x0 * x1 - y0 * y1 - z0 * z1,
+            w0 * x1 + x0 * w1 + y0 * z1 - z0 * y1,
+            w0 * y1 + y0 * w1 + z0 * x1 - x0 * z1,
+            w0 * z1 + z0 * w1 + x0 * y1 - y0 * x1,
+        ),
+        dim=-1,
+    )
+
+
+def axis_angle_to_quat(axis: Tensor, angle: Tensor) -> Tensor:
+    """Quaternion [..., 4] of a turn by angle [...] in rad about axis [..., 3], whose length does not matter."""
+    half = 0.5 * angle.unsqueeze(-1)
+    return torch.cat((half.cos(), half.sin() * (axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True))), dim=-1)
+
+
+def quat_to_matrix(quat: Tensor) -> Tensor:
+    """Rotation matrix [..., 3, 3] of a quaternion [..., 4] of any length but zero."""
+    w, x, y, z = quat.unbind(-1)
+    s = 2.0 / quat.square().sum(-1)
+    sx, sy, sz = x * s, y * s, z * s
+    rows = (
+        (1.0 - (y * sy + z * sz), x * sy - w * sz, x * sz + w * sy),
+        (x * sy + w * sz, 1.0 - (x * sx + z * sz), y * sz - w * sx),
+        (x * sz - w * sy, y * sz + w * sx, 1.0 - (x * sx + y * sy)),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def quat_to_euler(quat: Tensor) -> Tensor:
+    """Euler angles [..., 3] of a quaternion [..., 4], in the convention of `matrix_to_euler`."""
+    return matrix_to_euler(quat_to_matrix(quat))
+
+
+def euler_to_quat(euler: Tensor) -> Tensor:
+    """Quaternion [..., 4] of Euler angles [..., 3] in rad: turns about x, then the new y, then the new z."""
+    sx, sy, sz = (0.5 * euler).sin().unbind(-1)
+    cx, cy, cz = (0.5 * euler).cos().unbind(-1)
+    return torch.stack(
+        (
+            cx * cy * cz - sx * sy * sz,
+            sx * cy * cz + cx * sy * sz,
+            cx * sy * cz - sx * cy * sz,
+            cx * cy * sz + sx * sy * cz,
+        ),
+        dim=-1,
+    )
+
+
+def parallel_rotations() -> Tensor:
+    """The 24 rotations [24, 4] (quaternions, float64) that bring a cube's edges back onto the axes.
+
+    Their signs and their order are those that gymnasium-robotics finds by going through all triples of quarter turns;
+    distances between its goals depend on the signs.
+    """
+    quarters = torch.tensor([0.0, 1.0, -1.0, 2.0], dtype=torch.float64)
+    turns = torch.cartesian_prod(quarters, quarters, quarters)  # [64, 3]
+    found: list[list[float]] = []
+    for euler in (quat_to_euler(euler_to_quat(turns * (torch.pi / 2))) / (torch.pi / 2)).round().tolist():
+        canonical = [2.0 if value == -2.0 else value + 0.0 for value in euler]
+        if canonical not in found:
+            found.append(canonical)
+    return euler_to_quat(torch.tensor(found, dtype=torch.float64) * (torch.pi / 2))
+
+
 def ancestor_dofs(model: mujoco.MjModel, body: int) -> list[int]:
     """Degrees of freedom that move a body: its own and those of the bodies above it."""
     dofs: list[int] = []

@@ -178,6 +178,11 @@ class Task(ABC):
             start += component.size
         return result
 
+    def before_reset(self, mask: Tensor) -> None:
+        """Take back what `reset` wrote to model fields in the environments of `mask` [N], before randomization writes
+        the next world there. `reset` then adds to what it finds, so that both compose."""
+        return None
+
     @abstractmethod
     def reset(self, mask: Tensor) -> None:
         """Write the initial state of the environments in `mask` [N]; the engine has just reset them to the

@@ -28,8 +28,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
 import mujoco
@@ -37,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.compat import robotics_asset
 from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
 from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits
 
@@ -47,12 +46,7 @@ _AIR_GOAL_HEIGHT_M = 0.45
 _GRIPPER_QUAT = (1.0, 0.0, 1.0, 0.0)
 _FINGERS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
 _XYZ = ("x", "y", "z")
-_MODEL, _JOINT, _BODY, _SITE = (
-    "gymnasium_robotics",
-    mujoco.mjtObj.mjOBJ_JOINT,
-    mujoco.mjtObj.mjOBJ_BODY,
-    mujoco.mjtObj.mjOBJ_SITE,
-)
+_JOINT, _BODY, _SITE = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_SITE
 
 
 @dataclass(frozen=True)
@@ -105,11 +99,7 @@ def _prepare(
     `_edits` are those that `compile_spec` makes: each set has a cached model of its own.
     """
     variant = VARIANTS[family]
-    spec = find_spec(_MODEL)
-    if spec is None or spec.origin is None:
-        raise ImportError("the Fetch models come with gymnasium-robotics: pip install gymnasium-robotics")
-    path = Path(spec.origin).parent / "envs" / "assets" / "fetch" / variant.xml
-    model = compile_spec(mujoco.MjSpec.from_file(str(path)), full)
+    model = compile_spec(mujoco.MjSpec.from_file(str(robotics_asset("fetch", variant.xml))), full)
     data = mujoco.MjData(model)
     for name, value in variant.initial_qpos.items():
         start = model.jnt_qposadr[id_of(model, _JOINT, name)]
