@@ -181,18 +181,21 @@ class CpuEngine:
             "state": self._state.clone(),
             "outputs": {name: torch.from_numpy(array.copy()) for name, array in self._outputs.items()},
             "fields": {name: self.field(name).clone() for name in self._expanded_names()},
+            "constants": {name: torch.from_numpy(self._batch.expand(name).copy()) for name in self._constants()},
             "failed": torch.from_numpy(self._failed.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, values in state["fields"].items():
             self.field(name).copy_(values)
+        # Not computed again: when they were, the fields that a task's reset writes may have been others, and a
+        # difference in the last digit would grow.
+        constants = state["constants"]
+        for name in {*self._constants(), *constants}:
+            field = torch.from_numpy(self._batch.expand(name))
+            field.copy_(constants[name] if name in constants else self.nominal(name))
         for name in state["outputs"]:
             self.data(name)
-        if state["fields"]:
-            self._call(self._batch.set_const, None)
-            for name, values in state["fields"].items():
-                self.field(name).copy_(values)
         self._state.copy_(state["state"])
         # Derived fields lag one substep behind the state and are not part of its row.
         for name, values in state["outputs"].items():
@@ -200,6 +203,10 @@ class CpuEngine:
         self._failed[:] = state["failed"].numpy()
         self._any_failed = bool(self._failed.any())
         np.copyto(self._qpos_seen, self._qpos)
+
+    def _constants(self) -> list[str]:
+        """Fields that differ between simulations because `set_const` has computed them."""
+        return [name for name in MODEL_FIELDS if name not in self._fields and self._batch.expanded(name) is not None]
 
     def _expanded_names(self) -> list[str]:
         return sorted(self._fields)

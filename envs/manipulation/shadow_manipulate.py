@@ -245,7 +245,8 @@ class HandManipulateTask(HandTask):
             Component("object_quat", 4, "1", elements=_WXYZ, bodies=it, limits=(-1.0, 1.0), description="orientation"),
             *touch,
             Component(
-                "desired_goal", 7, "m, 1", elements=XYZ + _WXYZ, measured=False,
+                "desired_goal", 7, "m, 1", measured=False,
+                elements=(*(f"pos.{axis}" for axis in XYZ), *(f"quat.{axis}" for axis in _WXYZ)),
                 description="pose that the object should have: position, then quaternion",
             ),
         )  # fmt: skip
