@@ -18,7 +18,7 @@ from simreal.cli import main
 from simreal.describe import available, nominal_text
 from simreal.suggest import suggested_yaml
 
-TASKS = ("FetchPush-v4", "Ant-v5", "HalfCheetah-v5")
+TASKS = ("FetchPush-v4", "Ant-v5", "HalfCheetah-v5", "HandManipulateBlock-v1", "AdroitHandHammer-v1")
 
 
 @pytest.mark.parametrize("task_id", TASKS)

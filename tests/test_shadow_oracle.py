@@ -310,3 +310,12 @@ def test_goals_are_drawn_where_they_are(task_id: str) -> None:
     aside = 0.15 if "Rotate" in task_id else 0.0
     np.testing.assert_allclose(data.body("target").xpos, goal[:3] + np.array([aside, 0.0, 0.0]), atol=1e-12)
     np.testing.assert_allclose(data.body("target").xquat, goal[3:], atol=1e-12)
+
+
+def test_a_measured_orientation_has_length_one() -> None:
+    task = make_task("HandManipulateEggRotate-v1")
+    noise = {"noise": {"quantity": "observation_noise", "of": "object_quat", "range": [0.2, 0.2]}}
+    env = build(task, 5, manual_layer(task, noise))
+    quat = env.observed.policy[:, task.slices()["object_quat"]]
+    torch.testing.assert_close(quat.norm(dim=1), torch.ones(5).double())
+    assert float((quat - env.engine.data("qpos")[:, 27:31]).abs().max()) > 0.05

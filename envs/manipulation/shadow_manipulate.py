@@ -129,7 +129,7 @@ class HandManipulateTask(HandTask):
             raise ValueError("the object's velocities do not follow the joints'")
         self._pose = self._qpos[:, start : start + 7]
         self._joint_pos, self._velocities = self._qpos[:, : self._joints], self._qvel[:, : self._joints + 6]
-        self._ctrl = engine.data("ctrl")
+        self._ctrl, self._quat = engine.data("ctrl"), self.slices()["object_quat"]
         self._start_pos = as_tensor(model.qpos0[start : start + 3].copy())
         self._start_quat = as_tensor(model.qpos0[start + 3 : start + 7].copy())
         self._parallel = parallel_rotations().to(engine.device)
@@ -187,6 +187,12 @@ class HandManipulateTask(HandTask):
         elif self.touch:
             parts.append(torch.log(self._touch + 1.0) if self.touch == "log" else self._touch)
         return torch.cat((*parts, self.goal), dim=1)
+
+    def derive(self, observation: Tensor) -> Tensor:
+        """Whatever its errors, an estimate of the orientation is a quaternion of length 1."""
+        quat = observation[:, self._quat]
+        quat /= torch.linalg.vector_norm(quat, dim=1, keepdim=True)
+        return observation
 
     def achieved_goal(self) -> Tensor:
         return self._pose.clone()
