@@ -57,7 +57,7 @@ class AdroitHandDoorTask(AdroitTask):
     """Undo the latch and open the door."""
 
     name, start, joints = "Door", 1, 27
-    render_camera: ClassVar = {"distance": 1.5, "azimuth": 90.0}
+    render_camera: ClassVar = {"distance": 1.5, "azimuth": 90.0, "elevation": -20.0, "lookat": (0.0, -0.1, 0.25)}
 
     def parts(self) -> tuple[Component, ...]:
         latch, hinge = ("latch",), ("door_hinge",)
@@ -108,7 +108,7 @@ class AdroitHandHammerTask(AdroitTask):
     """Take the hammer and drive the nail in."""
 
     name, joints = "Hammer", 26
-    render_camera: ClassVar = {"distance": 2.0, "azimuth": 45.0}
+    render_camera: ClassVar = {"distance": 1.2, "azimuth": 45.0, "elevation": -35.0, "lookat": (0.0, -0.35, 0.1)}
 
     def parts(self) -> tuple[Component, ...]:
         nail = ("nail_dir",)
@@ -157,7 +157,7 @@ class AdroitHandPenTask(AdroitTask):
     """Turn the pen in the hand until it points as the target does."""
 
     name, joints = "Pen", 24
-    render_camera: ClassVar = {"distance": 1.0, "azimuth": -45.0}
+    render_camera: ClassVar = {"distance": 0.8, "azimuth": -45.0, "elevation": -30.0, "lookat": (0.05, -0.25, 0.2)}
 
     def parts(self) -> tuple[Component, ...]:
         return (
@@ -220,7 +220,7 @@ class AdroitHandRelocateTask(AdroitTask):
     """Carry the ball to the target."""
 
     name, joints = "Relocate", 30
-    render_camera: ClassVar = {"distance": 1.5, "azimuth": 90.0}
+    render_camera: ClassVar = {"distance": 1.3, "azimuth": 90.0, "elevation": -30.0, "lookat": (0.0, -0.25, 0.15)}
 
     def parts(self) -> tuple[Component, ...]:
         ball, palm = ("Object",), ("S_grasp",)
