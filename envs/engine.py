@@ -46,7 +46,8 @@ class Engine(Protocol):
         ...
 
     def settle(self, nstep: int, mask: Tensor) -> None:
-        """Advance the simulations of mask [N] alone by nstep physics steps under what their `ctrl` holds."""
+        """Advance the simulations of mask [N] by nstep physics steps under what their `ctrl` holds. Nothing of the
+        others changes, derived fields included."""
         ...
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:

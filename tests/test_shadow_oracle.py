@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -247,10 +248,17 @@ def test_an_object_that_misses_the_palm_is_laid_down_again_and_the_others_stay(m
     assert not torch.equal(alone.engine.data("qpos")[7], before[7])
 
 
-def test_an_object_that_never_stays_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manipulate, "_ON_PALM_M", 9.0)
+@pytest.mark.parametrize(("setting", "value"), [("_ON_PALM_M", 9.0), ("_START_SPREAD_M", 1e12)])
+def test_an_object_that_never_stays_is_given_up(
+    setting: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too low to be on the palm, or so far away that the simulation is unstable."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it warns
+    monkeypatch.setattr(manipulate, setting, value)
     env = build(make_task("HandManipulateBlock-v1"), 2)
     assert bool(torch.isfinite(env.observed.policy).all())
+    monkeypatch.undo()
+    assert not env.step(torch.zeros(2, 20)).diverged.any()
 
 
 RANDOMIZED = {

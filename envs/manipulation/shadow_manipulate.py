@@ -142,6 +142,8 @@ class HandManipulateTask(HandTask):
         """Lay the object down until it stays on the palm, then choose where it should go."""
         missing, lost = mask, torch.zeros_like(mask)
         for attempt in range(_MOST_STARTS):
+            if not missing.any():
+                break
             if attempt:
                 self.engine.reset(missing)
             all_of(missing, self._first_pose(attempt), self._pose)
@@ -149,8 +151,6 @@ class HandManipulateTask(HandTask):
             self.engine.settle(_SETTLING_STEPS * self.decimation, missing)
             lost = self.engine.diverged()
             missing = missing & (lost | (self._pose[:, 2] <= _ON_PALM_M))
-            if not missing.any():
-                break
         else:
             self.engine.reset(missing & lost)
         all_of(mask, self._sample_goal(), self.goal)
