@@ -199,3 +199,5 @@ for _kind, _names in _GYMNASIUM_V5.items():
         register_task(f"{_name}-v5", f"envs.locomotion.gymnasium_v5_{_kind}:{_name}Task")
 
 register_task("Go1Velocity-v0", "envs.locomotion.go1:Go1VelocityTask")
+for _hand in ("allegro", "shadow"):
+    register_task(f"{_hand.capitalize()}Cube-v0", "envs.manipulation.cube_reorientation:CubeReorientation", hand=_hand)

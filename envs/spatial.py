@@ -94,6 +94,36 @@ def parallel_rotations() -> Tensor:
     return euler_to_quat(torch.tensor(found, dtype=torch.float64) * (torch.pi / 2))
 
 
+def quat_conjugate(quat: Tensor) -> Tensor:
+    """The inverse [..., 4] of a unit quaternion."""
+    return torch.cat((quat[..., :1], -quat[..., 1:]), dim=-1)
+
+
+def quat_canonical(quat: Tensor) -> Tensor:
+    """The unit quaternion [..., 4] of the same rotation as `quat`, which is not zero, with w >= 0."""
+    sign = torch.where(quat[..., :1] < 0.0, -1.0, 1.0)
+    return quat * (sign / torch.linalg.vector_norm(quat, dim=-1, keepdim=True))
+
+
+def quat_angle(quat: Tensor) -> Tensor:
+    """Angle [...] in rad, from 0 to pi, of the rotation of a unit quaternion [..., 4]."""
+    return 2.0 * torch.atan2(torch.linalg.vector_norm(quat[..., 1:], dim=-1), quat[..., 0].abs())
+
+
+def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
+    """A vector [..., 3] rotated by a unit quaternion [..., 4]."""
+    axis = quat[..., 1:]
+    twice = 2.0 * torch.linalg.cross(axis, vector)
+    return vector + quat[..., :1] * twice + torch.linalg.cross(axis, twice)
+
+
+def uniform_quat(u: Tensor) -> Tensor:
+    """Rotations [..., 4] uniform over SO(3) from numbers [..., 3] uniform in (0, 1) (Shoemake 1992)."""
+    inner, outer = torch.sqrt(1.0 - u[..., 0]), torch.sqrt(u[..., 0])
+    a, b = 2.0 * torch.pi * u[..., 1], 2.0 * torch.pi * u[..., 2]
+    return torch.stack((inner * a.sin(), inner * a.cos(), outer * b.sin(), outer * b.cos()), dim=-1)
+
+
 def ancestor_dofs(model: mujoco.MjModel, body: int) -> list[int]:
     """Degrees of freedom that move a body: its own and those of the bodies above it."""
     dofs: list[int] = []

@@ -64,6 +64,10 @@ class ActionComponent:
 
     Targets of position controllers state what the controllers on the robot must do, for each value: torque =
     stiffness * (target - angle) - damping * velocity, within +-effort_limit.
+
+    Attributes:
+        target_limits: lowest and highest targets; those beyond are limited to them.
+        smoothing: share of the way from the last command to the target that a new command goes; 1 is the target.
     """
 
     name: str
@@ -79,6 +83,8 @@ class ActionComponent:
     damping: tuple[float, ...] = ()  # N m s/rad, or N s/m
     effort_limit: tuple[float, ...] = ()  # N m, or N
     description: str = ""
+    target_limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    smoothing: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Task(ABC):
     step_stage: Stage | None = None  # stage to bring up to date after stepping; None leaves fields one substep late
     has_success: bool = True  # False: the task measures itself by return alone
     mirror: Mirror | None = None  # where the task is symmetric
+    counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
 

@@ -62,6 +62,7 @@ class Statistics:
 
     success: deque[float]
     returns: deque[float]
+    successes: deque[float]
     episodes: int = 0
     learner: dict[str, float] | None = None
     terms: Tensor | None = None  # sums over environments and steps
@@ -70,12 +71,13 @@ class Statistics:
 
     @classmethod
     def new(cls, window: int = 100) -> Statistics:
-        return cls(deque(maxlen=window), deque(maxlen=window))
+        return cls(deque(maxlen=window), deque(maxlen=window), deque(maxlen=window))
 
     def finished(self, result: StepResult) -> None:
         """Take in the episodes that ended with a step."""
         self.success += result.success[result.done].double().tolist()
         self.returns += result.episode_return[result.done].double().tolist()
+        self.successes += result.episode_successes[result.done].double().tolist()
         self.episodes += int(result.done.sum())
 
     def took(self, terms: dict[str, Tensor]) -> None:
@@ -104,15 +106,25 @@ class Statistics:
         """Mean return of recent episodes; 0 before the first."""
         return sum(self.returns) / max(len(self.returns), 1)
 
+    def mean_successes(self) -> float:
+        """Mean number of steps with success in recent episodes; 0 before the first."""
+        return sum(self.successes) / max(len(self.successes), 1)
+
     def metrics(self) -> dict[str, float]:
         """Averages over episodes, and of the learner."""
-        row = {"episodes": float(self.episodes), "success_rate": self.success_rate(), "return": self.mean_return()}
+        row = {
+            "episodes": float(self.episodes),
+            "success_rate": self.success_rate(),
+            "successes": self.mean_successes(),
+            "return": self.mean_return(),
+        }
         return row | (self.learner or {})
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "success": list(self.success),
             "returns": list(self.returns),
+            "successes": list(self.successes),
             "episodes": self.episodes,
             "learner": self.learner,
             "terms": self.terms,
@@ -123,6 +135,7 @@ class Statistics:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.success.extend(state["success"])
         self.returns.extend(state["returns"])
+        self.successes.extend(state["successes"])
         self.episodes, self.learner = state["episodes"], state["learner"]
         self.terms, self.steps = state["terms"], state["steps"]
         self.term_names = tuple(state["term_names"])
@@ -214,6 +227,8 @@ class Trainer:
         torch.set_num_threads(1)
 
     def _score(self) -> str:
+        if self.environment.task.counts_successes:
+            return f"successes {self.statistics.mean_successes():.2f}"
         if self.environment.task.has_success:
             return f"success {self.statistics.success_rate():.2f}"
         return f"return {self.statistics.mean_return():.1f}"
