@@ -240,6 +240,7 @@ WRITERS: dict[str, Writer] = {
     "joint_frictionloss": joint_dofs("dof_frictionloss"),
     "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
     "joint_stiffness": row("jnt_stiffness"),
+    "joint_stiffness_added": row("jnt_stiffness", low=0.0),
     "joint_armature": joint_dofs("dof_armature"),
     "joint_range": limits("jnt", 0, 1),
     "joint_range_lower": limits("jnt", 0),

@@ -174,6 +174,14 @@ PHYSICS: tuple[Quantity, ...] = (
         "dry friction added to a joint, for models that have none",
     ),
     _factor("joint_stiffness", "joint", (0.75, 1.33), ("jnt_stiffness",), "stiffness of a joint's spring"),
+    _shift(
+        "joint_stiffness_added",
+        "joint",
+        "N m/rad or N/m",
+        (0.0, 0.01),
+        ("jnt_stiffness",),
+        "stiffness added to a joint's spring, for models that have none",
+    ),
     _factor(
         "joint_armature", "joint", (0.5, 2.0), ("dof_armature",), "inertia of a joint's rotor, as felt at the joint"
     ),

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from conftest import build, manual_layer, only, snapshot
+from conftest import build, fixed_worlds, manual_layer, only, snapshot
 from envs.environment import Environment
 from envs.manipulation.cube_goals import GOAL_DRAWS, MIN_TURN_RAD, GoalKind, next_goal
 from envs.manipulation.cube_reorientation import SUCCESS_RAD, CubeReorientation
@@ -58,7 +58,7 @@ def place(environment: Environment, orientation: Tensor) -> None:
     """Hold the cubes over the palm, turned to orientations [N, 4]: in the next control step they fall freely."""
     task, engine = environment.task, environment.engine
     assert isinstance(task, CubeReorientation)
-    engine.data("qpos")[:, -7:-4] = torch.tensor(task.hand.cube_pos) + torch.tensor([0.0, 0.0, 0.04])
+    engine.data("qpos")[:, -7:-4] = torch.tensor(task.hand.cube_rest) + torch.tensor([0.0, 0.0, 0.04])
     engine.data("qpos")[:, -4:] = orientation
     engine.data("qvel")[:] = 0.0
 
@@ -153,7 +153,7 @@ def test_observation_is_laid_out_as_its_components_say(task_id: str, joints: int
     before = environment.engine.data("qpos")[:, :joints].clone()
     environment.step(some_actions(environment, 3))
     observed, where = environment.observed.policy, task.slices()
-    qpos, cube = environment.engine.data("qpos"), torch.tensor(task.hand.cube_pos)
+    qpos, cube = environment.engine.data("qpos"), torch.tensor(task.hand.cube_rest)
     assert observed.shape[1] == sum(c.size for c in task.components("policy")) == 3 * joints + actuators + 15
     assert torch.equal(observed[:, where["joint_pos"]], qpos[:, :joints])
     assert torch.equal(observed[:, where["joint_pos_history"]][:, :joints], before)
@@ -185,7 +185,7 @@ def test_angular_velocity_and_fingertips_are_those_that_mujoco_reports() -> None
     velocity = np.zeros(6)
     mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_BODY, model.body("cube").id, velocity, 0)
     assert torch.allclose(secret[1, at["cube_velr"]], torch.from_numpy(velocity[:3]), atol=1e-9)
-    tip = torch.from_numpy(data.site("ff_tip_touch").xpos) - torch.tensor(task.hand.cube_pos, dtype=torch.float64)
+    tip = torch.from_numpy(data.site("ff_tip_touch").xpos) - torch.tensor(task.hand.cube_rest, dtype=torch.float64)
     # fingertips are those of the last physics step's start
     assert torch.allclose(secret[1, at["fingertip_pos"]][:3], tip, atol=0.01)
 
@@ -293,6 +293,21 @@ def test_a_hand_that_holds_still_keeps_the_cube_until_its_patience_ends(task_id:
 
 
 @needs_models
+@pytest.mark.parametrize("task_id", HANDS)
+def test_a_cube_of_another_size_lies_in_the_hand_as_quietly(task_id: str) -> None:
+    task = cube_task(task_id, "face")
+    sizes = [[0.7], [0.85], [1.0], [1.15], [1.3]]
+    environment = build(task, 5, fixed_worlds(task, {"body_size": {"of": "cube", "range": [0.7, 1.3]}}, sizes))
+    fastest = torch.zeros(5, dtype=torch.float64)
+    for _ in range(60):
+        assert not environment.step(still(environment)).terminated.any()
+        fastest = torch.maximum(fastest, environment.engine.data("qvel")[:, -6:-3].norm(dim=1))
+    assert fastest.max() < 0.5  # m/s: nothing was thrown out of something it began in
+    heights = environment.engine.data("qpos")[:, -5]  # of the cube's centre
+    assert (heights.diff() > 0.002).all()
+
+
+@needs_models
 def test_a_dropped_cube_ends_the_episode() -> None:
     environment = build(cube_task(), 3)
     environment.engine.data("qpos")[1, -7] += 0.15
@@ -300,7 +315,7 @@ def test_a_dropped_cube_ends_the_episode() -> None:
     assert result.terminated.tolist() == [False, True, False]
     assert result.terms["drop"].tolist() == [0.0, -5.0, 0.0]
     assert not result.truncated.any()
-    assert result.observed.policy[1, environment.task.slices()["cube_pos"]].norm() < 0.02  # the next one has begun
+    assert result.observed.policy[1, environment.task.slices()["cube_pos"]].norm() < 0.03  # the next one has begun
 
 
 @needs_models
@@ -314,6 +329,17 @@ def test_a_success_renews_the_patience() -> None:
         result = environment.step(still(environment))
         assert result.truncated.tolist() == [False, step == 4]
     assert environment.steps.tolist() == [7, 2]
+
+
+@needs_models
+def test_the_goal_is_drawn_as_it_is() -> None:
+    task = cube_task(goals="random")
+    environment = build(task, 2)
+    model, data = environment.engine.materialize(1)
+    task.draw_goal(model, data, 1)
+    drawn = np.zeros(4)
+    mujoco.mju_mat2Quat(drawn, data.site("goal").xmat)
+    assert torch.allclose(quat_canonical(torch.from_numpy(drawn)), task.goal[1], atol=1e-12)
 
 
 # Determinism, state, randomization

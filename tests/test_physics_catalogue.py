@@ -100,6 +100,7 @@ CASES: list[tuple[str, str | None, float, Written]] = [
     ("joint_frictionloss", "elbow", 3.0, {"dof_frictionloss": {ELBOW: 0.3}}),
     ("joint_frictionloss_added", "reach", 0.2, {"dof_frictionloss": {REACH: 0.2}}),
     ("joint_stiffness", "elbow", 2.0, {"jnt_stiffness": {ELBOW: 6.0}}),
+    ("joint_stiffness_added", "reach", 0.5, {"jnt_stiffness": {REACH: 0.5}}),
     ("joint_armature", "elbow", 2.0, {"dof_armature": {ELBOW: 0.02}}),
     ("joint_range_lower", "reach", -0.05, {"jnt_range": {REACH: [-0.15, 0.2]}}),
     ("joint_range_upper", "reach", 0.05, {"jnt_range": {REACH: [-0.1, 0.25]}}),

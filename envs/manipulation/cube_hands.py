@@ -11,8 +11,9 @@ Menagerie's models, and why:
   factors on friction and inertia, which ADR varies, would do nothing.
 * The Shadow hand's rotor inertia is 0.001 kg m^2 for the same reason. Its fingertips are capsules in place of meshes:
   cheaper contacts, and a size that can be randomized. Its forearm touches nothing.
-* What collides has a name (that of its body, numbered where a body has several shapes), and what is only drawn takes
-  no part in contacts.
+  Its tendons, which couple the outer two joints of a finger, end where those joints do: a range to be randomized.
+* What collides has a name (that of its body, numbered where a body has several shapes). What is only drawn is called
+  look_... and touches nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Hand:
             above the body's origin, radius and half length.
         grasp: joint angles at which the hand holds the cube; joints that are not named are at 0.
         cube_edge: of the cube.
-        cube_pos: where the cube's centre rests in that grasp.
+        cube_rest: where the cube's centre comes to rest in that grasp.
+        cube_start: where it is when an episode begins: above the palm, so that no shape begins inside another.
         goal_pos: where the goal is drawn.
         armature: rotor inertia at every joint, kg m^2.
         servo: gain in N m/rad and largest torque in N m of every servo; None leaves the model's.
@@ -64,7 +66,8 @@ class Hand:
     fingertips: dict[str, Vector]
     grasp: dict[str, float]
     cube_edge: float
-    cube_pos: Vector
+    cube_rest: Vector
+    cube_start: Vector
     goal_pos: Vector
     armature: float = 0.001
     servo: tuple[float, float] | None = None
@@ -82,7 +85,8 @@ ALLEGRO = Hand(
     grasp={f"{f}{j}": angle for f in ("ff", "mf", "rf") for j, angle in _CURLED.items()}
     | {"thj0": 0.8, "thj1": 0.5, "thj2": 0.3, "thj3": 0.3},
     cube_edge=0.065,
-    cube_pos=(-0.012, 0.0, 0.045),
+    cube_rest=(-0.0135, 0.0, 0.0445),
+    cube_start=(-0.012, 0.0, 0.049),
     goal_pos=(0.0, 0.17, 0.045),
     servo=(3.0, 0.5),
     dry_friction=0.01,
@@ -95,9 +99,10 @@ SHADOW = Hand(
     fingertips={f"rh_{f}distal": (0.0165, 0.0075, 0.0085) for f in ("ff", "mf", "rf", "lf")}
     | {"rh_thdistal": (0.019, 0.009, 0.007)},
     grasp={f"rh_{f}{j}": angle for f in ("FF", "MF", "RF", "LF") for j, angle in _BENT.items()}
-    | {"rh_THJ4": 0.8, "rh_THJ2": 0.2, "rh_THJ1": 0.5},
+    | {"rh_LFJ5": 0.3, "rh_WRJ1": -0.15, "rh_THJ4": 0.8, "rh_THJ2": 0.2, "rh_THJ1": 0.5},
     cube_edge=0.055,
-    cube_pos=(0.012, 0.0, 0.05),
+    cube_rest=(0.0195, -0.0045, 0.0385),
+    cube_start=(0.012, 0.0, 0.054),
     goal_pos=(0.02, 0.17, 0.05),
     replaced_tips=True,
     ghosts=("rh_forearm",),
@@ -150,13 +155,12 @@ def _edit_hand(spec: mujoco.MjSpec, hand: Hand) -> None:
     spec.body(hand.root).pos = hand.root_pos
     for body in spec.bodies:
         shapes = [g for g in body.geoms if g.contype and body.name not in hand.ghosts]
-        for geom in body.geoms:
-            if geom not in shapes:
-                geom.contype = geom.conaffinity = 0
+        for i, geom in enumerate(g for g in body.geoms if g not in shapes):
+            geom.name, geom.contype, geom.conaffinity = f"look_{body.name}{i}", 0, 0
         tip = hand.fingertips.get(body.name)
         if tip is not None and hand.replaced_tips:
             for geom in shapes:
-                geom.contype = geom.conaffinity = 0
+                spec.delete(geom)
             height, radius, half = tip
             shapes = [body.add_geom(type=_GEOM.mjGEOM_CAPSULE, pos=[0, 0, height], size=[radius, half, 0], group=3)]
             shapes[0].mass = 0.0
@@ -186,7 +190,7 @@ def _add_cube(spec: mujoco.MjSpec, hand: Hand) -> None:
     material = spec.add_material(name="cube", specular=0.2, shininess=0.3)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "faces"
     half = [hand.cube_edge / 2.0] * 3
-    body = spec.worldbody.add_body(name="cube", pos=hand.cube_pos)
+    body = spec.worldbody.add_body(name="cube", pos=hand.cube_start)
     body.add_freejoint(name="cube")
     # Contact dimension 4: a fingertip that pivots on a face meets friction against turning, as a soft one does.
     body.add_geom(
@@ -229,6 +233,10 @@ def _strengthen(model: mujoco.MjModel, hand: Hand) -> None:
         gain, torque = hand.servo
         model.actuator_gainprm[:, 0], model.actuator_biasprm[:, 1] = gain, -gain
         model.actuator_forcelimited[:], model.actuator_forcerange[:] = 1, (-torque, torque)
+    for tendon in range(model.ntendon):  # fixed ones: sums of angles
+        wraps = slice(int(model.tendon_adr[tendon]), int(model.tendon_adr[tendon] + model.tendon_num[tendon]))
+        ends = model.wrap_prm[wraps, None] * model.jnt_range[model.wrap_objid[wraps]]
+        model.tendon_limited[tendon], model.tendon_range[tendon] = 1, ends.sum(axis=0)
 
 
 HANDS = {"allegro": ALLEGRO, "shadow": SHADOW}

@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import mujoco
 import torch
@@ -51,9 +51,8 @@ _EPISODE_S = 60.0
 _DROP_M = 0.12  # a cube farther from where it rests is lost
 _HISTORY = 2  # earlier readings of the joints that the policy sees
 _START_RAD = 0.2  # how far a cube may be turned when an episode starts
-_START_M = 0.004  # how far off it may lie
-_START_HEIGHT_M = 0.004  # above where it rests: no shape begins inside another
-_JOINT, _SITE, _SENSOR = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_SENSOR
+_START_M = 0.004  # how far off it may be, along the palm
+_GEOM, _SITE, _SENSOR = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_SENSOR
 _QUAT = ("w", "x", "y", "z")
 _XYZ = ("x", "y", "z")
 
@@ -69,7 +68,7 @@ class Weights:
     progress: float = 2.0  # rad by which the cube has come nearer to its goal
     success: float = 5.0
     drop: float = -5.0
-    off_centre: float = -0.5  # m between the cube and where it rests
+    off_centre: float = -1.5  # m between the cube and where it rests
     action_rate: float = -0.0002  # sum of squared changes of the action
     joint_speed: float = -0.00005  # sum of squared joint velocities, rad^2/s^2
     torque: float = -0.005  # sum of squared torques, N^2 m^2
@@ -86,6 +85,7 @@ class CubeReorientation(Task):
 
     decimation = 5
     counts_successes = True
+    render_camera: ClassVar = {"distance": 0.55, "azimuth": 150.0, "elevation": -35.0, "lookat": (0.0, 0.07, 0.02)}
 
     def __init__(self, hand: str, goals: GoalKind = "face", smoothing: float = 0.3) -> None:
         if goals not in get_args(GoalKind):
@@ -101,10 +101,6 @@ class CubeReorientation(Task):
         self.patience_steps = round(_PATIENCE_S / self.control_period_s)
         self.observation = _components(self.parts, self.hand)
         self.action = (_action(self.parts, smoothing),)
-        x, y, z = self.hand.goal_pos
-        self.render_camera = {  # pyright: ignore[reportIncompatibleVariableOverride]
-            "distance": 0.55, "azimuth": 150.0, "elevation": -35.0, "lookat": (0.5 * x, 0.5 * y, 0.5 * z),
-        }  # fmt: skip
 
     def _take(self, parts: HandModel) -> None:
         self.parts, self.model = parts, parts.model
@@ -125,7 +121,9 @@ class CubeReorientation(Task):
         self._touch = slice(first, first + len(tips))
         self._k = k
         self._pos, self._quat = slice(k, k + 3), slice(k + 3, k + 7)
-        self._rest = as_tensor(self.hand.cube_pos)
+        self._cube = id_of(model, _GEOM, "cube")
+        self._sizes = engine.field("geom_size")  # of worlds
+        self._rest, self._start = as_tensor(self.hand.cube_rest), as_tensor(self.hand.cube_start)
         self._grasp, self._offset = as_tensor(parts.grasp), as_tensor(parts.targets)
         self._scale = as_tensor(self.action[0].scale)
         self._low, self._high = as_tensor(model.actuator_ctrlrange.T.copy())
@@ -148,8 +146,11 @@ class CubeReorientation(Task):
         half = 0.5 * _START_RAD * shift[:, 2]
         zero = torch.zeros_like(half)
         turned = quat_multiply(torch.stack((half.cos(), zero, zero, half.sin()), dim=1), aligned)
-        place = torch.cat((_START_M * shift[:, :2], torch.full_like(shift[:, :1], _START_HEIGHT_M)), dim=1)
-        qpos = torch.cat((self._grasp.expand(len(u), -1), self._rest + place, turned), dim=1)
+        # Of a cube of another size, the bottom and the side at the fingers are where they are of the usual one.
+        larger = self._sizes[:, self._cube, 0] - 0.5 * self.hand.cube_edge
+        x, y = (_START_M * shift[:, :2]).unbind(dim=1)
+        place = self._start + torch.stack((x - larger, y, larger), dim=1)
+        qpos = torch.cat((self._grasp.expand(len(u), -1), place, turned), dim=1)
         self._qpos.copy_(torch.where(rows, qpos.to(self._qpos.dtype), self._qpos))
         self._qvel.masked_fill_(rows, 0.0)
         self.target = torch.where(rows, self._offset, self.target)
@@ -238,7 +239,8 @@ class CubeReorientation(Task):
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         site = id_of(model, _SITE, "goal")
         model.site_quat[site] = self.goal[index].cpu().numpy()
-        model.site_size[site] = model.geom_size[id_of(model, mujoco.mjtObj.mjOBJ_GEOM, "cube")]
+        model.site_sameframe[site] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE  # it was compiled unturned
+        model.site_size[site] = model.geom_size[id_of(model, _GEOM, "cube")]
         mujoco.mj_kinematics(model, data)
 
     def state_dict(self) -> dict[str, Any]:
@@ -275,7 +277,7 @@ def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
         ),
         Component(
             "cube_pos", 3, "m", "palm (x fingers, z up)", _XYZ, bodies=cube,
-            description=f"the cube's centre from where it rests, which is {hand.cube_pos} from the palm's origin",
+            description=f"the cube's centre from where it rests, which is {hand.cube_rest} from the palm's origin",
         ),
         Component("cube_quat", 4, "1", "palm (x fingers, z up)", _QUAT, bodies=cube, limits=(-1.0, 1.0),
                   description="orientation of the cube, w >= 0"),
