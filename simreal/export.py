@@ -301,10 +301,8 @@ def _observation_entries(source: _Source) -> list[dict[str, Any]]:
 
 
 def _action_entries(task: Task) -> list[dict[str, Any]]:
-    keys = (
-        "elements", "joints", "actuators", "offset", "scale", "target_limits", "smoothing", "stiffness", "damping",
-        "effort_limit",
-    )  # fmt: skip
+    keys = ("elements", "joints", "actuators", "offset", "scale", "target_limits", "smoothing", "stiffness", "damping",
+            "effort_limit")  # fmt: skip
     entries: list[dict[str, Any]] = []
     for order, part in enumerate(task.action):
         start = entries[-1]["index"][1] if entries else 0

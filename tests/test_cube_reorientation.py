@@ -13,11 +13,11 @@ from torch import Tensor
 
 from conftest import build, fixed_worlds, manual_layer, only, snapshot
 from envs.environment import Environment
-from envs.manipulation.cube_goals import GOAL_DRAWS, MIN_TURN_RAD, GoalKind, next_goal
+from envs.manipulation.cube_goals import MIN_TURN_RAD, GoalKind
 from envs.manipulation.cube_reorientation import SUCCESS_RAD, CubeReorientation
 from envs.menagerie import ModelUnavailableError, load_robot
 from envs.registry import UnknownOptionError, make_task
-from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply, quat_rotate, uniform_quat
+from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply
 from randomization.environment import Randomization
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
@@ -72,72 +72,6 @@ def some_actions(environment: Environment, step: int) -> Tensor:
     """Random actions [N, A]; those of environment i do not depend on N."""
     generators = (torch.Generator().manual_seed(1000 * step + i) for i in range(environment.num_envs))
     return torch.stack([2.0 * torch.rand(environment.task.action_size, generator=g) - 1.0 for g in generators])
-
-
-# Rotations
-
-
-def test_quaternion_operations_agree_with_mujocos() -> None:
-    u = torch.rand(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    a, b, v = uniform_quat(u[:, :3]), uniform_quat(u[:, 3:6]), 4.0 * u[:, :3] - 2.0
-    for i in range(50):
-        product, rotated, velocity = np.zeros(4), np.zeros(3), np.zeros(3)
-        mujoco.mju_mulQuat(product, a[i].numpy(), b[i].numpy())
-        mujoco.mju_rotVecQuat(rotated, v[i].numpy(), a[i].numpy())
-        assert torch.allclose(quat_multiply(a, b)[i], torch.from_numpy(product), atol=1e-14)
-        assert torch.allclose(quat_rotate(a, v)[i], torch.from_numpy(rotated), atol=1e-14)
-        mujoco.mju_quat2Vel(velocity, a[i].numpy(), 1.0)
-        assert float(quat_angle(a)[i]) == pytest.approx(math.sqrt((velocity**2).sum()), abs=1e-12)
-    assert torch.allclose(quat_multiply(a, quat_conjugate(a)), quat((1, 0, 0), 0.0).expand(50, 4), atol=1e-14)
-    assert (quat_canonical(-2.0 * a)[:, 0] >= 0).all()
-    assert torch.allclose(quat_canonical(-2.0 * a), quat_canonical(a), atol=1e-14)
-
-
-def test_uniform_quaternions_are_uniform_rotations() -> None:
-    u = torch.rand(40_000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    drawn = uniform_quat(u)
-    assert torch.allclose(drawn.norm(dim=1), torch.ones(40_000, dtype=torch.float64))
-    # The angle of a uniform rotation has the distribution (x - sin x) / pi: mean pi / 2 + 2 / pi.
-    assert float(quat_angle(drawn).mean()) == pytest.approx(math.pi / 2 + 2 / math.pi, abs=0.02)
-    moved = quat_rotate(drawn, torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(40_000, 3))
-    assert moved.mean(dim=0).abs().max() < 0.02
-    assert float((moved[:, 2] > 0.5).double().mean()) == pytest.approx(0.25, abs=0.01)  # the cap's share of a sphere
-
-
-# Goals
-
-
-def turns(kind: GoalKind, count: int = 4000) -> tuple[Tensor, Tensor]:
-    """Goals before, and the rotations [N, 4] in the world's frame that lead to the next ones."""
-    u = torch.rand(count, GOAL_DRAWS + 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    last = quat_canonical(uniform_quat(u[:, :3]))
-    following = next_goal(kind, last, u[:, 3:])
-    assert (following[:, 0] >= 0).all()
-    assert torch.allclose(following.norm(dim=1), torch.ones(count, dtype=torch.float64))
-    return last, quat_canonical(quat_multiply(following, quat_conjugate(last)))
-
-
-def test_spin_goals_are_a_quarter_turn_counter_clockwise_about_the_vertical() -> None:
-    _, turn = turns("spin")
-    assert torch.allclose(turn, quat((0, 0, 1), 90.0).expand_as(turn), atol=1e-12)
-
-
-def test_face_goals_are_quarter_turns_about_the_six_half_axes_of_the_cube_alike() -> None:
-    last, turn = turns("face")
-    assert torch.allclose(quat_angle(turn), torch.full((4000,), math.pi / 2, dtype=torch.float64), atol=1e-12)
-    axis = quat_rotate(quat_conjugate(last), turn[:, 1:]) * math.sqrt(2.0)  # in the cube's frame
-    hits = torch.stack([(axis - s * torch.eye(3)[i]).norm(dim=1) < 1e-9 for i in range(3) for s in (1, -1)])
-    assert (hits.sum(dim=0) == 1).all()
-    assert (hits.double().mean(dim=1) - 1 / 6).abs().max() < 0.03
-
-
-def test_random_goals_are_all_rotations_beyond_the_least_turn() -> None:
-    _, turn = turns("random", 20_000)
-    angle = quat_angle(turn)
-    assert float(angle.min()) >= MIN_TURN_RAD
-    # P(angle > x) = 1 - (x - sin x) / pi, given that it is above the least
-    tail = lambda x: 1.0 - (x - math.sin(x)) / math.pi  # noqa: E731
-    assert float((angle > 2.5).double().mean()) == pytest.approx(tail(2.5) / tail(MIN_TURN_RAD), abs=0.012)
 
 
 # What it sees and does
@@ -235,6 +169,22 @@ def test_asking_for_a_command_does_not_move_the_servos() -> None:
         plain.step(some_actions(plain, step))
         delayed.step(some_actions(delayed, step))
     assert torch.equal(plain.observed.policy, delayed.observed.policy)
+
+
+@needs_models
+def test_the_policy_sees_what_it_commanded_and_the_servos_get_what_arrives() -> None:
+    task = cube_task()
+    late = manual_layer(task, {"action_latency": {"range": [2, 2]}})
+    environment = build(task, 2, late)
+    where, ctrl, shown, told = task.slices()["joint_target"], environment.engine.data("ctrl"), [], []
+    for step in range(6):
+        result = environment.step(some_actions(environment, step))
+        shown.append(result.observed.policy[:, where].clone())
+        told.append(ctrl.clone())
+    offset = torch.tensor(task.action[0].offset, dtype=torch.float64)
+    assert torch.allclose(torch.stack(told[:2]), offset)  # an action of zero keeps the grasp
+    assert torch.allclose(torch.stack(told[2:]), torch.stack(shown[:-2]))
+    assert not torch.allclose(shown[0], offset.expand(2, -1), atol=0.01)
 
 
 # Success, drops, patience

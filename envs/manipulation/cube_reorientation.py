@@ -12,7 +12,7 @@ Observation, policy group (k joints, u actuators; Allegro 16 and 16, Shadow 24 a
 |-------------------|------|-----------------------------------------------------------------------------|------|
 | joint_pos         | k    | joint angles                                                                | rad  |
 | joint_pos_history | 2 k  | the same one and two control steps earlier, as measured then                | rad  |
-| joint_target      | u    | where the hand's servos were told to go                                     | rad  |
+| joint_target      | u    | the command that the policy's last action led to, smoothed                  | rad  |
 | cube_pos          | 3    | the cube's centre, from where it rests in the palm                          | m    |
 | cube_quat         | 4    | its orientation (w, x, y, z), w >= 0                                        | 1    |
 | goal_quat         | 4    | the orientation wanted, w >= 0                                              | 1    |
@@ -128,7 +128,8 @@ class CubeReorientation(Task):
         self._scale = as_tensor(self.action[0].scale)
         self._low, self._high = as_tensor(model.actuator_ctrlrange.T.copy())
         zeros = lambda *shape: torch.zeros(n, *shape, dtype=engine.dtype, device=engine.device)  # noqa: E731
-        self.target = zeros(u)  # [N, u] what the servos are told
+        self.target = zeros(u)  # [N, u] what the servos are told; less what is lost, late or wrong on the way:
+        self.intended = zeros(u)  # [N, u] what the hand's controller means to tell them
         self.goal = zeros(4)
         self.goal_angle = zeros()  # [N] rad from the cube to its goal
         self.waited = torch.zeros(n, dtype=torch.int64, device=engine.device)  # steps since the last success
@@ -154,6 +155,7 @@ class CubeReorientation(Task):
         self._qpos.copy_(torch.where(rows, qpos.to(self._qpos.dtype), self._qpos))
         self._qvel.masked_fill_(rows, 0.0)
         self.target = torch.where(rows, self._offset, self.target)
+        self.intended = torch.where(rows, self._offset, self.intended)
         self._last_action = self._last_action.masked_fill(rows, 0.0)
         self._set_goals(mask, aligned.to(self.goal.dtype), self.rng.episode_uniform("goal", GOAL_DRAWS))
         self._readings = torch.where(rows[:, None], self._qpos[:, None, : self._k], self._readings)
@@ -169,13 +171,17 @@ class CubeReorientation(Task):
         """The rotation [N, 4] in the world's frame from orientations [N, 4] to the goals."""
         return quat_multiply(self.goal, quat_conjugate(quat))
 
-    def _smoothed(self, action: Tensor) -> Tensor:
-        """What the servos are told [N, u] for actions [N, u]; nothing is remembered, so it may be asked at any time."""
-        target = torch.minimum(torch.maximum(self._offset + self._scale * action, self._low), self._high)
-        return torch.lerp(self.target, target, self.smoothing)
+    def _smoothed(self, last: Tensor, action: Tensor) -> Tensor:
+        """The command [N, u] that follows the command `last` for actions [N, u]."""
+        target = torch.addcmul(self._offset, self._scale, action.to(last.dtype))
+        return torch.lerp(last, torch.minimum(torch.maximum(target, self._low), self._high), self.smoothing)
+
+    def decided(self, action: Tensor) -> None:
+        self.intended = self._smoothed(self.intended, action)
 
     def command(self, action: Tensor) -> Tensor:
-        return self._smoothed(action.to(self.target.dtype))
+        # Remembers nothing: randomization also asks for the command of an action of zero, and does not send it.
+        return self._smoothed(self.target, action)
 
     def after_step(self) -> None:
         self._readings = torch.cat((self._qpos[:, None, : self._k], self._readings[:, :-1]), dim=1)
@@ -185,7 +191,7 @@ class CubeReorientation(Task):
     def observe(self) -> Tensor:
         quat = quat_canonical(self._qpos[:, self._quat])
         parts = (
-            self._readings.flatten(1), self.target, self._qpos[:, self._pos] - self._rest, quat, self.goal,
+            self._readings.flatten(1), self.intended, self._qpos[:, self._pos] - self._rest, quat, self.goal,
             quat_canonical(self._to_goal(quat)),
         )  # fmt: skip
         return torch.cat(parts, dim=1)
@@ -213,7 +219,7 @@ class CubeReorientation(Task):
 
     def outcome(self, action: Tensor) -> Outcome:
         w, action = self.weights, action.to(self.target.dtype)
-        self.target = self._smoothed(action)
+        self.target = self._smoothed(self.target, action)
         angle = quat_angle(self._to_goal(self._qpos[:, self._quat]))
         distance = torch.linalg.vector_norm(self._qpos[:, self._pos] - self._rest, dim=1)
         dropped = distance > _DROP_M
@@ -251,7 +257,7 @@ class CubeReorientation(Task):
             setattr(self, name, state[name].clone())
 
 
-_STATE = ("goal", "goal_angle", "waited", "target", "_last_action", "_readings", "_fresh")
+_STATE = ("goal", "goal_angle", "waited", "target", "intended", "_last_action", "_readings", "_fresh")
 
 
 def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
@@ -273,7 +279,7 @@ def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
         ),
         Component(
             "joint_target", len(actuators), "rad", "joint", actuators, measured=False,
-            description="the command that the hand's servos have now: the smoothed target of the last action",
+            description="the command that the last action led to: its target, smoothed",
         ),
         Component(
             "cube_pos", 3, "m", "palm (x fingers, z up)", _XYZ, bodies=cube,
@@ -308,10 +314,16 @@ def _action(parts: HandModel, smoothing: float) -> ActionComponent:
     driven = (model.joint(i).name if joint else model.tendon(i).name
               for i, joint in zip(model.actuator_trnid[:, 0], on_joint, strict=True))  # fmt: skip
     low, high = model.actuator_ctrlrange.T
+    damping = [  # of a joint, or of the first of several coupled ones
+        model.dof_damping[model.jnt_dofadr[i if joint else model.wrap_objid[model.tendon_adr[i]]]]
+        for i, joint in zip(model.actuator_trnid[:, 0], on_joint, strict=True)
+    ]
     return ActionComponent(
         "joint_target", model.nu, "rad", tuple((0.5 * (high - low)).tolist()), tuple(parts.targets.tolist()),
         elements=actuators, joints=tuple(driven), actuators=actuators, frame="joint",
         target_limits=(tuple(low.tolist()), tuple(high.tolist())), smoothing=smoothing,
+        stiffness=tuple(model.actuator_gainprm[:, 0].tolist()), damping=tuple(map(float, damping)),
+        effort_limit=tuple(model.actuator_forcerange[:, 1].tolist()),
         description="where the servos should go, limited to target_limits; what they are told moves by `smoothing` of "
         "the way there in each control step, from the offset at the start",
     )  # fmt: skip
