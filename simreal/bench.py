@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.cpu_engine import CpuEngine, available_threads
-from envs.registry import make_task
+from envs.registry import UnknownTaskError, make_task
 from randomization.adr import ADR
 from randomization.parameters import Parameter
 from simreal.build import make_environment
@@ -45,6 +45,20 @@ _MORE: dict[str, dict[str, Any]] = {  # by the beginning of the task's id
         "tendon_range": {"range": [0, 0.001]},
     },
 }
+_HAND: dict[str, Any] = {  # for hands with a cube, whose parts have other names
+    "sampler": "manual",
+    "parameters": {
+        "body_mass": {"range": [0.5, 2.0]},
+        "body_size": {"of": "cube", "range": [0.95, 1.05]},
+        "geom_friction": {"range": [0.7, 1.3]},
+        "joint_damping": {"range": [0.5, 2.0]},
+        "actuator_kp": {"range": [0.75, 1.5]},
+        "gravity": {"of": "z", "range": [-0.5, 0.5]},
+        "action_delay": {"range": [0, 40]},
+        "observation_noise": {"range": [0, 0.01]},
+        "observation_bias": {"of": "cube_pos", "range": [0, 0.01]},
+    },
+}
 _OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
 _ADR_BUDGET_S = 0.002
 _PICTURE = 128  # pixels along an edge
@@ -66,8 +80,11 @@ def bench_environment(task: str, num_envs: int, repeats: int) -> dict[str, Any]:
 
     The ratio of medians leaves out the one step in an episode's length that resets; the ratio of totals has it.
     """
-    own = next((more for family, more in _MORE.items() if task.startswith(family)), {})
-    block = {"sampler": "manual", "parameters": _RANDOMIZATION | own}
+    if task.endswith("Cube-v0"):
+        block = _HAND
+    else:
+        own = next((more for family, more in _MORE.items() if task.startswith(family)), {})
+        block = {"sampler": "manual", "parameters": _RANDOMIZATION | own}
     environment = make_environment(task, num_envs, block, seed=1)
     environment.reset()
     engine = environment.engine
@@ -251,11 +268,14 @@ def bench_command(json_file: Path | None, quick: bool, out: Console) -> None:
     target = None if json_file is None else write_target(json_file)
     steps, rounds = (60, 6) if quick else (300, 30)
     results: list[dict[str, Any]] = []
-    for task in ("FetchReach-v4", "FetchPush-v4", "HandManipulateBlock-v1"):
+    for task in ("FetchReach-v4", "FetchPush-v4", "HandManipulateBlock-v1", "AllegroCube-v0"):
         for num_envs in (64, 256):
             torch.set_num_threads(1)
             out.print(f"{task}, {num_envs} environments ...", style="dim")
-            results.append(bench_environment(task, num_envs, steps))
+            try:
+                results.append(bench_environment(task, num_envs, steps))
+            except UnknownTaskError as error:
+                out.print(f"{task} is not measured: {error}")
     for env_id in ("HalfCheetah-v5", "FetchPush-v4"):
         out.print(f"gymnasium:{env_id} ...", style="dim")
         results.append(bench_adapter(env_id, 64, steps))

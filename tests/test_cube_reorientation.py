@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -21,6 +22,12 @@ from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multip
 from randomization.environment import Randomization
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
+from simreal.build import make_environment
+from simreal.config import PPOConfig
+from simreal.deploy import Policy
+from simreal.export import export_bundle
+from simreal.learn.ppo import PPO
+from simreal.learn.problem import Problem
 from simreal.suggest import suggested_yaml
 
 HANDS = ("AllegroCube-v0", "ShadowCube-v0")
@@ -392,6 +399,29 @@ def test_everything_that_describe_suggests_runs(task_id: str) -> None:
         assert result.observed.policy.isfinite().all()
         assert result.reward.isfinite().all()
     assert environment.divergences == 0
+
+
+@needs_models
+def test_a_policy_with_memory_is_exported_with_every_joint_in_order(tmp_path: Path) -> None:
+    block = {"sampler": "adr", "parameters": {"cube_size": {"quantity": "body_size", "of": "cube"}}}
+    task, environment = cube_task(), make_environment("AllegroCube-v0", 2, block)
+    environment.reset()
+    config = PPOConfig(
+        memory="lstm", memory_size=8, actor_hidden=(8,), critic_hidden=(8,), horizon=4, segment=2, minibatches=1
+    )  # pyright: ignore[reportCallIssue]
+    learner = PPO(Problem.of(environment, torch.device("cpu")), config, seed=0)
+    assert learner.critic.normalizer.mean.shape == (16 + 13 + 12 + 4 + 1,)  # the privileged group and lambda
+    policy = Policy.load(export_bundle(learner.policy, task, tmp_path / "bundle"))
+    (action,) = policy.contract["action"]
+    assert action["joints"] == [task.model.joint(i).name for i in range(16)]
+    assert action["unit"] == "rad"
+    assert action["smoothing"] == 0.3
+    assert action["target_limits"] == task.model.actuator_ctrlrange.T.tolist()
+    assert (action["stiffness"], action["effort_limit"]) == ([3.0] * 16, [0.5] * 16)
+    assert policy.contract["observation"][0]["joints"] == action["joints"]
+    assert policy.contract["observation"][1]["derived_from"] == ["joint_pos"]
+    assert policy.contract["recurrent_state"]["shape"] == [16]
+    assert policy(np.zeros(sum(c.size for c in task.components("policy")), dtype=np.float32)).shape == (16,)
 
 
 def test_wrong_options_are_answered_in_one_line() -> None:
