@@ -160,6 +160,11 @@ class SlackEngine:
         self._inner.step(nstep, commands)
         self._pull()
 
+    def settle(self, nstep: int, mask: Tensor) -> None:
+        self._push()
+        self._inner.settle(nstep, mask)
+        self._pull()
+
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
         self._push()
         self._inner.forward(mask, stage)

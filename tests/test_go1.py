@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -22,17 +23,16 @@ pytestmark = pytest.mark.skipif(
 TASK = "Go1Velocity-v0"
 
 
-def environment(num_envs: int = 2, randomization=None, **options):
+def environment(num_envs: int = 2, randomization: dict[str, Any] | None = None, **options: Any) -> Any:
     env = make_environment(TASK, num_envs, randomization, task_options=options)
     env.reset()
     return env
 
 
-def wander(env, steps: int = 15, seed: int = 0):
+def wander(env: Any, steps: int = 15, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        result = env.step(torch.rand(env.num_envs, 12, generator=generator, dtype=torch.float64) * 1.2 - 0.6)
-    return result
+    actions = torch.rand(steps, env.num_envs, 12, generator=generator, dtype=torch.float64) * 1.2 - 0.6
+    return [env.step(action) for action in actions][-1]
 
 
 def test_the_policy_sees_what_the_machine_measures() -> None:
@@ -75,6 +75,7 @@ def test_feet_report_contacts_forces_and_heights() -> None:
 def test_holding_still_stands_for_the_whole_episode() -> None:
     env = environment(4)
     fell = torch.zeros(4)
+    result: Any = None
     for _ in range(499):
         result = env.step(torch.zeros(4, 12, dtype=torch.float64))
         fell += result.terms["fell"]
@@ -84,7 +85,7 @@ def test_holding_still_stands_for_the_whole_episode() -> None:
 
 
 @pytest.mark.parametrize("quat", [(0.0, 1.0, 0.0, 0.0), (0.7071, 0.0, 0.7071, 0.0)])
-def test_a_fall_terminates_and_is_no_success(quat) -> None:
+def test_a_fall_terminates_and_is_no_success(quat: Any) -> None:
     env = environment()
     env.engine.data("qpos")[0, 3:7] = torch.tensor(quat, dtype=torch.float64)
     result = env.step(torch.zeros(2, 12, dtype=torch.float64))
@@ -117,6 +118,7 @@ def test_tracking_is_rewarded_as_stated() -> None:
 def test_success_needs_small_errors_over_the_whole_episode() -> None:
     env = environment(2, success_errors=(0.3, 0.3))
     env.task.command_velocity.zero_()
+    result: Any = None
     for _ in range(20):
         result = env.step(torch.zeros(2, 12, dtype=torch.float64))
     assert result.success.all()
@@ -172,6 +174,7 @@ def test_rough_ground_is_what_the_task_takes_it_for() -> None:
 
 def test_episodes_do_not_depend_on_the_number_of_environments() -> None:
     few, many = environment(2), environment(6)
+    wander_few: Any = None
     for _ in range(3):
         torch.testing.assert_close(few.observed.policy, many.observed.policy[:2], rtol=0, atol=0)
         wander_few = few.step(torch.full((2, 12), 0.1, dtype=torch.float64))
@@ -180,7 +183,7 @@ def test_episodes_do_not_depend_on_the_number_of_environments() -> None:
 
 
 @pytest.mark.parametrize("terrain", ["flat", "rough"])
-def test_a_restored_environment_goes_on_bit_for_bit(terrain) -> None:
+def test_a_restored_environment_goes_on_bit_for_bit(terrain: Any) -> None:
     env, other = environment(3, terrain=terrain), environment(3, terrain=terrain)
     wander(env, 30)
     other.load_state_dict(env.state_dict())
@@ -221,6 +224,7 @@ def test_a_mirrored_state_moves_as_the_mirror_image() -> None:
     task.command_velocity[:] = torch.tensor([[0.5, 0.2, -0.4], [0.5, -0.2, 0.4]])
     index, sign = torch.tensor(mirror.observation), torch.tensor(mirror.observation_sign, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
+    result: Any = None
     for _ in range(8):
         action = torch.rand(12, generator=generator, dtype=torch.float64) - 0.5
         result = env.step(torch.stack((action, action[legs] * sides)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,12 +14,17 @@ from simreal.learn.mirror import mirror_loss, mirrored
 from simreal.learn.ppo import PPO
 from simreal.learn.problem import Problem
 
+
+def settings(**changes: Any) -> PPOConfig:
+    return PPOConfig.model_validate(changes)
+
+
 MIRROR = Mirror((0, 2, 1), (-1.0, 1.0, 1.0), (1, 0), (1.0, -1.0))
 
 
 def policy() -> Policy:
     torch.manual_seed(0)
-    made = Policy(3, 2, PPOConfig(actor_hidden=(8,)))
+    made = Policy(3, 2, settings(actor_hidden=(8,)))
     torch.nn.init.normal_(made.actor.trunk.last.weight)
     made.normalizer.update(torch.randn(500, 3) * torch.tensor([2.0, 0.5, 3.0]) + torch.tensor([1.0, -2.0, 0.3]))
     return made
@@ -43,6 +50,7 @@ def test_the_loss_is_zero_for_a_symmetric_policy_only() -> None:
     a, b = mu(raw), mu(image(raw))
     expected = ((a[..., 0] - b[..., 1]) ** 2 + (a[..., 1] + b[..., 0]) ** 2).mean()
     torch.testing.assert_close(mirror_loss(made, x, a, MIRROR), expected)
+    loss = mirror_loss(made, x, a, MIRROR)
     optimizer = torch.optim.Adam(made.actor.parameters(), lr=0.03)
     for _ in range(300):
         loss = mirror_loss(made, x, mu(raw), MIRROR)
@@ -55,6 +63,6 @@ def test_the_loss_is_zero_for_a_symmetric_policy_only() -> None:
 def test_a_task_without_symmetry_and_a_policy_with_memory_refuse_it() -> None:
     problem = Problem(2, 3, 2, 0, 0, None, torch.device("cpu"))
     with pytest.raises(ValueError, match="mirror_coef: this task has no symmetry"):
-        PPO(problem, PPOConfig(horizon=8, minibatches=2, mirror_coef=1.0), 0)
+        PPO(problem, settings(horizon=8, minibatches=2, mirror_coef=1.0), 0)
     with pytest.raises(ValueError, match="mirror_coef: works without memory only"):
-        PPOConfig(memory="lstm", mirror_coef=1.0)
+        settings(memory="lstm", mirror_coef=1.0)

@@ -172,6 +172,10 @@ class GymnasiumEngine:
         self._run(self._step_one, range(self.num_envs))
         self._follow()
 
+    def settle(self, nstep: int, mask: Tensor) -> None:
+        """Raises TypeError: an environment lays its own objects down when it is reset."""
+        raise TypeError("Gymnasium's environments settle by themselves")
+
     def _step_one(self, index: int) -> None:
         s = self.signals
         try:

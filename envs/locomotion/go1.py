@@ -113,7 +113,8 @@ class Go1VelocityTask(Task):
             raise ValueError(
                 f"reward_weights: unknown {', '.join(sorted(unknown))}; there are {', '.join(REWARD_WEIGHTS)}"
             )
-        self.terrain, self.roughness_m = terrain, roughness_m
+        self.terrain: Terrain = terrain
+        self.roughness_m = roughness_m
         self.command_limits, self.success_errors = tuple(command_limits), tuple(success_errors)
         self.weights = REWARD_WEIGHTS | dict(reward_weights or {})
         self.model = build_model(terrain, roughness_m)
