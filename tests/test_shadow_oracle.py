@@ -14,9 +14,13 @@ from gymnasium_robotics.utils import rotations
 
 import envs.manipulation.shadow_manipulate as manipulate
 from conftest import build, manual_layer, only, snapshot
+from envs.cpu_engine import CpuEngine
+from envs.environment import Environment
 from envs.manipulation.shadow_manipulate import HandManipulateTask
 from envs.registry import make_task, task_ids
+from envs.slack import AddSlack, SlackEngine, geared_joints, set_play
 from envs.spatial import euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler, quat_to_matrix
+from envs.task import editing_specs
 from hands import Episode, compare, differ
 
 BLOCK = [f"HandManipulateBlock{kind}" for kind in ("", "Full", "RotateZ", "RotateParallel", "RotateXYZ")]
@@ -302,6 +306,24 @@ def test_worlds_differ_while_the_object_settles() -> None:
     env, plain = build(task, 2, manual_layer(task, heavy), seed=1), build(HandManipulateTask("Block"), 2, seed=1)
     joints = [e.engine.data("qpos")[:, :24] for e in (env, plain)]
     assert float((joints[0] - joints[1]).abs().max()) > 1e-3  # the hand gives way under the weight
+
+
+def test_a_hand_with_play_in_its_gears_settles_and_is_seen_where_its_links_are() -> None:
+    task = make_task("HandManipulateBlock-v1")
+    with editing_specs(AddSlack.to(task.model, geared_joints(task.model))):
+        model = make_task(task.id).model
+    assert set_play(model, 0.05) == 20
+    env = Environment(task, SlackEngine(CpuEngine(model, 2, threads=1)))
+    env.reset()
+    for _ in range(3):
+        env.step(torch.ones(2, 20))
+    env.engine.forward()
+    qpos, data = env.engine.data("qpos"), mujoco.MjData(task.model)
+    assert float(qpos[:, 26].min()) > 0.0
+    for i in range(2):
+        data.qpos[:] = qpos[i].numpy()
+        mujoco.mj_kinematics(task.model, data)
+        np.testing.assert_allclose(env.engine.data("xpos")[i].numpy(), data.xpos, atol=1e-9)
 
 
 @pytest.mark.parametrize("task_id", ONE_OF_EACH)

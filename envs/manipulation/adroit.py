@@ -25,16 +25,16 @@ from torch import Tensor
 from envs.compat import robotics_asset
 from envs.engine import Engine
 from envs.manipulation.shadow_hand import HandTask, all_of, joint_components
-from envs.task import Component, Outcome, compile_spec, id_of
+from envs.task import Component, Outcome, SpecEdit, compile_spec, id_of, spec_edits
 
 _SPARSE_REWARD = (-0.1, 10.0)  # without and with success
 _ACTUATOR, _BODY, _SITE = mujoco.mjtObj.mjOBJ_ACTUATOR, mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_SITE
 
 
 @cache
-def load_adroit(xml: str, full: tuple[int, ...] = ()) -> mujoco.MjModel:
-    """A model with gymnasium-robotics' gains of wrist and fingers, set after compilation as there; `full`: see
-    `compile_spec`."""
+def load_adroit(xml: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> mujoco.MjModel:
+    """A model with gymnasium-robotics' gains of wrist and fingers, set after compilation as there. `full`: see
+    `compile_spec`, which makes the `_edits`."""
     model = compile_spec(mujoco.MjSpec.from_file(str(robotics_asset("adroit_hand", xml))), full)
     for first, last, gain in (("A_WRJ1", "A_WRJ0", 10.0), ("A_FFJ3", "A_THJ0", 1.0)):
         servos = slice(id_of(model, _ACTUATOR, first), id_of(model, _ACTUATOR, last) + 1)
@@ -88,7 +88,7 @@ class AdroitTask(HandTask):
         self.observation = (*joint_components(self.model, "joint_pos", robot, "position"), *self.parts())
 
     def compile_full(self, bodies: Sequence[int]) -> None:
-        self.use_servos(load_adroit(f"adroit_{self.name.lower()}.xml", tuple(bodies)))
+        self.use_servos(load_adroit(f"adroit_{self.name.lower()}.xml", tuple(bodies), spec_edits()))
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -142,5 +142,5 @@ class AdroitTask(HandTask):
         reward, success = self.judge()
         if self.sparse:
             without, with_success = _SPARSE_REWARD
-            reward = torch.where(success, with_success, without).to(reward.dtype)
+            reward = torch.full_like(reward, without).masked_fill(success, with_success)
         return Outcome(reward, torch.zeros_like(success), success)

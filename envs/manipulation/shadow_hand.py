@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
-from envs.task import ActionComponent, Component, Task, compile_spec
+from envs.task import ActionComponent, Component, SpecEdit, Task, compile_spec
 
 XYZ = ("x", "y", "z")
 CONTROL_PERIOD_STEPS = 20  # physics steps of 2 ms: the hand is controlled at 25 Hz
@@ -24,8 +24,8 @@ _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
 
 
 @cache
-def load_shadow_hand(xml: str, full: tuple[int, ...] = ()) -> mujoco.MjModel:
-    """One of gymnasium-robotics' models of the Shadow hand; `full`: see `compile_spec`."""
+def load_shadow_hand(xml: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> mujoco.MjModel:
+    """One of gymnasium-robotics' models of the Shadow hand. `full`: see `compile_spec`, which makes the `_edits`."""
     return compile_spec(mujoco.MjSpec.from_file(str(robotics_asset("hand", xml))), full)
 
 

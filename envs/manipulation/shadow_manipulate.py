@@ -45,7 +45,7 @@ from envs.manipulation.shadow_hand import (
     robot_joints,
 )
 from envs.spatial import axis_angle_to_quat, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
-from envs.task import Component, Outcome, id_of
+from envs.task import Component, Outcome, id_of, spec_edits
 
 TargetPosition = Literal["ignore", "random"]
 TargetRotation = Literal["z", "parallel", "xyz"]
@@ -117,7 +117,7 @@ class HandManipulateTask(HandTask):
 
     def compile_full(self, bodies: Sequence[int]) -> None:
         xml = f"{self.object.xml}{'_touch_sensors' if self.touch else ''}.xml"
-        self.use_servos(load_shadow_hand(xml, tuple(bodies)))
+        self.use_servos(load_shadow_hand(xml, tuple(bodies), spec_edits()))
 
     def on_attach(self) -> None:
         super().on_attach()

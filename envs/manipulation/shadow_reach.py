@@ -34,7 +34,7 @@ from envs.manipulation.shadow_hand import (
     load_shadow_hand,
     robot_joints,
 )
-from envs.task import Component, Outcome, id_of
+from envs.task import Component, Outcome, id_of, spec_edits
 
 FINGERS = ("ff", "mf", "rf", "lf", "th")  # fore, middle, ring, little finger, thumb
 _TIPS = tuple(f"robot0:S_{finger}tip" for finger in FINGERS)
@@ -82,7 +82,7 @@ class HandReachTask(HandTask):
         )
 
     def compile_full(self, bodies: Sequence[int]) -> None:
-        self.use_servos(load_shadow_hand("reach.xml", tuple(bodies)))
+        self.use_servos(load_shadow_hand("reach.xml", tuple(bodies), spec_edits()))
 
     def on_attach(self) -> None:
         super().on_attach()
