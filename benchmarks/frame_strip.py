@@ -1,4 +1,7 @@
-"""A strip of frames of one successful episode: python benchmarks/frame_strip.py RUN OUTPUT.png [SEED [FRAMES]]."""
+"""A strip of frames of one successful episode: python benchmarks/frame_strip.py RUN OUTPUT.png [SEED [FRAMES [EDGE]]].
+
+EDGE: pixels of whole frames; where it is left out, the part of a frame that shows a Fetch arm's gripper.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from simreal.play import record
 from simreal.runs import load_policy
 
 
-def main(run: str, output: str, seed: int = 11, count: int = 6) -> None:
+def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -> None:
     """`count` moments of the first episode of a seed, closer together at its beginning."""
-    frames, _ = record(load_policy(Path(run)), "nominal", 1, seed, size=720)
+    frames, _ = record(load_policy(Path(run)), "nominal", 1, seed, size=edge or 720)
     last = len(frames) - 2  # the final frame shows the next episode
     chosen = [round(last * (i / (count - 1)) ** 1.5) for i in range(count)]
-    imageio.imwrite(output, np.concatenate([frames[i][200:540, 150:490] for i in chosen], axis=1))
+    part = np.s_[:, :] if edge else np.s_[200:540, 150:490]
+    imageio.imwrite(output, np.concatenate([frames[i][part] for i in chosen], axis=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *(int(a) for a in sys.argv[3:5]))
+    main(sys.argv[1], sys.argv[2], *(int(a) for a in sys.argv[3:6]))

@@ -19,7 +19,7 @@ from randomization.samplers import Manual, Sampler
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoints, newest_checkpoint
-from simreal.config import RunConfig, parse_config, parse_schema, read_yaml
+from simreal.config import LearnerConfig, PPOConfig, RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
 from simreal.export import describe_randomization
 from simreal.named_code import check_code, use_current_folder
@@ -111,7 +111,8 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         config.task, 1, config.randomization, explore=False, task_options=config.task_options
     )
     environment.reset()
-    learner = make_learner(config.model_copy(update={"num_envs": 1, "device": "cpu"}), environment)
+    alone = {"num_envs": 1, "device": "cpu", "learner": _uncut(config)}
+    learner = make_learner(config.model_copy(update=alone), environment)
     sampler = config.randomization.sampler_for(environment.task)
     try:
         learner.policy.load_state_dict(checkpoint["learner"]["policy"])
@@ -134,6 +135,12 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         module=policy,
         task_options=config.task_options,
     )
+
+
+def _uncut(config: RunConfig) -> LearnerConfig:
+    """The learner's settings for a single environment, whose rollout has too few parts to be cut into minibatches."""
+    learner = config.learner
+    return learner.model_copy(update={"minibatches": 1}) if isinstance(learner, PPOConfig) else learner
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from envs.cpu_engine import CpuEngine
 from envs.rng import EpisodeRandom
 from randomization.adr import ADR
 from randomization.parameters import Parameter, RandomizationError, build_parameters
+from simreal.config import parse_config
 from simreal.learn.replay import Replay
+from simreal.runs import load_policy
+from simreal.train import Trainer
 
 
 def test_one_divergence_ends_one_episode(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,3 +178,12 @@ def test_recomputed_constants_leave_the_weld_of_the_fetch_arm_as_it_is() -> None
         env.reset()
         shown.append(torch.stack([env.step(torch.full((2, 4), 0.5)).final.policy for _ in range(5)]))
     torch.testing.assert_close(shown[1], shown[0], rtol=0.0, atol=1e-12)
+
+
+def test_a_policy_with_memory_is_loaded_whatever_its_minibatches(tmp_path: Path) -> None:
+    """A rollout of the one environment that it is loaded for has fewer sequences than training had minibatches."""
+    learner = {"algorithm": "ppo", "memory": "lstm", "memory_size": 4, "horizon": 4, "segment": 4, "minibatches": 3}
+    config = parse_config({"task": "InvertedPendulum-v5", "num_envs": 3, "learner": learner}, "test")
+    Trainer(config, tmp_path).save()
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load_policy(tmp_path).act(torch.zeros(2, 4)).shape == (2, 1)

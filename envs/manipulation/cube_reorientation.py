@@ -48,6 +48,7 @@ from envs.task import ActionComponent, Component, Outcome, Task, id_of
 SUCCESS_RAD = 0.4
 _PATIENCE_S = 8.0  # without a success
 _EPISODE_S = 60.0
+_NEAR_M = 0.025  # a cube within this of where it rests lies well
 _DROP_M = 0.12  # a cube farther from where it rests is lost
 _HISTORY = 2  # earlier readings of the joints that the policy sees
 _START_RAD = 0.2  # how far a cube may be turned when an episode starts
@@ -68,7 +69,7 @@ class Weights:
     progress: float = 2.0  # rad by which the cube has come nearer to its goal
     success: float = 5.0
     drop: float = -5.0
-    off_centre: float = -1.5  # m between the cube and where it rests
+    off_centre: float = -2.0  # m by which the cube is farther than `_NEAR_M` from where it rests
     action_rate: float = -0.0002  # sum of squared changes of the action
     joint_speed: float = -0.00005  # sum of squared joint velocities, rad^2/s^2
     torque: float = -0.005  # sum of squared torques, N^2 m^2
@@ -228,7 +229,7 @@ class CubeReorientation(Task):
             "progress": w.progress * (self.goal_angle - angle),
             "success": w.success * success.to(angle.dtype),
             "drop": w.drop * dropped.to(angle.dtype),
-            "off_centre": w.off_centre * distance,
+            "off_centre": w.off_centre * (distance - _NEAR_M).clamp(min=0.0),
             "action_rate": w.action_rate * (action - self._last_action).square().sum(dim=1),
             "joint_speed": w.joint_speed * self._qvel[:, : self._k].square().sum(dim=1),
             "torque": w.torque * self._force.square().sum(dim=1),
