@@ -211,6 +211,7 @@ def _faces() -> np.ndarray:
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
     """Light, a sky and a floor to be seen; nothing touches them."""
     world = spec.worldbody
+    spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.35] * 3, [0.35] * 3
     spec.add_texture(
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
         rgb1=[0.75, 0.82, 0.9], rgb2=[0.35, 0.4, 0.5], width=64, height=384,
