@@ -217,11 +217,12 @@ def schema() -> None:
 def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
+    only: Annotated[str | None, typer.Option("--only", help="measure what matches this pattern only")] = None,
 ) -> None:
     """Measure speed as ratios within one process."""
     from simreal.bench import bench_command
 
-    bench_command(json_file, quick, _out)
+    bench_command(json_file, quick, _out, only)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from typing import Any
 
 import mujoco
 
@@ -45,13 +47,31 @@ def suggested_yaml(task: Task) -> str:
     return "\n".join(lines) + "\n"
 
 
+def suggested_block(task: Task, only: Collection[str] | None = None) -> dict[str, Any]:
+    """The block with every entry on that is not about looks, or with those of `only` that the task has."""
+    offered = available(task)
+    parameters: dict[str, Any] = {}
+    for name, names in offered.items():
+        quantity = QUANTITIES[name]
+        missing = bool(quantity.needs) and quantity.needs not in offered
+        if missing or quantity.channel == "visual" or (only is not None and name not in only):
+            continue
+        of = {"of": _patterns(task, quantity, names)} if names else {}
+        parameters[name] = of | {"range": list(sensible_range(task, quantity, names))}
+    return {"sampler": "manual", "parameters": parameters}
+
+
 def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
+    """What `of` says, as YAML."""
+    return _AXIS.get(quantity.name) or json.dumps(_patterns(task, quantity, names))
+
+
+def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[str]:
     """What `of` says: everything, one axis, or the loose objects for their size."""
     if quantity.name in _AXIS:
         return _AXIS[quantity.name]
     loose = _loose_bodies(task) if quantity.name == "body_size" else []
-    chosen = [name for name in names if name in loose]
-    return json.dumps(chosen) if chosen else '"*"'
+    return [name for name in names if name in loose] or "*"
 
 
 def _entry(task: Task, quantity: Quantity, names: list[str], of: str) -> str:

@@ -1,0 +1,82 @@
+"""Updates of SAC and DDPG against stable-baselines3's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from simreal.bench.timing import Row, median_seconds
+from simreal.config import DDPGConfig, SACConfig
+from simreal.learn.ddpg import DDPG
+from simreal.learn.problem import Problem
+from simreal.learn.sac import SAC
+
+_OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
+
+
+def _filled(learner: DDPG | SAC, problem: Problem) -> Callable[[], None]:
+    """A function that makes ten updates of a learner whose replay is filled with noise."""
+    n = problem.num_envs
+    for _ in range(20):
+        learner.replay.add(
+            torch.randn(n, _OBSERVATIONS), torch.rand(n, _ACTIONS) * 2 - 1, torch.randn(n),
+            torch.randn(n, _OBSERVATIONS), torch.zeros(n), torch.zeros(n, dtype=torch.bool),
+        )  # fmt: skip
+
+    def ten_updates() -> None:
+        learner.updates_due = 10.0
+        learner.update()
+
+    return ten_updates
+
+
+def bench_off_policy(algorithm: str, repeats: int) -> Row | None:
+    """Updates per second against stable-baselines3's, same sizes and threads; None where it is not installed."""
+    try:
+        reference = _stable_baselines(algorithm)
+    except ImportError:
+        return None
+    problem = Problem(256, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
+    sizes: dict[str, Any] = {"hidden": (256, 256), "batch_size": 256, "replay_size": 10_000, "her_k": 0}
+    ours = (
+        _filled(SAC(problem, SACConfig(**sizes), 0), problem)
+        if algorithm == "sac"
+        else _filled(DDPG(problem, DDPGConfig(**sizes), 0), problem)
+    )
+    for warm_up in (ours, reference):
+        warm_up()
+    mine, theirs = median_seconds([ours, reference], repeats)
+    name = f"{algorithm.upper()} updates, {torch.get_num_threads()} threads"
+    return Row(name, "stable-baselines3", theirs / mine, 10 / mine, 10 / theirs)
+
+
+def _stable_baselines(algorithm: str) -> Callable[[], None]:
+    """Ten gradient steps of stable-baselines3's learner of the same sizes. Raises ImportError without it."""
+    import gymnasium
+    import stable_baselines3
+    from stable_baselines3.common.logger import Logger
+
+    class Shape(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (_OBSERVATIONS,), np.float32)
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (_ACTIONS,), np.float32)
+
+    kind = {"sac": stable_baselines3.SAC, "ddpg": stable_baselines3.DDPG}[algorithm]
+    model = kind(
+        "MlpPolicy", Shape(), batch_size=256, buffer_size=10_000, device="cpu",
+        policy_kwargs={"net_arch": [256, 256]},
+    )  # fmt: skip
+    model.set_logger(Logger(None, []))
+    random = np.random.default_rng(0)
+    assert model.replay_buffer is not None
+    for _ in range(5120):
+        a, b = random.standard_normal((2, 1, _OBSERVATIONS)).astype(np.float32)
+        action = random.uniform(-1, 1, (1, _ACTIONS)).astype(np.float32)
+        model.replay_buffer.add(a, b, action, random.standard_normal(1), np.zeros(1), [{}])
+
+    def ten_updates() -> None:
+        model.train(gradient_steps=10, batch_size=256)
+
+    return ten_updates

@@ -1,0 +1,142 @@
+"""Steps of randomized environments against bare `Batch.step`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mujoco.batch import Batch
+
+from envs.cpu_engine import CpuEngine
+from envs.environment import Environment
+from envs.registry import make_task
+from simreal.bench.timing import Clocked, Row, torch_threads
+from simreal.build import make_environment
+from simreal.suggest import suggested_block
+
+# Physics, latency and noise; of them what a task has.
+USUAL = (
+    "body_mass", "geom_friction", "joint_damping", "actuator_gain", "gravity", "action_delay", "observation_noise",
+    "observation_bias",
+)  # fmt: skip
+_LAYER = ("reset", "act", "schedule", "measure", "reveal", "finished")
+_WARM_UP = 5  # control steps
+
+
+def bench_stepping(task_id: str, num_envs: int, everything: bool, repeats: int) -> Row:
+    """Steps of an environment with random actions, against bare `Batch.step` from the same states.
+
+    Args:
+        task_id: see `simreal envs`.
+        num_envs: N.
+        everything: randomize every non-visual quantity that the task has; otherwise `USUAL`.
+        repeats: control steps.
+    """
+    block = suggested_block(make_task(task_id), None if everything else USUAL)
+    with torch_threads(1):
+        environment = _running(task_id, num_envs, block)
+        ours, nominal, same = _durations(environment, repeats)
+        share = _randomization_share(_running(task_id, num_envs, block), repeats)
+    worlds = f"all {len(block['parameters'])} quantities" if everything else "physics, latency, noise"
+    return Row(
+        name=f"{task_id}, {num_envs} environments, {worlds}",
+        reference="bare Batch.step",
+        ratio=float(np.median(nominal) / np.median(ours)),
+        ours_per_s=num_envs / float(np.median(ours)),
+        reference_per_s=num_envs / float(np.median(nominal)),
+        ratio_with_resets=float(np.sum(nominal) / np.sum(ours)),
+        ratio_same_worlds=float(np.median(same) / np.median(ours)),
+        shares={"randomization": share},
+    )
+
+
+def bench_adapter(env_id: str, num_envs: int, repeats: int) -> Row:
+    """Steps of a Gymnasium environment behind the adapter against the native task of the same id, without worlds."""
+    with torch_threads(1):
+        environments = [make_environment(task, num_envs, seed=1) for task in (f"gymnasium:{env_id}", env_id)]
+        for environment in environments:
+            environment.reset()
+        generator = torch.Generator().manual_seed(0)
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(repeats):
+            action = _action(environments[0], generator)
+            for environment, kept in zip(environments, times, strict=True):
+                began = time.perf_counter()
+                environment.step(action)
+                kept.append(time.perf_counter() - began)
+    mine, theirs = (float(np.median(kept)) for kept in times)
+    return Row(
+        name=f"gymnasium:{env_id}, {num_envs} environments",
+        reference=f"native {env_id}",
+        ratio=theirs / mine,
+        ours_per_s=num_envs / mine,
+        reference_per_s=num_envs / theirs,
+        ratio_with_resets=float(np.sum(times[1]) / np.sum(times[0])),
+    )
+
+
+def _running(task_id: str, num_envs: int, block: Mapping[str, Any]) -> Environment:
+    """An environment in the midst of its episodes; those of goal tasks begin together, as where one learns them."""
+    environment = make_environment(task_id, num_envs, block, engine="cpu", seed=1)
+    environment.reset()
+    if not environment.task.goal_size:
+        environment.stagger()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(_WARM_UP):
+        environment.step(_action(environment, generator))
+    return environment
+
+
+def _action(environment: Environment, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(environment.num_envs, environment.task.action_size, generator=generator) * 2 - 1
+
+
+def _durations(environment: Environment, repeats: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of each control step: ours, and `Batch.step` of nominal and of the same worlds."""
+    engine, task = environment.engine, environment.task
+    assert isinstance(engine, CpuEngine)
+    nominal, same = (Batch(task.model, environment.num_envs, engine.threads) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    times: tuple[list[float], list[float], list[float]] = ([], [], [])
+    begun = np.ones(environment.num_envs, dtype=bool)
+    for _ in range(repeats):
+        action = _action(environment, generator)
+        _copy_worlds(engine, same, begun)
+        nominal.state[:] = same.state[:] = engine.state_rows()
+        for kept, step in (
+            (times[1], lambda: nominal.step(nstep=task.decimation)),
+            (times[2], lambda: same.step(nstep=task.decimation)),
+            (times[0], lambda action=action: environment.step(action)),
+        ):
+            began = time.perf_counter()
+            step()
+            kept.append(time.perf_counter() - began)
+        begun = (environment.steps == 0).numpy()
+    return times
+
+
+def _copy_worlds(engine: CpuEngine, batch: Batch, mask: np.ndarray) -> None:
+    """Give a batch the model fields that an engine's simulations have, where mask [N] says that they are new."""
+    if not mask.any():
+        return
+    fields = engine.state_dict()["fields"]
+    for compute_constants in (True, False):  # which may change fields: they are written again
+        for name, values in fields.items():
+            batch.expand(name)[mask] = values.numpy()[mask]
+        if compute_constants:
+            batch.set_const(mask)
+
+
+def _randomization_share(environment: Environment, repeats: int) -> float:
+    """Share of the wall time in the layer and in what it makes the engine compute."""
+    clocked = Clocked()
+    clocked.watch("randomization", environment.layer, *_LAYER)
+    clocked.watch("randomization", environment.engine, "set_const")
+    generator = torch.Generator().manual_seed(0)
+    began = time.perf_counter()
+    for _ in range(repeats):
+        environment.step(_action(environment, generator))
+    return clocked.shares(time.perf_counter() - began)["randomization"]
