@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import mujoco
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from conftest import HINGE, SLIDER, TinyTask, build, fixed_worlds, only, snapshot
+from envs.adapter.engine import GymnasiumEngine
+from envs.adapter.task import AdaptedTask
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
@@ -231,6 +234,21 @@ def test_settling_moves_the_chosen_simulations_alone() -> None:
     reference.step(4)
     assert torch.equal(rows(engine)[[0, 2]], rows(reference)[[0, 2]])
     assert torch.equal(rows(engine)[1], before[1])
+
+
+def test_settling_moves_the_chosen_environments_of_gymnasium_alone() -> None:
+    task = AdaptedTask("Hopper-v5")
+    engine = task.make_engine(3, 1)
+    assert isinstance(engine, GymnasiumEngine)
+    Environment(task, engine, seed=3).reset()
+    before = engine.data("qpos").clone()
+    raw: Any = engine.envs[1].unwrapped
+    expected = copy.copy(raw.data)
+    mujoco.mj_step(raw.model, expected, 4)
+    engine.settle(4, only(3, 1))
+    np.testing.assert_array_equal(engine.data("qpos")[1].numpy(), expected.qpos)
+    assert torch.equal(engine.data("qpos")[[0, 2]], before[[0, 2]])
+    assert not engine.diverged().any()
 
 
 def test_restored_constants_are_those_that_were_saved_not_those_of_fields_written_since() -> None:

@@ -13,7 +13,7 @@ import torch
 
 import adapted_env
 import simreal
-from conftest import fixed_worlds, only, snapshot
+from conftest import fixed_worlds, snapshot
 from envs.adapter.engine import GymnasiumEngine
 from envs.adapter.task import AdaptedTask
 from envs.environment import Environment
@@ -280,17 +280,6 @@ def test_an_environment_that_takes_one_goal_at_a_time_is_asked_one_at_a_time() -
         rewards.append(env.task.goal_reward(achieved, desired))
     torch.testing.assert_close(rewards[0], -(achieved - desired).abs()[:, 0])
     assert torch.equal(rewards[0], rewards[1])
-
-
-def test_settling_moves_the_chosen_simulations_alone() -> None:
-    env, reference = (build(AdaptedTask("Hopper-v5"), 3) for _ in range(2))
-    before = env.engine.data("qpos").clone()
-    assert torch.equal(before, reference.engine.data("qpos"))
-    env.engine.settle(4, only(3, 1))
-    data = raw(reference, 1).data
-    mujoco.mj_step(raw(reference, 1).model, data, 4)
-    assert np.array_equal(env.engine.data("qpos")[1].numpy(), data.qpos)
-    assert torch.equal(env.engine.data("qpos")[[0, 2]], before[[0, 2]])
 
 
 def test_goals_and_states_are_writable() -> None:
