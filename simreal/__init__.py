@@ -27,18 +27,24 @@ _PUBLIC = {
     "Component": "envs.task",
     "ActionComponent": "envs.task",
     "Outcome": "envs.task",
+    "Mirror": "envs.task",
+    "compile_spec": "envs.task",
+    "TaskError": "envs.registry",
     "UserError": "simreal.errors",
 }
 __all__ = [
     "ADR",
     "ActionComponent",
     "Component",
+    "Mirror",
     "Outcome",
     "Parameter",
     "Task",
+    "TaskError",
     "UserError",
     "VecEnv",
     "__version__",
+    "compile_spec",
     "deploy",
     "make_environment",
     "make_task",
@@ -47,8 +53,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from envs.registry import make_task, register_task
-    from envs.task import ActionComponent, Component, Outcome, Task
+    from envs.registry import TaskError, make_task, register_task
+    from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.adr import ADR
     from randomization.parameters import Parameter
     from simreal import deploy

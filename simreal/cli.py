@@ -94,10 +94,14 @@ def widen(
     episodes: Annotated[int, typer.Option(min=1, help="budget; it ends earlier where the ranges stop")] = 10_000,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 2_000_003,
+    task: TaskCode = None,
 ) -> None:
     """Grow ADR's ranges around a policy that no longer learns; print the entropy where they stop."""
+    from simreal.named_code import trust
     from simreal.widen import widen_command
 
+    if task is not None:
+        trust(task)
     widen_command(policy, like, episodes, json_file, seed, _out)
 
 
@@ -141,10 +145,14 @@ def report(
     ],
     output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes that have not been drawn yet")] = True,
+    task: TaskCode = None,
 ) -> None:
     """Write one self-contained HTML page about runs."""
+    from simreal.named_code import trust
     from simreal.report import write_report
 
+    if task is not None:
+        trust(task)
     _out.print(f"{write_report(runs, output, pictures)}: report of {', '.join(run.name for run in runs)}")
 
 

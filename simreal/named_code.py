@@ -20,11 +20,19 @@ from typing import Any
 from envs.registry import ENTRY_POINTS
 from simreal.errors import UserError
 
+_trusted: set[str] = set()  # names of tasks that the user has written in this process
+
 
 def use_current_folder() -> None:
     """Let Python find modules of the current folder, after everything that is installed."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def trust(task: str) -> None:
+    """From now on let this process import the module that a task's name says, of the current folder too."""
+    use_current_folder()
+    _trusted.add(task)
 
 
 def module_of(task: Any) -> str | None:
@@ -35,7 +43,7 @@ def module_of(task: Any) -> str | None:
     return module or None
 
 
-def check_code(task: Any, source: str, named: str | None) -> None:
+def check_code(task: Any, source: str, named: str | None = None) -> None:
     """Refuse to import what a run or bundle names, unless that is safe or wanted; see above.
 
     Args:
@@ -49,7 +57,8 @@ def check_code(task: Any, source: str, named: str | None) -> None:
     if named is not None and named != task:
         raise UserError(f"--task {named}: {source} is about task {task!r}")
     module = module_of(task)
-    if module is None or named is not None or module in sys.modules or _announces_tasks(module):
+    wanted = named is not None or task in _trusted
+    if module is None or wanted or module in sys.modules or _announces_tasks(module):
         return
     raise UserError(
         f"{source}: its task is code of module {module!r}, which no installed package announces; "

@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from envs.registry import make_task
 from simreal.budget import budget_warning
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.compare import differences, differences_table, find_baseline, load_policies, policies_table
@@ -72,7 +71,7 @@ def assess(run: Path, out: Console) -> Path:
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     (run / EVALUATION).write_text(to_json(figures))
-    out.print(figures_table(figures))
+    out.print(figures_table(figures, policy.make_task().has_success))
     return _export(run, policy, run / "bundle", figures)
 
 
@@ -128,7 +127,7 @@ def evaluate_command(
     documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
     if len(policies) == 1:
         document = documents[0]
-        out.print(figures_table(document))
+        out.print(figures_table(document, policies[0].make_task().has_success))
     else:
         apart = differences(documents, [w for w, _ in found], first)
         document = {"policies": documents, "differences": apart}
@@ -227,15 +226,14 @@ def _ends(ends: Sequence[float]) -> str:
     return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
-def figures_table(figures: dict[str, Any]) -> Table:
-    """The figures of an evaluation for people."""
+def figures_table(figures: dict[str, Any], judged: bool) -> Table:
+    """The figures of an evaluation for people; `judged`: the task says what a success is."""
     entropy = figures["adr_entropy_npd"]
     title = f"{figures['policy']} on {figures['task']}"
     title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("world", "episodes", "success", "95 % interval", "return", "median", "worst 10 %"):
         table.add_column(column, justify="left" if column == "world" else "right")
-    judged = make_task(figures["task"]).has_success
     for world in figures["worlds"]:
         low, high = world["success_ci95"]
         success = (f"{world['success_rate']:.3f}", f"{low:.3f} to {high:.3f}") if judged else ("-", "-")

@@ -10,6 +10,12 @@ import numpy as np
 from gymnasium import spaces
 
 from conftest import HINGE
+from envs.adapter.engine import GymnasiumEngine
+from envs.adapter.task import AdaptedTask
+from envs.environment import Environment
+from randomization.environment import Randomization
+
+MINE = "gymnasium:Somebodys-v0"
 
 
 class SomebodysEnv(gymnasium.Env[Any, Any]):
@@ -19,6 +25,7 @@ class SomebodysEnv(gymnasium.Env[Any, Any]):
         xml: the model.
         truncate_at: it breaks off by itself after so many steps.
         writes_mass: its reset doubles the mass of the first body.
+        wears: its step takes a tenth of all damping away.
         many_goals: `compute_reward` takes arrays of goals.
         goals: observations are the dict of goal environments; else a Box.
     """
@@ -28,12 +35,14 @@ class SomebodysEnv(gymnasium.Env[Any, Any]):
         xml: str = HINGE,
         truncate_at: int = 1000,
         writes_mass: bool = False,
+        wears: bool = False,
         many_goals: bool = True,
         goals: bool = True,
         bound: float = 2.0,
     ) -> None:
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
+        self.wears = wears
         self.truncate_at, self.writes_mass, self.many_goals, self.goals = truncate_at, writes_mass, many_goals, goals
         self.action_space = spaces.Box(-0.5, bound, (self.model.nu,), np.float32)
         box = lambda n: spaces.Box(-np.inf, np.inf, (n,), np.float64)  # noqa: E731
@@ -63,6 +72,8 @@ class SomebodysEnv(gymnasium.Env[Any, Any]):
         # An average of actions, and noise: state outside of MuJoCo.
         self.last_action = 0.5 * self.last_action + 0.5 * action
         self.data.ctrl[:] = self.last_action + 0.01 * self.noise.normal(size=self.model.nu)
+        if self.wears:
+            self.model.dof_damping[:] *= 0.9
         mujoco.mj_step(self.model, self.data, nstep=5)
         self.history = [*self.history, float(self.data.qpos[0])][-3:]
         self.tally["steps"] += 1
@@ -100,3 +111,28 @@ def register() -> None:
     ):
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point=f"{__name__}:{entry}", max_episode_steps=limit)
+
+
+def build(task: AdaptedTask, num_envs: int, layer: Randomization | None = None, threads: int = 2) -> Environment:
+    """Like conftest's, on two threads unless told otherwise."""
+    engine = task.make_engine(num_envs, threads)
+    assert engine is not None
+    environment = Environment(task, engine, layer, seed=3)
+    environment.reset()
+    return environment
+
+
+def raw(env: Environment, index: int) -> Any:
+    """The environment that somebody else wrote."""
+    assert isinstance(env.engine, GymnasiumEngine)
+    return env.engine.envs[index].unwrapped
+
+
+def seeds(env: Environment) -> list[int]:
+    """What the present episodes were reset with."""
+    return (env.rng.episode_uniform("gymnasium_seed", 1)[:, 0] * 2.0**31).long().tolist()
+
+
+def flat(env: Environment, observation: Any) -> np.ndarray:
+    parts = ("observation", "desired_goal") if env.task.goal_size else None
+    return observation if parts is None else np.concatenate([observation[part] for part in parts])

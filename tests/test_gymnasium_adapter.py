@@ -1,4 +1,4 @@
-"""Gymnasium environments behind the adapter: as they are when stepped alone, and as randomizable as any task."""
+"""Gymnasium environments behind the adapter: as they are when stepped alone, and usable as any task."""
 
 from __future__ import annotations
 
@@ -11,58 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-import adapted_env
 import simreal
-from conftest import fixed_worlds, snapshot
-from envs.adapter.engine import GymnasiumEngine
+from adapted_env import MINE, SomebodysEnv, build, flat, raw, register, seeds
+from conftest import only, snapshot
 from envs.adapter.task import AdaptedTask
-from envs.environment import Environment
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task
-from randomization.environment import Randomization
-from randomization.parameters import RandomizationError, build_parameters
-from randomization.spec import randomization_config
 from simreal.build import make_environment
 from simreal.checkpoint import newest_checkpoint
 from simreal.cli import main
 from simreal.config import parse_config
-from simreal.describe import available
 from simreal.render import Scene
-from simreal.suggest import suggested_yaml
 from simreal.train import Trainer
-from test_physics_catalogue import COMPILED, MODEL, fields
 from test_pictures import can_render  # noqa: F401
 from test_resume import advance
 from test_resume import flat as leaves
 
-adapted_env.register()
-MINE = "gymnasium:Somebodys-v0"
-
-
-def build(task: AdaptedTask, num_envs: int, layer: Randomization | None = None, threads: int = 2) -> Environment:
-    """Like conftest's, on two threads unless told otherwise."""
-    engine = task.make_engine(num_envs, threads)
-    assert engine is not None
-    environment = Environment(task, engine, layer, seed=3)
-    environment.reset()
-    return environment
-
-
-def raw(env: Environment, index: int) -> Any:
-    """The environment that somebody else wrote."""
-    assert isinstance(env.engine, GymnasiumEngine)
-    return env.engine.envs[index].unwrapped
-
-
-def seeds(env: Environment) -> list[int]:
-    """What the present episodes were reset with."""
-    return (env.rng.episode_uniform("gymnasium_seed", 1)[:, 0] * 2.0**31).long().tolist()
-
-
-def flat(env: Environment, observation: Any) -> np.ndarray:
-    parts = ("observation", "desired_goal") if env.task.goal_size else None
-    return observation if parts is None else np.concatenate([observation[part] for part in parts])
-
-
+register()
 ORACLES = ["HalfCheetah-v5", "Pusher-v5", "FetchPush-v4", "AdroitHandDoor-v1", "HandManipulateEgg-v1", "Somebodys-v0"]
 
 
@@ -117,145 +81,6 @@ def test_an_episode_is_the_same_however_many_are_played_and_by_how_many_threads(
     assert one == four == threaded
 
 
-# Randomization
-
-
-def test_physics_reaches_each_environments_own_model_and_nothing_else_changes() -> None:
-    task = AdaptedTask("AdroitHandDoor-v1")
-    entries = {"body_mass": {"of": "palm"}, "joint_damping": {"of": "door_hinge"}, "gravity": {"of": "z"}}
-    env = build(task, 2, fixed_worlds(task, entries, [[2.0, 3.0, 1.0], [1.0, 1.0, 0.0]]))
-    nominal, ours, other = fields(task.model), fields(raw(env, 0).model), fields(raw(env, 1).model)
-    palm, door = task.model.body("palm").id, task.model.joint("door_hinge").dofadr[0]
-    frame = task.model.body("frame").id  # the environment places its door itself
-    assert ours["body_mass"][palm] == 2.0 * nominal["body_mass"][palm]
-    assert ours["dof_damping"][door] == 3.0 * nominal["dof_damping"][door]
-    assert ours["opt.gravity"].tolist() == [0.0, 0.0, nominal["opt.gravity"][2] + 1.0]
-    assert (ours["body_pos"][frame] != nominal["body_pos"][frame]).all()
-    derived = set(mujoco.MjModel._setconst_outputs)
-    for name, values in nominal.items():
-        changed = {"body_mass", "body_inertia", "dof_damping", "opt.gravity", "body_pos"} & {name}
-        if changed or name in derived:
-            continue
-        np.testing.assert_array_equal(ours[name], values, err_msg=name)
-    for name, values in nominal.items():
-        if name != "body_pos":
-            np.testing.assert_array_equal(other[name], values, err_msg=name)
-
-
-@pytest.mark.parametrize(("name", "of", "value", "change"), COMPILED, ids=[f"{c[0]}-{c[1]}" for c in COMPILED])
-def test_constants_are_those_of_a_model_compiled_with_the_change(name: str, of: str, value: float, change: Any) -> None:
-    if of == "ball":
-        pytest.skip("needs another compilation, which an environment of its own cannot be made to do")
-    task = AdaptedTask("Somebodys-v0", xml=MODEL, goals=False)
-    env = build(task, 2, fixed_worlds(task, {name: {"of": of}}, [[value], [1.0 if value > 0.2 else 0.0]]))
-    spec = mujoco.MjSpec.from_string(MODEL)
-    change(spec)
-    compiled, ours = fields(spec.compile()), fields(raw(env, 0).model)
-    different = [key for key, nominal in fields(task.model).items() if not np.array_equal(ours[key], nominal)]
-    assert different
-    for key, values in compiled.items():
-        np.testing.assert_allclose(ours[key], values, rtol=1e-9, atol=1e-12, err_msg=key)
-
-
-def test_a_thousand_resets_do_not_drift() -> None:
-    task = AdaptedTask("Somebodys-v0", xml=MODEL, goals=False)
-    everything = {
-        "body_mass": {}, "body_size": {"of": ["stone", "ball"]}, "geom_friction": {}, "joint_armature": {},
-        "actuator_gain": {}, "gravity": {"of": "z"}, "timestep": {}, "tendon_stiffness": {},
-    }  # fmt: skip
-    from conftest import manual_layer
-
-    env = build(task, 2, manual_layer(task, everything), threads=1)
-    for _ in range(1000):
-        env.reset()
-    assert isinstance(env.layer, Randomization)
-    lam = env.layer.lam.tolist()
-    fresh_task = AdaptedTask("Somebodys-v0", xml=MODEL, goals=False)
-    fresh = build(fresh_task, 2, fixed_worlds(fresh_task, everything, lam), threads=1)
-    assert env.rng.episode.tolist() == [2000, 2001]
-    for i in range(2):
-        drifted, expected = fields(raw(env, i).model), fields(raw(fresh, i).model)
-        for name, values in expected.items():
-            np.testing.assert_array_equal(drifted[name], values, err_msg=name)
-
-
-def test_recomputed_constants_leave_what_the_environment_has_chosen() -> None:
-    # gymnasium-robotics sets the pose of the Fetch arm's weld; mj_setConst would put that of qpos0 in its place.
-    worlds = {"parameters": {"body_mass": {"of": "object0", "range": [2.0, 2.0]}}}
-    shown = []
-    for randomization in (None, worlds):
-        env = make_environment("gymnasium:FetchPush-v4", 1, randomization, threads=1, seed=1)
-        env.reset()
-        moves = torch.tensor([[0.5, 0.3, 0.4, 0.0]])
-        shown.append(torch.stack([env.step(moves).final.policy[:, :3] for _ in range(8)]))
-    torch.testing.assert_close(shown[0], shown[1], rtol=0.0, atol=1e-6)
-    assert float(shown[0][-1, 0, 2] - shown[0][0, 0, 2]) > 0.02  # and it does move
-
-
-def test_what_an_environment_writes_at_its_reset_cannot_be_randomized() -> None:
-    door = {"parameters": {"body_pos_x": {"of": "frame", "range": [0.01, 0.01]}}}
-    with pytest.raises(TaskError, match=r"gymnasium:AdroitHandDoor-v1: its reset writes body_pos itself"):
-        make_environment("gymnasium:AdroitHandDoor-v1", 1, door).reset()
-    mass = {"parameters": {"body_mass": {"range": [1.5, 1.5]}}}
-    with pytest.raises(TaskError, match="body_mass"):
-        make_environment(MINE, 1, mass, task_options={"writes_mass": True}).reset()
-    elsewhere = {"parameters": {"joint_damping": {"range": [1.5, 1.5]}}}
-    make_environment(MINE, 1, elsewhere, task_options={"writes_mass": True}).reset()
-
-
-def test_actions_arrive_whole_steps_late() -> None:
-    task = AdaptedTask("Somebodys-v0")
-    env = build(task, 2, fixed_worlds(task, {"action_latency": {"range": [0, 3]}}, [[0.0], [2.0]]))
-    alone = gymnasium.make("Somebodys-v0")
-    alone.reset(seed=seeds(env)[1])
-    middle, half = 0.75, 1.25  # of [-0.5, 2]
-    actions = [0.2, -0.6, 0.9, 0.1, -1.0]
-    for arriving, action in zip([0.0, 0.0, *actions], actions, strict=False):
-        shown = env.step(torch.full((2, 1), action, dtype=torch.float64)).final.policy[1]
-        expected = alone.step(np.array([middle + half * arriving], np.float32))[0]
-        np.testing.assert_array_equal(shown.numpy(), flat(env, expected))
-
-
-@pytest.mark.parametrize("name", ["action_delay", "action_delay_jitter", "actuator_stuck", "actuator_backlash"])
-def test_what_needs_single_commands_is_refused_with_what_there_is(name: str) -> None:
-    with pytest.raises(RandomizationError, match=rf"^{name}: gymnasium:HalfCheetah-v5 writes its controls.*there is"):
-        make_environment("gymnasium:HalfCheetah-v5", 1, {"parameters": {name: {}}})
-    assert name not in available(make_task("gymnasium:HalfCheetah-v5"))
-    assert name in available(make_task("HalfCheetah-v5"))
-
-
-@pytest.mark.parametrize("env_id", ["AdroitHandDoor-v1", "FetchPush-v4"])
-def test_the_suggested_block_loads_back_and_runs(env_id: str, tmp_path: Path) -> None:
-    task = make_task(f"gymnasium:{env_id}")
-    (tmp_path / "w.yaml").write_text(suggested_yaml(task))
-    config = randomization_config(tmp_path / "w.yaml")
-    assert {"body_mass", "geom_friction", "joint_damping", "observation_noise"} <= set(config.parameters)
-    if env_id == "AdroitHandDoor-v1":
-        config.parameters["body_mass"]["of"] = "*"
-    env = make_environment(task.id, 2, config, threads=1)
-    env.reset()
-    for _ in range(3):
-        env.step(torch.zeros(2, task.action_size))
-    assert bool(torch.isfinite(env.observed.policy).all())
-
-
-def test_a_centre_of_mass_that_the_compiled_model_cannot_move_is_refused() -> None:
-    task = make_task("gymnasium:FetchPush-v4")
-    with pytest.raises(RandomizationError, match="object0 is no body with a movable centre of mass"):
-        build_parameters(task, {"body_com": {"of": "object0"}})
-
-
-def test_forces_and_pushes_reach_the_simulations() -> None:
-    task = AdaptedTask("Ant-v5")
-    entries = {"force_size": {"range": [0, 50]}, "force_probability": {"range": [1, 1]}, "push_velocity": {}}
-    env = build(task, 2, fixed_worlds(task, entries, [[50.0, 1.0, 0.0], [0.0, 1.0, 0.0]]))
-    env.step(torch.zeros(2, 8))
-    assert np.abs(raw(env, 0).data.xfrc_applied).max() > 1.0
-    assert not raw(env, 1).data.xfrc_applied.any()
-    env.reset()
-    assert not env.engine.data("xfrc_applied")[1].any()
-
-
 # Goals
 
 
@@ -280,6 +105,17 @@ def test_an_environment_that_takes_one_goal_at_a_time_is_asked_one_at_a_time() -
         rewards.append(env.task.goal_reward(achieved, desired))
     torch.testing.assert_close(rewards[0], -(achieved - desired).abs()[:, 0])
     assert torch.equal(rewards[0], rewards[1])
+
+
+def test_settling_moves_the_chosen_simulations_alone() -> None:
+    env, reference = (build(AdaptedTask("Hopper-v5"), 3) for _ in range(2))
+    before = env.engine.data("qpos").clone()
+    assert torch.equal(before, reference.engine.data("qpos"))
+    env.engine.settle(4, only(3, 1))
+    data = raw(reference, 1).data
+    mujoco.mj_step(raw(reference, 1).model, data, 4)
+    assert np.array_equal(env.engine.data("qpos")[1].numpy(), data.qpos)
+    assert torch.equal(env.engine.data("qpos")[[0, 2]], before[[0, 2]])
 
 
 def test_goals_and_states_are_writable() -> None:
@@ -381,7 +217,7 @@ def test_what_cannot_be_saved_is_named() -> None:
 
     env = gymnasium.make("PointMaze_UMaze-v3", disable_env_checker=True)
     assert "env.env.maze: Maze" in unsaved_attributes(env)
-    assert unsaved_attributes(adapted_env.SomebodysEnv()) == []
+    assert unsaved_attributes(SomebodysEnv()) == []
 
 
 # What is refused
@@ -424,7 +260,7 @@ def test_a_run_is_trained_evaluated_exported_and_described(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(
-        "task: gymnasium:FetchReach-v4\nnum_envs: 2\n"
+        "task: gymnasium:FetchReach-v4\ntask_options: {max_episode_steps: 30, reward_type: dense}\nnum_envs: 2\n"
         "learner: {algorithm: ddpg, hidden: [16], batch_size: 16, warmup_steps: 50, updates_per_step: 0.1}\n"
         "randomization: {sampler: manual, parameters: {body_mass: {of: 'robot0:*'}, action_latency: {}}}\n"
         "train: {env_steps: 200, log_interval: 100}\nevaluate: {episodes: 2, num_envs: 2}\n"
@@ -438,6 +274,18 @@ def test_a_run_is_trained_evaluated_exported_and_described(
     out = capsys.readouterr().out
     for part in ("gymnasium:AdroitHandDoor-v1", "0.01 s", "episodes of 200 steps", "unknown", "does not state"):
         assert part in out
+
+
+def test_a_goal_is_marked_in_the_picture_and_not_in_the_environment() -> None:
+    env = make_environment("gymnasium:FetchReach-v4", 1, seed=1)
+    env.reset()
+    own = raw(env, 0).model.site("target0").pos.copy()
+    model, data = env.engine.materialize(0)
+    env.task.draw_goal(model, data, 0)
+    mujoco.mj_kinematics(model, data)
+    np.testing.assert_allclose(data.site("target0").xpos, env.task.goal[0].numpy(), atol=1e-12)
+    assert (raw(env, 0).model.site("target0").pos == own).all()
+    assert (model.site("target0").pos != own).any()
 
 
 @pytest.mark.usefixtures("can_render")

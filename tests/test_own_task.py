@@ -17,6 +17,7 @@ from conftest import HINGE, TinyTask, build
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task, task_ids
 from envs.task import ActionComponent, Component, Outcome, Task
 from randomization.parameters import RandomizationError, build_parameters
+from simreal import named_code
 from simreal.cli import main
 from simreal.errors import UserError
 from simreal.named_code import check_code, module_of, naming
@@ -95,7 +96,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def forget() -> None:
-    """As if nothing of these tests had been imported."""
+    """As if nothing of these tests had been imported, or named by the user."""
+    named_code._trusted.clear()
     for name in ("arm_of_mine", "helper_of_arm", "broken_arm", "needy_arm"):
         sys.modules.pop(name, None)
 
@@ -323,12 +325,12 @@ def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run
     assert run("train", "c.yaml", "train.env_steps=300", "--run-dir", "run", "--resume")[0] == 0
 
     (tmp_path / "arm_of_mine.py").write_text(CODE + "\nopen('imported', 'w').close()\n")
-    for command in (["evaluate", "run"], ["evaluate", "run/bundle"], ["export", "run"], ["play", "run/bundle"]):
-        status, _, err = run(*command)
+    commands = ("evaluate run", "evaluate run/bundle", "export run", "play run/bundle", "report run", "widen run")
+    for command in commands:
+        status, _, err = run(*command.split())
         assert status == 2
         assert err.count("\n") == 1
         assert "--task arm_of_mine:Arm" in err
-    assert run("report", "run")[0] == 0  # shows, and runs nothing
     assert not (tmp_path / "imported").exists()
 
     for path in ("run", "run/bundle"):
@@ -337,6 +339,7 @@ def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run
         assert "arm_of_mine:Arm" in out
     assert (tmp_path / "imported").exists()
     assert run("export", "run", "--output", "again", "--task", "arm_of_mine:Arm")[0] == 0
+    assert run("report", "run", "--no-pictures", "--task", "arm_of_mine:Arm")[0] == 0
     assert "angle" in run("describe", "arm_of_mine:Arm")[1]
 
 

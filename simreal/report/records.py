@@ -16,6 +16,7 @@ from randomization.parameters import Parameter
 from randomization.spec import first_problem
 from simreal.config import RunConfig
 from simreal.errors import UserError
+from simreal.named_code import check_code
 from simreal.runs import run_config
 
 Columns = dict[str, list[float]]
@@ -225,6 +226,7 @@ def load_run(path: Path) -> Run:
     if not path.is_dir():
         raise UserError(f"{path}: no such run; expected a run directory of `simreal train`")
     config = run_config(path)
+    check_code(config.task, str(path / "config.yaml"))
     task = make_task(config.task, **config.task_options)
     return Run(
         name=path.resolve().name,

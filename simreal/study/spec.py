@@ -25,6 +25,7 @@ from simreal.config import (
     read_yaml,
 )
 from simreal.errors import UserError
+from simreal.named_code import module_of, use_current_folder
 from simreal.worlds import check_names
 
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
@@ -187,6 +188,8 @@ def _resolve(name: str, spec: StudySpec, before: Mapping[str, StudyArm], path: P
                 raise UserError(f"{where}.set.{key}: belongs to the whole study, see seeds and evaluate")
             apply_overrides(document, [f"{key}={yaml.safe_dump(value, default_flow_style=True)}"])
     document["evaluate"] = spec.evaluate.model_dump(mode="json")
+    if module_of(document.get("task")) is not None:
+        use_current_folder()
     config = parse_config(document, where)
     if arm.continues is not None:
         _check_continuation(config, before[arm.continues], where)
