@@ -65,6 +65,12 @@ def joint_dofs(field: str, low: float = -_INF) -> Writer:
     return edits
 
 
+def spring(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """Stiffness of a joint's spring; a free body hangs on none."""
+    free = int(model.jnt_type[index]) == int(mujoco.mjtJoint.mjJNT_FREE)
+    return [] if free else [Edit("jnt_stiffness", (index,), low=0.0)]
+
+
 def mass(model: mujoco.MjModel, index: int) -> list[Edit]:
     """Mass; the inertia scales with it, as with a change of density."""
     return [Edit("body_mass", (index,)), *inertia(model, index)]
@@ -240,7 +246,7 @@ WRITERS: dict[str, Writer] = {
     "joint_frictionloss": joint_dofs("dof_frictionloss"),
     "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
     "joint_stiffness": row("jnt_stiffness"),
-    "joint_stiffness_added": row("jnt_stiffness", low=0.0),
+    "joint_stiffness_added": spring,
     "joint_armature": joint_dofs("dof_armature"),
     "joint_range": limits("jnt", 0, 1),
     "joint_range_lower": limits("jnt", 0),
@@ -276,6 +282,7 @@ UNSUITABLE: dict[str, str] = {
     "geom_size": "primitive shape (mesh, plane and height field have no size of their own)",
     **dict.fromkeys(("joint_range", "joint_range_lower", "joint_range_upper"), "joint with a range"),
     **dict.fromkeys(("tendon_range", "tendon_range_lower", "tendon_range_upper"), "tendon with a range"),
+    "joint_stiffness_added": "joint with an axis (a free one has none)",
     "actuator_gain": "motor, servo or PID",
     "actuator_strength": "motor, servo or PID",
     "backlash_range": "slack joint: one with a range and no actuator, beside a driven one with the same axis",

@@ -59,6 +59,7 @@ def test_a_task_is_not_offered_what_it_has_no_objects_for() -> None:
     assert not any(name.startswith("actuator_gain") for name in fetch)  # driven by a mocap body
     assert not any(name.startswith(("tendon", "actuator_k")) for name in ant)
     assert "joint_stiffness" not in ant
+    assert len(ant["joint_stiffness_added"]) == 8  # not the torso's free joint
     assert len(humanoid["joint_stiffness"]) == 14  # the others have none
     assert fetch["body_size"]
     assert "joint_frictionloss" not in ant  # zero everywhere: a factor would do nothing

@@ -97,6 +97,11 @@ def test_a_stiffer_spring_yields_less() -> None:
     np.testing.assert_allclose(angle(env, 5.0, torque=0.4), [0.2, 0.08], rtol=1e-3)  # torque / stiffness
 
 
+def test_a_joint_without_a_spring_can_be_given_one() -> None:
+    env = worlds(rod(joint='damping="1"', actuator=MOTOR), {"joint_stiffness_added": {}}, 2.0, 5.0)
+    np.testing.assert_allclose(angle(env, 5.0, torque=0.4), [0.2, 0.08], rtol=1e-3)  # torque / stiffness
+
+
 def test_a_joint_stops_at_its_shifted_range() -> None:
     xml = rod(actuator=MOTOR, joint='damping="1"', limited="true")
     env = worlds(xml, {"joint_range_upper": {}}, -0.3, 0.0, 0.3)
