@@ -106,7 +106,7 @@ class Page(HTMLParser):
             self.loads.append(values.get("href", ""))
         self.links += [values[k] for k in ("href", "xlink:href") if k in values]
         self.ids += [values["id"]] if "id" in values else []
-        if tag not in ("meta", "img", "br", "path", "use", "rect"):
+        if tag not in ("meta", "img", "br", "wbr", "path", "use", "rect"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -243,7 +243,7 @@ def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]
     run = copy("a")
     (run / "envelope.json").write_text(json.dumps(envelope()))
     text = report(run).replace("\u202f", " ")
-    for part in ("Success against body_mass, 50 episodes", "trusted box", "85.8 %", "0.7 to 1.6", "0.8 to 1.2"):
+    for part in ("Success against body_mass, 50 episodes each", "trusted box", "85.8 %", "0.7 to 1.6", "0.8 to 1.2"):
         assert part in text
     section = text[text.index('id="envelope"') :]
     svgs = re.findall(r"<svg.*?</svg>", section, re.DOTALL)

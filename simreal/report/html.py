@@ -48,7 +48,8 @@ def row(name: str, cells: Sequence[str], text_columns: int = 0, below: str = "")
         for i, cell in enumerate(cells)
     )
     small = f"<small>{escape(below)}</small>" if below else ""
-    return f'<tr><th scope="row">{escape(name)}{small}</th>{shown}</tr>'
+    breaking = escape(name).replace("_", "_<wbr>")
+    return f'<tr><th scope="row">{breaking}{small}</th>{shown}</tr>'
 
 
 def fold(summary: str, content: str, is_open: bool = False) -> str:

@@ -57,10 +57,13 @@ def write_page(
         raise UserError(f"a report is about one task, got runs of {', '.join(tasks)}")
     names = arms[0].name if len(arms) == 1 else f"{len(arms)} arms"
     clips, missing = [], []
-    for arm in arms[-_FILMED:]:
+    filmed = list(arms) if len(arms) <= _FILMED else [arms[0], *arms[1 - _FILMED :]]
+    for arm in filmed:
         found, sentence = find_clips(arm.first, pictures)
         clips += found
         missing.append(sentence)
+    unseen = [arm.name for arm in arms if arm not in filmed]
+    missing.append(f"Not shown, to keep the page small: {', '.join(unseen)}." if unseen else "")
     content = [
         ("transfer", "Worlds", sections.transfer(arms, comparisons)),
         ("learning", "Learning", sections.learning(arms)),

@@ -150,11 +150,15 @@ def _all_figures(arm: Arm) -> str:
     rows = []
     for run in arm.runs:
         for w in run.evaluation.worlds if run.evaluation is not None else ():
-            success = [percent(w.success_rate), span(*w.success_ci95)] if run.judged else ["–", "–"]
+            success = [percent(w.success_rate), span(*w.success_ci95)] if run.judged else []
             returns = [f"{number(w.return_mean)} ± {w.return_se:.1f}", number(w.return_median), number(w.return_cvar10)]
-            rows.append(row(w.name, [escape(run.name), f"{w.episodes:,}", *success, *returns], text_columns=1))
-    head = ["world", "run", "episodes", "success", "95 % interval", "return", "median return", "worst 10 %"]
-    return table("Every run in every world; worst 10 %: mean return of the worst tenth of the episodes.", head, rows, 1)
+            names = [escape(run.name)] if len(arm.runs) > 1 else []
+            rows.append(row(w.name, [*names, *success, *returns, f"{w.episodes:,}", GROUPS[w.kind]], len(names)))
+    names = ["run"] if len(arm.runs) > 1 else []
+    judged = ["success", "95 % interval"] if arm.first.judged else []
+    head = ["world", *names, *judged, "return", "median return", "worst 10 %", "episodes", "group"]
+    caption = "Every run in every world; worst 10 %: mean return of the worst tenth of the episodes."
+    return table(caption, head, rows, len(names))
 
 
 def _differences(comparison: Comparison) -> str:
@@ -181,14 +185,14 @@ def envelope(arms: Sequence[Arm]) -> str:
         curves = [
             _plot(
                 figures.marginal_curve(m, names[m.name], found.threshold, found.box),
-                f"Success against {m.name}" + (f", {m.episodes} episodes" if m.episodes else ""),
+                f"Success against {m.name}" + (f", {m.episodes} episodes each" if m.episodes else ""),
             )
             for m in found.parameters
         ]
         maps = [
             _plot(
                 figures.pair_map(p, (names.get(p.x, p.x), names.get(p.y, p.y)), trained),
-                f"Success against {p.x} and {p.y}" + (f", {p.episodes} episodes" if p.episodes else ""),
+                f"Success against {p.x} and {p.y}" + (f", {p.episodes} episodes each" if p.episodes else ""),
             )
             for p in found.pairs
         ]
