@@ -127,10 +127,12 @@ def report(*runs: Path, pictures: bool = False) -> str:
 
 
 def test_the_page_loads_nothing_and_its_parts_fit_together(copy: Callable[[str], Path]) -> None:
-    a, b = copy("a-0"), reseeded(copy("b-0"), 0, sampler="none")
-    for run in (a, b):
+    a, b, c = copy("a-0"), reseeded(copy("b-0"), 0, sampler="none"), copy("c-0")
+    (c / "config.yaml").write_text((c / "config.yaml").read_text().replace("gamma: 0.98", "gamma: 0.9"))
+    for run in (a, b, c):
         evaluated(run, world("nominal", 90), world("heavy", 50, group="held_out"))
-    text = report(a, b, pictures=True)
+        (run / "envelope.json").write_text(json.dumps(envelope()))
+    text = report(a, b, c, pictures=True)
     page = Page(text)
     assert page.open == []
     assert page.tags["script"] == 0
@@ -243,7 +245,7 @@ def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]
     run = copy("a")
     (run / "envelope.json").write_text(json.dumps(envelope()))
     text = report(run).replace("\u202f", " ")
-    for part in ("Success against body_mass, 50 episodes each", "trusted box", "85.8 %", "0.7 to 1.6", "0.8 to 1.2"):
+    for part in ("a: success against body_mass, 50 episodes each", "trusted box", "85.8 %", "0.7 to 1.6", "0.8 to 1.2"):
         assert part in text
     section = text[text.index('id="envelope"') :]
     svgs = re.findall(r"<svg.*?</svg>", section, re.DOTALL)

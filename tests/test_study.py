@@ -236,6 +236,8 @@ def arms(**changes: Any) -> dict[str, Any]:
         ({"arms": {}}, ("arms",)),
         ({"evaluate": {"episodes": 0}}, ("evaluate.episodes",)),
         ({"evaluate": {"worlds": ["latencyy"]}}, ("latencyy", "latency")),
+        ({"evaluate": {"worlds": ["nominal", "extremes"]}}, ("evaluate.worlds", "arm none")),
+        ({"evaluate": {"worlds": ["go1_box"]}}, ("evaluate.worlds", "go1_box", "FetchReach-v4")),
         ({"config": "bas.yaml"}, ("bas.yaml",)),
         ({"config": None}, ("config", "missing")),
         ({"widen": {"like": "none", "arms": ["none"]}}, ("widen.like", "adr")),

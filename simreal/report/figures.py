@@ -171,7 +171,10 @@ def pair_map(pair: Pair, labels: tuple[str, str], trained: Mapping[str, tuple[fl
 
 
 def svg(figure: Figure, alt: str) -> str:
-    """A figure as inline SVG whose colours are variables of the page: sharp at any size, nothing to load."""
+    """A figure as inline SVG whose colours are variables of the page: sharp at any size, nothing to load.
+
+    Figures of one page need different `alt`: their ids follow from it.
+    """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": hashlib.sha1(alt.encode()).hexdigest()}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -89,7 +89,7 @@ def _ranges(arm: Arm) -> str:
     for p in arm.first.parameters:
         if all(f"{p.name}.lower" in columns for columns in seeds):
             figure = figures.range_curve(seeds, p.name, labelled(p), p.limits)
-            plots.append(_plot(figure, f"Range of {p.name} against steps", caption=False))
+            plots.append(_plot(figure, f"{arm.name}: range of {p.name} against steps", caption=False))
     return "".join(plots)
 
 
@@ -185,14 +185,15 @@ def envelope(arms: Sequence[Arm]) -> str:
         curves = [
             _plot(
                 figures.marginal_curve(m, names[m.name], found.threshold, found.box),
-                f"Success against {m.name}" + (f", {m.episodes} episodes each" if m.episodes else ""),
+                f"{run.name}: success against {m.name}" + (f", {m.episodes} episodes each" if m.episodes else ""),
             )
             for m in found.parameters
         ]
         maps = [
             _plot(
                 figures.pair_map(p, (names.get(p.x, p.x), names.get(p.y, p.y)), trained),
-                f"Success against {p.x} and {p.y}" + (f", {p.episodes} episodes each" if p.episodes else ""),
+                f"{run.name}: success against {p.x} and {p.y}"
+                + (f", {p.episodes} episodes each" if p.episodes else ""),
             )
             for p in found.pairs
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
+from envs.registry import make_task
 from randomization.parameters import nearest
 from randomization.spec import first_problem
 from simreal.config import (
@@ -26,7 +27,8 @@ from simreal.config import (
 )
 from simreal.errors import UserError
 from simreal.named_code import module_of, use_current_folder
-from simreal.worlds import check_names
+from simreal.runs import LoadedPolicy
+from simreal.worlds import GROUPS, find_world
 
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
 
@@ -115,7 +117,7 @@ class Study:
 
     def warnings(self) -> list[str]:
         """What keeps the study from showing what randomization is worth."""
-        controls = [arm for arm in self.arms.values() if arm.config.randomization.sampler == "none"]
+        controls = [arm for arm in self.arms.values() if is_control(arm.config)]
         found = []
         if not controls:
             found.append("no arm trains without randomization (randomization.sampler: none): nothing to compare with")
@@ -131,6 +133,11 @@ class Study:
         return found
 
 
+def is_control(config: RunConfig) -> bool:
+    """Whether a configuration trains in the nominal world only."""
+    return config.randomization.sampler == "none" or not config.randomization.parameters
+
+
 def load_study(name: str) -> Study:
     """A study by path or shipped name, every arm parsed. Raises UserError: file, key, what is wrong."""
     path = find_config(name, folder="studies")
@@ -138,13 +145,13 @@ def load_study(name: str) -> Study:
         spec = StudySpec.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error, StudySpec)}") from None
-    check_names(spec.evaluate.worlds)
     arms: dict[str, StudyArm] = {}
     for key in _in_order(spec, path):
         arms[key] = _resolve(key, spec, arms, path)
     tasks = sorted({arm.config.task for arm in arms.values()})
     if len(tasks) > 1:
         raise UserError(f"{path}: arms: are of different tasks: {', '.join(tasks)}")
+    _check_worlds(spec.evaluate.worlds, arms, path)
     if spec.widen is not None:
         _check_widen(spec.widen, arms, path)
     return Study(spec, {key: arms[key] for key in _in_order(spec, path)})
@@ -211,6 +218,25 @@ def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None
             f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use 'constant' or "
             "'kl_adaptive', or train the arm from its start"
         )
+
+
+def _check_worlds(worlds: Sequence[str], arms: Mapping[str, StudyArm], path: Path) -> None:
+    """Every world must be one that every arm's policy can be played in, long before there is a policy."""
+    kinds = {is_control(arm.config): arm for arm in arms.values()}
+    for arm in kinds.values():
+        config = arm.config
+        task = make_task(config.task, **config.task_options)
+        parameters = config.randomization.sampler_for(task).parameters
+        policy = LoadedPolicy(
+            f"arm {arm.name}", config.task, act=lambda observation: observation, reset=lambda mask: None,
+            parameters=parameters, entropy=None, config=config, task_options=config.task_options,
+        )  # fmt: skip
+        for world in worlds:
+            if world not in GROUPS:
+                try:
+                    find_world(world, policy)
+                except UserError as error:
+                    raise UserError(f"{path}: evaluate.worlds: {error}") from None
 
 
 def _check_widen(widen: WidenSpec, arms: Mapping[str, StudyArm], path: Path) -> None:
