@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
 from randomization.parameters import Parameter, RandomizationError
 from randomization.samplers import Manual, Sampler
+from randomization.tensor_file import read_newest
+from randomization.untrusted import FileError, read_json, read_yaml
 
 
 class Frozen(Manual):
@@ -49,7 +45,7 @@ def entries_of(parameters: list[Parameter]) -> dict[str, dict[str, Any]]:
 def contract_entries(path: Path) -> dict[str, dict[str, Any]]:
     """The entries that a bundle's policy.json states. Raises RandomizationError."""
     try:
-        block = json.loads(path.read_text())["randomization"] or {}
+        block = read_json(path)["randomization"] or {}
         parameters = [
             Parameter(
                 p["name"], quantity=p["quantity"], targets=tuple(p["targets"]), limits=(p["lower"], p["upper"]),
@@ -57,19 +53,25 @@ def contract_entries(path: Path) -> dict[str, dict[str, Any]]:
             )
             for p in block.get("parameters", [])
         ]  # fmt: skip
-    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise RandomizationError(f"{path}: states no randomization; expected a bundle of `simreal export`") from None
     return entries_of(parameters)
 
 
 def read_run(run: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The `randomization:` block of a run directory and its newest sampler state. Raises RandomizationError."""
-    newest = max((run / "checkpoints").glob("step_*.pt"), default=None)
-    if newest is None or not (run / "config.yaml").is_file():
+    if not any((run / "checkpoints").glob("step_*.pt")) or not (run / "config.yaml").is_file():
         raise RandomizationError(f"{run}: expected the directory of a run (config.yaml, checkpoints) or of a bundle")
     try:
-        block = yaml.safe_load((run / "config.yaml").read_text())["randomization"]
-        state = torch.load(newest, map_location="cpu", weights_only=True)["environment"]["layer"]["sampler"]
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, KeyError, TypeError):
-        raise RandomizationError(f"{newest}: damaged or not a checkpoint of `simreal train`") from None
+        block = read_yaml(run / "config.yaml")["randomization"]
+    except (FileError, KeyError) as error:
+        raise RandomizationError(f"{run / 'config.yaml'}: {error}, expected what `simreal train` wrote") from None
+    try:
+        newest, content = read_newest(run / "checkpoints")
+    except FileError as error:
+        raise RandomizationError(str(error)) from None
+    try:
+        state = content["environment"]["layer"]["sampler"]
+    except (KeyError, TypeError):
+        raise RandomizationError(f"{newest}: holds no sampler, expected a checkpoint of `simreal train`") from None
     return block, state

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.task import Task
@@ -16,6 +15,7 @@ from randomization.doraemon import Doraemon
 from randomization.frozen import Frozen, contract_entries, entries_of, frozen_parameters, read_run
 from randomization.parameters import Parameter, RandomizationError, build_parameters, nearest
 from randomization.samplers import Manual, Sampler
+from randomization.untrusted import FileError, read_yaml
 
 Performance = Literal["success", "successes", "return"]
 
@@ -148,10 +148,10 @@ def _load_block(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RandomizationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, Mapping) or "randomization" not in document:
+        document = read_yaml(path)
+    except FileError as error:
+        raise RandomizationError(f"{path}: {error}") from None
+    if "randomization" not in document:
         raise RandomizationError(f"{path}: has no 'randomization:' block")
     return document["randomization"] or {}
 
@@ -169,9 +169,10 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
+    got = repr(given)[:100]
     if problem["type"] == "literal_error" and isinstance(given, str):
-        return f"{key}: {message[0].lower() + message[1:]}, got {given!r}{nearest(given, _QUOTED.findall(message))}"
-    shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {given!r}"
+        return f"{key}: {message[0].lower() + message[1:]}, got {got}{nearest(given[:100], _QUOTED.findall(message))}"
+    shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {got}"
     return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message
 
 

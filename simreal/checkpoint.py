@@ -1,41 +1,79 @@
 """Checkpoints: tensors and plain data, written so that a crash never leaves an unreadable run.
 
-A file is written beside its final name, synced to disk and renamed. It loads with `weights_only=True`: no file
-of ours, or given to us, ever runs code.
+A file is written beside its final name, synced to disk and renamed. It is read without an unpickler
+(`randomization.tensor_file`): no file of ours, or given to us, ever runs code.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import zipfile
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
+from randomization.tensor_file import read_newest, read_tensors
+from randomization.untrusted import FileError
 from simreal.errors import UserError
+from simreal.files import TEMPORARY, cannot_write, write_atomically
 
-FORMAT = 1
+FORMATS = (1, 2)  # a replay of format 1 cannot be resumed
 
 
 def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep: int) -> Path:
     """Write `folder`/step_N.pt and remove all but the newest `keep`. Raises UserError if the disk refuses."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step_{env_steps:012d}.pt"
-    temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, "env_steps": env_steps, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot write the checkpoint: {error}") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*{TEMPORARY}"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    path = checkpoint_path(folder, env_steps)
+    write_atomically(path, lambda file: _write(file, {"format": FORMATS[-1], "env_steps": env_steps, **content}))
     for old in checkpoints(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink(missing_ok=True)
     return path
+
+
+def _write(file: IO[bytes], content: dict[str, Any]) -> None:
+    """torch.save, which hides what the disk said behind errors of its own."""
+    refused: list[OSError] = []
+
+    class Target:
+        def write(self, raw: bytes) -> int:
+            try:
+                return file.write(raw)
+            except OSError as error:
+                refused.append(error)
+                raise
+
+        def flush(self) -> None:
+            file.flush()
+
+    try:
+        torch.save(_compact(content), Target())  # pyright: ignore[reportArgumentType]
+    except RuntimeError:
+        if refused:
+            raise refused[0] from None
+        raise
+
+
+def _compact(value: Any) -> Any:
+    """The same values without what torch.save would add: it writes the whole memory that a view looks at."""
+    if isinstance(value, dict):
+        return {key: _compact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_compact(item) for item in value)
+    if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
+    return value
+
+
+def checkpoint_path(folder: Path, env_steps: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step_{env_steps:012d}.pt"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -56,19 +94,29 @@ def load_checkpoint(path: Path, task: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError, KeyError):
-        raise UserError(f"{path}: damaged or not a checkpoint; expected a file that `simreal train` wrote") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a simreal checkpoint of format {FORMAT}")
-    if task is not None and content.get("task") != task:
-        raise UserError(f"{path}: is of task {content.get('task')}, expected {task}")
-    return content
+        content = read_tensors(path)
+    except FileError as error:
+        raise UserError(f"{path}: not a checkpoint that `simreal train` wrote: {error}") from None
+    return _checked(path, content, task)
 
 
 def newest_checkpoint(run: Path, task: str | None = None) -> dict[str, Any]:
-    """The newest checkpoint of a run. Raises UserError if there is none or it cannot be read."""
-    found = checkpoints(run / "checkpoints")
-    if not found:
+    """The newest checkpoint of a run that can be read; those that cannot are named in a warning.
+
+    Raises:
+        UserError: there is none, or it is of another format or task.
+    """
+    if not checkpoints(run / "checkpoints"):
         raise UserError(f"{run}: has no checkpoint; expected a run directory of `simreal train`")
-    return load_checkpoint(found[-1], task)
+    try:
+        return _checked(*read_newest(run / "checkpoints"), task)
+    except FileError as error:
+        raise UserError(str(error)) from None
+
+
+def _checked(path: Path, content: dict[str, Any], task: str | None) -> dict[str, Any]:
+    if content.get("format") not in FORMATS or type(content.get("env_steps")) is not int:
+        raise UserError(f"{path}: not a simreal checkpoint of format {FORMATS[-1]}")
+    if task is not None and content.get("task") != task:
+        raise UserError(f"{path}: is of task {str(content.get('task'))[:100]}, expected {task}")
+    return content

@@ -14,22 +14,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.registry import make_task
 from randomization.parameters import nearest
 from randomization.spec import RandomizationConfig, first_problem
+from randomization.untrusted import FileError, parse_yaml
+from randomization.untrusted import read_yaml as read_yaml_file
 from simreal.errors import UserError
 from simreal.named_code import module_of, use_current_folder
-
-_LARGEST_FILE = 1_000_000  # bytes of YAML
 
 
 class Strict(BaseModel):
     """Unknown keys are errors; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Unbounded = Annotated[float, Field(allow_inf_nan=True)]
 
 
 class OffPolicyConfig(Strict):
     """What SAC and DDPG share."""
 
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="units of each hidden layer")
+    hidden: tuple[Width, ...] = Field((256, 256), min_length=1, description="units of each hidden layer")
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
     critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
     gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
@@ -40,7 +44,7 @@ class OffPolicyConfig(Strict):
     warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
     updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
     updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
-    target_limits: tuple[float, float] | None = Field(
+    target_limits: tuple[Unbounded, Unbounded] | None = Field(
         None, description="lowest and highest possible return; targets are clipped to it"
     )
     action_history: int = Field(
@@ -77,8 +81,8 @@ class PPOConfig(Strict):
     advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
         "gae", description="estimator of advantages; reinforce takes monte_carlo"
     )
-    actor_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the policy's hidden layers")
-    critic_hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="units of the critic's hidden layers")
+    actor_hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="units of the policy's hidden layers")
+    critic_hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="units of the critic's hidden layers")
     activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
     memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
     memory_size: int = Field(128, ge=1, description="units of the recurrent layer")
@@ -143,9 +147,13 @@ class TrainConfig(Strict):
 
     env_steps: int = Field(100_000, ge=1, description="environment steps in all")
     log_interval: int = Field(2_000, ge=1, description="environment steps between rows of metrics.csv and adr.csv")
-    checkpoint_interval_s: float = Field(120.0, gt=0, description="seconds between checkpoints")
+    checkpoint_interval_s: float = Field(
+        120.0, gt=0, description="seconds between checkpoints; more where writing one takes more than a hundredth of it"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
-    torch_threads: int | None = Field(None, ge=1, description="threads of an update; null takes all processors")
+    torch_threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of an update; null chooses, and the choice is kept in the run"
+    )
 
 
 class EvaluateConfig(Strict):
@@ -203,16 +211,9 @@ def find_config(name: str, folder: str = "") -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping. Raises UserError in one line."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise UserError(f"{path}: larger than {_LARGEST_FILE} bytes, expected a configuration")
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    if not isinstance(document, Mapping):
-        raise UserError(f"{path}: expected a mapping of keys, got {type(document).__name__}")
-    return {str(key): value for key, value in document.items()}
+        return read_yaml_file(path)
+    except FileError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -228,8 +229,8 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
                 raise UserError(f"{override}: {parent} is not a mapping")
             node = node[parent]
         try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            node[last] = parse_yaml(value)
+        except FileError:
             raise UserError(f"{override}: {value!r} is not valid YAML") from None
     return document
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from randomization import untrusted
 from simreal.errors import UserError
 
 
@@ -35,8 +36,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text())
-    except ValueError:
+        document = untrusted.read_json(path)
+    except untrusted.FileError:
         document = None
     if not isinstance(document, dict):
         raise UserError(f"{path}: damaged; expected the JSON that simreal wrote")

@@ -3,52 +3,75 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from randomization.samplers import Sampler
+from simreal.files import cannot_write, write_text
 
 
 class CsvLog:
     """A CSV table that grows by rows; a column that first appears later is added to the header.
 
     Args:
-        path: the file; an existing one is continued, without rows beyond `resume_step`.
-        resume_step: value of the first column up to which rows are kept; None starts a new table.
+        path: the file; an existing one is continued, without rows beyond `resume_step` and what a crash cut off.
+        resume_step: value of the first column up to which rows are kept; 0 starts a new table.
+
+    Raises (also `write`):
+        UserError: the disk refuses.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
         self._path = path
         self._columns: list[str] = []
-        rows: list[dict[str, str]] = []
-        if resume_step is not None and path.is_file():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or [])
-                rows = [row for row in reader if int(row[self._columns[0]]) <= resume_step]
+        rows: list[list[str]] = []
+        if resume_step > 0 and path.is_file():
+            self._columns, rows = self._read()
+            rows = [row for row in rows if int(row[0]) <= resume_step]
         self._rewrite(rows)
 
     def write(self, row: dict[str, float | int]) -> None:
-        """Append a row and flush it."""
+        """Append a row; the next process sees it whole or not at all."""
         new = [name for name in row if name not in self._columns]
         if new:
-            with self._path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            _, rows = self._read()
             self._columns += new
-            self._rewrite(rows)
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(
-                {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
-            )
+            self._rewrite([cells + [""] * len(new) for cells in rows])
+        cells = [row.get(name, "") for name in self._columns]
+        line = _csv([[f"{cell:.9g}" if isinstance(cell, float) else str(cell) for cell in cells]])
+        try:
+            with self._path.open("ab") as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            if self._columns:
-                writer.writeheader()
-            writer.writerows(rows)
+    def sync(self) -> None:
+        """Bring the table to the disk."""
+        try:
+            with self._path.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+
+    def _read(self) -> tuple[list[str], list[list[str]]]:
+        """Header and whole rows."""
+        whole, _, _ = self._path.read_bytes().rpartition(b"\n")
+        table = list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))
+        header = table[0] if table else []
+        return header, [row for row in table[1:] if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        write_text(self._path, _csv([self._columns, *rows]) if self._columns else "")
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 class RunLog:
@@ -57,31 +80,46 @@ class RunLog:
     Args:
         run: the run directory.
         sampler: its bounds go to adr.csv.
-        resume_step: environment steps at which a resumed run continues; None for a new run.
+        resume_step: environment steps at which a resumed run continues; 0 for a new run.
     """
 
-    def __init__(self, run: Path, sampler: Sampler, resume_step: int | None) -> None:
-        self._sampler = sampler
+    def __init__(self, run: Path, sampler: Sampler, resume_step: int) -> None:
+        self._sampler, self._run = sampler, run
         self._metrics = CsvLog(run / "metrics.csv", resume_step)
         self._adr = CsvLog(run / "adr.csv", resume_step)
-        self._board = SummaryWriter(str(run), purge_step=resume_step)
+        try:
+            self._board = SummaryWriter(str(run), purge_step=resume_step)
+        except OSError as error:
+            raise cannot_write(run, error) from None
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._board.close()
+        try:
+            self._board.close()
+        except OSError as refused:
+            if error is None:
+                raise cannot_write(self._run, refused) from None
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
-        """One row of metrics.csv and adr.csv, and the same to TensorBoard."""
+        """One row of metrics.csv and adr.csv, and the same to TensorBoard. Raises UserError if the disk refuses."""
         self._metrics.write({"env_steps": env_steps, **metrics})
         bounds: dict[str, float | int] = {"env_steps": env_steps, "entropy_npd": self._sampler.entropy()}
         for i, parameter in enumerate(self._sampler.parameters):
             bounds[f"{parameter.name}.lower"] = float(self._sampler.lower[i])
             bounds[f"{parameter.name}.upper"] = float(self._sampler.upper[i])
         self._adr.write(bounds)
-        for name, value in metrics.items():
-            self._board.add_scalar(f"train/{name}", value, env_steps)
-        for name, value in list(bounds.items())[1:]:
-            self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
-        self._board.flush()
+        try:
+            for name, value in metrics.items():
+                self._board.add_scalar(f"train/{name}", value, env_steps)
+            for name, value in list(bounds.items())[1:]:
+                self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
+            self._board.flush()
+        except OSError as error:
+            raise cannot_write(self._run, error) from None
+
+    def sync(self) -> None:
+        """Bring the tables to the disk: a checkpoint must not be ahead of them."""
+        self._metrics.sync()
+        self._adr.sync()

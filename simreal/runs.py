@@ -18,10 +18,11 @@ from randomization.parameters import Parameter
 from randomization.samplers import Manual, Sampler
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
-from simreal.checkpoint import checkpoints, newest_checkpoint
+from simreal.checkpoint import checkpoint_path, newest_checkpoint
 from simreal.config import LearnerConfig, PPOConfig, RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
 from simreal.export import describe_randomization
+from simreal.files import LOCK, TEMPORARY, cannot_write
 from simreal.named_code import check_code, use_current_folder
 
 Act = Callable[[Tensor], Tensor]
@@ -118,7 +119,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         learner.policy.load_state_dict(checkpoint["learner"]["policy"])
         sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
     except (KeyError, RuntimeError, ValueError) as error:
-        name = checkpoints(run / "checkpoints")[-1]
+        name = checkpoint_path(run / "checkpoints", checkpoint["env_steps"])
         raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[0]}") from None
     policy = learner.policy.eval()
     act, reset = _stepper(policy)
@@ -200,20 +201,39 @@ def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
     return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
 
 
+def is_empty(run: Path) -> bool:
+    """Whether a directory holds nothing but what a process that owns it, or was killed at once, leaves there."""
+    return all(entry.name == LOCK or entry.name.endswith(TEMPORARY) for entry in run.iterdir())
+
+
+def refuse_filled(run: Path) -> None:
+    """Raise UserError unless a path is free or an empty directory."""
+    try:
+        if run.exists() and (not run.is_dir() or not is_empty(run)):
+            raise UserError(f"{run}: exists and is not empty; name another --run-dir or add --resume")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be read: {error.strerror}") from None
+
+
 def new_run_directory(config_name: str, requested: Path | None) -> Path:
-    """A directory for a new run: the requested one, or runs/NAME-1, -2, ...
+    """A directory for a new run: the requested one, or runs/NAME-1, -2, ..., created so that nobody else takes it.
 
     Raises UserError if the requested one holds anything.
     """
     if requested is not None:
-        if requested.exists() and (not requested.is_dir() or any(requested.iterdir())):
-            raise UserError(f"{requested}: exists and is not empty; name another --run-dir or add --resume")
+        refuse_filled(requested)
         return requested
     stem = Path(config_name).stem
     number = 1
-    while (Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{stem}-{number}"
+    while True:
+        run = Path("runs") / f"{stem}-{number}"
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise cannot_write(run, error) from None
 
 
 def newest_run(config_name: str) -> Path:

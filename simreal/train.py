@@ -21,6 +21,8 @@ from simreal.build import make_environment, make_learner
 from simreal.checkpoint import save_checkpoint
 from simreal.config import PPOConfig, RunConfig
 from simreal.errors import UserError
+from simreal.failure import keep_evidence
+from simreal.learn.guard import Guard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
 from simreal.progress import Progress
@@ -28,6 +30,10 @@ from simreal.progress import Progress
 
 class Interrupted(Exception):
     """Training was interrupted; a checkpoint has been written."""
+
+
+class NumbersLost(UserError):
+    """An update ended in NaN or infinity; the state before it has been written."""
 
 
 class Stop:
@@ -141,6 +147,7 @@ class Statistics:
         self.term_names = tuple(state["term_names"])
 
 
+_MOST_TIME_SAVING = 0.01  # share of the training time; where a checkpoint takes longer there are fewer
 _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more to a second thread than they gain
 
 
@@ -178,6 +185,7 @@ class Trainer:
         self.env_steps = 0
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         self._threads = config.train.torch_threads or update_threads(config)
+        self._guard = Guard(self.learner)
 
     @property
     def layer(self) -> Randomization:
@@ -187,12 +195,19 @@ class Trainer:
         return layer
 
     def train(self, progress: Progress) -> None:
-        """Train to the configured number of steps. Raises Interrupted after saving."""
+        """Train to the configured number of steps.
+
+        Raises:
+            Interrupted: by SIGINT or SIGTERM, after saving.
+            NumbersLost: an update ended in NaN or infinity, after saving the state before it.
+            UserError: the disk refuses; what was saved before is intact.
+        """
         config = self.config.train
-        resumed_at = self.env_steps if self.env_steps else None
-        saved = started = time.monotonic()
+        started = time.monotonic()
+        next_save = started + config.checkpoint_interval_s
         before = self.seconds
-        with Stop().listening() as stop, RunLog(self.run, self.layer.sampler, resumed_at) as log, progress:
+        with Stop().listening() as stop, RunLog(self.run, self.layer.sampler, self.env_steps) as log, progress:
+            self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < config.env_steps:
                 self._collect()
                 self._learn()
@@ -201,12 +216,19 @@ class Trainer:
                     log.write(self.env_steps, self._row())
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if stop.requested:
-                    self.save()
+                    self._save(log)
                     raise Interrupted
-                if time.monotonic() - saved > config.checkpoint_interval_s:
-                    self.save()
-                    saved = time.monotonic()
+                if time.monotonic() > next_save:
+                    took = self._save(log)
+                    next_save = time.monotonic() + max(config.checkpoint_interval_s, took / _MOST_TIME_SAVING)
+            self._save(log)
+
+    def _save(self, log: RunLog) -> float:
+        """Write a checkpoint that the logs are not behind; returns the seconds that it took."""
+        began = time.monotonic()
+        log.sync()
         self.save()
+        return time.monotonic() - began
 
     def _collect(self) -> None:
         observed = self.environment.observed
@@ -219,12 +241,32 @@ class Trainer:
         self.env_steps += self.config.num_envs
 
     def _learn(self) -> None:
-        # While the physics threads run, torch gets one thread: two would fight for the processors.
+        broken = self.learn()
+        if broken:
+            checkpoint = self.save()
+            kept = keep_evidence(self.run, checkpoint, broken)
+            raise NumbersLost(
+                f"{self.run}: step {self.env_steps:,}: {broken[0]} after an update; the state before it is in "
+                f"{checkpoint}, `python -m simreal.failure {kept}` repeats it; lower the learning rate"
+            )
+
+    def learn(self) -> list[str]:
+        """An update, if one is due. If it ends in NaN or infinity it is taken back: returns what was not finite."""
         if not self.learner.ready():
-            return
+            return []
+        self._guard.remember()
+        # While the physics threads run, torch gets one thread: two would fight for the processors.
         torch.set_num_threads(self._threads)
-        self.statistics.learner = self.learner.update()
-        torch.set_num_threads(1)
+        try:
+            metrics = self.learner.update()
+        finally:
+            torch.set_num_threads(1)
+        broken = self._guard.broken(metrics)
+        if broken:
+            self._guard.take_back()
+        else:
+            self.statistics.learner = metrics
+        return broken
 
     def _score(self) -> str:
         if self.environment.task.counts_successes:
@@ -256,6 +298,7 @@ class Trainer:
             self.environment.load_state_dict(checkpoint["environment"])
             self.statistics.load_state_dict(checkpoint["statistics"])
             self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
+            self._guard = Guard(self.learner)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {reason}") from None

@@ -19,10 +19,20 @@ from simreal.envelope import EnvelopeSettings, measure_envelope
 from simreal.errors import UserError
 from simreal.evaluate import evaluate, evaluate_named
 from simreal.export import ExportError, export_bundle
+from simreal.files import owned, write_text
 from simreal.named_code import naming
 from simreal.progress import Progress
-from simreal.runs import LoadedPolicy, is_bundle, load_policy, new_run_directory, newest_run, run_config
-from simreal.train import Interrupted, Trainer
+from simreal.runs import (
+    LoadedPolicy,
+    is_bundle,
+    is_empty,
+    load_policy,
+    new_run_directory,
+    newest_run,
+    refuse_filled,
+    run_config,
+)
+from simreal.train import Interrupted, Trainer, update_threads
 from simreal.worlds import check_names, find_worlds
 
 EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
@@ -34,23 +44,28 @@ def train_command(name: str, overrides: list[str], run_dir: Path | None, resume:
     config = load_config(name, overrides)
     check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
-    checkpoint = _checkpoint_to_resume(run, config) if resume else None
-    try:
-        train_run(config, run, checkpoint, out)
-    except Interrupted as interrupted:
-        resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
-        raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
-    finish(run, out)
+    if resume and not run.is_dir():
+        raise UserError(f"{run}: no such run to resume")
+    with owned(run, keep_empty=run_dir is not None):
+        if not resume:
+            refuse_filled(run)
+        checkpoint = _checkpoint_to_resume(run, config) if resume else None
+        try:
+            train_run(config, run, checkpoint, out)
+        except Interrupted as interrupted:
+            resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
+            raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
+        finish(run, out)
 
 
 def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
     """Train in a run directory, from the start or from its checkpoint. Raises Interrupted after a checkpoint."""
+    config = with_threads(config, run)
     torch.set_num_threads(1)
-    trainer = Trainer(config, run)
+    trainer = _make_trainer(config, run)
     if checkpoint is not None:
         trainer.load(checkpoint)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(config.to_yaml())
+    write_text(run / "config.yaml", config.to_yaml())
     total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
     at = f", from step {trainer.env_steps:,}" if checkpoint else ""
     out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
@@ -64,13 +79,35 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
 
 
+def _make_trainer(config: RunConfig, run: Path) -> Trainer:
+    """A trainer. Raises UserError where the configuration asks for what cannot be, or does not fit in memory."""
+    try:
+        return Trainer(config, run)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(f"{run}: does not fit in memory; lower num_envs, replay_size or horizon") from None
+
+
+def with_threads(config: RunConfig, run: Path) -> RunConfig:
+    """The configuration with the threads of an update written out: those of the run, where there is one already.
+
+    Sums depend on them in the last bit, so that a run keeps them wherever it is resumed.
+    """
+    if config.train.torch_threads is not None:
+        return config
+    started = run_config(run).train.torch_threads if (run / "config.yaml").is_file() else None
+    train = config.train.model_copy(update={"torch_threads": started or update_threads(config)})
+    return config.model_copy(update={"train": train})
+
+
 def assess(run: Path, out: Console) -> Path:
     """Evaluate a trained run as its configuration says, and export it. Returns the bundle."""
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
-    (run / EVALUATION).write_text(to_json(figures))
+    write_text(run / EVALUATION, to_json(figures))
     out.print(figures_table(figures, policy.make_task().has_success))
     return _export(run, policy, run / "bundle", figures)
 
@@ -93,12 +130,12 @@ Next:
 """)
 
 
-def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any]:
-    """The newest checkpoint of a run whose configuration agrees with `config`."""
-    if not run.is_dir():
-        raise UserError(f"{run}: no such run to resume")
+def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The newest checkpoint of a run whose configuration agrees with `config`; None if it was killed before the first."""
+    if not (run / "config.yaml").exists() and is_empty(run):
+        return None
     before, now = run_config(run).model_dump(), config.model_dump()
-    checkpoint = newest_checkpoint(run, config.task)
+    checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
     for key in now:
         if key not in _RESUME_MAY_CHANGE and before[key] != now[key]:
             raise UserError(f"{key}: differs from {run / 'config.yaml'}; a resumed run may change only train, evaluate")
@@ -133,7 +170,7 @@ def evaluate_command(
         document = {"policies": documents, "differences": apart}
         out.print(policies_table(documents), differences_table(apart, documents[first]), sep="\n")
     if target is not None:
-        target.write_text(to_json(document))
+        write_text(target, to_json(document))
 
 
 def envelope_command(
@@ -154,9 +191,9 @@ def envelope_command(
     target = None if json_file is None else write_target(json_file)
     document = measure_envelope(policy, settings, out.print, source)
     document["checkpoint"] = _newest_name(run)
-    (run / ENVELOPE).write_text(to_json(document))
+    write_text(run / ENVELOPE, to_json(document))
     if target is not None:
-        target.write_text(to_json(document))
+        write_text(target, to_json(document))
     out.print(envelope_table(document))
     out.print(f"{run / ENVELOPE}: written")
     if is_bundle(run / "bundle"):

@@ -70,6 +70,8 @@ class Replay:
         # Step index at which the episode of a slot ended; -1 while it goes on.
         self._end = torch.full((self.slots, num_envs), -1, dtype=torch.int64, device=self.device)
         self._valid = torch.zeros(self.slots, num_envs, dtype=torch.bool, device=self.device)
+        # Whether a slot's next observation is the observation of the slot after it: a checkpoint has it once.
+        self._follows = torch.zeros(self.slots, num_envs, dtype=torch.bool, device=self.device)
         self._start = torch.zeros(num_envs, dtype=torch.int64, device=self.device)  # of the present episodes
         self._time = 0  # steps added so far
 
@@ -103,11 +105,20 @@ class Replay:
         parts += [achieved_goal] if achieved_goal is not None else []
         scalars = torch.stack((reward.float(), terminated.float()), dim=1)
         self._rows[slot] = torch.cat([part.float() for part in parts] + [scalars], dim=1)
+        self._note_what_follows(slot)
         self._end[slot] = -1
         self._valid[slot] = True if valid is None else valid
         if bool(done.any()):
             self._close(done)
         self._time += 1
+
+    def _note_what_follows(self, slot: int) -> None:
+        """Compare the observation of a slot with the one that the step before it led to, bit by bit."""
+        n, before = self.observation_size, (slot - 1) % self.slots
+        self._follows[slot] = False
+        if self._time > 0 and self.slots > 1:
+            led_to, found = self._rows[before, :, n : 2 * n], self._rows[slot, :, :n]
+            self._follows[before] = (led_to.view(torch.int32) == found.view(torch.int32)).all(dim=1)
 
     def _close(self, done: Tensor) -> None:
         """Note the present step as the end of the episodes in `done` [N]."""
@@ -171,10 +182,15 @@ class Replay:
         return Batch(rows[:, :n], rows[:, 2 * n : 2 * n + a], rows[:, -2], rows[:, n : 2 * n], rows[:, -1])
 
     def state_dict(self) -> dict[str, Any]:
-        held = min(self._time, self.slots)
+        """What is held, in little more than half its size: most next observations are those of the next step."""
+        held, n = min(self._time, self.slots), self.observation_size
+        rows = self._rows[:held]
+        follows, end = self._follows[:held], self._end[:held]
         return {
-            "rows": self._rows[:held],
-            "end": self._end[:held],
+            "rows": torch.cat((rows[..., :n], rows[..., 2 * n :]), dim=2),
+            "follows": follows,
+            "next": rows[..., n : 2 * n][~follows],
+            "length": torch.where(end < 0, end, end - self._times(held)).int(),
             "valid": self._valid[:held],
             "start": self._start,
             "time": self._time,
@@ -182,12 +198,28 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        held = state["rows"].shape[0]
-        if state["slots"] != self.slots or state["rows"].shape[1:] != self._rows.shape[1:]:
-            raise ValueError(f"replay: expected {self.slots} slots of {tuple(self._rows.shape[1:])}, got another size")
-        self._rows[:held], self._end[:held], self._valid[:held] = state["rows"], state["end"], state["valid"]
-        self._start.copy_(state["start"])
+        if "follows" not in state:
+            raise ValueError("its replay was written by an earlier version; the run can be evaluated, not resumed")
+        rows, held, n = state["rows"], state["rows"].shape[0], self.observation_size
+        shape = (self.num_envs, self._rows.shape[2] - n)
+        if state["slots"] != self.slots or rows.shape[1:] != shape or held != min(state["time"], self.slots):
+            raise ValueError(f"replay: expected {self.slots} slots of {shape}, got another size")
+        self._rows[:held, :, :n], self._rows[:held, :, 2 * n :] = rows[..., :n], rows[..., n:]
+        self._rows[: held - 1, :, n : 2 * n] = self._rows[1:held, :, :n]
+        self._rows[held - 1, :, n : 2 * n] = self._rows[0, :, :n]
+        self._follows[:held] = state["follows"]
+        self._rows[:held, :, n : 2 * n][~self._follows[:held]] = state["next"].to(self.device)
         self._time = state["time"]
+        length = state["length"].to(self.device).long()
+        self._end[:held] = torch.where(length < 0, length, length + self._times(held))
+        self._valid[:held] = state["valid"]
+        self._start.copy_(state["start"])
+
+    def _times(self, held: int) -> Tensor:
+        """[held, 1] the step that a slot holds."""
+        slots = torch.arange(held, device=self.device)[:, None]
+        oldest = self._time - held
+        return oldest + (slots - oldest) % self.slots
 
 
 def normalized(batch: Batch, normalizer: Normalizer, past_size: int = 0) -> Batch:

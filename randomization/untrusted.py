@@ -1,0 +1,144 @@
+"""Reads YAML and JSON that somebody else may have written: nothing runs, and memory and time stay bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LARGEST_YAML = 1_000_000  # bytes
+_LARGEST_JSON = 16_000_000
+_DEEPEST = 40  # nested lists and mappings
+_MOST_NODES = 100_000  # values of a document, each alias counted as what it stands for
+_LARGEST_INTEGER = 2**63
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+
+
+class FileError(ValueError):
+    """A file that cannot be used; one line that says what is wrong with it, without its name."""
+
+
+def read_text(path: Path, most: int) -> str:
+    """A text file of at most `most` bytes. Raises FileError."""
+    try:
+        if not path.is_file():
+            raise FileError("no such file")
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    if len(raw) > most:
+        raise FileError(f"larger than {most} bytes")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise FileError("not valid UTF-8") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises FileError."""
+    document = parse_yaml(read_text(path, _LARGEST_YAML))
+    if not isinstance(document, Mapping):
+        raise FileError(f"expected a mapping of keys, got {type(document).__name__}")
+    return {str(key): value for key, value in document.items()}
+
+
+def read_json(path: Path, most: int = _LARGEST_JSON) -> Any:
+    """A JSON file. Raises FileError."""
+    try:
+        return json.loads(read_text(path, most))
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"not a whole JSON document: {one_line(error)}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML document of plain data: mappings, lists, text, numbers, true, false and null.
+
+    Aliases are followed as long as the document they stand for has at most 100,000 values; tags that make anything
+    else are refused.
+
+    Raises:
+        FileError: not YAML, nested too deeply, or more than that.
+    """
+    try:
+        _bound(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _size(node, {})
+            document = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except FileError:
+        raise
+    except Exception as error:  # a malformed scalar raises whatever its constructor stumbles over
+        raise FileError(f"not valid YAML: {one_line(error)}") from None
+    _refuse_foreign(document)
+    return document
+
+
+def _bound(text: str) -> None:
+    """Refuse what is nested too deeply for the composer, which recurses; events come without recursion."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                raise FileError(f"nested more than {_DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values that a node stands for; an alias counts as a copy."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise FileError("an alias stands for something that contains it")
+        return known[id(node)]
+    known[id(node)] = -1
+    parts: list[Any] = node.value
+    children = [child for pair in parts for child in pair] if isinstance(node, yaml.MappingNode) else parts
+    size = 1 + sum(_size(child, known) for child in children)
+    if size > _MOST_NODES:
+        raise FileError(f"holds more than {_MOST_NODES} values, aliases counted as what they stand for")
+    known[id(node)] = size
+    return size
+
+
+def _refuse_foreign(value: Any) -> None:
+    """Raise FileError unless a value is plain data; its expanded size is bounded already."""
+    if value is None or isinstance(value, (bool, str, float)):
+        return
+    if isinstance(value, int):
+        if abs(value) >= _LARGEST_INTEGER:
+            raise FileError("holds an integer beyond 64 bits")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_foreign_key(key)
+            _refuse_foreign(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_foreign(item)
+    else:
+        raise FileError(f"holds a {type(value).__name__}, expected text, numbers, lists and mappings")
+
+
+def _refuse_foreign_key(key: Hashable) -> None:
+    if isinstance(key, tuple) or key is None:
+        raise FileError(f"holds a key that is no text: {str(key)[:40]!r}")
+    _refuse_foreign(key)
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """An exception's message in one short line."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -1,0 +1,92 @@
+"""Notices that a learner's numbers are lost, and takes the update back that lost them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from simreal.learn.problem import Learner
+
+
+class Guard:
+    """Remembers what an update changes, so that one that ends in NaN or infinity can be taken back.
+
+    What is remembered is copied in one pass over the tensors (weights, running statistics, moments of the
+    optimizers); experience is not, as updates only read it.
+
+    Args:
+        learner: whose updates are watched. Make another guard after loading a state into it.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        parts = vars(learner)
+        self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self._free = [part for part in parts.values() if isinstance(part, nn.Parameter)]
+        self._optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
+        self._generator: torch.Generator = parts["generator"]
+        self._live: list[Tensor] = []
+        self._kept: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._moments = -1
+        self._plain: dict[str, Any] = {}
+
+    def remember(self) -> None:
+        """Keep the present state; call it before an update."""
+        moments = sum(len(optimizer.state) for optimizer in self._optimizers)
+        if moments != self._moments:  # optimizers make theirs in their first step
+            self._moments = moments
+            self._collect()
+        torch._foreach_copy_(self._kept, self._live)
+        self._random_state = self._generator.get_state()
+        self._rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        self._plain = {
+            name: list(value) if isinstance(value, list) else value
+            for name, value in vars(self._learner).items()
+            if isinstance(value, (int, float, list))
+        }
+        rollout = getattr(self._learner, "rollout", None)
+        self._rollout_time = None if rollout is None else rollout.time
+
+    def _collect(self) -> None:
+        tensors: dict[int, Tensor] = {}
+        for module in self._modules:
+            tensors |= {id(t): t.data for t in module.parameters()} | {id(t): t for t in module.buffers()}
+        tensors |= {id(t): t.data for t in self._free}
+        self._weights = [t for t in tensors.values() if t.is_floating_point()]
+        for optimizer in self._optimizers:
+            for state in optimizer.state.values():
+                tensors |= {id(t): t for t in state.values() if isinstance(t, Tensor)}
+        self._live = list(tensors.values())
+        self._kept = [torch.empty_like(t) for t in self._live]
+
+    def broken(self, metrics: Mapping[str, float]) -> list[str]:
+        """What is NaN or infinite after an update: names of `metrics`, or "weights"."""
+        names = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if names:
+            return names
+        # The norm of norms is finite if every weight is; looked at once per update.
+        total = torch.stack([norm.double() for norm in torch._foreach_norm(self._weights)]).sum()
+        return [] if math.isfinite(float(total)) else ["a weight is not finite"]
+
+    def take_back(self) -> None:
+        """Return to the state of the last `remember`."""
+        if sum(len(optimizer.state) for optimizer in self._optimizers) != self._moments:
+            for optimizer in self._optimizers:
+                optimizer.state.clear()
+        torch._foreach_copy_(self._live, self._kept)
+        self._generator.set_state(self._random_state)
+        rates = iter(self._rates)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = next(rates)
+        for name, value in self._plain.items():
+            setattr(self._learner, name, value)
+        rollout = getattr(self._learner, "rollout", None)
+        if rollout is not None:
+            rollout.time = self._rollout_time
