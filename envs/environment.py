@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from envs.contract import check_command, check_observed, check_outcome
+from envs.checks import Checks
 from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Outcome, Task
@@ -132,6 +132,7 @@ class Environment:
         task.attach(engine, self.rng)
         self._command_size = engine.use_commands(task.command_fields)
         n = self.num_envs
+        self._checks = Checks(task, n)
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
@@ -141,7 +142,6 @@ class Environment:
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
-        self._unchecked = True  # nothing of what the task says of a step has been looked at
         self.layer.attach(self)
 
     @property
@@ -158,7 +158,7 @@ class Environment:
         if seed is not None:
             self.rng.seed(seed, mask)
         self._begin(mask)
-        observed = self._observe(mask)
+        observed = self._first(mask)
         self._observed = observed if self._observed is None else _merge(mask, observed, self._observed)
         return self._observed
 
@@ -172,12 +172,12 @@ class Environment:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
         self.engine.refresh_written()
         self.rng.set_step(self.steps)
+        self._checks.action(action, self.steps)
         action = action.clamp(-1.0, 1.0)
         self.task.decided(action)
         action = self.layer.act(action)
         command = self.task.command(action)
-        if self._unchecked:
-            check_command(self.task, self.num_envs, self._command_size, command)
+        self._checks.command(command, self._command_size)
         schedule = self.layer.schedule(command)
         if schedule is None or schedule.dim() == 2:
             self.engine.write_command(command if schedule is None else schedule)
@@ -190,12 +190,13 @@ class Environment:
     def _conclude(self, action: Tensor) -> StepResult:
         diverged = self.engine.diverged()
         outcome = self.task.outcome(action)
-        if self._unchecked:
-            check_outcome(self.task, self.num_envs, outcome)
-            self._unchecked = False
+        self._checks.outcome(outcome)
         final = self._observe(None)
+        spoilt = self._checks.spoilt(final.policy, final.privileged, final.achieved_goal, outcome, self.steps)
+        if spoilt is not None:
+            diverged = diverged | spoilt
         if diverged.any():
-            self.divergences += int(diverged.sum())
+            self._note(diverged)
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
         truncated = self.steps >= self.max_episode_steps
@@ -226,7 +227,7 @@ class Environment:
             self.layer.finished(result)
         if any_done and self.autoreset:
             self._begin(done)
-            result = replace(result, observed=_merge(done, self._observe(done), final))
+            result = replace(result, observed=_merge(done, self._first(done), final))
         self._observed = result.observed
         return result
 
@@ -248,8 +249,7 @@ class Environment:
     def _observe(self, first: Tensor | None) -> Observed:
         self.rng.set_step(self.steps)
         observation, privileged = self.task.observe(), self.task.observe_privileged()
-        if self._observed is None:
-            check_observed(self.task, self.num_envs, observation, privileged)
+        self._checks.observation(observation, privileged)
         measured = self.layer.measure(observation, first)
         goals = self.task.goal_size > 0
         return Observed(
@@ -258,6 +258,23 @@ class Environment:
             achieved_goal=self.task.achieved_goal() if goals else None,
             desired_goal=self.task.goal.clone() if goals else None,
         )
+
+    def _first(self, mask: Tensor) -> Observed:
+        """First observations of the episodes in `mask`; zeros where they are not finite."""
+        first = self._observe(mask)
+        values = (first.policy, first.privileged, first.achieved_goal)
+        if self._checks.spoilt(*values, None, self.steps) is None:
+            return first
+        policy, *others = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
+        assert policy is not None
+        return Observed(policy, *others, first.desired_goal)
+
+    def _note(self, diverged: Tensor) -> None:
+        """Count divergences, and say where the first one was."""
+        self.divergences += int(diverged.sum())
+        i = int(diverged.nonzero()[0])
+        where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
+        self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
 
     def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
         """End the episodes of unstable simulations; what they show is the last state that was sound."""

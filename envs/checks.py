@@ -1,0 +1,145 @@
+"""Notices what must not reach a learner: values of the wrong shape, and NaN or infinity.
+
+A wrong shape is a fault of the task and stops. A value that is not finite belongs to one environment, whose
+simulation has left what physics allows: its episode ends, the others go on. Where every environment shows such values
+for several steps running it is the task that computes them, and that stops too.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from envs.contract import check_command, check_observed, check_outcome
+from envs.registry import TaskError
+from envs.task import Component, Outcome, Task
+
+_MOST_SPOILT_STEPS = 10  # in a row with no sound environment, before the task is held responsible
+_log = logging.getLogger("simreal")
+
+
+class Checks:
+    """Watches one task in N environments.
+
+    Shapes are looked at when they first appear or change (`envs.contract`), numbers at every step.
+
+    Args:
+        task: its components state the expected shapes.
+        num_envs: N.
+    """
+
+    def __init__(self, task: Task, num_envs: int) -> None:
+        self._task, self._n = task, num_envs
+        groups = {group: task.components(group) for group in ("policy", "privileged")}
+        self._components: dict[str, tuple[Component, ...]] = groups
+        self._shapes: dict[str, object] = {}  # of what was checked at length, once
+        self._said: set[str] = set()
+        self._spoilt_steps = 0
+
+    def observation(self, policy: Tensor, privileged: Tensor | None) -> None:
+        """The shapes of observations. Raises TaskError, which names the component where one is to blame."""
+        shapes = (_shape(policy), _shape(privileged))
+        if self._shapes.get("observation") != shapes:
+            check_observed(self._task, self._n, policy, privileged)
+            self._shapes["observation"] = shapes
+
+    def command(self, command: Tensor, size: int) -> None:
+        """The shape of a command of `size` values. Raises TaskError."""
+        if self._shapes.get("command") != _shape(command):
+            check_command(self._task, self._n, size, command)
+            self._shapes["command"] = _shape(command)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Shapes and types of an outcome. Raises TaskError."""
+        parts = list(vars(outcome).values()) if isinstance(outcome, Outcome) else [outcome]
+        parts += list(outcome.terms.values()) if isinstance(outcome, Outcome) else []
+        shapes = [(_shape(part), getattr(part, "dtype", None)) for part in parts]
+        if self._shapes.get("outcome") != shapes:
+            check_outcome(self._task, self._n, outcome)
+            self._shapes["outcome"] = shapes
+
+    def action(self, action: Tensor, steps: Tensor) -> None:
+        """Raise ValueError if an action is not a number: the caller's fault, not the task's."""
+        if math.isnan(float(action.sum())) and bool(action.isnan().any()):
+            i = int(action.isnan().any(dim=1).nonzero()[0])
+            column = int(action[i].isnan().nonzero()[0])
+            names = [f"{c.name}[{k}]" for c in self._task.action for k in range(c.size)]
+            raise ValueError(f"action: environment {i}, step {int(steps[i])}: {names[column]} is nan")
+
+    def spoilt(
+        self,
+        policy: Tensor,
+        privileged: Tensor | None,
+        achieved_goal: Tensor | None,
+        outcome: Outcome | None,
+        steps: Tensor,
+    ) -> Tensor | None:
+        """Environments [N] (bool) that show NaN or infinity; None if there are none, which costs a few sums to know.
+
+        Args:
+            policy, privileged, achieved_goal: what the environments show.
+            outcome: of the step; None for observations that begin episodes.
+            steps: [N] of the episodes, to name the first environment concerned.
+
+        Raises:
+            TaskError: no environment has been sound for several steps.
+        """
+        values: dict[str, Tensor | None] = {
+            "policy": policy, "privileged": privileged, "achieved goal": achieved_goal,
+            "reward": None if outcome is None else outcome.reward,
+        }  # fmt: skip
+        parts = {name: value for name, value in values.items() if value is not None}
+        if math.isfinite(sum(float(value.sum()) for value in parts.values())):
+            self._spoilt_steps = 0
+            return None
+        rows = {name: ~value.isfinite().view(self._n, -1).all(dim=1) for name, value in parts.items()}
+        spoilt = torch.stack(list(rows.values())).any(dim=0)
+        if not bool(spoilt.any()):  # numbers so large that their sum is not one
+            self._spoilt_steps = 0
+            return None
+        message = self._describe(parts, rows, outcome, steps)
+        if outcome is not None:
+            self._spoilt_steps = self._spoilt_steps + 1 if bool(spoilt.all()) else 0
+            if self._spoilt_steps >= _MOST_SPOILT_STEPS:
+                raise TaskError(f"{message}, and no environment was sound for {_MOST_SPOILT_STEPS} steps")
+        self.say(message.partition(": ")[2], f"{message}; its episode ends, the others go on")
+        return spoilt
+
+    def say(self, kind: str, message: str) -> None:
+        """Warn of something the first time that it happens; later `divergences` counts it."""
+        if kind not in self._said:
+            self._said.add(kind)
+            _log.warning("warning: %s: %s", self._task.id, message)
+
+    def _describe(
+        self, parts: Mapping[str, Tensor], rows: Mapping[str, Tensor], outcome: Outcome | None, steps: Tensor
+    ) -> str:
+        """What the first environment concerned shows."""
+        name = next(name for name, row in rows.items() if bool(row.any()))
+        i = int(rows[name].nonzero()[0])
+        values = parts[name].view(self._n, -1)[i]
+        column = int((~values.isfinite()).nonzero()[0])
+        where = f"environment {i}, step {int(steps[i])}: "
+        if name in self._components:
+            kind = "observation" if name == "policy" else "privileged"
+            return where + f"{kind} component {self._element(name, column)} is {float(values[column])}"
+        if name == "reward" and outcome is not None:
+            terms = [key for key, term in outcome.terms.items() if not math.isfinite(float(term[i]))]
+            name += f" ({terms[0]})" if terms else ""
+        return where + f"{name} is {float(values[column])}"
+
+    def _element(self, group: str, column: int) -> str:
+        for part in self._components[group]:
+            if column < part.size:
+                return f"{part.name}[{part.elements[column] if part.elements else column}]"
+            column -= part.size
+        return f"[{column}] of what the randomization reveals"
+
+
+def _shape(value: object) -> object:
+    """The shape of a tensor; of anything else its type, which is no shape of a tensor."""
+    return getattr(value, "shape", type(value))
