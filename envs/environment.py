@@ -265,9 +265,9 @@ class Environment:
         values = (first.policy, first.privileged, first.achieved_goal)
         if self._checks.spoilt(*values, None, self.steps) is None:
             return first
-        policy, *others = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
+        policy, privileged, achieved = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
         assert policy is not None
-        return Observed(policy, *others, first.desired_goal)
+        return Observed(policy, privileged, achieved, first.desired_goal)
 
     def _note(self, diverged: Tensor) -> None:
         """Count divergences, and say where the first one was."""

@@ -13,8 +13,6 @@ import logging
 import math
 import os
 import platform
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -46,6 +44,7 @@ from simreal.deploy.policy import (
     relative_error,
 )
 from simreal.documents import to_json
+from simreal.files import new_folder
 from simreal.learn.normalizer import Normalizer
 
 EXPORT_TOLERANCE = 1e-5
@@ -131,7 +130,6 @@ def export_bundle(
             more than `EXPORT_TOLERANCE`; or `output` holds something else. Then nothing is written.
     """
     target = Path(output).resolve()
-    temporary = target.parent / f".{target.name}-{secrets.token_hex(4)}"
     about = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
     try:
         _refuse_foreign(target)
@@ -142,18 +140,17 @@ def export_bundle(
         _verify(graph, source, golden)
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
         files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-        temporary.mkdir(parents=True)
-        for name, raw in (files | {CONTRACT: _signed(contract, files)}).items():
-            _write(temporary / name, raw)
-        Policy.load(temporary)
-        _refuse_foreign(target)
-        _swap(temporary, target)
+        with new_folder(target) as folder:
+            for name, raw in (files | {CONTRACT: _signed(contract, files)}).items():
+                _write(folder / name, raw)
+            try:
+                Policy.load(folder)
+            except BundleError as error:
+                said = str(error).replace(str(folder), str(target))
+                raise ExportError(f"the bundle cannot be loaded: {said}") from None
+            _refuse_foreign(target)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
-    except BundleError as error:
-        raise ExportError(f"the bundle cannot be loaded: {error}".replace(str(temporary), str(target))) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Path(output)
 
 
@@ -383,17 +380,3 @@ def _write(path: Path, raw: bytes) -> None:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _swap(temporary: Path, target: Path) -> None:
-    """Give a finished bundle its name; the one that had it disappears last."""
-    old = target.parent / f"{temporary.name}-old"
-    if target.exists():
-        target.rename(old)
-    try:
-        temporary.rename(target)
-    except BaseException:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import glob
 import os
+import re
+import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +24,7 @@ except ImportError:  # Windows: two processes on one run are not noticed there
 
 LOCK = ".lock"
 TEMPORARY = ".tmp"  # suffix of what is being written
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -117,19 +123,94 @@ def _lock(folder: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
             raise cannot_write(folder, error) from None
-        if fcntl is None:
-            return descriptor
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = _try_lock(descriptor)
         except OSError as error:
+            os.close(descriptor)
+            raise UserError(f"{folder}: its file system cannot lock files: {error.strerror}") from None
+        if not free:
             owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UserError(f"{folder}: its file system cannot lock files: {error.strerror}") from None
-            raise UserError(f"{folder}: is in use by {owner or 'another process'}; wait for it or stop it") from None
+            raise UserError(f"{folder}: is in use by {owner or 'another process'}; wait for it or stop it")
         with contextlib.suppress(OSError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:  # else its owner removed it in the meantime
                 os.truncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
                 return descriptor
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `target` when the block ends without an error.
+
+    A folder that had the name is replaced in one step where the system can (Linux), and then removed. What earlier
+    processes left behind when they were killed is removed too. Raises OSError.
+    """
+    _remove_abandoned(target)
+    temporary = target.parent / f".{target.name}-{secrets.token_hex(4)}"
+    temporary.mkdir(parents=True)
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        _try_lock(descriptor)
+        yield temporary
+        sync_folder(temporary)
+        _swap(temporary, target)
+        sync_folder(target.parent)
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove unfinished folders whose process is gone: its lock went with it."""
+    if fcntl is None:
+        return
+    name = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{8}}(-old)?")
+    for path in target.parent.glob(f".{glob.escape(target.name)}-*"):
+        if not name.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if _try_lock(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder; False if somebody else has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Give a folder its name; one that had the name gets the other's."""
+    if not target.exists():
+        temporary.rename(target)
+    elif not _exchange(temporary, target):
+        old = temporary.with_name(f"{temporary.name}-old")
+        target.rename(old)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0

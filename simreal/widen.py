@@ -21,6 +21,7 @@ from simreal.build import make_environment
 from simreal.config import load_config
 from simreal.documents import to_json, write_target
 from simreal.errors import UserError
+from simreal.files import write_text
 from simreal.runs import LoadedPolicy, load_policy, run_config
 
 WIDENED = "widened.json"  # in a run directory
@@ -35,7 +36,7 @@ def widen_command(path: Path, like: str | None, episodes: int, json_file: Path |
     document = widen(policy, block, episodes, seed=seed)
     print_widened(document, out)
     if target is not None:
-        target.write_text(to_json(document))
+        write_text(target, to_json(document))
 
 
 def widen(

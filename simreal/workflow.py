@@ -131,7 +131,7 @@ Next:
 
 
 def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None:
-    """The newest checkpoint of a run whose configuration agrees with `config`; None if it was killed before the first."""
+    """The newest checkpoint of a run whose configuration agrees with `config`; None if there is none yet."""
     if not (run / "config.yaml").exists() and is_empty(run):
         return None
     before, now = run_config(run).model_dump(), config.model_dump()

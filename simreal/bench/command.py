@@ -24,6 +24,7 @@ from simreal.bench.sampling import bench_adr
 from simreal.bench.stepping import bench_adapter, bench_stepping
 from simreal.bench.timing import Row
 from simreal.errors import UserError
+from simreal.files import write_text
 
 _STEPPING: tuple[tuple[str, bool, tuple[int, ...]], ...] = (  # task, every quantity, environments
     ("FetchReach-v4", False, (64, 256)),
@@ -107,7 +108,7 @@ def bench_command(json_file: Path | None, quick: bool, out: Console, only: str |
         out.print(shares_table([row for row in rows if row.ratio is None]))
     if target is not None:
         document = {"threads": available_threads(), "results": [row.as_dict() for row in rows]}
-        target.write_text(json.dumps(document, indent=2) + "\n")
+        write_text(target, json.dumps(document, indent=2) + "\n")
 
 
 def results_table(rows: Sequence[Row]) -> Table:

@@ -31,7 +31,20 @@ _MAX_BYTES = {CONTRACT: 16 << 20, GRAPH: 1 << 30}
 _MAX_BYTES_OTHER = 256 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_EXTERNAL_WEIGHTS = b"\n\x08location"  # protobuf's key of a tensor that lies in a file beside the graph
+# Of ONNX's operators: those that make arrays of a size that a number states, draw, or run another graph.
+_REFUSED_OPERATORS = re.compile(
+    r".*Window|Bernoulli|Col2Im|ConstantOfShape|DFT|Expand|EyeLike|If|Loop|MaxUnpool|MelWeightMatrix|Multinomial|OneHot|"
+    r"Pad|Random.*|Range|Resize|STFT|Scan|SequenceMap|Tile|Upsample"
+)
+# onnx.proto's field numbers: of messages to look into, and of what is refused.
+_PARTS = {("model", 7): "graph", ("graph", 1): "node", ("graph", 5): "tensor", ("node", 5): "attribute"}
+_PARTS |= {("attribute", 5): "tensor", ("attribute", 10): "tensor"}
+_REFUSED_FIELDS = {
+    ("tensor", 13): "weights in another file; expected all of them inside", ("graph", 15): "sparse weights",
+    ("attribute", 22): "sparse weights", ("attribute", 23): "sparse weights", ("attribute", 6): "another graph",
+    ("attribute", 11): "other graphs", ("model", 20): "training graphs", ("model", 25): "functions of its own",
+}  # fmt: skip
+_NO_GRAPH = "is no ONNX graph; ONNX Runtime cannot load it"
 
 Array = NDArray[np.float32]
 
@@ -338,7 +351,7 @@ def _files(contract: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 def _open_graph(raw: bytes, layout: _Layout) -> onnxruntime.InferenceSession:
     """A session on one thread, if the graph is whole and has the inputs and outputs that the contract states."""
-    _expect(_EXTERNAL_WEIGHTS not in raw, "has weights in another file; expected all of them inside")
+    _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery
     options.log_severity_level = 4  # what goes wrong is raised; nothing is to be printed
@@ -357,6 +370,43 @@ def _open_graph(raw: bytes, layout: _Layout) -> onnxruntime.InferenceSession:
         dynamic = all(not isinstance(node.shape[0], int) and node.type == "tensor(float)" for node in nodes)
         _expect(dynamic, f"{kind}: expected float32 with a free batch size")
     return session
+
+
+def _check_message(raw: memoryview, kind: str, budget: list[int]) -> None:
+    """Refuse a graph that reads other files, or could take unbounded time or memory by design."""
+    for number, value in _fields(raw, budget):
+        place = (kind, number)
+        _expect(place not in _REFUSED_FIELDS, f"has {_REFUSED_FIELDS.get(place)}")
+        text = bytes(value[:40]).decode(errors="replace") if isinstance(value, memoryview) else "?"
+        foreign = place == ("node", 7) and text not in ("", "ai.onnx")
+        refused = place == ("node", 4) and _REFUSED_OPERATORS.fullmatch(text)
+        _expect(not foreign and not refused, f"has an operator that no policy needs ({text})")
+        if place in _PARTS and isinstance(value, memoryview):
+            _check_message(value, _PARTS[place], budget)
+
+
+def _fields(raw: memoryview, budget: list[int]) -> Iterator[tuple[int, Any]]:
+    """Numbers and contents of the fields of a protobuf message; `budget` counts down."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            _expect(at < len(raw) and shift < 70, _NO_GRAPH)
+            byte, at = raw[at], at + 1
+            value, shift = value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while at < len(raw):
+        budget[0], key = budget[0] - 1, varint()
+        kind = key & 7
+        _expect(budget[0] > 0 and kind in (0, 1, 2, 5), _NO_GRAPH)
+        size = 0 if kind == 0 else varint() if kind == 2 else {1: 8, 5: 4}[kind]
+        _expect(at + size <= len(raw), _NO_GRAPH)
+        yield key >> 3, varint() if kind == 0 else raw[at : at + size]
+        at += size
 
 
 def _open_golden(raw: bytes, layout: _Layout) -> dict[str, Array]:

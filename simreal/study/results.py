@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simreal.documents import to_json
+from simreal.files import write_text
 from simreal.report.records import GROUPS, Arm, load_run
 from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
 from simreal.study.spec import Study
@@ -14,8 +15,8 @@ from simreal.study.spec import Study
 def write_results(study: Study, folder: Path) -> None:
     """Write study.json and table.md from the runs that there are."""
     document = summarize(study, finished_arms(study, folder))
-    (folder / "study.json").write_text(to_json(document))
-    (folder / "table.md").write_text(table(document))
+    write_text(folder / "study.json", to_json(document))
+    write_text(folder / "table.md", table(document))
 
 
 def finished_arms(study: Study, folder: Path) -> list[Arm]:

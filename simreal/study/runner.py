@@ -12,6 +12,7 @@ from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.config import RunConfig
 from simreal.documents import to_json
 from simreal.errors import UserError
+from simreal.files import owned, write_text
 from simreal.report import write_report
 from simreal.report.records import Evaluation, read_document
 from simreal.runs import load_policy, run_config
@@ -19,7 +20,7 @@ from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
 from simreal.train import Interrupted
 from simreal.widen import WIDENED, same_request, widen
-from simreal.workflow import ENVELOPE, EVALUATION, assess, train_run
+from simreal.workflow import ENVELOPE, EVALUATION, assess, train_run, with_threads
 
 _RESULTS_OF_TRAINING = (EVALUATION, ENVELOPE, WIDENED, "bundle", "footage")
 _MAY_DIFFER = ("train", "evaluate", "threads")
@@ -32,12 +33,13 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console) 
     _check_folder(folder, study)
     runs = [(arm, seed) for seed in study.spec.seeds for arm in study.arms.values()]
     _announce(study, folder, out)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(study.to_yaml())
     try:
-        for number, (arm, seed) in enumerate(runs, start=1):
-            _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
-        write_report([folder], folder / "report.html", pictures)
+        with owned(folder):
+            (folder / "runs").mkdir(exist_ok=True)
+            write_text(folder / "study.yaml", study.to_yaml())
+            for number, (arm, seed) in enumerate(runs, start=1):
+                _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
+            write_report([folder], folder / "report.html", pictures)
     except (Interrupted, KeyboardInterrupt) as interrupted:
         reason = str(interrupted) or "interrupted"
         raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}") from None
@@ -114,7 +116,7 @@ def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out:
     if not _is_evaluated(run, wanted):
         out.print(f"{title}: evaluating {wanted.evaluate.episodes} episodes in each world")
         (run / EVALUATION).unlink(missing_ok=True)  # it is of the configuration beside it, always
-        (run / "config.yaml").write_text(wanted.to_yaml())
+        write_text(run / "config.yaml", with_threads(wanted, run).to_yaml())
         assess(run, out)
         done = False
     spec = study.spec.widen
@@ -122,7 +124,7 @@ def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out:
         block = study.arms[spec.like].config.randomization
         if not same_request(run / WIDENED, block, spec.episodes):
             out.print(f"{title}: widening ranges around the frozen policy")
-            (run / WIDENED).write_text(to_json(widen(load_policy(run), block, spec.episodes)))
+            write_text(run / WIDENED, to_json(widen(load_policy(run), block, spec.episodes)))
             done = False
     if not done or not (folder / "study.json").is_file():
         write_results(study, folder)
