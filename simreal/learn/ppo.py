@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
+from simreal.learn.matmul import fast_matmul
 from simreal.learn.mirror import mirror_loss
 from simreal.learn.problem import Problem
 from simreal.learn.returns import gae, n_step, reward_to_go
@@ -205,6 +206,7 @@ class PPO:
     def ready(self) -> bool:
         return self.rollout.full
 
+    @fast_matmul()
     def update(self) -> dict[str, float]:
         config = self.config
         batch, log = self._prepare()
@@ -249,13 +251,13 @@ class PPO:
             observation=x,
             action=cut(rollout.action),
             old_mean=cut(rollout.mean),
-            old_log_std=cut(rollout.log_std),
+            old_log_std=cut(rollout.log_std) if self.policy.actor.state_dependent else rollout.log_std[:1, :1],
             old_log_prob=cut(gaussian_log_prob(rollout.action, rollout.mean, rollout.log_std)),
             old_value=cut(critic.scaled(value)),
             advantage=cut(advantage),
             target=cut(critic.scaled(target)),
             weight=cut(weight),
-            start=start,
+            start=start if self.recurrent else start[:1, :1],
             actor_state=actor_state[None],
             critic_state=critic_state[None],
         )
@@ -329,7 +331,8 @@ class PPO:
         else:
             policy_loss = policy_gradient_loss(log_prob, advantage, share)
         with torch.set_grad_enabled(config.entropy_coef > 0.0):
-            entropy = mean(self.policy.actor.entropy(batch.action, mu, log_std).expand_as(share), share)
+            entropy = self.policy.actor.entropy(batch.action, mu, log_std)
+            entropy = entropy * share.sum() if entropy.dim() == 0 else mean(entropy, share)
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}

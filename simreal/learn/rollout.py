@@ -14,7 +14,8 @@ from torch import Tensor
 class Batch:
     """Segments of L steps in B sequences. Without memory L is 1 and a sequence is one step.
 
-    Old means: of the policy and critic that collected. Values are in the critic's normalized units.
+    Old means: of the policy and critic that collected. Values are in the critic's normalized units. A field whose
+    values are the same in all steps may hold them once, with L = B = 1.
     """
 
     observation: Tensor  # [L, B, n] normalized, policy group first, then what only the critic reads
@@ -32,11 +33,11 @@ class Batch:
 
     def shuffled(self, order: Tensor) -> Batch:
         """The sequences in another order [B]."""
-        return Batch(*(value.index_select(1, order) for value in vars(self).values()))
+        return Batch(*(v if v.shape[1] == 1 else v.index_select(1, order) for v in vars(self).values()))
 
     def minibatches(self, count: int) -> Iterator[Batch]:
         """`count` parts of nearly equal size."""
-        parts = [value.tensor_split(count, dim=1) for value in vars(self).values()]
+        parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in vars(self).values()]
         return (Batch(*part) for part in zip(*parts, strict=True))
 
 
