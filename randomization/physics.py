@@ -140,13 +140,13 @@ class PhysicsWriter:
         if self._normals and self._rng is not None:
             normal = self._rng.episode_normal("physics", self._normals, chosen)
         values = self._formula.values(lam, normal)
-        for written, part in zip(self._fields, values.split(self._sizes, dim=1), strict=True):
-            part = part.to(written.live.dtype)
+        for target, part in zip(self._fields, values.split(self._sizes, dim=1), strict=True):
+            part = part.to(target.live.dtype)
             if chosen is not None:
-                written.live[chosen[:, None], written.elements] = part
+                target.live[chosen[:, None], target.elements] = part
             else:
-                present = written.live[:, written.elements]
-                written.live[:, written.elements] = torch.where(mask[:, None], part, present)
+                present = target.live[:, target.elements]
+                target.live[:, target.elements] = torch.where(mask[:, None], part, present)
 
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -121,6 +122,29 @@ def test_while_alpha_and_beta_are_zero_everywhere_the_network_is_not_asked() -> 
     env.step(torch.zeros(2, 1))
     assert asked == [1]
     assert not env.engine.data("xfrc_applied").any()
+
+
+def test_it_decides_every_80_ms_and_holds_what_it_has_decided() -> None:
+    env = world([[1.0, 0.0]] * 20)  # control steps of 40 ms
+    layer: Any = env.layer
+    adversary = layer._acting._adversary
+    held = []
+    for step in range(12):
+        env.step(torch.full((20, 1), math.sin(step)))
+        held.append(adversary._values.clone())
+    for first, second in zip(held[::2], held[1::2], strict=True):
+        assert torch.equal(first, second)
+    assert sum(not torch.equal(a, b) for a, b in zip(held[1::2], held[2::2], strict=False)) >= 3
+
+
+def test_it_decides_in_every_episode_as_if_that_were_alone() -> None:
+    alone, other = world([[0.7, 2.0]], episode=9), world([[0.7, 2.0]] * 3, episode=9)
+    other.stagger()  # the others begin their next episodes at other steps
+    for step in range(9):
+        action = math.cos(step)
+        a = alone.step(torch.full((1, 1), action)).final.policy[0]
+        b = other.step(torch.full((3, 1), action)).final.policy[0]
+        torch.testing.assert_close(a, b)
 
 
 def test_random_forces_and_the_adversary_add_up() -> None:

@@ -149,3 +149,22 @@ def test_the_mixing_function_is_splitmix64s_finalizer() -> None:
     state = [(1234567 + k * golden) % 2**64 for k in (1, 2)]
     signed = torch.tensor([s - 2**64 if s >= 2**63 else s for s in state])
     assert [int(value) % 2**64 for value in mix(signed)] == [6457827717110365317, 3203168211198807973]
+
+
+def test_numbers_drawn_ahead_are_those_of_the_step_whoever_begins_an_episode() -> None:
+    # `mixed` keeps blocks of steps; another generator, asked for one step at a time, keeps none that fits
+    rng, coin = begun(seed=5, num_envs=6), torch.Generator().manual_seed(0)
+    steps = torch.zeros(6, dtype=torch.int64)
+    for _ in range(60):
+        rng.set_step(steps)
+        uniform, normal = (numbers.clone() for numbers in rng.mixed("step", 3, 5))
+        fresh = EpisodeRandom(5, 6)
+        fresh.load_state_dict(rng.state_dict())
+        for drawn, expected in zip((uniform, normal), fresh.mixed("step", 3, 5), strict=True):
+            assert torch.equal(drawn, expected)
+        assert torch.equal(uniform, rng.uniform("step", 9)[:, :3])
+        begins = torch.rand(6, generator=coin) < 0.15
+        steps = torch.where(begins, 0, steps + 1)
+        rng.next_episode(begins)
+        if float(torch.rand((), generator=coin)) < 0.1:
+            steps = steps + torch.arange(6)  # as `Environment.stagger` does

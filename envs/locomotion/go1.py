@@ -153,6 +153,7 @@ class Go1VelocityTask(Task):
         middle, half = limits.mean(dim=1), (limits[:, 1] - limits[:, 0]) / 2
         self._soft_limits = torch.stack((middle - 0.95 * half, middle + 0.95 * half))
         self._command_limits = constant(self.command_limits)
+        self._weights = constant([weight * self.control_period_s for weight in self.weights.values()])[:, None]
         self._heights = None if self.terrain == "flat" else _heights(model, engine.dtype, engine.device)
         self.command_velocity = real(3)
         self._action, self._previous = real(12), real(12)  # the last two
@@ -206,16 +207,16 @@ class Go1VelocityTask(Task):
         turning_error = (self._qvel[:, 5] - self.command_velocity[:, 2]).abs()
         fell = (self._trunk_found > 0) | (upright < _LOWEST_UPRIGHT)
         terms = self._rewards(linear_error, turning_error, upright, fell)
-        weighted = {name: term * (self.weights[name] * self.control_period_s) for name, term in terms.items()}
+        weighted = torch.stack([terms[name] for name in self.weights]) * self._weights
         self._errors += torch.stack((linear_error, turning_error), dim=1)
         mean_errors = self._errors / self._steps[:, None]
         most = torch.as_tensor(self.success_errors, dtype=mean_errors.dtype, device=mean_errors.device)
         success = (mean_errors <= most).all(dim=1) & ~fell
-        reward = torch.stack(tuple(weighted.values())).sum(dim=0)
+        reward = weighted.sum(dim=0)
         # The policy has acted on the old command, which the reward is about; it sees the new one next.
         self._change_command()
         measures = {"linear_error": linear_error, "turning_error": turning_error, "fell": fell.to(reward.dtype)}
-        return Outcome(reward, fell, success, weighted | measures)
+        return Outcome(reward, fell, success, dict(zip(self.weights, weighted.unbind(), strict=True)) | measures)
 
     def _rewards(self, linear_error: Tensor, turning_error: Tensor, upright: Tensor, fell: Tensor) -> dict[str, Tensor]:
         """Every term [N] before its weight."""

@@ -1,0 +1,133 @@
+"""`simreal bench`: what its figures are made of, on sizes too small to mean anything."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from envs.registry import make_task
+from randomization.parameters import build_parameters
+from randomization.quantities import QUANTITIES
+from simreal.bench import command
+from simreal.bench.loop import bench_loop
+from simreal.bench.on_policy import bench_on_policy
+from simreal.bench.sampling import bench_adr
+from simreal.bench.stepping import USUAL, bench_stepping
+from simreal.bench.timing import Clocked, Row
+from simreal.describe import available
+from simreal.errors import UserError
+from simreal.suggest import suggested_block
+
+PENDULUM = "InvertedPendulum-v5"
+
+
+@pytest.mark.parametrize("task_id", ["FetchPush-v4", "Ant-v5", PENDULUM])
+def test_everything_means_each_quantity_that_is_not_about_looks(task_id: str) -> None:
+    task = make_task(task_id)
+    block = suggested_block(task)["parameters"]
+    assert len(build_parameters(task, block)) == len(block)
+    offered = available(task)
+    missing = {name for name in offered if QUANTITIES[name].needs and QUANTITIES[name].needs not in offered}
+    assert set(block) == {name for name in offered if QUANTITIES[name].channel != "visual"} - missing
+    assert set(suggested_block(task, USUAL)["parameters"]) == set(USUAL) & set(block)
+
+
+def test_a_stepping_row_counts_steps_and_shares() -> None:
+    row = bench_stepping(PENDULUM, 4, everything=True, repeats=5)
+    assert row.ratio is not None
+    assert row.reference_per_s is not None
+    assert row.ratio == pytest.approx(row.ours_per_s / row.reference_per_s)
+    assert row.ratio_with_resets is not None
+    assert row.ratio_same_worlds is not None
+    assert row.shares is not None
+    assert 0.0 < row.shares["randomization"] < 1.0
+    assert torch.get_num_threads() == 1
+
+
+def test_time_spent_in_calls_within_calls_counts_once() -> None:
+    clocked = Clocked()
+    inner = SimpleNamespace(work=lambda: time.sleep(0.02))
+    outer = SimpleNamespace(work=lambda: inner.work())
+    clocked.watch("inner", inner, "work")
+    clocked.watch("outer", outer, "work")
+    began = time.perf_counter()
+    outer.work()
+    between = time.perf_counter() - began
+    inner.work()
+    total = time.perf_counter() - began
+    assert 0.02 <= clocked.seconds["outer"] <= between
+    assert clocked.seconds["inner"] <= total - between + 1e-3
+    shares = clocked.shares(total)
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_the_loop_is_divided_into_physics_policy_update_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from simreal.bench import loop
+
+    overrides = ["learner.horizon=8", "num_envs=4", "learner.minibatches=2", "learner.epochs=1"]
+    load = loop.load_config
+    monkeypatch.setattr(loop, "load_config", lambda name: load(name, overrides))
+    row = bench_loop("inverted_pendulum", rollouts=2)
+    assert row.ratio is None
+    assert row.shares is not None
+    assert set(row.shares) == {"physics", "policy", "update", "rest"}
+    assert all(share > 0.0 for share in row.shares.values())
+    assert sum(row.shares.values()) == pytest.approx(1.0)
+    assert row.ours_per_s > 0.0
+
+
+def test_updates_and_samplers_are_compared_with_their_references() -> None:
+    rows = [*bench_on_policy(2, (8,), repeats=1), bench_adr(1, parameters=3, num_envs=8)]
+    assert rows[0].reference == "plain torch"
+    for row in rows:
+        assert row.ratio is not None
+        assert row.reference_per_s is not None
+        assert row.ratio == pytest.approx(row.ours_per_s / row.reference_per_s)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, only: str | None, target: Path | None = None) -> str:
+    def measured(name: str) -> Any:
+        return lambda: Row(name, "nothing", 2.0, 20.0, 10.0)
+
+    def refused() -> Row:
+        raise UserError("no such thing here")
+
+    found = [command.Case("a thing", measured("a thing")), command.Case("b thing", measured("b thing"))]
+    found.append(command.Case("c", refused))
+    monkeypatch.setattr(command, "cases", lambda quick: found)
+    out = Console(record=True, width=200)
+    command.bench_command(target, True, out, only)
+    return out.export_text()
+
+
+def test_only_some_rows_are_measured_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = tmp_path / "bench.json"
+    shown = run(monkeypatch, "B*", target)
+    assert "b thing" in shown
+    assert "a thing" not in shown
+    (row,) = json.loads(target.read_text())["results"]
+    assert row == {"name": "b thing", "reference": "nothing", "ratio": 2.0, "ours_per_s": 20.0, "reference_per_s": 10.0}
+
+
+def test_what_cannot_be_measured_here_is_said_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not measured: no such thing here" in run(monkeypatch, None)
+
+
+def test_an_unknown_row_is_answered_with_those_that_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = tmp_path / "bench.json"
+    with pytest.raises(UserError, match="a thing, b thing, c"):
+        run(monkeypatch, "zzz", target)
+    assert not target.exists()
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    names = [case.name for case in command.cases(quick=True)]
+    assert len(set(names)) == len(names)
+    assert "FetchPush-v4 64 everything" in names
