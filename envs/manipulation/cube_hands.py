@@ -5,7 +5,7 @@ Menagerie's models, and why:
 
 * The integrator is implicitfast and a physics step 10 ms. With rotor inertia (below) nothing in these models is faster
   than that, a control step is five of them, and a CPU makes four times as many as with 2 ms.
-* The Allegro's servos and rotors are those of the Allegro hand of Isaac Lab (gain 3 N m/rad, effort 0.5 N m, dry
+* The Allegro's servos are those of Isaac Lab's Allegro hand (edition of 2025: gain 3 N m/rad, effort 0.5 N m, dry
   friction 0.01 N m, damping 0.1 N m s/rad), with a rotor inertia of 0.001 kg m^2. The Menagerie has a gain of 1,
   no limit, no friction and no inertia: a finger of 10 g without a rotor takes physics steps of 2 ms to be stable, and
   factors on friction and inertia, which ADR varies, would do nothing.
