@@ -65,6 +65,7 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     trainer = _make_trainer(config, run)
     if checkpoint is not None:
         trainer.load(checkpoint)
+    run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
     total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
     at = f", from step {trainer.env_steps:,}" if checkpoint else ""

@@ -212,5 +212,5 @@ def test_a_block_may_come_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(RandomizationError, match=r"worlds\.yaml: has no 'randomization:' block"):
         randomization_config(path)
     path.write_text("randomization: [1, {")
-    with pytest.raises(RandomizationError, match=r"worlds\.yaml: not YAML"):
+    with pytest.raises(RandomizationError, match=r"worlds\.yaml: not valid YAML"):
         randomization_config(path)

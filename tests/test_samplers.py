@@ -307,13 +307,27 @@ def test_a_run_under_frozen_ranges_no_longer_needs_their_source(tmp_path: Path) 
     assert again == config
 
 
+def damage(run: Path, step: int) -> None:
+    (run / "checkpoints" / f"step_{step:012d}.pt").write_bytes(b"x")
+
+
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path: Path) -> None:
+    adr = moved_adr()
+    write_run(tmp_path / "source", adr)
+    damage(tmp_path / "source", 3)
+    frozen = randomization_config({"sampler": "frozen", "from": str(tmp_path / "source")})
+    assert [p.limits for p in frozen.sampler_for(FetchTask("FetchPush")).parameters] == [
+        (float(low), float(high)) for low, high in zip(adr.lower, adr.upper, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda p: None, "expected the directory of a run"),
         (lambda p: p.mkdir(), "expected the directory of a run"),
         (lambda p: (p.mkdir(), (p / "policy.json").write_text("{}")), "states no randomization"),
-        (lambda p: (write_run(p, moved_adr()), (p / "checkpoints/step_000000000003.pt").write_bytes(b"x")), "damaged"),
+        (lambda p: (write_run(p, moved_adr()), damage(p, 1), damage(p, 2)), "damaged"),
     ],
 )  # fmt: skip
 def test_a_source_that_cannot_be_used_is_named(make: Any, message: str, tmp_path: Path) -> None:
