@@ -1,0 +1,116 @@
+"""Runs of a second, and how to compare two of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from simreal.checkpoint import newest_checkpoint
+from simreal.config import RunConfig, parse_config
+from simreal.train import Trainer
+
+_OFF_POLICY = {"hidden": [8], "batch_size": 16, "warmup_steps": 60, "updates_per_cycle": 5, "updates_per_step": 0.5}
+_ON_POLICY = {
+    "algorithm": "ppo", "horizon": 12, "segment": 4, "minibatches": 2, "epochs": 2,
+    "actor_hidden": [8], "critic_hidden": [8], "memory_size": 4,
+}  # fmt: skip
+LEARNERS: dict[str, dict[str, Any]] = {
+    "ppo": {"learner": _ON_POLICY | {"lr_schedule": "linear"}},
+    "ppo lstm": {"learner": _ON_POLICY | {"memory": "lstm"}},
+    "sac": {"learner": _OFF_POLICY | {"algorithm": "sac", "replay_size": 250}},
+    "ddpg her": {"task": "FetchReach-v4", "learner": _OFF_POLICY | {"algorithm": "ddpg", "action_history": 2}},
+}
+PARAMETERS: dict[str, Any] = {
+    "body_mass": {"range": [0.5, 2.0]},
+    "action_delay": {"range": [0, 60]},
+    "action_noise": {"range": [0, 0.1]},
+    "observation_delay": {"range": [0, 60]},
+    "observation_noise": {"range": [0, 0.02]},
+    "observation_bias": {"range": [0, 0.02]},
+    "observation_dropout": {"range": [0, 0.2]},
+}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "manual": {"sampler": "manual"},
+    "adr": {"sampler": "adr", "performance": "return", "adr": {"buffer_size": 2, "thresholds": [-100.0, -100.0]}},
+    "doraemon": {"sampler": "doraemon", "performance": "return", "doraemon": {"buffer_size": 8, "success_at": 3.0}},
+}
+
+
+def configuration(learner: str, sampler: str, steps: int = 600, **more: Any) -> RunConfig:
+    """A run of `steps` environment steps in three environments."""
+    document: dict[str, Any] = {
+        "task": "InvertedPendulum-v5",
+        "num_envs": 3,
+        "threads": 1,
+        "randomization": SAMPLERS[sampler] | {"parameters": PARAMETERS},
+        "train": {"env_steps": steps, "log_interval": 30, "torch_threads": 1},
+        "evaluate": {"episodes": 3, "worlds": ["nominal", "trained"]},
+    }
+    return parse_config(document | LEARNERS[learner] | more, "test")
+
+
+class Died(Exception):
+    """The process is gone, without saving."""
+
+
+class Script:
+    """Stands where the progress display does: saves at given steps, dies at one."""
+
+    def __init__(self, trainer: Trainer, saves: set[int], dies: int | None = None) -> None:
+        self._trainer, self._saves, self._dies = trainer, saves, dies
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def update(self, steps: int, score: str, entropy: float) -> None:  # noqa: ARG002
+        if steps in self._saves:
+            self._trainer.save()
+        if steps == self._dies:
+            raise Died
+
+
+def train(config: RunConfig, run: Path, saves: set[int] | None = None, dies: int | None = None) -> Trainer:
+    """Train in a run directory, from its newest checkpoint if it has one. Raises Died."""
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(config.to_yaml())
+    trainer = Trainer(config, run)
+    if any((run / "checkpoints").glob("step_*.pt")):
+        trainer.load(newest_checkpoint(run))
+    trainer.train(Script(trainer, saves or set(), dies))  # pyright: ignore[reportArgumentType]
+    return trainer
+
+
+def leaves(state: Any, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of nested mappings and lists by its path."""
+    if isinstance(state, dict):
+        items = list(state.items())
+    elif isinstance(state, (list, tuple)):
+        items = list(enumerate(state))
+    else:
+        return {prefix: state}
+    return {path: leaf for key, value in items for path, leaf in leaves(value, f"{prefix}/{key}").items()}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file without the one column that tells the time."""
+    with path.open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Everything in which the results of two runs differ, but for the time that they took."""
+    found = [f"{name}.csv" for name in ("metrics", "adr") if table(one / f"{name}.csv") != table(other / f"{name}.csv")]
+    a, b = (leaves(newest_checkpoint(run)) for run in (one, other))
+    found += sorted(a.keys() ^ b.keys())
+    for path in a.keys() & b.keys():
+        same = torch.equal(a[path], b[path]) if isinstance(a[path], torch.Tensor) else a[path] == b[path]
+        if not same and path != "/seconds":
+            found.append(path)
+    return found
