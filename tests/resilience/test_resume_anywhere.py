@@ -59,7 +59,9 @@ QUIETLY: dict[str, Any] = {
 
 @settings(max_examples=6, **QUIETLY)
 @given(kind=st.sampled_from(KINDS), deaths=DEATHS)
-def test_a_run_that_died_anywhere_ends_as_one_that_did_not(kind: tuple[str, str], deaths: list[tuple[int, int]]) -> None:
+def test_a_run_that_died_anywhere_ends_as_one_that_did_not(
+    kind: tuple[str, str], deaths: list[tuple[int, int]]
+) -> None:
     check(*kind, deaths)
 
 

@@ -69,7 +69,7 @@ class Script:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         return None
 
-    def update(self, steps: int, score: str, entropy: float) -> None:  # noqa: ARG002
+    def update(self, steps: int, score: str, entropy: float) -> None:
         if steps in self._saves:
             self._trainer.save()
         if steps == self._dies:
