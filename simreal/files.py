@@ -35,9 +35,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         UserError: the disk refuses; what was there before is intact.
     """
-    if path.exists() and not path.is_file():  # /dev/stdout, say
-        with path.open("wb") as file:
-            write(file)
+    if _is_device(path):
+        try:
+            with path.open("wb") as file:
+                write(file)
+        except OSError as error:
+            raise cannot_write(path, error) from None
         return
     temporary = path.with_name(path.name + TEMPORARY)
     try:
@@ -55,6 +58,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is written to in place. /dev/stdout is a link, to a plain file where output is redirected: a
+    rename would replace the link for the whole machine."""
+    folder = path.parent.resolve()
+    return folder == Path("/dev") or Path("/proc") in (folder, *folder.parents) or (path.exists() and not path.is_file())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,8 +40,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 
-def configuration(learner: str, sampler: str, steps: int = 600, **more: Any) -> RunConfig:
-    """A run of `steps` environment steps in three environments."""
+def configuration(kind: str, sampler: str, steps: int = 600, **more: Any) -> RunConfig:
+    """A run of `steps` environment steps in three environments, with a learner and a sampler of the tables above."""
     document: dict[str, Any] = {
         "task": "InvertedPendulum-v5",
         "num_envs": 3,
@@ -50,7 +50,7 @@ def configuration(learner: str, sampler: str, steps: int = 600, **more: Any) -> 
         "train": {"env_steps": steps, "log_interval": 30, "torch_threads": 1},
         "evaluate": {"episodes": 3, "worlds": ["nominal", "trained"]},
     }
-    return parse_config(document | LEARNERS[learner] | more, "test")
+    return parse_config(document | LEARNERS[kind] | more, "test")
 
 
 class Died(Exception):
