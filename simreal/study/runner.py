@@ -15,7 +15,7 @@ from simreal.errors import UserError
 from simreal.files import owned, write_text
 from simreal.report import write_report
 from simreal.report.records import Evaluation, read_document
-from simreal.runs import load_policy, run_config
+from simreal.runs import is_empty, load_policy, run_config
 from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
 from simreal.train import Interrupted
@@ -35,8 +35,8 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console) 
     _announce(study, folder, out)
     try:
         with owned(folder):
-            (folder / "runs").mkdir(exist_ok=True)
             write_text(folder / "study.yaml", study.to_yaml())
+            (folder / "runs").mkdir(exist_ok=True)
             for number, (arm, seed) in enumerate(runs, start=1):
                 _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
             write_report([folder], folder / "report.html", pictures)
@@ -76,7 +76,7 @@ def _check_folder(folder: Path, study: Study) -> None:
     """What is there must be of this study. Raises UserError before anything is done."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; expected a folder for the study")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "study.yaml").is_file():
+    if folder.is_dir() and not is_empty(folder) and not (folder / "study.yaml").is_file():
         raise UserError(f"{folder}: exists and is not the folder of a study; name another --run-dir")
     for arm in study.arms.values():
         for seed in study.spec.seeds:
