@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.environment import Observed, StepResult
 from simreal.config import PPOConfig
@@ -122,6 +122,10 @@ class PPO:
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
             self._params += self._actor_params
+        # One vector that all gradients are parts of: cleared, measured and scaled at once.
+        self._gradient = torch.zeros(sum(p.numel() for p in self._params), device=problem.device)
+        for p, part in zip(self._params, self._gradient.split([p.numel() for p in self._params]), strict=True):
+            p.grad = part.view_as(p)
         self.optimizer = torch.optim.Adam(self._params, lr=config.lr, eps=1e-5, fused=True)
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = Rollout(
@@ -303,9 +307,10 @@ class PPO:
             if config.lr_schedule == "kl_adaptive":
                 self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
             self.optimizer.param_groups[0]["lr"] = self.lr
-            self.optimizer.zero_grad()
+            self._gradient.zero_()
             loss.backward()
-            log["grad_norm"] = nn.utils.clip_grad_norm_(self._params, config.max_grad_norm)
+            log["grad_norm"] = norm = self._gradient.norm()
+            self._gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
             self.optimizer.step()
             logs.append(log)
         return True
