@@ -37,7 +37,8 @@ def mix(z: Tensor) -> Tensor:
     return (z >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(z)
 
 
-_AHEAD = 8  # steps that `EpisodeRandom.mixed` draws at a time
+_AHEAD = 8  # most steps that `EpisodeRandom.mixed` draws at a time
+_AT_ONCE = 100_000  # numbers that it draws at a time: what the processor's cache holds while they are computed
 
 
 @dataclass
@@ -54,13 +55,14 @@ class _Block:
 
         A row that goes on shows how far the block has advanced; -1 where it is used up or no row goes on.
         """
+        steps = self.uniform.shape[1]
         if self.key is key:
             ahead = int(step[0] - self.start[0])
-            if 0 <= ahead < _AHEAD and torch.equal(step, self.start + ahead):
+            if 0 <= ahead < steps and torch.equal(step, self.start + ahead):
                 return ahead, None
         offset = torch.where(self.key == key, step - self.start, -1)
         ahead = int(offset.max())
-        if not 0 <= ahead < _AHEAD:
+        if not 0 <= ahead < steps:
             return -1, None
         return ahead, (offset != ahead).nonzero()[:, 0]
 
@@ -79,6 +81,7 @@ class EpisodeRandom:
         self.device = torch.device(device)
         self._tags: dict[tuple[str, int], Tensor] = {}
         self._blocks: dict[tuple[str, int, int], _Block] = {}
+        self._kept: dict[tuple[str, int, bool], tuple[Tensor, Tensor]] = {}  # streams [N], numbers [N, size]
         self._seed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._key = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -114,35 +117,29 @@ class EpisodeRandom:
             self._step_key = mix(self._key + (self._step + 1) * _MIX1)
         return _uniform(mix(self._step_key[:, None] + self._offsets(tag, size)))
 
-    def episode_uniform(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
-        """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step.
-
-        With a mask [N] only for the environments in it: [number in mask, size].
-        """
-        key = self._key if mask is None else self._key[mask]
-        return _uniform(mix(key[:, None] + self._offsets(tag, size)))
-
     def normal(self, tag: str, size: int) -> Tensor:
         """Standard normal numbers [N, size], float64 (Box-Muller)."""
         half = (size + 1) // 2
         return _box_muller(self.uniform(tag, 2 * half), half)[:, :size]
 
     def mixed(self, tag: str, uniforms: int, normals: int) -> tuple[Tensor, Tensor]:
-        """Uniform [N, uniforms] and standard normal [N, normals] numbers of the step in one draw."""
-        if self.device.type != "cpu":  # looking at the step would stall a GPU, where small operations overlap anyway
-            half = (normals + 1) // 2
-            u = self.uniform(tag, uniforms + 2 * half)
-            return u[:, :uniforms], _box_muller(u[:, uniforms:], half)[:, :normals]
+        """Uniform [N, uniforms] and standard normal [N, normals] numbers of the step in one draw.
+
+        Made for many numbers in every step: the normal ones are computed in float32.
+        """
         name = (tag, uniforms, normals)
+        if self.device.type != "cpu":  # looking at the step would stall a GPU, where small operations overlap anyway
+            return self._mixed(name, mix(self._key + (self._step + 1) * _MIX1))
         block = self._blocks.get(name)
         ahead, stale = (-1, None) if block is None else block.ahead(self._key, self._step)
         if block is None or ahead < 0:
-            block, ahead = _Block(self._key, self._step, *self._draw_ahead(name, self._key, self._step, _AHEAD)), 0
+            count = min(max(_AT_ONCE // max(self.num_envs * (uniforms + normals), 1), 1), _AHEAD)
+            block, ahead = _Block(self._key, self._step, *self._draw_ahead(name, self._key, self._step, count)), 0
             self._blocks[name] = block
         elif stale is not None:
             # Episodes began since: only their rows are drawn again.
             step = self._step[stale]
-            uniform, normal = self._draw_ahead(name, self._key[stale], step, _AHEAD - ahead)
+            uniform, normal = self._draw_ahead(name, self._key[stale], step, block.uniform.shape[1] - ahead)
             block.uniform[stale, ahead:], block.normal[stale, ahead:] = uniform, normal
             block.start = block.start.index_copy(0, stale, step - ahead)
             block.key = self._key
@@ -150,16 +147,47 @@ class EpisodeRandom:
 
     def _draw_ahead(self, name: tuple[str, int, int], key: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What `mixed` gives in `count` steps from `step` [n] on, in one pass: many small operations cost more."""
-        tag, uniforms, normals = name
-        half = (normals + 1) // 2
-        keys = mix(key[:, None] + (step[:, None] + torch.arange(1, count + 1)) * _MIX1)
-        u = _uniform(mix(keys[:, :, None] + self._offsets(tag, uniforms + 2 * half)))
-        return u[..., :uniforms], _box_muller(u[..., uniforms:], half)[..., :normals]
+        return self._mixed(name, mix(key[:, None] + (step[:, None] + torch.arange(1, count + 1)) * _MIX1))
 
-    def episode_normal(self, tag: str, size: int, mask: Tensor | None = None) -> Tensor:
-        """Standard normal numbers [N, size] that belong to the episode, whatever the step; mask as above."""
+    def _mixed(self, name: tuple[str, int, int], step_key: Tensor) -> tuple[Tensor, Tensor]:
+        """What `mixed` gives for keys [...] of steps: [..., uniforms] and [..., normals]."""
+        tag, uniforms, normals = name
+        bits = mix(step_key[..., None] + self._offsets(tag, uniforms + (normals + 1) // 2))
+        return _uniform(bits[..., :uniforms]), _quick_normal(bits[..., uniforms:])[..., :normals]
+
+    def episode_uniform(self, tag: str, size: int, rows: Tensor | None = None) -> Tensor:
+        """Uniform numbers [N, size] in (0, 1) that belong to the episode, whatever the step.
+
+        With rows, a mask [N] or indices, only for those environments: [number of rows, size].
+        """
+        if rows is None:
+            return self._of_episodes(tag, size, normal=False)
+        return self._draw_episodes(tag, size, False, self._key[rows])
+
+    def episode_normal(self, tag: str, size: int, rows: Tensor | None = None) -> Tensor:
+        """Standard normal numbers [N, size] that belong to the episode, whatever the step; rows as above."""
+        if rows is None:
+            return self._of_episodes(tag, size, normal=True)
+        return self._draw_episodes(tag, size, True, self._key[rows])
+
+    def _of_episodes(self, tag: str, size: int, normal: bool) -> Tensor:
+        """Numbers [N, size] of all episodes. On a CPU those of episodes that go on are kept from call to call."""
+        if self.device.type != "cpu":
+            return self._draw_episodes(tag, size, normal, self._key)
+        name = (tag, size, normal)
+        key, numbers = self._kept.get(name, (None, None))
+        if key is None or numbers is None:
+            numbers = self._draw_episodes(tag, size, normal, self._key)
+        elif key is not self._key:
+            begun = (key != self._key).nonzero()[:, 0]
+            numbers.index_copy_(0, begun, self._draw_episodes(tag, size, normal, self._key[begun]))
+        self._kept[name] = (self._key, numbers)
+        return numbers.clone()
+
+    def _draw_episodes(self, tag: str, size: int, normal: bool, key: Tensor) -> Tensor:
         half = (size + 1) // 2
-        return _box_muller(self.episode_uniform(tag, 2 * half, mask), half)[:, :size]
+        uniform = _uniform(mix(key[:, None] + self._offsets(tag, 2 * half if normal else size)))
+        return _box_muller(uniform, half)[:, :size] if normal else uniform
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self._seed, "episode": self.episode, "key": self._key, "step": self._step.clone()}
@@ -178,11 +206,27 @@ class EpisodeRandom:
 
 
 def _uniform(bits: Tensor) -> Tensor:
-    """The upper 52 bits as a float64 in (0, 1); with 53 the largest would round to 1."""
-    return (bits >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)
+    """The upper 52 bits as a float64 in (0, 1); with 53 the largest would round to 1.
+
+    As the mantissa of a number in [1, 2), less 1 - 2^-53: processors convert integers of 64 bits slowly.
+    """
+    mantissa = (bits >> 12).bitwise_and_((1 << 52) - 1).bitwise_or_(0x3FF << 52)
+    return mantissa.view(torch.float64).sub_(1.0 - 2.0**-53)
 
 
 def _box_muller(u: Tensor, half: int) -> Tensor:
     radius = torch.log(u[..., :half]).mul_(-2.0).sqrt_()
     angle = (2.0 * math.pi) * u[..., half:]
     return torch.cat((torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)), dim=-1)
+
+
+def _quick_normal(bits: Tensor) -> Tensor:
+    """Two standard normal numbers for each of k random integers: [..., 2 k] float64, computed in float32.
+
+    Box-Muller on the integers' halves; the largest that can come out is 6.7.
+    """
+    halves = bits.view(torch.int32).float()  # [..., 2 k] in [-2^31, 2^31)
+    first, second = halves.chunk(2, dim=-1)
+    radius = first.abs().add_(0.5).mul_(2.0**-31).log_().mul_(-2.0).sqrt_()
+    angle = second * (math.pi * 2.0**-31)
+    return torch.cat((torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)), dim=-1).double()

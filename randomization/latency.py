@@ -45,12 +45,14 @@ class CommandLine:
         self._arrival = torch.zeros(num_envs, self._slots, dtype=torch.int64, device=device)
         self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)  # no command sent yet
         self._newest = 0
+        self._fixed_slots: dict[int, Tensor] = {}  # by `_newest`
         self._substep = torch.arange(decimation, device=device)
 
     def reset(self, mask: Tensor, delay: Tensor) -> None:
         """Empty the lines of `mask` [N] and give them a delay [N] in physics steps."""
         self._delay = torch.where(mask, delay.clamp(0, self.max_delay), self._delay)
         self._fresh = self._fresh | mask
+        self._fixed_slots = {}
 
     @property
     def fresh(self) -> Tensor:
@@ -71,9 +73,14 @@ class CommandLine:
         """
         last, self._newest = self._newest, (self._newest + 1) % self._slots
         self._history[:, self._newest] = command
-        age = self._fixed_age() if delay is None else self._varying_age(delay, last)
-        slot = (self._newest - age) % self._slots
+        slot = self._fixed_slot() if delay is None else (self._newest - self._varying_age(delay, last)) % self._slots
         return torch.gather(self._history, 1, slot[:, :, None].expand(-1, -1, command.shape[1]))
+
+    def _fixed_slot(self) -> Tensor:
+        """Slots [N, decimation] of the commands that hold in this step; kept as long as delays stay the same."""
+        if self._newest not in self._fixed_slots:
+            self._fixed_slots[self._newest] = (self._newest - self._fixed_age()) % self._slots
+        return self._fixed_slots[self._newest]
 
     def _fixed_age(self) -> Tensor:
         """At physics step s the newest command that has arrived was sent ceil((delay - s) / decimation) steps ago."""
@@ -101,4 +108,4 @@ class CommandLine:
         self._history.copy_(state["history"])
         self._arrival.copy_(state["arrival"])
         self._delay, self._fresh = state["delay"].clone(), state["fresh"].clone()
-        self._newest = state["newest"]
+        self._newest, self._fixed_slots = state["newest"], {}

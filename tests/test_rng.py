@@ -151,6 +151,35 @@ def test_the_mixing_function_is_splitmix64s_finalizer() -> None:
     assert [int(value) % 2**64 for value in mix(signed)] == [6457827717110365317, 3203168211198807973]
 
 
+def test_episodes_that_go_on_keep_their_numbers_when_others_begin() -> None:
+    rng, coin = begun(seed=5, num_envs=6), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        fresh = EpisodeRandom(0, 6)
+        fresh.load_state_dict(rng.state_dict())
+        assert torch.equal(rng.episode_uniform("a", 3), fresh.episode_uniform("a", 3))
+        assert torch.equal(rng.episode_normal("a", 3), fresh.episode_normal("a", 3))
+        rng.episode_uniform("a", 3).zero_()  # what a caller does with them is the caller's business
+        rows = torch.tensor([4, 1])
+        assert torch.equal(rng.episode_normal("a", 3, rows), fresh.episode_normal("a", 3)[rows])
+        rng.next_episode(torch.rand(6, generator=coin) < 0.3)
+
+
+def test_normal_numbers_of_a_mixed_draw_are_normal_as_far_as_the_tails() -> None:
+    z = begun().mixed("step", 2, 201)[1]
+    assert z.shape == (N, 201)
+    assert z.dtype == torch.float64
+    flat = z.flatten()
+    for power, moment, variance in ((1, 0.0, 1), (2, 1.0, 2), (3, 0.0, 15), (4, 3.0, 96)):
+        assert abs(float(flat.pow(power).mean()) - moment) < 4.5 * math.sqrt(variance / len(flat))
+    for level in (0.5, 1.0, 2.0, 3.0, 4.0):
+        beyond = 1.0 - math.erf(level / math.sqrt(2.0))
+        assert abs(float((flat.abs() > level).double().mean()) - beyond) < 4.5 * math.sqrt(beyond / len(flat))
+    columns = torch.corrcoef(z[:, :40].T).triu(1)
+    assert float(columns.abs().max()) < TOLERANCE
+    squares = torch.corrcoef(z.square()[:, ::5].T).triu(1)
+    assert float(squares.abs().max()) < 2.0 * TOLERANCE  # squares have heavier tails
+
+
 def test_numbers_drawn_ahead_are_those_of_the_step_whoever_begins_an_episode() -> None:
     # `mixed` keeps blocks of steps; another generator, asked for one step at a time, keeps none that fits
     rng, coin = begun(seed=5, num_envs=6), torch.Generator().manual_seed(0)
