@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from simreal.learn.matmul import fast_matmul
+from envs.matmul import fast_matmul
 
 
 def test_products_keep_float32_accuracy_and_the_setting_is_restored() -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from envs.environment import Observed, StepResult
+from envs.matmul import fast_matmul
 from simreal.config import DDPGConfig
 from simreal.learn.history import ActionHistory, HistoryPolicy, stored
-from simreal.learn.matmul import fast_matmul
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Meter, Problem

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from envs.environment import Observed, StepResult
+from envs.matmul import fast_matmul
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
-from simreal.learn.matmul import fast_matmul
 from simreal.learn.mirror import mirror_loss
 from simreal.learn.problem import Problem
 from simreal.learn.returns import gae, n_step, reward_to_go
