@@ -159,9 +159,10 @@ class Go1VelocityTask(Task):
         self._action, self._previous = real(12), real(12)  # the last two
         self._air_s, self._errors = real(4), real(2)  # errors: sums over the episode
         self._steps = torch.zeros(n, dtype=torch.int64, device=engine.device)
+        self._motion: tuple[Tensor, Tensor, Tensor] | None = None  # see `_moves`
 
     def reset(self, mask: Tensor) -> None:
-        rows = mask[:, None]
+        rows, self._motion = mask[:, None], None
         u = self.rng.episode_uniform("go1", 23)
         yaw = (2.0 * math.pi) * u[:, 0]
         spawn = (2.0 * u[:, 1:3] - 1.0) * (0.0 if self._heights is None else 4.0)
@@ -187,6 +188,7 @@ class Go1VelocityTask(Task):
 
     def after_step(self) -> None:
         self._steps += 1
+        self._motion = None
 
     def observe(self) -> Tensor:
         quat, zero = self._qpos[:, 3:7], torch.zeros_like(self._qpos[:, 0])
@@ -195,13 +197,13 @@ class Go1VelocityTask(Task):
         return torch.cat(parts, dim=1)
 
     def observe_privileged(self) -> Tensor:
-        velocity = rotate_inverse(self._qpos[:, 3:7], self._qvel[:, :3])
+        velocity, touching, foot_heights = self._moves()
         height = self._qpos[:, 2:3] - self._ground(self._qpos[:, None, :2])
         force = self._force.norm(dim=2)
-        return torch.cat((velocity, height, self._touching(), force, self._foot_heights(), self._air_s), dim=1)
+        return torch.cat((velocity, height, touching, force, foot_heights, self._air_s), dim=1)
 
     def outcome(self, action: Tensor) -> Outcome:
-        velocity = rotate_inverse(self._qpos[:, 3:7], self._qvel[:, :3])
+        velocity, _, _ = self._moves()
         upright = 1.0 - 2.0 * self._qpos[:, 4:6].square().sum(dim=1)
         linear_error = (velocity[:, :2] - self.command_velocity[:, :2]).norm(dim=1)
         turning_error = (self._qvel[:, 5] - self.command_velocity[:, 2]).abs()
@@ -220,14 +222,14 @@ class Go1VelocityTask(Task):
 
     def _rewards(self, linear_error: Tensor, turning_error: Tensor, upright: Tensor, fell: Tensor) -> dict[str, Tensor]:
         """Every term [N] before its weight."""
-        touching, period = self._touching(), self.control_period_s
+        (_, touching, foot_heights), period = self._moves(), self.control_period_s
         landed = touching * (self._air_s > 0)
         air = self._air_s + period
         moving = (self.command_velocity.norm(dim=1) > _MOVING).to(air.dtype)
         joints = self._qpos[:, 7:]
         off_stance = (joints - self._stance).square().sum(dim=1)
         speed = self._foot_velocity[..., :2].square().sum(dim=2)
-        too_low = (self._foot_heights() - _CLEARANCE_M).square() * speed.sqrt()
+        too_low = (foot_heights - _CLEARANCE_M).square() * speed.sqrt()
         beyond = (self._soft_limits[0] - joints).clamp(min=0.0) + (joints - self._soft_limits[1]).clamp(min=0.0)
         self._air_s.copy_(air * (1.0 - touching))
         return {
@@ -249,9 +251,15 @@ class Go1VelocityTask(Task):
             "fall": fell.to(air.dtype) / period,
         }
 
-    def _touching(self) -> Tensor:
-        """Which feet touch the ground [N, 4]: 1 or 0."""
-        return (self._found > 0).to(self._qpos.dtype)
+    def _moves(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity of the trunk in its frame [N, 3], which feet touch the ground [N, 4] (1 or 0), and their heights.
+
+        Reward and critic read them: computed once per step.
+        """
+        if self._motion is None:
+            velocity = rotate_inverse(self._qpos[:, 3:7], self._qvel[:, :3])
+            self._motion = velocity, (self._found > 0).to(self._qpos.dtype), self._foot_heights()
+        return self._motion
 
     def _foot_heights(self) -> Tensor:
         """Height of the soles above the ground below them [N, 4], m."""
@@ -294,6 +302,7 @@ class Go1VelocityTask(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in _STATE:
             getattr(self, name).copy_(state[name])
+        self._motion = None
 
 
 def _diagonal(touching: Tensor) -> Tensor:
