@@ -18,7 +18,7 @@ import pytest
 from simreal.cli import main
 from simreal.errors import UserError
 from simreal.evaluate import play
-from simreal.report import footage, write_report
+from simreal.report import footage, sections, write_report
 from simreal.report.records import Arm, load_arms, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
 from simreal.runs import load_policy
@@ -385,6 +385,12 @@ def test_remarks_name_what_looks_ill(copy: Callable[[str], Path]) -> None:
     assert "90.0 % of the actions are saturated" in text
     assert "3 simulations became unstable" in text
     assert "Nothing stands out" not in text
+
+
+def test_averages_over_no_episode_are_not_drawn() -> None:
+    columns = {"env_steps": [10.0, 20.0, 30.0], "episodes": [0.0, 2.0, 4.0], "return": [0.0, -50.0, -40.0]}
+    assert sections._since_first_episode(columns)["return"] == [-50.0, -40.0]
+    assert sections._since_first_episode({"env_steps": [1.0]}) == {"env_steps": [1.0]}
 
 
 def test_curves_that_never_open_leave_no_empty_plot(copy: Callable[[str], Path]) -> None:

@@ -39,7 +39,7 @@ _SATURATED, _KL_TIMES = 0.5, 4.0  # from where on a remark is made
 
 def learning(arms: Sequence[Arm]) -> str:
     """Success and return in training."""
-    metrics = {arm.name: [run.metrics for run in arm.runs] for arm in arms}
+    metrics = {arm.name: [_since_first_episode(run.metrics) for run in arm.runs] for arm in arms}
     if not any(columns for seeds in metrics.values() for columns in seeds):
         return ""
     plots = []
@@ -54,6 +54,12 @@ def learning(arms: Sequence[Arm]) -> str:
     if any(len(arm.runs) > 1 for arm in arms):
         text += " Lines are means over seeds, bands reach from the lowest to the highest seed."
     return paragraph(text) + f'<div class="plots wide">{"".join(plots)}</div>'
+
+
+def _since_first_episode(columns: Columns) -> Columns:
+    """Rows before an episode has ended have averages over none."""
+    first = next((i for i, count in enumerate(columns.get("episodes", [])) if count > 0), 0)
+    return {name: values[first:] for name, values in columns.items()}
 
 
 def randomization(arms: Sequence[Arm]) -> str:
