@@ -30,6 +30,7 @@ Reward: see `Weights`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,8 @@ _EPISODE_S = 60.0
 _NEAR_M = 0.025  # a cube within this of where it rests lies well
 _DROP_M = 0.12  # a cube farther from where it rests is lost
 _HISTORY = 2  # earlier readings of the joints that the policy sees
-_START_RAD = 0.2  # how far a cube may be turned when an episode starts
+_START_RAD = math.pi / 4  # how far a cube may be turned when an episode starts: a policy meets every angle on its way
+_START_SHARE = 0.5  # of the grasp's angles at which the hand then is: open enough for a cube that is turned
 _START_M = 0.004  # how far off it may be, along the palm
 _GEOM, _SITE, _SENSOR = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_SENSOR
 _QUAT = ("w", "x", "y", "z")
@@ -152,7 +154,8 @@ class CubeReorientation(Task):
         larger = self._sizes[:, self._cube, 0] - 0.5 * self.hand.cube_edge
         x, y = (_START_M * shift[:, :2]).unbind(dim=1)
         place = self._start + torch.stack((x - larger, y, larger), dim=1)
-        qpos = torch.cat((self._grasp.expand(len(u), -1), place, turned), dim=1)
+        hand = (_START_SHARE * self._grasp).expand(len(u), -1)
+        qpos = torch.cat((hand, place, turned), dim=1)
         self._qpos.copy_(torch.where(rows, qpos.to(self._qpos.dtype), self._qpos))
         self._qvel.masked_fill_(rows, 0.0)
         self.target = torch.where(rows, self._offset, self.target)
