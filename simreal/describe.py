@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from envs.task import Task
+from envs.task import ActionComponent, Task
 from randomization.fields import nominal_values, room
 from randomization.parameters import has_commands_for, object_index, usable_names
 from randomization.quantities import QUANTITIES, Quantity
@@ -21,6 +21,9 @@ def describe(task: Task, console: Console) -> None:
     )
     console.print(_observations(task))
     console.print(_actions(task))
+    for component in task.action:
+        if not _uniform(component):
+            console.print(_values(component))
     console.print(_randomization(task))
     console.print(
         "Scale: a factor of the nominal value. Add: added to it. Spread: standard deviation of what is added to each "
@@ -49,15 +52,41 @@ def _actions(task: Task) -> Table:
     start = 0
     for c in task.action:
         index = f"{start}" if c.size == 1 else f"{start}-{start + c.size - 1}"
-        same = len(set(c.scale)) == 1 and len(set(c.offset)) == 1
-        target = _affine(c.scale[0], c.offset[0]) if same else "per value: see policy.json"
+        target = _affine(c.scale[0], c.offset[0]) if _uniform(c) else "see below"
         table.add_row(index, c.name, c.unit, c.frame, ", ".join(c.elements), target, c.description)
         start += c.size
     return table
 
 
+def _uniform(c: ActionComponent) -> bool:
+    """Whether one line says how all values of a component become targets."""
+    return len(set(c.scale)) == 1 and len(set(c.offset)) == 1 and not c.stiffness
+
+
+def _values(c: ActionComponent) -> Table:
+    """Every value of a component by itself: its target, and the controller that follows it."""
+    columns: dict[str, list[str]] = {"value": list(c.elements)}
+    columns |= {"joint": list(c.joints)} if c.joints != c.elements else {}
+    columns |= {"actuator": list(c.actuators)} if c.actuators != c.elements else {}
+    columns[f"target, {c.unit}"] = [_affine(*pair) for pair in zip(c.scale, c.offset, strict=True)]
+    if c.target_limits is not None:
+        columns["limits"] = [f"{low:.4g} to {high:.4g}" for low, high in zip(*c.target_limits, strict=True)]
+    per = {"rad": ("N m/rad", "N m s/rad", "N m"), "m": ("N/m", "N s/m", "N")}.get(c.unit, ("", "", ""))
+    for name, values, unit in zip(
+        ("stiffness (kp)", "damping (kd)", "effort limit"), (c.stiffness, c.damping, c.effort_limit), per, strict=True
+    ):
+        columns[f"{name}, {unit}" if unit else name] = [f"{value:.4g}" for value in values]
+    columns = {name: cells for name, cells in columns.items() if cells}
+    table = _table(f"{c.name}, value by value", *columns)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    if c.smoothing < 1.0:
+        table.caption = f"What is sent moves by {c.smoothing:g} of the way to the target in each control step."
+    return table
+
+
 def _affine(scale: float, offset: float) -> str:
-    return f"{scale:g} * a" + (f" {offset:+g}" if offset else "")
+    return f"{scale:.4g} * a" + (f" {offset:+.4g}" if offset else "")
 
 
 _UNITS = {  # of what physical quantities act on

@@ -64,7 +64,9 @@ def _is_device(path: Path) -> bool:
     """Whether a path is written to in place. /dev/stdout is a link, to a plain file where output is redirected: a
     rename would replace the link for the whole machine."""
     folder = path.parent.resolve()
-    return folder == Path("/dev") or Path("/proc") in (folder, *folder.parents) or (path.exists() and not path.is_file())
+    return (
+        folder == Path("/dev") or Path("/proc") in (folder, *folder.parents) or (path.exists() and not path.is_file())
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from envs.registry import make_task
+from envs.task import ActionComponent
 from randomization.parameters import build_parameters
 from randomization.quantities import QUANTITIES
 from randomization.spec import randomization_config
 from simreal.build import make_environment
 from simreal.cli import main
-from simreal.describe import available, nominal_text
+from simreal.describe import available, describe, nominal_text
 from simreal.suggest import suggested_yaml
 
 TASKS = ("FetchPush-v4", "Ant-v5", "HalfCheetah-v5", "HandManipulateBlock-v1", "AdroitHandHammer-v1")
@@ -72,3 +74,20 @@ def test_nominal_values_are_shown_with_their_units() -> None:
     assert nominal_text(task, QUANTITIES["gravity"], ["z"]) == "-9.81 m/s^2"
     assert nominal_text(task, QUANTITIES["timestep"], []) == "0.002 s"
     assert nominal_text(task, QUANTITIES["action_delay"], []) == "0"
+
+
+def test_every_servo_is_listed_with_its_gains_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    task = make_task("AdroitHandDoor-v1")
+    component = ActionComponent(
+        "joint_target", 2, "rad", (0.5, 0.25), (0.1, -0.2), ("hip", "knee"), ("hip", "knee"), ("hip_motor", "knee_motor"),
+        stiffness=(35.0, 36.0), damping=(0.8, 0.9), effort_limit=(23.7, 35.5), target_limits=((-0.3, -0.4), (0.6, 0.7)),
+        smoothing=0.3,
+    )  # fmt: skip
+    task.action = (component,)
+    describe(task, Console(width=200))
+    out = capsys.readouterr().out
+    knee = next(line for line in out.splitlines() if "knee_motor" in line)
+    for part in ("0.25 * a -0.2", "-0.4 to 0.7", "36", "0.9", "35.5"):
+        assert part in knee
+    for part in ("stiffness (kp), N m/rad", "damping (kd), N m s/rad", "effort limit, N m", "moves by 0.3"):
+        assert part in out
