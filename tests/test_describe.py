@@ -79,7 +79,8 @@ def test_nominal_values_are_shown_with_their_units() -> None:
 def test_every_servo_is_listed_with_its_gains_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     task = make_task("AdroitHandDoor-v1")
     component = ActionComponent(
-        "joint_target", 2, "rad", (0.5, 0.25), (0.1, -0.2), ("hip", "knee"), ("hip", "knee"), ("hip_motor", "knee_motor"),
+        "joint_target", 2, "rad", (0.5, 0.25), (0.1, -0.2), ("hip", "knee"), ("hip", "knee"),
+        actuators=("hip_motor", "knee_motor"),
         stiffness=(35.0, 36.0), damping=(0.8, 0.9), effort_limit=(23.7, 35.5), target_limits=((-0.3, -0.4), (0.6, 0.7)),
         smoothing=0.3,
     )  # fmt: skip
