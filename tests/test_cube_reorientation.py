@@ -429,3 +429,22 @@ def test_wrong_options_are_answered_in_one_line() -> None:
         make_task("AllegroCube-v0", goals="spinning")
     with pytest.raises(UnknownOptionError, match=r"smoothing: expected a number above 0 and up to 1, got 0"):
         make_task("AllegroCube-v0", smoothing=0)
+
+
+@needs_models
+@pytest.mark.parametrize("task_id", HANDS)
+def test_cubes_start_outside_the_hand_at_every_angle(task_id: str) -> None:
+    task = cube_task(task_id)
+    environment = build(task, 64)
+    environment.reset()
+    cube = task.model.geom("cube").id
+    yaws = []
+    for i in range(64):
+        _, data = environment.engine.materialize(i)
+        mujoco.mj_forward(task.model, data)
+        depths = [c.dist for c in data.contact[: data.ncon] if cube in (c.geom1, c.geom2)]
+        assert min(depths, default=0.0) > -1e-3
+        w, _, _, z = data.qpos[-4:]
+        yaws.append(2.0 * math.degrees(math.atan2(z, w)))
+    assert min(yaws) < -35.0
+    assert max(yaws) > 35.0

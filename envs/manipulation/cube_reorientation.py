@@ -72,9 +72,9 @@ class Weights:
     success: float = 5.0
     drop: float = -5.0
     off_centre: float = -2.0  # m by which the cube is farther than `_NEAR_M` from where it rests
-    action_rate: float = -0.0002  # sum of squared changes of the action
-    joint_speed: float = -0.00005  # sum of squared joint velocities, rad^2/s^2
-    torque: float = -0.005  # sum of squared torques, N^2 m^2
+    action_rate: float = -0.00005  # sum of squared changes of the action
+    joint_speed: float = -0.0000125  # sum of squared joint velocities, rad^2/s^2
+    torque: float = -0.00125  # sum of squared torques, N^2 m^2
 
 
 class CubeReorientation(Task):
