@@ -16,10 +16,12 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import mujoco
 
 _NAME = "simreal.body_forces"
+_plain: WeakKeyDictionary[mujoco.MjModel, mujoco.MjModel] = WeakKeyDictionary()
 _CALLBACKS = ("nstate", "nsensordata", "init", "destroy", "copy", "reset", "compute", "advance")
 
 
@@ -75,3 +77,13 @@ def compute_body_forces(spec: mujoco.MjSpec) -> None:
     _register()
     spec.activate_plugin(_NAME)
     spec.add_plugin(name="body_forces", plugin_name=_NAME)
+
+
+def note_plain(model: mujoco.MjModel, plain: mujoco.MjModel) -> None:
+    """Note that `plain` is the same model without the plugin, for engines that compute `cfrc_ext` themselves."""
+    _plain[model] = plain
+
+
+def without_plugin(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The same model without the plugin, where that was noted; else the model itself."""
+    return _plain.get(model, model)

@@ -18,6 +18,10 @@ COMMAND_FIELDS: dict[str, int] = {
 }
 
 
+class EngineError(ValueError):
+    """Something that an engine cannot run as asked; one line that says what to do."""
+
+
 class Engine(Protocol):
     """N simulations stepped together. Tensors are live: reading sees the state, writing changes it.
 

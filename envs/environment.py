@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,10 @@ class Observed:
     privileged: Tensor | None  # [N, nprivileged] clean: the task's group, then what the layer knows of the world
     achieved_goal: Tensor | None  # [N, G] clean
     desired_goal: Tensor | None  # [N, G]
+
+    def to(self, device: torch.device) -> Observed:
+        """The same on a device; itself where it is there already."""
+        return self if self.policy.device == device else on_device(self, device)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class StepResult:
     episode_steps: Tensor  # [N]
     episode_successes: Tensor  # [N] steps of the episode at which `success` held
     terms: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> StepResult:
+        """The same on a device; itself where it is there already."""
+        return self if self.reward.device == device else on_device(self, device)
 
 
 class Layer(Protocol):
@@ -73,7 +81,7 @@ class Layer(Protocol):
         ...
 
     def finished(self, result: StepResult) -> None:
-        """Called with every step in which an episode ended, before the reset."""
+        """Called with every step in which an episode ended, before the reset; on a GPU with every step."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -131,18 +139,26 @@ class Environment:
         self.rng = EpisodeRandom(seed, self.num_envs, engine.device)
         task.attach(engine, self.rng)
         self._command_size = engine.use_commands(task.command_fields)
+        # Asking whether any episode ended is cheap on a CPU. A GPU would have to finish all its work first: there
+        # everything is computed for all environments, and masks say where it counts.
+        self._asks = self.device.type == "cpu"
         n = self.num_envs
-        self._checks = Checks(task, n)
+        self._checks = Checks(task, n, self._asks)
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
-        self.divergences = 0
+        self._divergences = torch.zeros((), dtype=torch.int64, device=self.device)
         self.autoreset = True  # False: `reset` is the caller's business
         self.max_episode_steps = task.max_episode_steps
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
         self.layer.attach(self)
+
+    @property
+    def divergences(self) -> int:
+        """Simulations that became unstable so far."""
+        return int(self._divergences)
 
     @property
     def observed(self) -> Observed:
@@ -172,6 +188,7 @@ class Environment:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
         self.engine.refresh_written()
         self.rng.set_step(self.steps)
+        action = action.to(self.device)
         self._checks.action(action, self.steps)
         action = action.clamp(-1.0, 1.0)
         self.task.decided(action)
@@ -195,7 +212,7 @@ class Environment:
         spoilt = self._checks.spoilt(final.policy, final.privileged, final.achieved_goal, outcome, self.steps)
         if spoilt is not None:
             diverged = diverged | spoilt
-        if diverged.any():
+        if not self._asks or diverged.any():
             self._note(diverged)
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
@@ -208,7 +225,7 @@ class Environment:
             self._over |= done
         self.episode_return += outcome.reward
         self.episode_successes += outcome.success
-        any_done = bool(done.any())
+        any_done = not self._asks or bool(done.any())
         result = StepResult(
             observed=final,
             final=final,
@@ -271,10 +288,11 @@ class Environment:
 
     def _note(self, diverged: Tensor) -> None:
         """Count divergences, and say where the first one was."""
-        self.divergences += int(diverged.sum())
-        i = int(diverged.nonzero()[0])
-        where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
-        self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
+        self._divergences += diverged.sum()
+        if self._asks:
+            i = int(diverged.nonzero()[0])
+            where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
+            self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
 
     def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
         """End the episodes of unstable simulations; what they show is the last state that was sound."""
@@ -304,6 +322,7 @@ class Environment:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = on_device(state, self.device)
         self.engine.load_state_dict(state["engine"])
         self.task.load_state_dict(state["task"])
         self.layer.load_state_dict(state["layer"])
@@ -311,7 +330,7 @@ class Environment:
         for name in ("steps", "episode_return", "episode_successes"):
             getattr(self, name).copy_(state[name])
         self._over.copy_(state["over"])
-        self.divergences = state["divergences"]
+        self._divergences.fill_(state["divergences"])
         self._last_reward = state["last_reward"].clone()
         names = ("policy", "privileged", "achieved_goal", "desired_goal")
         self._observed = Observed(**{name: state["observed"].get(name) for name in names})
@@ -330,3 +349,16 @@ def _merge(mask: Tensor, new: Observed, old: Observed) -> Observed:
         merge(new.achieved_goal, old.achieved_goal),
         merge(new.desired_goal, old.desired_goal),
     )
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """A tree of dicts, lists, tuples and records with all its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: on_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_device(item, device) for item in value)
+    if isinstance(value, (Observed, StepResult)):
+        return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
+    return value

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import mujoco
 import torch
 from torch import Tensor
 
 _EULER_EPSILON = 4.0 * torch.finfo(torch.float64).eps
+
+
+@cache
+def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of fixed numbers, the same one at every call: a GPU has to wait for each that is made."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def matrix_to_euler(matrix: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randomization.copies import DeviceCopies
 from randomization.parameters import Parameter, RandomizationError, nearest
 from randomization.samplers import range_entropy
 
@@ -70,6 +71,7 @@ class ADR:
         movable = torch.stack((limits[:, 0] < nominal, limits[:, 1] > nominal), dim=1).flatten()
         self._movable = movable.nonzero().squeeze(1)  # boundaries 2i, 2i + 1 that can move
         self._generator = torch.Generator().manual_seed(seed)
+        self._copies = DeviceCopies()
 
     @property
     def movable_sides(self) -> int:
@@ -86,12 +88,12 @@ class ADR:
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
         """See `Sampler.draw`: lambda uniform in the ranges, one entry set to a boundary in boundary episodes."""
-        lower, upper = self.lower.to(u.device), self.upper.to(u.device)
+        lower, upper = self._copies("lower", self.lower, u.device), self._copies("upper", self.upper, u.device)
         lam = torch.lerp(lower, upper, u)
         none = torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
         if not explore or not len(self._movable):
             return lam, none
-        movable = self._movable.to(u.device)
+        movable = self._copies("movable", self._movable, u.device)
         picked = movable[(choice[:, 1] * len(movable)).long().clamp(max=len(movable) - 1)]
         boundary = torch.where(choice[:, 0] < self.boundary_probability, picked, none)
         column = picked // 2

@@ -159,7 +159,7 @@ class Adversary:
         self._fresh, self._any_fresh = self._fresh | rows, True
         self._wait = self._wait.masked_fill(mask, 0)
         plays = (self._alpha > 0).any(dim=1) | (self._beta > 0).flatten(1).any(dim=1)
-        self.active = bool(plays.any())
+        self.active = plays.is_cuda or bool(plays.any())  # looking would stall a GPU
         if self.active:
             self._network.reset(mask & plays)
 
@@ -189,7 +189,7 @@ class Adversary:
         """Force and torque on each of `bodies`, world frame, [N, k, 6]."""
         push = self._beta * self._values[:, self._actions :].unflatten(1, (-1, 6))
         frame = self._frames[:, self._index].unflatten(2, (3, 3))
-        torque = (frame @ (self._inertias[:, self._index] * push[:, :, 3:])[..., None])[..., 0]
+        torque = (frame.double() @ (self._inertias[:, self._index] * push[:, :, 3:])[..., None])[..., 0]
         return torch.cat((self._masses[:, self._index, None] * push[:, :, :3], torque), dim=2)
 
     def state_dict(self) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class Backlash:
         self._spread = Columns("actuator_backlash_spread", parameters, numbered(names), device)
         self.configured, self._actuators = self._gap.size > 0, len(names)
         size = self._gap.size
-        self._down = torch.full((engine.num_envs, size), _NONE, dtype=engine.dtype, device=device)  # delta * dt
+        # delta * dt; float64 on every engine: float32 has no number for none
+        self._down = torch.full((engine.num_envs, size), _NONE, dtype=torch.float64, device=device)
         self._up = self._down.clone()
         self._slack = torch.zeros_like(self._down)
         if not self.configured:
@@ -65,7 +66,7 @@ class Backlash:
         model, places = task.model, self._gap.places
         self._controls = index_of(model.actuator_ctrladr[places].tolist(), device)
         self._length, self._index = engine.data("actuator_length"), self._gap.index
-        zero, slope = (torch.as_tensor(x, dtype=engine.dtype, device=device) for x in _rest_command(model, places))
+        zero, slope = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in _rest_command(model, places))
         self._at_zero, self._per_length = zero, slope
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
@@ -86,14 +87,14 @@ class Backlash:
 
     def apply(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the joints feel of it."""
-        wanted = command[:, self._controls]
+        wanted = command[:, self._controls].double()
         rest = self._at_zero + self._per_length * self._length[:, self._index]
         error = wanted - rest
         moved = error * torch.where(error > 0, self._up, self._down)
         share = ((error.sign() - self._slack).abs() / moved.abs().clamp_(min=1e-30)).clamp_(max=1.0)
         self._slack = (self._slack + moved).clamp_(-1.0, 1.0)
         felt = command.clone()
-        felt[:, self._controls] = torch.where(share > _NOTHING, wanted - share * error, wanted)
+        felt[:, self._controls] = torch.where(share > _NOTHING, wanted - share * error, wanted).to(felt.dtype)
         return felt
 
     def state_dict(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from randomization.copies import DeviceCopies
 from randomization.parameters import Parameter, RandomizationError
 from randomization.samplers import WIDTH_FLOOR
 
@@ -99,6 +100,7 @@ class Doraemon:
         share = (nominal - self._low) / self._width.clamp(min=1e-300)
         self.a, self.b = 1.0 + concentration * share, 1.0 + concentration * (1.0 - share)
         self.updates = self.backups = 0
+        self._copies = DeviceCopies()
         self._history = torch.stack((self.a, self.b))[None]  # [kept, 2, d], newest last
         self._worlds = torch.zeros(0, len(self.parameters), dtype=torch.float64)  # in (0, 1)
         self._success, self._log_q = (torch.zeros(0, dtype=torch.float64) for _ in range(2))
@@ -117,7 +119,7 @@ class Doraemon:
 
     def _invert(self, u: Tensor) -> Tensor:
         """Values in (0, 1) [n, d] at which the distribution functions are u [n, d]."""
-        cdf = self._cdf.to(u.device)
+        cdf = self._copies("cdf", self._cdf, u.device)
         columns = u.T.contiguous()
         right = torch.searchsorted(cdf, columns).clamp(1, _NODES - 1)
         below, above = cdf.gather(1, right - 1), cdf.gather(1, right)
@@ -126,7 +128,7 @@ class Doraemon:
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
         """See `Sampler.draw`: every episode is ordinary; the code says which update the world was drawn after."""
-        low, width = self._low.to(u.device), self._width.to(u.device)
+        low, width = self._copies("low", self._low, u.device), self._copies("width", self._width, u.device)
         code = -1 - self.updates if explore else -1
         return low + width * self._invert(u), torch.full((len(u),), code, dtype=torch.int64, device=u.device)
 

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.environment import Environment, StepResult
+from envs.environment import Environment, StepResult, on_device
 from envs.task import Task
 from randomization.clock import Clock
 from randomization.columns import StepDraws
 from randomization.effects import ActingEffects, SensorEffects
+from randomization.news import EpisodeNews
 from randomization.parameters import Parameter
 from randomization.physics import PhysicsWriter, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import Performance
+
+_GPU_STEPS = 16  # control steps of which a sampler hears at once
 
 
 class Randomization:
@@ -53,6 +56,7 @@ class Randomization:
     def attach(self, environment: Environment) -> None:
         engine, task, self._rng = environment.engine, environment.task, environment.rng
         n, parameters = engine.num_envs, self.parameters
+        self._news = EpisodeNews(self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS)
         nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=engine.device)
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)
@@ -105,13 +109,14 @@ class Randomization:
             "successes": result.episode_successes,
             "return": result.episode_return,
         }[self.performance]
-        self.sampler.record(self.boundary[done], performance[done].double(), self.lam[done])
+        self._news.tell(done, self.boundary, performance, self.lam)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "lam": self.lam,
             "boundary": self.boundary,
             "sampler": self.sampler.state_dict(),
+            "news": self._news.state_dict(),
             "acting": self._acting.state_dict(),
             "sensing": self._sensing.state_dict(),
         }
@@ -119,6 +124,7 @@ class Randomization:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lam, self.boundary = state["lam"].clone(), state["boundary"].clone()
         self._revealed = None
-        self.sampler.load_state_dict(state["sampler"])
+        self.sampler.load_state_dict(on_device(state["sampler"], torch.device("cpu")))
+        self._news.load_state_dict(state["news"])
         self._acting.load_state_dict(state["acting"])
         self._sensing.load_state_dict(state["sensing"])

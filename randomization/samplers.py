@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.rng import EpisodeRandom
+from randomization.copies import DeviceCopies
 from randomization.parameters import Parameter
 
 
@@ -71,17 +72,19 @@ class Manual:
         self._log = torch.tensor([k in ("loguniform", "lognormal") for k in kinds], dtype=torch.bool)
         self._normal = torch.tensor([k in ("normal", "lognormal") for k in kinds], dtype=torch.bool)
         first = {p.group: i for i, p in reversed(list(enumerate(parameters))) if p.group}
+        self._copies = DeviceCopies()
         self._source = torch.tensor([first.get(p.group, i) for i, p in enumerate(parameters)], dtype=torch.int64)
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
-        u = u[:, self._source.to(u.device)]
-        lower, upper = self.lower.to(u.device), self.upper.to(u.device)
+        here = lambda name, tensor: self._copies(name, tensor, u.device)  # noqa: E731
+        u = u[:, here("source", self._source)]
+        lower, upper = here("lower", self.lower), here("upper", self.upper)
         if bool(self._normal.any()):
             z = torch.special.ndtri(_BELOW + (1.0 - 2.0 * _BELOW) * u)
-            u = torch.where(self._normal.to(u.device), 0.5 + z.clamp(-_EDGE, _EDGE) / (2.0 * _EDGE), u)
+            u = torch.where(here("normal", self._normal), 0.5 + z.clamp(-_EDGE, _EDGE) / (2.0 * _EDGE), u)
         lam = lower + (upper - lower) * u
         if bool(self._log.any()):
-            logs = self._log.to(u.device)
+            logs = here("log", self._log)
             safe_low, safe_high = torch.where(logs, lower, 1.0).log(), torch.where(logs, upper, 1.0).log()
             lam = torch.where(logs, (safe_low + (safe_high - safe_low) * u).exp(), lam)
         return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)

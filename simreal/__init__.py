@@ -30,12 +30,14 @@ _PUBLIC = {
     "Mirror": "envs.task",
     "compile_spec": "envs.task",
     "TaskError": "envs.registry",
+    "GpuOptions": "envs.gpu_options",
     "UserError": "simreal.errors",
 }
 __all__ = [
     "ADR",
     "ActionComponent",
     "Component",
+    "GpuOptions",
     "Mirror",
     "Outcome",
     "Parameter",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from envs.gpu_options import GpuOptions
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.adr import ADR

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import mujoco
 import torch
 
 from envs.cpu_engine import CpuEngine
+from envs.engine import Engine, EngineError
 from envs.environment import Environment
+from envs.gpu_options import GpuOptions
 from envs.registry import make_task
 from envs.slack import SlackEngine
 from randomization.environment import Randomization
@@ -25,6 +31,7 @@ from simreal.learn.problem import Learner, Problem
 from simreal.learn.sac import SAC
 
 EngineName = Literal["auto", "cpu", "gpu"]
+_NO_CUDA = "engine 'gpu' without CUDA runs on the CPU: for checks only, many times slower than engine 'cpu'"
 
 
 def make_environment(
@@ -40,6 +47,7 @@ def make_environment(
     max_episode_steps: int | None = None,
     task_options: Mapping[str, Any] | None = None,
     alteration: Alteration | None = None,
+    gpu: GpuOptions | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -47,7 +55,8 @@ def make_environment(
         task_id: see `simreal envs`.
         num_envs: N.
         randomization: the worlds; see `randomization_config`.
-        engine: "cpu"; "auto" chooses it.
+        engine: "gpu" without CUDA runs on the CPU, slowly, for checks; "auto" is "gpu" where there is CUDA and the
+            model runs on it.
         seed: of every random draw.
         threads: physics threads; None takes all that this process may use.
         sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
@@ -55,14 +64,14 @@ def make_environment(
         max_episode_steps: another time limit than the task's.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
         alteration: how the model differs from the task's.
+        gpu: settings of the GPU engine.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
+        EngineError: the model does not run on the GPU.
     """
     if num_envs < 1:
         raise UserError(f"num_envs: expected at least 1, got {num_envs}")
-    if engine == "gpu":
-        raise UserError("engine: 'gpu' is not available in this version, use 'cpu' or 'auto'")
     task = make_task(task_id, **(task_options or {}))
     config = randomization_config(randomization)
     if sampler is None:
@@ -75,7 +84,7 @@ def make_environment(
         if alteration is not None:
             full = simple_bodies(task, sampler.parameters)
             model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full)
-        physics = CpuEngine(model, num_envs, threads)
+        physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
             physics = SlackEngine(physics)
     elif alteration is not None and alteration != Alteration():
@@ -84,6 +93,33 @@ def make_environment(
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps
     return environment
+
+
+def make_engine(
+    name: EngineName, model: mujoco.MjModel, num_envs: int, threads: int | None = None, gpu: GpuOptions | None = None
+) -> Engine:
+    """N simulations of a model on the engine of that name; see `make_environment`.
+
+    Raises:
+        UserError: the GPU engine is not installed.
+        EngineError: the model does not run on the GPU.
+    """
+    installed = importlib.util.find_spec("mujoco_warp") is not None
+    cuda = torch.cuda.is_available()
+    if name == "gpu" and not installed:
+        raise UserError("engine: 'gpu' needs mujoco-warp, which is not installed: pip install 'simreal[gpu]'")
+    if name == "cpu" or (name == "auto" and not (installed and cuda)):
+        return CpuEngine(model, num_envs, threads)
+    if not cuda:
+        warnings.warn(_NO_CUDA, stacklevel=2)
+    engine = importlib.import_module("envs.gpu_engine").GpuEngine
+    try:
+        return engine(model, num_envs, None, gpu)
+    except EngineError as error:
+        if name == "gpu":
+            raise
+        warnings.warn(f"{error}; 'auto' takes the CPU engine", stacklevel=2)
+        return CpuEngine(model, num_envs, threads)
 
 
 def learner_device(name: str) -> torch.device:

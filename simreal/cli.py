@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
+Engine = Literal["cpu", "gpu"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
 TaskCode = Annotated[
     str | None,
@@ -59,6 +60,7 @@ def evaluate(
     reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
+    engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     from simreal.workflow import envelope_command, evaluate_command
@@ -67,7 +69,9 @@ def evaluate(
         if pair or criterion:
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
-        evaluate_command(policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, _out)
+        evaluate_command(
+            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+        )
         return
     from simreal.envelope import EnvelopeSettings
 
@@ -226,8 +230,14 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
     only: Annotated[str | None, typer.Option("--only", help="measure what matches this pattern only")] = None,
+    engine: Annotated[Engine, typer.Option(help="'gpu' measures the GPU engine")] = "cpu",
 ) -> None:
     """Measure speed as ratios within one process."""
+    if engine == "gpu":
+        from simreal.bench.gpu import bench_gpu_command
+
+        bench_gpu_command(json_file, quick, _out)
+        return
     from simreal.bench import bench_command
 
     bench_command(json_file, quick, _out, only)
@@ -248,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(error: Exception) -> None:
     """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.engine import EngineError
     from envs.registry import TaskError
     from randomization.parameters import RandomizationError
     from simreal.train import Interrupted
@@ -259,7 +270,7 @@ def _report(error: Exception) -> None:
     describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
     if describe_usage is not None:
         _fail(describe_usage(), 2)
-    if isinstance(error, (UserError, TaskError, RandomizationError)):
+    if isinstance(error, (UserError, TaskError, RandomizationError, EngineError)):
         _fail(str(error), 2)
     raise error
 

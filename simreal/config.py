@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from envs.gpu_options import GpuOptions
 from envs.registry import make_task
 from randomization.parameters import nearest
 from randomization.spec import RandomizationConfig, first_problem
@@ -165,6 +166,25 @@ class EvaluateConfig(Strict):
     worlds: tuple[str, ...] = Field(("nominal", "trained"), description="names or YAML files, see docs/evaluate.md")
 
 
+class GpuConfig(Strict):
+    """The GPU engine."""
+
+    contacts_per_env: int | None = Field(
+        None, ge=1, description="room for contacts, on average over environments; null chooses from the model"
+    )
+    constraints_per_env: int | None = Field(
+        None, ge=1, description="room for rows of constraints in each environment; null chooses from the model"
+    )
+    solver: Literal["newton", "cg"] | None = Field(
+        None, description="replaces the model's constraint solver; needed where that is PGS"
+    )
+    deterministic: bool = Field(False, description="the same bits in every run on a GPU, at some cost in speed")
+
+    def options(self) -> GpuOptions:
+        """The same for the engine."""
+        return GpuOptions(**self.model_dump())
+
+
 class RunConfig(Strict):
     """One run, complete."""
 
@@ -175,6 +195,7 @@ class RunConfig(Strict):
     seed: int = Field(0, ge=0, lt=2**63, description="of every random draw")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the learner runs")
     threads: int | None = Field(None, ge=1, description="physics threads; null takes all processors")
+    gpu: GpuConfig = GpuConfig()  # pyright: ignore[reportCallIssue]
     learner: LearnerConfig
     randomization: RandomizationConfig = RandomizationConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]

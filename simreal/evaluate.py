@@ -48,7 +48,7 @@ def play(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episo
     try:
         while not bool(ended.all()):
             number = environment.rng.episode.cpu()
-            result = environment.step(policy.act(observed.policy))
+            result = environment.step(policy.act(observed.policy.cpu()))
             observed, done = result.observed, result.done.cpu()
             for name, value in result.terms.items():
                 sums[name] = sums.get(name, 0.0) + value.cpu().double()

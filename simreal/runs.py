@@ -53,13 +53,14 @@ class LoadedPolicy:
         num_envs: int,
         sampler: Sampler,
         seed: int,
-        engine: EngineName = "auto",
+        engine: EngineName = "cpu",
         alteration: Alteration | None = None,
     ) -> Environment:
         """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
+        gpu = None if self.config is None else self.config.gpu.options()
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            engine=engine, alteration=alteration,
+            engine=engine, alteration=alteration, gpu=gpu,
         )  # fmt: skip
 
     def renamed(self, name: str) -> LoadedPolicy:
@@ -109,7 +110,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
     checkpoint = newest_checkpoint(run, config.task)
     environment = make_environment(
-        config.task, 1, config.randomization, explore=False, task_options=config.task_options
+        config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
     )
     environment.reset()
     alone = {"num_envs": 1, "device": "cpu", "learner": _uncut(config)}

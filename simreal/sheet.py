@@ -66,7 +66,9 @@ def contact_sheet(
         from envs.registry import make_task
 
         randomization = visual_block(make_task(task_id), camera)
-    environment = make_environment(task_id, ROWS * COLUMNS, randomization, seed=seed, threads=1, explore=False)
+    environment = make_environment(
+        task_id, ROWS * COLUMNS, randomization, engine="cpu", seed=seed, threads=1, explore=False
+    )
     scene = Scene(environment, cell, cell, camera)
     environment.reset()
     pictures = [

@@ -7,7 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from envs.cpu_engine import available_threads
 from envs.environment import Environment, StepResult
 from randomization.environment import Randomization
-from simreal.build import make_environment, make_learner
+from simreal.build import learner_device, make_environment, make_learner
 from simreal.checkpoint import save_checkpoint
 from simreal.config import PPOConfig, RunConfig
 from simreal.errors import UserError
@@ -62,6 +62,9 @@ class Stop:
                 signal.signal(s, handler)
 
 
+_GPU_STEPS = 16  # steps whose episodes are counted at once
+
+
 @dataclass
 class Statistics:
     """Averages over the last episodes, of the reward's terms since the last row, and what the learner last reported."""
@@ -74,6 +77,8 @@ class Statistics:
     terms: Tensor | None = None  # sums over environments and steps
     term_names: tuple[str, ...] = ()
     steps: int = 0  # that `terms` sums up
+    keep_steps: int = 1  # more on a GPU, which has to finish its work to say which episodes ended
+    kept: list[tuple[Tensor, ...]] = field(default_factory=list)  # steps whose episodes are not counted yet
 
     @classmethod
     def new(cls, window: int = 100) -> Statistics:
@@ -81,22 +86,31 @@ class Statistics:
 
     def finished(self, result: StepResult) -> None:
         """Take in the episodes that ended with a step."""
-        self.success += result.success[result.done].double().tolist()
-        self.returns += result.episode_return[result.done].double().tolist()
-        self.successes += result.episode_successes[result.done].double().tolist()
-        self.episodes += int(result.done.sum())
+        self.kept.append((result.done, result.success, result.episode_return, result.episode_successes))
+        if len(self.kept) >= self.keep_steps:
+            self.count()
+
+    def count(self) -> None:
+        """Count the episodes that are not counted yet."""
+        for done, success, returns, successes in self.kept:
+            self.success += success[done].double().tolist()
+            self.returns += returns[done].double().tolist()
+            self.successes += successes[done].double().tolist()
+            self.episodes += int(done.sum())
+        self.kept = []
 
     def took(self, terms: dict[str, Tensor]) -> None:
         """Take in the terms [N] of the reward of a step."""
         if not terms:
             return
         sums = torch.stack(tuple(terms.values())).sum(dim=1)
-        self.terms = sums if self.terms is None else self.terms + sums
+        self.terms = sums if self.terms is None else self.terms.to(sums) + sums
         self.term_names = tuple(terms)
         self.steps += len(next(iter(terms.values())))
 
     def row(self) -> dict[str, float]:
         """A row for the logs; averages of terms start anew."""
+        self.count()
         row = self.metrics()
         if self.terms is not None:
             means = (self.terms / self.steps).tolist()
@@ -127,6 +141,7 @@ class Statistics:
         return row | (self.learner or {})
 
     def state_dict(self) -> dict[str, Any]:
+        self.count()
         return {
             "success": list(self.success),
             "returns": list(self.returns),
@@ -175,13 +190,16 @@ class Trainer:
         self.environment: Environment = make_environment(
             config.task, config.num_envs, config.randomization,
             engine=config.engine, seed=config.seed, threads=config.threads,
-            task_options=config.task_options,
+            task_options=config.task_options, gpu=config.gpu.options(),
         )  # fmt: skip
         self.environment.reset()
         if isinstance(config.learner, PPOConfig):
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
+        self._device = learner_device(config.device)
         self.statistics = Statistics.new()
+        if self._device.type != "cpu":
+            self.statistics.keep_steps = _GPU_STEPS
         self.env_steps = 0
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         self._threads = config.train.torch_threads or update_threads(config)
@@ -231,12 +249,12 @@ class Trainer:
         return time.monotonic() - began
 
     def _collect(self) -> None:
-        observed = self.environment.observed
+        observed = self.environment.observed.to(self._device)
         action = self.learner.act(observed)
-        result = self.environment.step(action)
+        result = self.environment.step(action).to(self._device)
         self.learner.record(observed, action, result)
         self.statistics.took(result.terms)
-        if bool(result.done.any()):
+        if self.statistics.keep_steps > 1 or bool(result.done.any()):
             self.statistics.finished(result)
         self.env_steps += self.config.num_envs
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from envs.engine import Engine
 from envs.environment import Environment, Observed, StepResult
+from envs.gpu_options import GpuOptions
 from envs.task import Task
 from randomization.environment import Randomization
 from randomization.spec import RandomizationConfig
 from simreal.build import EngineName, make_environment
 from simreal.render import Scene
 
+_CPU = torch.device("cpu")
 Array = NDArray[Any]
 Observation = Any  # an array, or a dict of arrays for goal tasks
 Worlds = str | Path | Mapping[str, Any] | RandomizationConfig | None
@@ -38,6 +40,7 @@ def make_vec(
     render_mode: str | None = None,
     max_episode_steps: int | None = None,
     threads: int | None = None,
+    gpu: GpuOptions | None = None,
     **task_options: Any,
 ) -> VecEnv:
     """N environments of a task as a Gymnasium VectorEnv.
@@ -55,6 +58,7 @@ def make_vec(
         render_mode: None or "rgb_array".
         max_episode_steps: another time limit than the task's.
         threads: physics threads; None takes all that this process may use.
+        gpu: settings of the GPU engine.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
 
     Raises:
@@ -62,7 +66,7 @@ def make_vec(
     """
     environment = make_environment(
         task, num_envs, randomization, engine=engine, seed=seed, threads=threads,
-        max_episode_steps=max_episode_steps, task_options=task_options,
+        max_episode_steps=max_episode_steps, task_options=task_options, gpu=gpu,
     )  # fmt: skip
     return VecEnv(environment, AutoresetMode(autoreset), render_mode)
 
@@ -133,10 +137,11 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
             if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
                 raise ValueError(f"reset_mask: expected {self.num_envs} booleans with at least one True")
             mask = torch.from_numpy(chosen.copy()) if self._was_reset else None
-        observed = self.environment.reset(mask, seed)
+        device = self.environment.device
+        observed = self.environment.reset(None if mask is None else mask.to(device), seed)
         self._was_reset = True
         self._ended[slice(None) if mask is None else mask.numpy()] = False
-        return self._observation(observed), {}
+        return self._observation(observed.to(_CPU)), {}
 
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """One control step; actions [N, A] within the action space (clipped)."""
@@ -153,7 +158,7 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
             raise ValueError(f"environments {np.flatnonzero(ended).tolist()} have ended: reset them first")
         if not self._plain:
             actions = (actions - self._offset) / self._scale
-        result = self.environment.step(torch.from_numpy(np.ascontiguousarray(actions)))
+        result = self.environment.step(torch.from_numpy(np.ascontiguousarray(actions))).to(_CPU)
         if self._mode is AutoresetMode.NEXT_STEP and ended.any():
             return self._begin(result, ended)
         self._ended = result.done.numpy().copy()
@@ -162,7 +167,7 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
 
     def _begin(self, result: StepResult, ended: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """NEXT_STEP: environments in `ended` start anew; what they did in this step does not count."""
-        observed = self.environment.reset(torch.from_numpy(ended))
+        observed = self.environment.reset(torch.from_numpy(ended).to(self.environment.device)).to(_CPU)
         observation, reward, terminated, truncated = self._outcome(observed, result)
         reward[ended], terminated[ended], truncated[ended] = 0.0, False, False
         self._ended = result.done.numpy() & ~ended
@@ -234,8 +239,9 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
 
     def compute_reward(self, achieved_goal: Array, desired_goal: Array, info: Any) -> Array:
         """Goal tasks: rewards for arrays of goals [..., G]; what hindsight replay of other libraries calls."""
-        to_tensor = lambda x: torch.as_tensor(np.asarray(x, dtype=np.float64))  # noqa: E731
-        return self.task.goal_reward(to_tensor(achieved_goal), to_tensor(desired_goal)).numpy()
+        device = self.environment.device
+        to_tensor = lambda x: torch.as_tensor(np.asarray(x, dtype=np.float64), device=device)  # noqa: E731
+        return self.task.goal_reward(to_tensor(achieved_goal), to_tensor(desired_goal)).cpu().numpy()
 
     def render(self) -> tuple[Array, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One picture [height, width, 3] of each environment, in mode "rgb_array"."""

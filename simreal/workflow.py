@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simreal.budget import budget_warning
+from simreal.build import EngineName
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.compare import differences, differences_table, find_baseline, load_policies, policies_table
 from simreal.config import RunConfig, load_config
@@ -36,7 +38,7 @@ from simreal.train import Interrupted, Trainer, update_threads
 from simreal.worlds import check_names, find_worlds
 
 EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
-_RESUME_MAY_CHANGE = ("train", "evaluate", "threads")
+_RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
 
 
 def train_command(name: str, overrides: list[str], run_dir: Path | None, resume: bool, out: Console) -> None:
@@ -152,6 +154,7 @@ def evaluate_command(
     baseline: str | None,
     ranges_of: Path | None,
     task: str | None,
+    engine: EngineName | None,
     out: Console,
 ) -> None:
     """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
@@ -159,6 +162,8 @@ def evaluate_command(
     first = find_baseline(baseline, paths, policies)
     source = None if ranges_of is None else load_policy(ranges_of, task)
     found = [find_worlds(worlds, policy, source) for policy in policies]
+    if engine is not None:
+        found = [([replace(world, engine=engine) for world in chosen], left_out) for chosen, left_out in found]
     target = None if json_file is None else write_target(json_file)
     for name, reason in found[0][1].items():
         out.print(f"{name}: left out: {reason}")

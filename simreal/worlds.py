@@ -36,7 +36,7 @@ class WorldFile(Strict):
     description: str = ""
     group: Literal["held_out", "unmodelled", "user"] = Field("user", description="the kind of claim it supports")
     tasks: str | tuple[str, ...] = Field("*", description="ids or patterns of tasks that it is for")
-    engine: EngineName = Field("auto", description="physics engine")
+    engine: EngineName = Field("cpu", description="physics engine; the CPU's gives the same figures on every machine")
     physics: Physics = Physics()  # pyright: ignore[reportCallIssue]
     model: Parts = Parts()
     randomization: dict[str, Any] | None = Field(None, description="as in a run's configuration, with fixed ranges")
@@ -59,7 +59,7 @@ class World:
     sampler: Sampler
     group: Group = "user"
     alteration: Alteration = field(default_factory=Alteration)
-    engine: EngineName = "auto"
+    engine: EngineName = "cpu"
 
     def make_environment(self, policy: LoadedPolicy, num_envs: int, seed: int) -> Environment:
         """Environments of the policy's task in this world."""

@@ -152,7 +152,7 @@ class Go1VelocityTask(Task):
         limits = constant(model.jnt_range[1:13])
         middle, half = limits.mean(dim=1), (limits[:, 1] - limits[:, 0]) / 2
         self._soft_limits = torch.stack((middle - 0.95 * half, middle + 0.95 * half))
-        self._command_limits = constant(self.command_limits)
+        self._command_limits, self._most_errors = constant(self.command_limits), constant(self.success_errors)
         self._weights = constant([weight * self.control_period_s for weight in self.weights.values()])[:, None]
         self._heights = None if self.terrain == "flat" else _heights(model, engine.dtype, engine.device)
         self.command_velocity = real(3)
@@ -212,8 +212,7 @@ class Go1VelocityTask(Task):
         weighted = torch.stack([terms[name] for name in self.weights]) * self._weights
         self._errors += torch.stack((linear_error, turning_error), dim=1)
         mean_errors = self._errors / self._steps[:, None]
-        most = torch.as_tensor(self.success_errors, dtype=mean_errors.dtype, device=mean_errors.device)
-        success = (mean_errors <= most).all(dim=1) & ~fell
+        success = (mean_errors <= self._most_errors).all(dim=1) & ~fell
         reward = weighted.sum(dim=0)
         # The policy has acted on the old command, which the reward is about; it sees the new one next.
         self._change_command()
@@ -289,7 +288,7 @@ class Go1VelocityTask(Task):
 
     def _change_command(self) -> None:
         due = self._steps % _COMMAND_STEPS == 0
-        if bool(due.any()):
+        if due.is_cuda or bool(due.any()):  # looking would stall a GPU
             self._draw_command(due, self.rng.uniform("go1_command", 4))
 
     def _draw_command(self, mask: Tensor, u: Tensor) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.body_forces import compute_body_forces
+from envs.body_forces import compute_body_forces, note_plain
 from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 
 Range = tuple[float, float]  # lower and upper end
@@ -59,12 +59,16 @@ def model_path(xml_file: str) -> Path:
 def load_model(xml_file: str, body_forces: bool = False, full: Sequence[int] = ()) -> mujoco.MjModel:
     """Compile a model; with `body_forces`, steps compute `cfrc_ext`; `full`: see `compile_spec`."""
     spec = mujoco.MjSpec.from_file(str(model_path(xml_file)))
-    if body_forces:
-        compute_body_forces(spec)
     with warnings.catch_warnings():
         # A notice for whoever maintains half_cheetah.xml; doing as it says would change the solver's scaling.
         warnings.filterwarnings("ignore", message=".*settotalmass")
-        return compile_spec(spec, full)
+        plain = compile_spec(spec, full)
+        if not body_forces:
+            return plain
+        compute_body_forces(spec)
+        model = compile_spec(spec, full)
+    note_plain(model, plain)
+    return model
 
 
 def sum_like_numpy(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply, uniform_quat
+from envs.spatial import constant, quat_angle, quat_canonical, quat_conjugate, quat_multiply, uniform_quat
 
 GoalKind = Literal["random", "face", "spin"]
 
@@ -37,11 +37,11 @@ def first_orientation(kind: GoalKind, u: Tensor) -> Tensor:
     Args:
         u: [N, START_DRAWS] uniform numbers in (0, 1).
     """
-    upright = torch.tensor((1.0, 0.0, 0.0, 0.0), dtype=u.dtype, device=u.device)
+    upright = constant((1.0, 0.0, 0.0, 0.0), u.dtype, u.device)
     if kind == "spin":
         return upright.expand(len(u), 4)
-    turns = torch.tensor(_QUARTER_TURNS, dtype=u.dtype, device=u.device)
-    flipped = torch.tensor((0.0, 1.0, 0.0, 0.0), dtype=u.dtype, device=u.device)
+    turns = constant(_QUARTER_TURNS, u.dtype, u.device)
+    flipped = constant((0.0, 1.0, 0.0, 0.0), u.dtype, u.device)
     up = torch.cat((turns[:4], upright[None], flipped[None]))[(6.0 * u[:, 0]).long()]  # which face is up
     half, zero = (4.0 * u[:, 1]).floor() * (math.pi / 4.0), torch.zeros_like(u[:, 0])
     return quat_multiply(torch.stack((half.cos(), zero, zero, half.sin()), dim=1), up)
@@ -55,7 +55,7 @@ def next_goal(kind: GoalKind, last: Tensor, u: Tensor) -> Tensor:
     """
     if kind == "random":
         return _distant(last, u)
-    turns = torch.tensor(_QUARTER_TURNS, dtype=last.dtype, device=last.device)
+    turns = constant(_QUARTER_TURNS, last.dtype, last.device)
     if kind == "spin":
         return quat_canonical(quat_multiply(turns[4].expand_as(last), last))
     return quat_canonical(quat_multiply(last, turns[(6.0 * u[:, 0]).long()]))

@@ -159,7 +159,9 @@ class FetchTask(Task):
         self._fingers = slice(*self._finger_range(model.jnt_qposadr))
         self._finger_dofs = slice(*self._finger_range(model.jnt_dofadr))
         # A position actuator's target is relative to its joint (gymnasium-robotics' ctrl_set_action).
-        self._ctrl_qpos = [int(model.jnt_qposadr[model.actuator_trnid[i, 0]]) for i in range(model.nu)]
+        joints = model.actuator_trnid[:, 0]
+        self._ctrl_qpos = torch.as_tensor(model.jnt_qposadr[joints].astype("int64"), device=engine.device)
+        self._target_offset = as_tensor(self.variant.target_offset)
         self._quat_step = as_tensor(_GRIPPER_QUAT)
         self._start_qpos, self._start_qvel = as_tensor(self.start.qpos), as_tensor(self.start.qvel)
         self._start_grip = as_tensor(self.start.grip_pos)
@@ -214,7 +216,7 @@ class FetchTask(Task):
         u = self.rng.episode_uniform("goal", 5).to(self.engine.dtype)
         goal = self._start_grip + (2.0 * u[:, :3] - 1.0) * variant.target_range
         if variant.has_object:
-            goal = goal + torch.as_tensor(variant.target_offset, dtype=goal.dtype, device=goal.device)
+            goal = goal + self._target_offset
             goal[:, 2] = self.start.object_height
             if variant.target_in_the_air:
                 goal[:, 2] += torch.where(u[:, 3] < 0.5, u[:, 4] * _AIR_GOAL_HEIGHT_M, 0.0)
@@ -225,7 +227,7 @@ class FetchTask(Task):
         displacement = (action[:, :3] * _DISPLACEMENT_M).to(self.engine.dtype)
         position = self._xpos[:, self._gripper_body] + displacement
         quat = self._xquat[:, self._gripper_body] + self._quat_step
-        if not self._ctrl_qpos:
+        if not len(self._ctrl_qpos):
             return torch.cat((position, quat), dim=1)
         opening = torch.zeros_like(action[:, 3:]) if self.variant.block_gripper else action[:, 3:]
         return torch.cat((self._qpos[:, self._ctrl_qpos] + opening.to(position.dtype), position, quat), dim=1)

@@ -44,7 +44,7 @@ from envs.manipulation.shadow_hand import (
     load_shadow_hand,
     robot_joints,
 )
-from envs.spatial import axis_angle_to_quat, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
+from envs.spatial import axis_angle_to_quat, constant, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
 from envs.task import Component, Outcome, id_of, spec_edits
 
 TargetPosition = Literal["ignore", "random"]
@@ -175,7 +175,7 @@ class HandManipulateTask(HandTask):
         angle = math.pi * (2.0 * u[:, 0] - 1.0)
         if self.target_rotation == "xyz":
             return axis_angle_to_quat(2.0 * u[:, 1:] - 1.0, angle).to(self._pose.dtype)
-        quat = axis_angle_to_quat(torch.tensor([0.0, 0.0, 1.0], dtype=u.dtype, device=u.device), angle)
+        quat = axis_angle_to_quat(constant((0.0, 0.0, 1.0), u.dtype, u.device), angle)
         if self.target_rotation == "parallel":
             quat = quat_multiply(quat, self._parallel[(u[:, 1] * len(self._parallel)).long()])
         return quat.to(self._pose.dtype)

@@ -170,7 +170,7 @@ class DDPG:
         for name in ("policy", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.replay.load_state_dict(state["replay"])
-        self.history.actions = state["history"].clone()
+        self.history.actions = state["history"].to(self.problem.device, copy=True)
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]
         self.updates_due = state["counters"]["updates_due"]

@@ -134,7 +134,9 @@ class PPO:
         )  # fmt: skip
         self._states = [torch.zeros(problem.num_envs, size, device=problem.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
-        self._returns: list[float] = []  # of episodes that ended in this rollout
+        self._asks = problem.device.type == "cpu"  # whether anything ended; a GPU would have to finish its work first
+        # Sum of the returns of the episodes that ended in this rollout, and their number.
+        self._ended = torch.zeros(2, dtype=torch.float64, device=problem.device)
         self.steps = 0  # environment steps recorded
         self.updates = 0
         self.lr, self.beta = config.lr, config.kl_beta
@@ -166,7 +168,7 @@ class PPO:
         if self.updates == 0:  # from the first step on; later once per rollout
             self._take_statistics(t, t + 1)
         self._states = self._next_states
-        if bool(result.done.any()):
+        if not self._asks or bool(result.done.any()):
             self._finish(result, t)
         rollout.time += 1
         if rollout.full:
@@ -175,13 +177,13 @@ class PPO:
 
     def _finish(self, result: StepResult, t: int) -> None:
         """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
-        if bool(result.truncated.any()):
+        if not self._asks or bool(result.truncated.any()):
             x = self._normalized(self._raw(result.final))
             value, _ = self.critic(x[None], self._states[1])
             self.rollout.final_value[t] = self.critic.unscaled(value[0])
         done = result.done.to(self.problem.device)
         self._states = [state.masked_fill(done[:, None], 0.0) for state in self._states]
-        self._returns += result.episode_return[result.done].tolist()
+        self._ended += torch.stack(((result.episode_return * result.done).sum(), result.done.sum())).to(self._ended)
 
     def _raw(self, observed: Observed) -> Tensor:
         """What actor and critic read [N, n], in SI units: the policy group first."""
@@ -291,9 +293,10 @@ class PPO:
             "action_std": float(self.rollout.log_std.exp().mean()),
             "saturation": float((action.abs() > 0.96).float().mean()),
         }
-        if self._returns:
-            log["rollout_return"] = sum(self._returns) / len(self._returns)
-        self._returns = []
+        total, count = self._ended.tolist()
+        if count:
+            log["rollout_return"] = total / count
+        self._ended.zero_()
         return log
 
     def _epoch(self, batch: Batch, logs: list[dict[str, Tensor]]) -> bool:
@@ -381,7 +384,7 @@ class PPO:
             "states": [self._states, self._next_states],
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates": self.updates, "lr": self.lr, "beta": self.beta},
-            "returns": list(self._returns),
+            "ended": self._ended.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -389,6 +392,6 @@ class PPO:
             getattr(self, name).load_state_dict(state[name])
         self._states, self._next_states = ([s.to(self.problem.device) for s in pair] for pair in state["states"])
         self.generator.set_state(state["generator"])
-        self._returns = list(state["returns"])
+        self._ended.copy_(state["ended"])
         for name, value in state["counters"].items():
             setattr(self, name, value)

@@ -187,7 +187,7 @@ class SAC:
         ):  # fmt: skip
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
-        self.history.actions = state["history"].clone()
+        self.history.actions = state["history"].to(self.problem.device, copy=True)
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]
         self.updates_due = state["counters"]["updates_due"]

@@ -1,0 +1,103 @@
+"""Warp kernels of the GPU engine, and CUDA graphs of what it runs often."""
+
+# Kernels are Warp's language in Python's clothes.
+# pyright: reportMissingImports=false, reportInvalidTypeForm=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportAssignmentType=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import warp as wp
+
+_LARGEST = wp.constant(1.0e10)  # mjMAXVAL: beyond it MuJoCo calls a simulation unstable
+
+
+@wp.kernel
+def check_worlds(
+    qpos0: wp.array2d[float],
+    time: wp.array[float],
+    qpos: wp.array2d[float],
+    qvel: wp.array2d[float],
+    act: wp.array2d[float],
+    ctrl: wp.array2d[float],
+    qacc: wp.array2d[float],
+    qacc_warmstart: wp.array2d[float],
+    qfrc_applied: wp.array2d[float],
+    failed: wp.array[bool],
+):
+    """Reset the worlds that became unstable, as mj_step does (mj_checkPos, mj_checkVel, mj_checkAcc), and mark them."""
+    world = wp.tid()
+    sound = bool(True)  # noqa: UP018  # a variable, for Warp
+    for i in range(qpos.shape[1]):
+        if not (wp.abs(qpos[world, i]) <= _LARGEST):  # false for NaN as well
+            sound = False
+    for i in range(qvel.shape[1]):
+        if not (wp.abs(qvel[world, i]) <= _LARGEST and wp.abs(qacc[world, i]) <= _LARGEST):
+            sound = False
+    if sound:
+        return
+    failed[world] = True
+    time[world] = 0.0
+    for i in range(qpos.shape[1]):
+        qpos[world, i] = qpos0[world % qpos0.shape[0], i]
+    for i in range(qvel.shape[1]):
+        qvel[world, i] = 0.0
+        qacc[world, i] = 0.0
+        qacc_warmstart[world, i] = 0.0
+        qfrc_applied[world, i] = 0.0
+    for i in range(act.shape[1]):
+        act[world, i] = 0.0
+    for i in range(ctrl.shape[1]):
+        ctrl[world, i] = 0.0
+
+
+@wp.kernel
+def gather_overflow(failed: wp.array[bool], overflow: wp.array[int], overflowed: wp.array[int]):
+    """Gather and clear the overflow flags of all worlds; those of a world that became unstable say nothing."""
+    world = wp.tid()
+    if overflow[world] != 0 and not failed[world]:
+        wp.atomic_or(overflowed, 0, overflow[world])
+    overflow[world] = 0
+
+
+@wp.kernel
+def write_command(commands: wp.array3d[float], substep: int, start: int, target: wp.array2d[float]):
+    """target[n, i] = commands[n, substep, start + i]."""
+    world, i = wp.tid()
+    target[world, i] = commands[world, substep, start + i]
+
+
+class Recorder:
+    """Runs sequences of launches; on CUDA as graphs, which cost the host one call instead of hundreds.
+
+    The first run of a sequence is made launch by launch, because it loads kernels; the second is recorded. A graph
+    holds addresses, so `forget` when an array has been replaced.
+
+    Args:
+        device: Warp's.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self._seen: set[Any] = set()
+        self._graphs: dict[Any, Any] = {}
+
+    def run(self, key: Any, launch: Callable[[], None]) -> None:
+        """Run the launches of `launch`, which are the same whenever `key` is."""
+        with wp.ScopedDevice(self._device):
+            if not self._device.is_cuda or key not in self._seen:
+                launch()
+                self._seen.add(key)
+                return
+            if key not in self._graphs:
+                with wp.ScopedCapture(device=self._device) as capture:
+                    launch()
+                self._graphs[key] = capture.graph
+            wp.capture_launch(self._graphs[key])
+
+    def forget(self) -> None:
+        """Drop all graphs."""
+        self._seen.clear()
+        self._graphs.clear()

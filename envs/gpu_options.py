@@ -1,0 +1,67 @@
+"""Settings of the GPU engine, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+
+from envs.body_forces import without_plugin
+from envs.engine import EngineError
+
+_SOLVERS = {"newton": int(mujoco.mjtSolver.mjSOL_NEWTON), "cg": int(mujoco.mjtSolver.mjSOL_CG)}
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Settings of the GPU engine.
+
+    Attributes:
+        contacts_per_env: contacts for which there is room, on average over environments; None chooses from the model.
+        constraints_per_env: rows of constraints for which there is room in each; None chooses from the model.
+        solver: replaces the model's constraint solver. Needed where that is PGS, which mujoco_warp does not have.
+        deterministic: the same bits in every run, at some cost in speed.
+    """
+
+    contacts_per_env: int | None = None
+    constraints_per_env: int | None = None
+    solver: Literal["newton", "cg"] | None = None
+    deterministic: bool = False
+
+
+def with_options(model: mujoco.MjModel, options: GpuOptions) -> mujoco.MjModel:
+    """The model as the GPU runs it: itself, or a copy with another solver.
+
+    Raises:
+        EngineError: the model needs something that mujoco_warp does not have, or has with another meaning.
+    """
+    model = without_plugin(model)  # which is for cfrc_ext: the GPU engine computes that where it is read
+    solver = mujoco.mjtSolver(int(model.opt.solver))
+    if options.solver is None and int(solver) not in _SOLVERS.values():
+        raise EngineError(
+            f"engine: the model's solver {solver.name.removeprefix('mjSOL_')} does not run on the GPU: use the CPU "
+            "engine, or set gpu.solver to newton or cg (contacts then differ slightly from the model's own)"
+        )
+    problems = list(_problems(model))
+    if problems:
+        raise EngineError(f"engine: {problems[0]} does not run on the GPU: use the CPU engine")
+    if options.solver is None or _SOLVERS[options.solver] == int(solver):
+        return model
+    changed = copy.deepcopy(model)
+    changed.opt.solver = _SOLVERS[options.solver]
+    return changed
+
+
+def _problems(model: mujoco.MjModel) -> Iterator[str]:
+    """What a model needs that mujoco_warp ignores or that this engine does not handle; it refuses the rest itself."""
+    for i in range(model.nplugin):
+        yield f"the model's plugin {mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_PLUGIN, i)!r}"
+    if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
+        yield "a model with sleeping switched on"
+    if model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD):
+        yield "a model with nativeccd switched off"
+    if model.opt.disableactuator:
+        yield "a model with groups of actuators switched off"

@@ -1,0 +1,237 @@
+"""How the GPU engine is chosen and set up, and what it needs of the rest; nothing here is compiled for a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import mujoco
+import pytest
+import torch
+
+from conftest import HINGE, SLIDER, TinyTask, build, manual_layer, snapshot
+from envs.cpu_engine import CpuEngine
+from envs.engine import EngineError
+from envs.environment import Environment, on_device
+from envs.gpu_buffers import Buffers, BufferWatch, buffers, contact_pairs
+from envs.gpu_options import GpuOptions, with_options
+from envs.registry import make_task
+from randomization.adr import ADR
+from randomization.copies import DeviceCopies
+from randomization.news import EpisodeNews
+from randomization.parameters import Parameter
+from simreal.build import make_engine, make_environment
+from simreal.cli import main
+from simreal.errors import UserError
+
+SPHERES = """
+<mujoco>
+  <option {option}/>
+  <worldbody>
+    <geom type="plane" size="1 1 1"/>
+    <body><freejoint/><geom type="sphere" size="0.1"/></body>
+    <body pos="0 0 1"><freejoint/><geom type="capsule" size="0.1 0.2"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def spheres(option: str = "") -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(SPHERES.format(option=option))
+
+
+def test_pgs_is_refused_unless_another_solver_is_named() -> None:
+    model = spheres('solver="PGS"')
+    with pytest.raises(EngineError, match=r"solver PGS does not run on the GPU.*set gpu.solver to newton or cg"):
+        with_options(model, GpuOptions())
+    changed = with_options(model, GpuOptions(solver="cg"))
+    assert changed.opt.solver == int(mujoco.mjtSolver.mjSOL_CG)
+    assert model.opt.solver == int(mujoco.mjtSolver.mjSOL_PGS)
+    newton = spheres()
+    assert with_options(newton, GpuOptions()) is newton
+
+
+def test_models_that_would_behave_differently_are_refused() -> None:
+    sleeping, other_collisions, disabled = spheres(), spheres(), spheres()
+    sleeping.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    other_collisions.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
+    disabled.opt.disableactuator = 1
+    for model, reason in ((sleeping, "sleeping"), (other_collisions, "nativeccd"), (disabled, "groups of actuators")):
+        with pytest.raises(EngineError, match=rf"{reason}.* does not run on the GPU"):
+            with_options(model, GpuOptions())
+
+
+def test_a_model_that_asks_for_body_forces_runs_without_the_plugin() -> None:
+    model = make_task("Ant-v5").model
+    assert model.nplugin == 1
+    assert with_options(model, GpuOptions()).nplugin == 0
+
+
+def test_room_is_for_all_contacts_that_there_can_be_up_to_one_per_degree_of_freedom_and_24() -> None:
+    # plane and sphere 1, plane and capsule 2, sphere and capsule 1 contact; twice that for candidates
+    assert len(contact_pairs(spheres())) == 3
+    # 4 contacts of 4 pyramid edges; 12 dofs that may have friction
+    assert buffers(spheres(), GpuOptions()) == Buffers(8, 4 * 4 + 12)
+    # elliptic cones of condim 3 have 3 rows
+    assert buffers(spheres('cone="elliptic"'), GpuOptions()) == Buffers(8, 4 * 3 + 12)
+    assert buffers(spheres(), GpuOptions(contacts_per_env=5, constraints_per_env=6)) == Buffers(5, 6)
+    # FetchPush's 164 pairs of boxes and meshes could make hundreds of contacts; it has 21 dofs
+    assert buffers(make_task("FetchPush-v4").model, GpuOptions()).contacts == 2 * (24 + 21)
+
+
+def test_overflow_flags_that_matter_raise_and_those_of_solver_iterations_do_not() -> None:
+    flags = torch.zeros(1, dtype=torch.int32)
+    watch = BufferWatch(flags, Buffers(10, 20))
+    flags[0] = 1 << 9 | 1 << 10  # iterations of the solver and of its line search
+    watch.check()
+    for bit, message in ((0, "constraints_per_env, now 20"), (3, "contacts_per_env, now 10"), (5, "height field")):
+        flags[0] = 1 << bit
+        with pytest.raises(EngineError, match=message):
+            watch.check()
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "mujoco_warp" else find(name, *a))
+    with pytest.raises(UserError, match=r"'gpu' needs mujoco-warp.*pip install 'simreal\[gpu\]'"):
+        make_environment("InvertedPendulum-v5", 2, engine="gpu")
+    with pytest.raises(SystemExit) as left:
+        main(["train", "fetch_reach", "engine=gpu", "--run-dir", str(tmp_path / "run")])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert isinstance(make_engine("auto", mujoco.MjModel.from_xml_string(HINGE), 1, 1), CpuEngine)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_auto_is_the_cpu_engine_where_there_is_no_cuda() -> None:
+    assert isinstance(make_engine("auto", mujoco.MjModel.from_xml_string(HINGE), 1, 1), CpuEngine)
+
+
+def test_auto_falls_back_to_the_cpu_for_a_model_that_the_gpu_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco_warp")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="PGS does not run on the GPU.*'auto' takes the CPU engine"):
+        engine = make_engine("auto", spheres('solver="PGS"'), 1, 1)
+    assert isinstance(engine, CpuEngine)
+
+
+def test_a_graph_is_recorded_in_the_second_run_and_again_when_an_array_was_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("mujoco_warp")
+    from envs import gpu_kernels
+
+    log: list[str] = []
+
+    class Scope:
+        graph = "graph"
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.captures = "device" in kwargs
+
+        def __enter__(self) -> Scope:
+            log.extend(["begin"] * self.captures)
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            log.extend(["end"] * self.captures)
+
+    monkeypatch.setattr(gpu_kernels.wp, "ScopedDevice", Scope)
+    monkeypatch.setattr(gpu_kernels.wp, "ScopedCapture", Scope)
+    monkeypatch.setattr(gpu_kernels.wp, "capture_launch", log.append)
+
+    class Device:
+        is_cuda = True
+
+    recorder = gpu_kernels.Recorder(Device())
+    runs = []
+    for _ in range(3):
+        recorder.run("step", lambda: log.append("launch"))
+        runs.append(list(log))
+        log.clear()
+    assert runs == [["launch"], ["begin", "launch", "end", "graph"], ["graph"]]
+    recorder.forget()
+    recorder.run("step", lambda: log.append("launch"))
+    assert log == ["launch"]
+
+
+def test_a_sampler_that_hears_late_hears_the_same() -> None:
+    def adr() -> ADR:
+        parameter = Parameter("p", nominal=0.0, limits=(-1.0, 1.0), step=0.1)
+        return ADR([parameter], boundary_probability=1.0, buffer_size=4, thresholds=(0.4, 0.6))
+
+    generator = torch.Generator().manual_seed(0)
+    at_once, late, resumed = adr(), adr(), adr()
+    news = [EpisodeNews(at_once, 1), EpisodeNews(late, 5), EpisodeNews(resumed, 5)]
+    for step in range(10):
+        done = torch.rand(8, generator=generator) < 0.5
+        boundary = torch.randint(0, 2, (8,), generator=generator)
+        performance = torch.rand(8, generator=generator)
+        lam = torch.zeros(8, 1, dtype=torch.float64)
+        for each in news:
+            each.tell(done, boundary, performance, lam)
+        if step == 3:
+            assert not torch.equal(late.state_dict()["sum"], at_once.state_dict()["sum"])
+            kept = news[2].state_dict()
+            news[2] = EpisodeNews(resumed, 5)
+            news[2].load_state_dict(kept)
+    for each in (late, resumed):
+        for name in ("sum", "count", "lower", "upper"):
+            assert torch.equal(each.state_dict()[name], at_once.state_dict()[name]), name
+
+
+def test_a_tensor_is_copied_again_to_a_device_when_it_changed_or_is_another_one() -> None:
+    copies, meta = DeviceCopies(), torch.device("meta")
+    bound = torch.zeros(2)
+    assert copies("bound", bound, bound.device) is bound
+    first = copies("bound", bound, meta)
+    assert first.device == meta
+    assert copies("bound", bound, meta) is first
+    bound[0] = 1.0
+    second = copies("bound", bound, meta)
+    assert second is not first
+    assert copies("bound", bound.clone(), meta) is not second
+
+
+WORLDS = {
+    "body_mass": {"of": "box", "range": [0.5, 2]},
+    "action_delay": {"range": [0, 50]},
+    "actuator_backlash": {"of": "push", "range": [0, 0.1]},
+    "adversary_action": {"range": [0, 0.3]},
+    "observation_noise": {"of": "position", "range": [0, 0.1]},
+}
+
+
+def test_environments_that_do_not_ask_whether_an_episode_ended_play_the_same_ones() -> None:
+    """On a GPU nothing may depend on what the CPU would have to wait for: masks decide."""
+
+    def play(asks: bool) -> tuple[list[torch.Tensor], Environment]:
+        task = TinyTask(SLIDER, spread=0.1, max_episode_steps=5, terminate_above=0.05)
+        env = build(task, 6, manual_layer(task, WORLDS))
+        env._asks = asks
+        shown = []
+        for step in range(14):
+            generator = torch.Generator().manual_seed(step)
+            result = env.step(2.0 * torch.rand(6, 2, generator=generator) - 1.0)
+            shown += [result.observed.policy, result.final.policy, result.reward, result.done, result.episode_return]
+        return shown, env
+
+    (first, asking), (second, silent) = play(True), play(False)
+    assert bool(torch.stack(first[3::5]).any())
+    assert not bool(torch.stack(first[3::5]).all())
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    assert asking.divergences == silent.divergences == 0
+
+
+def test_a_state_moves_to_a_device_with_everything_in_it() -> None:
+    env = build(TinyTask(HINGE), 2)
+    moved = on_device(snapshot(env), torch.device("meta"))
+    assert moved["engine"]["state"].device.type == "meta"
+    assert moved["rng"]["key"].device.type == "meta"
+    observed = env.observed
+    assert observed.to(torch.device("cpu")) is observed
+    assert on_device(observed, torch.device("meta")).policy.device.type == "meta"

@@ -1,0 +1,193 @@
+"""Every native task on both engines: from the same state one control step agrees, and episodes stay close.
+
+Runs on CUDA where there is one, else on Warp's CPU device, where most tasks take minutes to compile the first time
+(`-m slow` runs them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("mujoco_warp")
+
+from envs.environment import Environment
+from envs.gpu_engine import GpuEngine
+from envs.gpu_options import GpuOptions
+from envs.menagerie import ModelUnavailableError
+from envs.registry import make_task, task_ids
+from envs.task import Task
+from gpu_worlds import DEVICE, copy_state, far
+from randomization.environment import Randomization
+from randomization.parameters import build_parameters
+from randomization.samplers import Manual
+from simreal.build import make_engine
+
+QUICK = ("InvertedPendulum-v5", "Reacher-v5", "HalfCheetah-v5")
+TASKS = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in task_ids() if "Dense" not in name
+]
+# In FetchSlide a finger grazes the table within a step, which the redundant arm shows in its elbow.
+_QPOS = {"FetchSlide-v4": 5e-4}
+
+
+def comparable(name: str) -> Task:
+    """A task whose model means the same on both engines.
+
+    PGS is not on the GPU. For a capsule that stands steeply on a plane mujoco_warp turns the tangents of the contact,
+    and with them the pyramid that stands for the friction cone; elliptic cones do not depend on the tangents.
+    """
+    try:
+        task = make_task(name)
+    except ModelUnavailableError as error:
+        pytest.skip(str(error))
+    if name.startswith(("Ant", "Humanoid")):
+        task.model.opt.solver = int(mujoco.mjtSolver.mjSOL_NEWTON)
+        task.model.opt.cone = int(mujoco.mjtCone.mjCONE_ELLIPTIC)
+        from envs.body_forces import note_plain, without_plugin
+
+        plain = without_plugin(task.model)
+        plain.opt.solver, plain.opt.cone = task.model.opt.solver, task.model.opt.cone
+        note_plain(task.model, plain)
+    return task
+
+
+def both(name: str, num_envs: int, worlds: Mapping[str, Any] | None = None, seed: int = 5) -> list[Environment]:
+    """The same environments on the CPU engine and on the GPU engine, reset."""
+    environments = []
+    for kind in ("cpu", "gpu"):
+        task = comparable(name)
+        layer = None if worlds is None else Randomization(Manual(build_parameters(task, worlds)))
+        if layer is not None:
+            layer.prepare(task)
+        engine = (
+            make_engine("cpu", task.model, num_envs, 1)
+            if kind == "cpu"
+            else GpuEngine(task.model, num_envs, DEVICE, GpuOptions())
+        )
+        environments.append(Environment(task, engine, layer, seed))
+        environments[-1].reset()
+    return environments
+
+
+def actions(step: int, env: Environment) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return 2.0 * torch.rand(env.num_envs, env.task.action_size, generator=generator) - 1.0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_one_control_step_from_the_same_state_agrees(name: str) -> None:
+    cpu, gpu = both(name, 3)
+    assert far(cpu.observed.policy, gpu.observed.policy) < 1e-5
+    for step in range(6):
+        copy_state(cpu.engine, gpu.engine)  # pyright: ignore[reportArgumentType]
+        action = actions(step, cpu)
+        mine, theirs = cpu.step(action), gpu.step(action)
+        assert far(cpu.engine.data("qpos"), gpu.engine.data("qpos")) < _QPOS.get(name, 1e-4), step
+        for a, b in ((mine.final.policy, theirs.final.policy), (mine.final.privileged, theirs.final.privileged)):
+            if a is not None and b is not None:
+                torch.testing.assert_close(b.double().cpu(), a, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(theirs.reward.double().cpu(), mine.reward, rtol=1e-3, atol=1e-3)
+        assert torch.equal(mine.terminated, theirs.terminated.cpu())
+    assert cpu.divergences == gpu.divergences == 0
+
+
+def test_a_hundred_steps_without_contacts_stay_close() -> None:
+    cpu, gpu = both("Reacher-v5", 2)
+    for step in range(100):
+        mine, theirs = cpu.step(0.3 * actions(step, cpu)), gpu.step(0.3 * actions(step, gpu))
+        assert torch.equal(mine.done, theirs.done.cpu()), step
+        assert far(mine.final.policy, theirs.final.policy) < 1e-3, step
+        assert far(mine.observed.policy, theirs.observed.policy) < 1e-3, step
+    assert cpu.rng.episode.tolist() == [4, 5]  # two episodes of 50 steps are over in each
+
+
+WORLDS: dict[str, Any] = {
+    "body_mass": {"range": [0.5, 2.0]},
+    "geom_friction": {"range": [0.5, 2.0]},
+    "joint_damping": {"range": [0.5, 2.0]},
+    "joint_armature": {"range": [0.5, 2.0]},
+    "actuator_strength": {"range": [0.5, 1.5]},
+    "gravity": {"of": "z", "range": [-1.0, 1.0]},
+    "body_com": {"of": "torso", "range": [0.0, 0.02]},
+    "action_delay": {"range": [0, 60]},
+    "action_latency": {"range": [0, 2]},
+    "action_noise": {"range": [0, 0.1]},
+    "actuator_backlash": {"range": [0, 0.05]},
+    "observation_noise": {"range": [0, 0.1]},
+    "observation_delay": {"range": [0, 60]},
+    "observation_dropout": {"range": [0, 0.3]},
+    "force_size": {"range": [0, 1.0]},
+    "adversary_action": {"range": [0, 0.3]},
+}
+
+
+def test_the_same_lambda_gives_the_same_world_noise_and_delays() -> None:
+    cpu, gpu = both("HalfCheetah-v5", 3, WORLDS)
+    assert isinstance(cpu.layer, Randomization)
+    assert isinstance(gpu.layer, Randomization)
+    assert torch.equal(cpu.layer.lam, gpu.layer.lam.cpu())
+    constants = ("body_subtreemass", "dof_invweight0", "body_invweight0", "actuator_acc0")
+    fields = ("body_mass", "body_inertia", "body_ipos", "geom_friction", "dof_damping", "dof_armature", "opt.gravity")
+    for field in (*fields, "actuator_gainprm", *constants):
+        mine, theirs = cpu.engine.field(field), gpu.engine.field(field).double().cpu()
+        torch.testing.assert_close(theirs, mine, rtol=5e-5, atol=1e-6)
+    assert float((cpu.engine.field("body_mass")[0] - cpu.engine.field("body_mass")[1]).abs().max()) > 0.1
+    for step in range(8):
+        mine, theirs = cpu.step(actions(step, cpu)), gpu.step(actions(step, gpu))
+        torch.testing.assert_close(theirs.final.policy.double().cpu(), mine.final.policy, rtol=5e-3, atol=5e-3)
+        assert far(cpu.engine.data("ctrl"), gpu.engine.data("ctrl")) < 1e-3, step
+        assert far(cpu.engine.data("xfrc_applied"), gpu.engine.data("xfrc_applied")) < 1e-4, step
+
+
+def test_episodes_that_end_begin_anew_in_new_worlds_and_the_others_go_on() -> None:
+    cpu, gpu = both("InvertedPendulum-v5", 4, {"body_mass": {"range": [0.5, 2.0]}})
+    assert isinstance(gpu.layer, Randomization)
+    seen = 0
+    for step in range(30):
+        before = gpu.engine.field("body_mass").clone()
+        result = gpu.step(actions(step, gpu))
+        cpu.step(actions(step, cpu))
+        changed = (gpu.engine.field("body_mass") != before).any(dim=1)
+        assert torch.equal(changed, result.done)
+        seen += int(result.done.sum())
+    assert seen > 2
+    assert torch.equal(cpu.rng.episode, gpu.rng.episode.cpu())
+
+
+def test_a_restored_environment_continues_as_the_saved_one() -> None:
+    saved, steps = None, []
+    _, env = both("InvertedPendulum-v5", 3, {"body_mass": {"range": [0.5, 2.0]}, "action_delay": {"range": [0, 60]}})
+    for step in range(16):
+        if step == 8:
+            saved = env.state_dict()
+        result = env.step(actions(step, env))
+        steps.append(result.observed.policy)
+    _, other = both("InvertedPendulum-v5", 3, {"body_mass": {"range": [0.5, 2.0]}, "action_delay": {"range": [0, 60]}})
+    assert saved is not None
+    other.load_state_dict(saved)
+    for step in range(8, 16):
+        shown = other.step(actions(step, other)).observed.policy
+        assert far(shown, steps[step]) <= (0.0 if DEVICE == "cpu" else 1e-4), step
+
+
+@pytest.mark.slow
+def test_fetch_reach_under_randomization_is_the_same_task_on_both_engines() -> None:
+    worlds = {
+        "body_mass": {"of": "robot0:*", "range": [0.5, 2.0]},
+        "joint_damping": {"of": "robot0:*", "range": [0.5, 2.0]},
+        "action_delay": {"range": [0, 40]},
+        "observation_noise": {"range": [0, 0.01]},
+        "observation_bias": {"of": "grip_pos", "range": [0, 0.01]},
+    }
+    cpu, gpu = both("FetchReach-v4", 3, worlds)
+    for step in range(55):
+        mine, theirs = cpu.step(actions(step, cpu)), gpu.step(actions(step, gpu))
+        assert far(mine.final.policy, theirs.final.policy) < 2e-3, step
+        assert torch.equal(mine.done, theirs.done.cpu())
+    assert float(cpu.observed.policy.abs().max()) > 0.0
