@@ -30,8 +30,8 @@ class Checks:
     Args:
         task: its components state the expected shapes.
         num_envs: N.
-        asks: numbers may be looked at. A GPU would have to finish its work first: there `spoilt` is a mask, unlooked at,
-            and actions are not checked.
+        asks: numbers may be looked at. A GPU would have to finish its work first: there `spoilt` gives a mask without
+            looking at it, and actions are not checked.
     """
 
     def __init__(self, task: Task, num_envs: int, asks: bool = True) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from envs.engine import COMMAND_FIELDS, EngineError, Stage
 from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, with_options
+from envs.gpu_stages import STAGES
 from envs.gpu_static import StaticGeoms
 
 mjw: Any = importlib.import_module("mujoco_warp")
@@ -52,31 +53,6 @@ _GROUPS: dict[str, int] = {  # of those constants, what follows from an input; a
 }
 _POSTCONSTRAINT = ("cacc", "cfrc_int", "cfrc_ext")  # computed only when asked for
 _FLUID = ("opt.wind", "opt.density", "opt.viscosity")
-
-
-def _kinematics(m: Any, d: Any) -> None:
-    mjw.fwd_kinematics(m, d)
-    mjw.transmission(m, d)
-    mjw.sensor_pos(m, d)
-
-
-def _position(m: Any, d: Any) -> None:
-    mjw.fwd_position(m, d)
-    mjw.sensor_pos(m, d)
-
-
-def _velocity(m: Any, d: Any) -> None:
-    _position(m, d)
-    mjw.fwd_velocity(m, d)
-    mjw.sensor_vel(m, d)
-
-
-_STAGES: dict[Stage, Callable[[Any, Any], None]] = {
-    "kinematics": _kinematics,
-    "position": _position,
-    "velocity": _velocity,
-    "acceleration": mjw.forward,
-}
 
 
 class GpuEngine:
@@ -263,7 +239,7 @@ class GpuEngine:
 
     def _run_stage(self, stage: Stage) -> None:
         m, d = self._m, self._d
-        self._recorder.run(stage, lambda: _STAGES[stage](m, d))
+        self._recorder.run(stage, lambda: STAGES[stage](m, d))
 
     def _everywhere(self) -> Tensor:
         return torch.ones(self.num_envs, dtype=torch.bool, device=self.device)

@@ -87,6 +87,8 @@ def make_environment(
         physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
             physics = SlackEngine(physics)
+    elif engine == "gpu":
+        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
     elif alteration is not None and alteration != Alteration():
         raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
     environment = Environment(task, physics, layer, seed)

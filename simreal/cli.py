@@ -236,7 +236,7 @@ def bench(
     if engine == "gpu":
         from simreal.bench.gpu import bench_gpu_command
 
-        bench_gpu_command(json_file, quick, _out)
+        bench_gpu_command(json_file, quick, _out, only)
         return
     from simreal.bench import bench_command
 

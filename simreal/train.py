@@ -92,7 +92,8 @@ class Statistics:
 
     def count(self) -> None:
         """Count the episodes that are not counted yet."""
-        for done, success, returns, successes in self.kept:
+        steps = [torch.stack(column).cpu() for column in zip(*self.kept, strict=True)]
+        for done, success, returns, successes in zip(*steps, strict=True):
             self.success += success[done].double().tolist()
             self.returns += returns[done].double().tolist()
             self.successes += successes[done].double().tolist()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 
+from envs.engine import EngineError
 from envs.environment import Environment
 from envs.task import Task
 from randomization.fields import room
@@ -96,7 +97,7 @@ def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None =
         world = _from_file(path, document, policy)
     try:
         world.make_environment(policy, 1, seed=0)
-    except (RandomizationError, UserError) as error:
+    except (RandomizationError, UserError, EngineError) as error:
         raise UserError(f"{name}: {error}") from None
     return world
 

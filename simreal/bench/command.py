@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from rich.console import Console
@@ -44,18 +45,24 @@ _ADAPTED = ("HalfCheetah-v5", "FetchPush-v4")
 _PICTURED = ("FetchPush-v4", "HalfCheetah-v5")
 
 
+Measured = TypeVar("Measured", covariant=True)
+
+
 @dataclass(frozen=True)
-class Case:
+class Case(Generic[Measured]):
     """Something to measure: its name, and what measures it."""
 
     name: str
-    measure: Callable[[], Row | Sequence[Row] | None]
+    measure: Callable[[], Measured]
 
 
-def cases(quick: bool) -> list[Case]:
+Rows = Row | Sequence[Row] | None  # None: what it is compared with is not installed
+
+
+def cases(quick: bool) -> list[Case[Rows]]:
     """Everything that can be measured with the tasks that there are."""
     steps, rounds = (60, 6) if quick else (300, 30)
-    found = [
+    found: list[Case[Rows]] = [
         Case(f"{task} {n} {'everything' if every else 'usual'}", partial(bench_stepping, task, n, every, steps))
         for task, every, counts in _STEPPING
         if task in task_ids()
@@ -73,7 +80,7 @@ def cases(quick: bool) -> list[Case]:
     return found
 
 
-def chosen(every: Sequence[Case], pattern: str | None) -> list[Case]:
+def chosen(every: Sequence[Case[Measured]], pattern: str | None) -> list[Case[Measured]]:
     """Those whose name matches a pattern or contains it, whatever the case. Raises UserError if none does."""
     if pattern is None:
         return list(every)

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
+from envs.menagerie import ModelUnavailableError
 from envs.registry import make_task, task_ids
 from randomization.parameters import RandomizationError
+from simreal.bench.command import Case, chosen
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.errors import UserError
@@ -234,7 +237,20 @@ def bench_cpu(task: str, lengths: Lengths) -> dict[str, Any]:
     }
 
 
-def bench_gpu_command(json_file: Path | None, quick: bool, out: Console) -> None:
+def gpu_cases(quick: bool) -> list[Case[dict[str, Any]]]:
+    """Everything that can be measured with the tasks that there are."""
+    lengths = Lengths(chunks=3, updates=2) if quick else Lengths()
+    found: list[Case[dict[str, Any]]] = []
+    for task in (name for name in TASKS if name in task_ids()):
+        for n in SIZES[:1] if quick else SIZES:
+            for randomized, kind in ((False, "plain"), (True, "randomized")):
+                found.append(Case(f"{task} {n} {kind}", partial(bench_engine, task, n, randomized, lengths)))
+        found.append(Case(f"{task} ppo", partial(bench_training, task, SIZES[0] if quick else _TRAINED, lengths)))
+        found.append(Case(f"{task} cpu engine", partial(bench_cpu, task, lengths)))
+    return found
+
+
+def bench_gpu_command(json_file: Path | None, quick: bool, out: Console, only: str | None = None) -> None:
     """`simreal bench --engine gpu`. Raises UserError where there is no GPU or the file cannot be written."""
     from simreal.documents import write_target
 
@@ -242,26 +258,20 @@ def bench_gpu_command(json_file: Path | None, quick: bool, out: Console) -> None
         raise UserError("engine: 'gpu' needs mujoco-warp, which is not installed: pip install 'simreal[gpu]'")
     if not torch.cuda.is_available():
         raise UserError("engine: the benchmark of 'gpu' needs a CUDA device, and torch finds none")
+    todo = chosen(gpu_cases(quick), only)
     target = None if json_file is None else write_target(json_file)
-    lengths = Lengths(chunks=3, updates=2) if quick else Lengths()
     rows: list[dict[str, Any]] = []
-    for task in (name for name in TASKS if name in task_ids()):
-        jobs: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-            (f"{n} environments", lambda t=task, n=n, r=r: bench_engine(t, n, r, lengths))
-            for n in (SIZES[:1] if quick else SIZES)
-            for r in (False, True)
-        ]
-        jobs.append(("PPO", lambda t=task: bench_training(t, SIZES[0] if quick else _TRAINED, lengths)))
-        jobs.append(("CPU engine", lambda t=task: bench_cpu(t, lengths)))
-        for label, job in jobs:
-            out.print(f"{task}, {label} ...", style="dim")
-            try:
-                rows.append(job())
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if "memory" not in str(error):
-                    raise
-                out.print(f"{task}, {label}: not enough memory")
-            _clear()
+    for case in todo:
+        out.print(f"{case.name} ...", style="dim", highlight=False)
+        try:
+            rows.append(case.measure())
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if "memory" not in str(error):
+                raise
+            out.print(f"{case.name}: not enough memory")
+        except ModelUnavailableError as error:
+            out.print(f"not measured: {error}")
+        _clear()
     device = torch.cuda.get_device_name()
     out.print(gpu_table(rows, device))
     if target is not None:
