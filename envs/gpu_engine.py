@@ -105,6 +105,7 @@ class GpuEngine:
         self._qpos_seen, self._version = self._qpos.clone(), self._qpos._version
         self._weighed = (self.nominal("body_invweight0") > 0).to(self.device, self.dtype)
         self._resetting = False  # what is written between reset() and forward() is part of the reset
+        self._evaluated = False
 
     def _allocate(self, options: GpuOptions) -> tuple[Any, Any]:
         """Model and data on the device."""
@@ -132,12 +133,17 @@ class GpuEngine:
         return self._data[name]
 
     def _bind(self, name: str, view: Tensor) -> None:
-        """Keep a derived field from now on; as on the CPU engine its first values belong to the present state."""
+        """Keep a derived field from now on; as on the CPU engine its first values belong to the present state.
+
+        Before anything has been evaluated they are zero: an engine that is made only to see whether a model runs need
+        not compile all that running it takes.
+        """
         if name in _POSTCONSTRAINT and not self._m.opt.run_rne_postconstraint:
             self._m.opt.run_rne_postconstraint = True
             self._recorder.forget()
-        with self._kept(~self._everywhere()):  # fields that are one physics step behind stay so
-            self._run_stage("acceleration")
+        if self._evaluated:
+            with self._kept(~self._everywhere()):  # fields that are one physics step behind stay so
+                self._run_stage("acceleration")
         self._outputs[name] = view
 
     def field(self, name: str) -> Tensor:
@@ -158,8 +164,10 @@ class GpuEngine:
         host, owner = (self.model.opt, self._m.opt) if name.startswith("opt.") else (self.model, self._m)
         key = name.removeprefix("opt.")
         shared: Any = getattr(owner, key, None)
-        if not getattr(shared, "_is_batched", False) or not hasattr(host, key):
-            raise ValueError(f"{name!r} is not an mjModel field that can differ between simulations on the GPU")
+        if not hasattr(host, key):
+            raise ValueError(f"{name!r} is not an mjModel field")
+        if not getattr(shared, "_is_batched", False):
+            raise EngineError(f"engine: {name!r} cannot differ between simulations on the GPU: use the CPU engine")
         with wp.ScopedDevice(self._wp_device):
             own = wp.empty((self.num_envs, *shared.shape[1:]), dtype=shared.dtype)
         own._is_batched = True
@@ -200,6 +208,7 @@ class GpuEngine:
                 self._schedule = self._empty_schedule(nstep)
                 self._recorder.forget()
             self._schedule.copy_(commands)
+        self._evaluated = True
         self._recorder.run(("step", nstep, scheduled), lambda: self._launch_steps(nstep, scheduled))
         self._saw(None)
         self._watch.check()
@@ -230,7 +239,7 @@ class GpuEngine:
         wp.launch(_kernels.gather_overflow, n, inputs=[self._failed, d.overflow, self._overflowed])
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
-        if mask is None:
+        if mask is None or not self._evaluated:
             self._run_stage(stage)
         else:
             with self._kept(mask):
@@ -239,6 +248,7 @@ class GpuEngine:
 
     def _run_stage(self, stage: Stage) -> None:
         m, d = self._m, self._d
+        self._evaluated = True
         self._recorder.run(stage, lambda: STAGES[stage](m, d))
 
     def _everywhere(self) -> Tensor:

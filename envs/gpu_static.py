@@ -8,6 +8,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.engine import EngineError
+
 _MOVES = ("geom_pos", "body_pos")
 _TURNS = ("geom_quat", "body_quat")
 
@@ -27,9 +29,12 @@ class StaticGeoms:
         self._bodies = torch.as_tensor(bodies[fixed].astype("int64"), device=device)
 
     def check(self, field: str) -> None:
-        """Raise ValueError for a model field that would turn them, which `place` does not do."""
+        """Raise EngineError for a model field that would turn them, which `place` does not do."""
         if field in _TURNS and len(self._geoms):
-            raise ValueError(f"{field!r} cannot differ between simulations on the GPU: shapes of the world do not turn")
+            raise EngineError(
+                f"engine: {field!r} cannot differ between simulations on the GPU, as shapes of the world do not turn "
+                "there: use the CPU engine"
+            )
 
     def move(self, fields: Container[str]) -> bool:
         """Whether their places differ between simulations, where these model fields do."""

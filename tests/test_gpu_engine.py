@@ -19,6 +19,7 @@ BOX = mujoco.MjModel.from_xml_string(WORLD).body("box").id
 def test_a_view_is_memory_that_the_simulation_runs_on() -> None:
     engine = gpu()
     qpos, site = engine.data("qpos"), engine.data("site_xpos")
+    engine.forward()
     assert qpos.data_ptr() == engine.data("qpos").data_ptr()
     hinge = engine.model.jnt_qposadr[engine.model.joint("hinge").id]
     before = site.clone()
@@ -48,6 +49,25 @@ def test_twenty_steps_agree_with_the_cpu_and_derived_fields_lag_alike() -> None:
     # The lag is one physics step: the arm's tip has moved since, by more than the engines differ.
     fresh = torch.as_tensor(engine.materialize(0)[1].site_xpos.copy())
     assert far(fresh, engine.data("site_xpos")[0]) > 10 * far(cpu.data("site_xpos")[0], engine.data("site_xpos")[0])
+
+
+def test_settling_moves_the_chosen_simulations_as_the_cpu_does_and_nothing_of_the_others() -> None:
+    cpu, engine = pair()
+    xpos = engine.data("xpos")
+    shake(cpu, engine)
+    copy_state(cpu, engine)
+    watched = {name: engine.data(name) for name in (*STATE, "xpos")}
+    before = {name: view.clone() for name, view in watched.items()}
+    cpu.settle(10, mask_of(cpu, 1))
+    engine.settle(10, mask_of(engine, 1))
+    assert far(cpu.data("qpos"), engine.data("qpos")) < 1e-5
+    assert far(xpos[1], before["xpos"][1]) > 1e-4
+    for name, view in watched.items():
+        assert torch.equal(view[[0, 2]], before[name][[0, 2]]), name
+    engine.data("qvel")[0, 0] = float("nan")
+    engine.settle(1, mask_of(engine, 2))
+    assert engine.diverged().tolist() == [False, False, False]
+    assert bool(engine.data("qvel")[0, 0].isnan())
 
 
 @pytest.mark.parametrize("name", ["reset", "forward", "set_const"])
@@ -110,7 +130,7 @@ def test_the_ground_can_differ_between_simulations() -> None:
     heights = engine.data("qpos")[:, 2].tolist()
     assert heights == pytest.approx(cpu.data("qpos")[:, 2].tolist(), abs=1e-4)
     assert heights == pytest.approx([0.1, 0.08, 0.05], abs=0.003)
-    with pytest.raises(ValueError, match="'geom_quat' cannot differ"):
+    with pytest.raises(EngineError, match="'geom_quat' cannot differ"):
         engine.field("geom_quat")
 
 
