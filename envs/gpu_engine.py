@@ -26,7 +26,7 @@ from torch import Tensor
 
 from envs.engine import COMMAND_FIELDS, EngineError, Stage
 from envs.gpu_buffers import BufferWatch, buffers
-from envs.gpu_options import GpuOptions, with_options
+from envs.gpu_options import GpuOptions, has_height_field, with_options
 from envs.gpu_stages import STAGES
 from envs.gpu_static import StaticGeoms
 
@@ -96,7 +96,7 @@ class GpuEngine:
         self._constants: dict[str, Tensor] = {}  # what follows from them
         self._commands: list[tuple[Any, Tensor]] = []  # input fields, for Warp and for torch
         self._schedule = self._empty_schedule(0)
-        self._static = StaticGeoms(self.model, self.device)
+        self._static = StaticGeoms(self.model, self._wp_device)
         self._state = {name: view for name in _STATE if (view := self.data(name)).numel()}
         self._default = {name: view[:1].clone() for name, view in self._state.items()}
         if "history" in self._state:  # of delayed sensors: an evaluation may write it
@@ -160,13 +160,13 @@ class GpuEngine:
 
     def _expand(self, name: str) -> Tensor:
         """Give every simulation its own values of a model field."""
-        self._static.check(name)
         host, owner = (self.model.opt, self._m.opt) if name.startswith("opt.") else (self.model, self._m)
         key = name.removeprefix("opt.")
         shared: Any = getattr(owner, key, None)
         if not hasattr(host, key):
             raise ValueError(f"{name!r} is not an mjModel field")
-        if not getattr(shared, "_is_batched", False):
+        on_field = name in ("geom_margin", "pair_margin") and has_height_field(self.model)  # see `with_options`
+        if on_field or not getattr(shared, "_is_batched", False):
             raise EngineError(f"engine: {name!r} cannot differ between simulations on the GPU: use the CPU engine")
         with wp.ScopedDevice(self._wp_device):
             own = wp.empty((self.num_envs, *shared.shape[1:]), dtype=shared.dtype)
@@ -229,6 +229,7 @@ class GpuEngine:
         m, d, n = self._m, self._d, self.num_envs
         schedule = wp.from_torch(self._schedule) if scheduled else None
         state = (d.time, d.qpos, d.qvel, d.act, d.ctrl, d.qacc, d.qacc_warmstart, d.qfrc_applied)
+        self._static.place(m, d, self._fields)
         for substep in range(nstep):
             start = 0
             for target, flat in self._commands if scheduled else ():
@@ -249,7 +250,12 @@ class GpuEngine:
     def _run_stage(self, stage: Stage) -> None:
         m, d = self._m, self._d
         self._evaluated = True
-        self._recorder.run(stage, lambda: STAGES[stage](m, d))
+
+        def launch() -> None:
+            self._static.place(m, d, self._fields)
+            STAGES[stage](m, d)
+
+        self._recorder.run(stage, launch)
 
     def _everywhere(self) -> Tensor:
         return torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
@@ -281,9 +287,6 @@ class GpuEngine:
             self._recorder.run(("constants", groups), lambda: mjw.set_const(m, d, groups, restore=False))
             # mujoco_warp gives bodies that only move, or only turn, the one weight for the other; MuJoCo gives them 0.
             weight.mul_(self._weighed)
-            place = self._static_places()
-        if place is not None:
-            _write_rows(wp.to_torch(d.geom_xpos), place, self._everywhere() if mask is None else mask)
         if mask is not None:
             for name, values in before.items():
                 _write_rows(self._constants[name], values, ~mask)
@@ -298,15 +301,6 @@ class GpuEngine:
         for name in inputs:
             groups |= every if wraps else _GROUPS.get(name, every)
         return groups
-
-    def _static_places(self) -> Tensor | None:
-        """Positions of all geoms with those of the world where their fields say; None if they are not randomized."""
-        if not self._static.move(self._fields):
-            return None
-        m, d = self._m, self._d
-        self._recorder.run("bodies", lambda: mjw.kinematics(m, d))
-        pos = self._fields["geom_pos"] if "geom_pos" in self._fields else wp.to_torch(m.geom_pos)
-        return self._static.place(wp.to_torch(d.geom_xpos), wp.to_torch(d.xpos), wp.to_torch(d.xmat), pos)
 
     def refresh_written(self) -> None:
         """Recompute derived fields of simulations whose qpos was written from outside since the last call.
@@ -366,9 +360,6 @@ class GpuEngine:
             self.data(name)
         for name, values in state["state"].items():
             self._state[name].copy_(values)
-        place = self._static_places()
-        if place is not None:
-            wp.to_torch(self._d.geom_xpos).copy_(place)
         self._run_stage("acceleration")  # what is not saved follows from the state
         for name, values in state["outputs"].items():
             self._outputs[name].copy_(values)

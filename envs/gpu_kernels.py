@@ -69,6 +69,39 @@ def write_command(commands: wp.array3d[float], substep: int, start: int, target:
     target[world, i] = commands[world, substep, start + i]
 
 
+@wp.func
+def _of_mujoco(q: wp.quat) -> wp.quat:
+    """MuJoCo keeps the real part first, Warp last."""
+    return wp.quat(q[1], q[2], q[3], q[0])
+
+
+@wp.kernel
+def place_static(
+    geoms: wp.array[int],
+    geom_bodyid: wp.array[int],
+    body_parentid: wp.array[int],
+    body_pos: wp.array2d[wp.vec3],
+    body_quat: wp.array2d[wp.quat],
+    geom_pos: wp.array2d[wp.vec3],
+    geom_quat: wp.array2d[wp.quat],
+    geom_xpos: wp.array2d[wp.vec3],
+    geom_xmat: wp.array2d[wp.mat33],
+):
+    """Poses in the world of geoms on bodies without joints."""
+    world, i = wp.tid()
+    geom = geoms[i]
+    pos = geom_pos[world % geom_pos.shape[0], geom]
+    quat = _of_mujoco(geom_quat[world % geom_quat.shape[0], geom])
+    body = geom_bodyid[geom]
+    while body > 0:
+        turn = _of_mujoco(body_quat[world % body_quat.shape[0], body])
+        pos = body_pos[world % body_pos.shape[0], body] + wp.quat_rotate(turn, pos)
+        quat = turn * quat
+        body = body_parentid[body]
+    geom_xpos[world, geom] = pos
+    geom_xmat[world, geom] = wp.quat_to_matrix(quat)
+
+
 class Recorder:
     """Runs sequences of launches; on CUDA as graphs, which cost the host one call instead of hundreds.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import mujoco
+import numpy as np
 
 from envs.body_forces import without_plugin
 from envs.engine import EngineError
@@ -33,7 +34,10 @@ class GpuOptions:
 
 
 def with_options(model: mujoco.MjModel, options: GpuOptions) -> mujoco.MjModel:
-    """The model as the GPU runs it: itself, or a copy with another solver.
+    """The model as the GPU runs it: itself, or a copy with another solver, or without margins on height fields.
+
+    There mujoco_warp 4.0 takes a contact to be deeper than it is, by one and a half times its margin, and turns its
+    normal; without a margin both are MuJoCo's.
 
     Raises:
         EngineError: the model needs something that mujoco_warp does not have, or has with another meaning.
@@ -48,11 +52,30 @@ def with_options(model: mujoco.MjModel, options: GpuOptions) -> mujoco.MjModel:
     problems = list(_problems(model))
     if problems:
         raise EngineError(f"engine: {problems[0]} does not run on the GPU: use the CPU engine")
-    if options.solver is None or _SOLVERS[options.solver] == int(solver):
+    wanted = int(solver) if options.solver is None else _SOLVERS[options.solver]
+    geoms, pairs = _margins_on_height_fields(model)
+    if wanted == int(solver) and not geoms.any() and not pairs.any():
         return model
     changed = copy.deepcopy(model)
-    changed.opt.solver = _SOLVERS[options.solver]
+    changed.opt.solver = wanted
+    changed.geom_margin[geoms] = 0.0
+    changed.pair_margin[pairs] = 0.0
     return changed
+
+
+def has_height_field(model: mujoco.MjModel) -> bool:
+    """Whether a shape of the model is a height field."""
+    return bool((model.geom_type == int(mujoco.mjtGeom.mjGEOM_HFIELD)).any())
+
+
+def _margins_on_height_fields(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Geoms (bool) that have a margin and may touch a height field, and such pairs."""
+    fields = model.geom_type == int(mujoco.mjtGeom.mjGEOM_HFIELD)
+    types, affinities = model.geom_contype, model.geom_conaffinity
+    met = ((types[:, None] & affinities[fields]) | (affinities[:, None] & types[fields])).any(axis=1)
+    geoms = (fields | met) & (model.geom_margin > 0) if fields.any() else np.zeros_like(fields)
+    pairs = (fields[model.pair_geom1] | fields[model.pair_geom2]) & (model.pair_margin > 0)
+    return geoms, pairs
 
 
 def _problems(model: mujoco.MjModel) -> Iterator[str]:

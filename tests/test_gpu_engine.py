@@ -13,6 +13,23 @@ from envs.engine import EngineError
 from envs.gpu_engine import GpuEngine
 from gpu_worlds import DERIVED, STATE, WORLD, bind, copy_state, far, gpu, mask_of, pair, shake
 
+# A shelf on a wall, and something that moves, without which there is nothing to simulate.
+NESTED = """
+<mujoco>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 1"/>
+    <body name="wall" pos="1 0 1" euler="0 0 30">
+      <geom name="wall" type="box" size="0.1 1 1" pos="0.1 0 0" euler="0 20 0"/>
+      <body name="shelf" pos="-0.3 0 0.2" euler="10 0 0">
+        <geom name="shelf" type="box" size="0.2 0.5 0.02" pos="0 0.1 0" euler="5 0 0"/>
+      </body>
+    </body>
+    <body pos="-3 0 5">
+      <freejoint/><geom size="0.1" pos="0.1 0 0" euler="5 0 0"/><geom size="0.1" pos="0.2 0 0" euler="5 0 0"/>
+    </body>
+  </worldbody>
+</mujoco>
+"""
 BOX = mujoco.MjModel.from_xml_string(WORLD).body("box").id
 
 
@@ -130,8 +147,29 @@ def test_the_ground_can_differ_between_simulations() -> None:
     heights = engine.data("qpos")[:, 2].tolist()
     assert heights == pytest.approx(cpu.data("qpos")[:, 2].tolist(), abs=1e-4)
     assert heights == pytest.approx([0.1, 0.08, 0.05], abs=0.003)
-    with pytest.raises(EngineError, match="'geom_quat' cannot differ"):
-        engine.field("geom_quat")
+
+
+def test_shapes_of_the_world_can_turn_and_move_with_their_bodies() -> None:
+    cpu, engine = pair(3, NESTED)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("body_pos", "body_quat", "geom_pos", "geom_quat"):
+        nominal = cpu.nominal(name)
+        values = nominal + 0.3 * torch.randn((3, *nominal.shape), generator=generator, dtype=nominal.dtype)
+        if name.endswith("quat"):
+            values /= torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        for each in (cpu, engine):
+            each.field(name)[:, 1:] = values[:, 1:].to(each.dtype).to(each.device)  # the world itself stays
+    bind(("geom_xpos", "geom_xmat"), cpu, engine)
+    for each in (cpu, engine):
+        each.set_const()
+        each.forward()
+    for name in ("geom_xpos", "geom_xmat"):
+        assert far(cpu.data(name), engine.data(name)) < 1e-5, name
+        assert float(cpu.data(name)[:, 1:].std(dim=0).flatten(1).amax(dim=1).min()) > 0.01  # they do differ
+    for each in (cpu, engine):
+        each.field("geom_pos")[:, 2] += 0.5
+        each.step(1)  # notices by itself
+    assert far(cpu.data("geom_xpos"), engine.data("geom_xpos")) < 1e-5
 
 
 def test_commands_for_every_physics_step_arrive_in_order_and_the_last_one_holds() -> None:

@@ -61,6 +61,29 @@ def test_models_that_would_behave_differently_are_refused() -> None:
             with_options(model, GpuOptions())
 
 
+def test_shapes_on_height_fields_lose_their_margin_and_others_keep_it() -> None:
+    model = mujoco.MjModel.from_xml_string(
+        """
+        <mujoco>
+          <asset><hfield name="h" nrow="2" ncol="2" size="1 1 1 1" elevation="0 1 0 1"/></asset>
+          <worldbody>
+            <geom name="hills" type="hfield" hfield="h"/>
+            <body><freejoint/><geom name="foot" size="0.1" margin="0.01"/></body>
+            <body pos="0 0 1"><freejoint/><geom name="hat" size="0.1" margin="0.02" contype="2" conaffinity="2"/></body>
+          </worldbody>
+          <contact>
+            <pair geom1="hills" geom2="hat" margin="0.03"/><pair geom1="foot" geom2="hat" margin="0.04"/>
+          </contact>
+        </mujoco>
+        """
+    )
+    changed = with_options(model, GpuOptions())
+    assert [float(changed.geom(name).margin[0]) for name in ("foot", "hat")] == [0.0, 0.02]
+    assert changed.pair_margin.tolist() == [0.0, 0.04]
+    assert [float(model.geom(name).margin[0]) for name in ("foot", "hat")] == [0.01, 0.02]
+    assert with_options(spheres(), GpuOptions()).geom_margin.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_model_that_asks_for_body_forces_runs_without_the_plugin() -> None:
     model = make_task("Ant-v5").model
     assert model.nplugin == 1
