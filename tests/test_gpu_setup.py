@@ -20,9 +20,11 @@ from randomization.adr import ADR
 from randomization.copies import DeviceCopies
 from randomization.news import EpisodeNews
 from randomization.parameters import Parameter
+from scripted import standing
 from simreal.build import make_engine, make_environment
 from simreal.cli import main
 from simreal.errors import UserError
+from simreal.worlds import find_world, find_worlds
 
 SPHERES = """
 <mujoco>
@@ -126,6 +128,25 @@ def test_without_the_extra_the_error_says_what_to_install(
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert isinstance(make_engine("auto", mujoco.MjModel.from_xml_string(HINGE), 1, 1), CpuEngine)
+
+
+def test_the_world_of_the_other_engine_says_what_to_install_and_a_group_leaves_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "mujoco_warp" else find(name, *a))
+    policy = standing("InvertedPendulum-v5")
+    with pytest.raises(UserError, match=r"^other_engine: engine: 'gpu' needs mujoco-warp.* pip install"):
+        find_world("other_engine", policy)
+    worlds, left_out = find_worlds(["unmodelled"], policy)
+    assert "other_engine" not in [world.name for world in worlds]
+    assert left_out["other_engine"].startswith("engine: 'gpu' needs mujoco-warp")
+
+
+def test_simulations_that_are_stepped_by_gymnasium_refuse_the_gpu_and_auto_leaves_them_alone() -> None:
+    with pytest.raises(UserError, match=r"^engine: 'gpu' cannot run gymnasium:FetchReach-v4, .*: use 'cpu' or 'auto'$"):
+        make_environment("gymnasium:FetchReach-v4", 1, engine="gpu")
+    assert make_environment("gymnasium:FetchReach-v4", 1, engine="auto").device.type == "cpu"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
