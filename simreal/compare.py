@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from envs.registry import make_task
 from randomization.parameters import nearest
 from simreal.errors import UserError
+from simreal.measure import MEASURES, RETURN, Measure
 from simreal.runs import LoadedPolicy, load_policy
 from simreal.statistics import bootstrap_ci, discordance_bound
 from simreal.worlds import World
@@ -54,7 +54,11 @@ def find_baseline(name: str | None, paths: Sequence[Path], policies: Sequence[Lo
 
 
 def differences(
-    documents: Sequence[dict[str, Any]], worlds: Sequence[Sequence[World]], baseline: int, seed: int = 0
+    documents: Sequence[dict[str, Any]],
+    worlds: Sequence[Sequence[World]],
+    baseline: int,
+    measure: Measure,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Differences "a" minus "b" of every policy a from the baseline b, with paired bootstrap intervals.
 
@@ -63,28 +67,26 @@ def differences(
         worlds: the worlds of each; "trained" and those made of a policy's own ranges may differ between policies,
             and then there are no pairs to compare.
         baseline: index of b.
+        measure: what the task is judged by.
         seed: of the bootstrap.
     """
     base, found = documents[baseline], []
-    judged = make_task(base["task"]).has_success
     for i, document in enumerate(documents):
         rows = zip(document["worlds"], base["worlds"], worlds[i], worlds[baseline], strict=True)
         pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
         if not pairs:
             continue
-        columns = [_column(row, other, key) for row, other in pairs for key in ("success", "return")]
-        table = np.stack(columns, axis=1)
-        means, ends = table.mean(axis=0), bootstrap_ci(table, seed)
-        for k, (row, _) in enumerate(pairs):
-            low, high = ends[:, 2 * k]
-            if judged and not table[:, 2 * k].any():
-                high = discordance_bound(len(table))
-                low = -high
-            found.append({
-                "world": row["name"], "a": document["policy"], "b": base["policy"],
-                "success": float(means[2 * k]), "success_ci95": [float(low), float(high)],
-                "return": float(means[2 * k + 1]), "return_ci95": ends[:, 2 * k + 1].tolist(),
-            })  # fmt: skip
+        table = np.stack([_column(row, other, key) for row, other in pairs for key in MEASURES], axis=1)
+        means = table.mean(axis=0).reshape(len(pairs), -1)
+        ends = bootstrap_ci(table, seed).T.reshape(len(pairs), -1, 2)
+        for (row, other), mean, interval in zip(pairs, means.tolist(), ends.tolist(), strict=True):
+            entry: dict[str, Any] = {"world": row["name"], "a": document["policy"], "b": base["policy"]}
+            for key, value, end in zip(MEASURES, mean, interval, strict=True):
+                entry |= {key: value, f"{key}_ci95": end}
+            if measure is not RETURN and row["samples"]["success"] == other["samples"]["success"]:
+                bound = discordance_bound(len(table))
+                entry["success_ci95"] = [-bound, bound]
+            found.append(entry)
     return found
 
 
@@ -92,40 +94,30 @@ def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
     return np.asarray(row["samples"][key], dtype=np.float64) - np.asarray(other["samples"][key], dtype=np.float64)
 
 
-def policies_table(documents: Sequence[dict[str, Any]]) -> Table:
+def policies_table(documents: Sequence[dict[str, Any]], measure: Measure) -> Table:
     """All policies in all worlds, for people."""
-    task = documents[0]["task"]
-    judged = make_task(task).has_success
-    numbers = ("success", "95 % interval", "return", "median", "worst 10 %")
-    table = _table(task, ("world", "policy"), numbers if judged else numbers[2:])
+    table = _table(documents[0]["task"], ("world", "policy"), measure.columns)
     entropies = [(d["policy"], d["adr_entropy_npd"]) for d in documents if d["adr_entropy_npd"] is not None]
     if entropies:
         table.caption = "entropy (npd): " + ", ".join(f"{name} {entropy:+.2f}" for name, entropy in entropies)
         table.caption_justify = "left"
     for rows in zip(*(document["worlds"] for document in documents), strict=True):
         for document, row in zip(documents, rows, strict=True):
-            low, high = row["success_ci95"]
-            success = (f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}") if judged else ()
-            table.add_row(
-                row["name"] if row is rows[0] else "", document["policy"], *success,
-                f"{row['return_mean']:.2f} ± {row['return_se']:.2f}", f"{row['return_median']:.2f}",
-                f"{row['return_cvar10']:.2f}",
-            )  # fmt: skip
+            table.add_row(row["name"] if row is rows[0] else "", document["policy"], *measure.cells(row))
         table.add_section()
     return table
 
 
-def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any]) -> Table:
+def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any], measure: Measure) -> Table:
     """Differences from the baseline, whose document is given, for people."""
-    keys = ("success", "return") if make_task(document["task"]).has_success else ("return",)
-    numbers = [column for key in keys for column in (key, "95 % interval")]
+    shown = dict.fromkeys((measure, RETURN))
+    numbers = [column for m in shown for column in (m.name, "95 % interval")]
     table = _table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
     seen = ""
     for difference in sorted(found, key=lambda d: [row["name"] for row in document["worlds"]].index(d["world"])):
         cells = []
-        for key in keys:
-            form, (low, high) = "+.3f" if key == "success" else "+.2f", difference[f"{key}_ci95"]
-            cells += [f"{difference[key]:{form}}", f"{low:{form}} to {high:{form}}"]
+        for m in shown:
+            cells += [m.plain.change(difference[m.name]), m.plain.change_span(*difference[f"{m.name}_ci95"])]
         table.add_row(difference["world"] if difference["world"] != seen else "", difference["a"], *cells)
         seen = difference["world"]
     return table

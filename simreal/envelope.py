@@ -19,6 +19,7 @@ from randomization.samplers import Points
 from simreal.boxes import Array, Mask, peel, shrunk
 from simreal.errors import UserError
 from simreal.evaluate import Episodes, batch_of, play
+from simreal.measure import MEASURES, measure_of
 from simreal.runs import LoadedPolicy
 from simreal.statistics import clopper_pearson_lower, wilson
 from simreal.worlds import beyond, trained_ranges
@@ -246,21 +247,23 @@ class Survey:
 def judge_of(policy: LoadedPolicy, criterion: str | None) -> Judge:
     """What counts as success. Raises UserError for a criterion that cannot be understood or is missing."""
     if criterion is None:
-        if not policy.make_task().has_success:
+        measure = measure_of(policy.make_task())
+        if measure.criterion is not None:
             raise UserError(
-                f"{policy.task_id} has no success: say what an episode must reach with --criterion, as 'return>=1000'"
+                f"{policy.task_id} is judged by {measure.words}: say what an episode must reach with --criterion, as "
+                f"'{measure.criterion}'"
             )
         return lambda episodes: episodes.success
     match = _CRITERION.fullmatch(criterion)
     if match is None:
         raise UserError(f"--criterion: expected NAME>=NUMBER or NAME<=NUMBER, got {criterion!r}")
     name, above, limit = match[1], match[2] == ">=", float(match[3])
-    known = ["return", "successes", *_measures(policy)]
+    known = [*(name for name, m in MEASURES.items() if m.criterion is not None), *_measures(policy)]
     if name not in known:
         raise UserError(f"--criterion: no measure {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
 
     def judge(episodes: Episodes) -> torch.Tensor:
-        values = {"return": episodes.returns, "successes": episodes.successes, **episodes.measures}[name]
+        values = {**episodes.samples, **episodes.measures}[name]
         return values >= limit if above else values <= limit
 
     return judge

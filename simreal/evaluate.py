@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.environment import Environment
+from randomization.spec import Performance
 from simreal.runs import LoadedPolicy
 from simreal.statistics import bootstrap_ci, cvar, mean_and_error, median, wilson
 from simreal.worlds import World, find_worlds
@@ -28,6 +29,11 @@ class Episodes:
     steps: Tensor  # [episodes]
     measures: dict[str, Tensor]  # the task's own, mean over the steps of the episode, [episodes] float64
     divergences: int
+
+    @property
+    def samples(self) -> dict[Performance, Tensor]:
+        """What episodes can be judged by, [episodes] each."""
+        return {"success": self.success, "return": self.returns, "successes": self.successes}
 
 
 def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
@@ -95,7 +101,7 @@ def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
         "successes_median": median(held),
         "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
         "measures": {name: _mean(values) for name, values in measures.items()},
-        "samples": {"success": episodes.success.int().tolist(), "return": returns, "successes": held},
+        "samples": {name: (values + 0).tolist() for name, values in episodes.samples.items()},  # True is 1
     }
 
 

@@ -25,6 +25,7 @@ from simreal.failure import keep_evidence
 from simreal.learn.guard import Guard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
+from simreal.measure import measure_of
 from simreal.progress import Progress
 
 
@@ -194,6 +195,7 @@ class Trainer:
             task_options=config.task_options, gpu=config.gpu.options(),
         )  # fmt: skip
         self.environment.reset()
+        self._measure = measure_of(self.environment.task)
         if isinstance(config.learner, PPOConfig):
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
@@ -288,11 +290,7 @@ class Trainer:
         return broken
 
     def _score(self) -> str:
-        if self.environment.task.counts_successes:
-            return f"successes {self.statistics.mean_successes():.2f}"
-        if self.environment.task.has_success:
-            return f"success {self.statistics.success_rate():.2f}"
-        return f"return {self.statistics.mean_return():.1f}"
+        return f"{self._measure.name} {self.statistics.metrics()[self._measure.column]:.2f}"
 
     def _row(self) -> dict[str, float]:
         extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}

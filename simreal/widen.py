@@ -22,6 +22,7 @@ from simreal.config import load_config
 from simreal.documents import to_json, write_target
 from simreal.errors import UserError
 from simreal.files import write_text
+from simreal.measure import MEASURES
 from simreal.runs import LoadedPolicy, load_policy, run_config
 
 WIDENED = "widened.json"  # in a run directory
@@ -150,7 +151,11 @@ def print_widened(document: dict[str, Any], out: Console) -> None:
     """The result of `widen` for people."""
     why = "no boundary went further" if document["stopped"] == "quiet" else "the budget was spent"
     title = f"{document['policy']} on {document['task']}, frozen: entropy {document['entropy_npd']:+.2f} npd"
-    table = Table(title=f"{title} after {document['episodes']:,} episodes ({why})", title_justify="left")
+    block = document["request"]["randomization"]
+    low, high = block["adr"]["thresholds"]
+    moved = f"bounds move by {MEASURES[block['performance']].words}: back at {low:g} or less, on at {high:g} or more"
+    table = Table(title=f"{title} after {document['episodes']:,} episodes ({why})", title_justify="left", caption=moved)
+    table.caption_justify = "left"
     for column in ("parameter", "lower", "upper", "limits", "unit"):
         table.add_column(column, justify="left" if column in ("parameter", "unit") else "right")
     for p in document["parameters"]:

@@ -22,6 +22,7 @@ from simreal.errors import UserError
 from simreal.evaluate import evaluate, evaluate_named
 from simreal.export import ExportError, export_bundle
 from simreal.files import owned, write_text
+from simreal.measure import Measure, measure_of
 from simreal.named_code import naming
 from simreal.progress import Progress
 from simreal.runs import (
@@ -111,7 +112,7 @@ def assess(run: Path, out: Console) -> Path:
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures))
-    out.print(figures_table(figures, policy.make_task().has_success))
+    out.print(figures_table(figures, measure_of(policy.make_task())))
     return _export(run, policy, run / "bundle", figures)
 
 
@@ -168,13 +169,14 @@ def evaluate_command(
     for name, reason in found[0][1].items():
         out.print(f"{name}: left out: {reason}")
     documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
+    measure = measure_of(policies[0].make_task())
     if len(policies) == 1:
         document = documents[0]
-        out.print(figures_table(document, policies[0].make_task().has_success))
+        out.print(figures_table(document, measure))
     else:
-        apart = differences(documents, [w for w, _ in found], first)
+        apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
-        out.print(policies_table(documents), differences_table(apart, documents[first]), sep="\n")
+        out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
     if target is not None:
         write_text(target, to_json(document))
 
@@ -251,6 +253,7 @@ def envelope_table(document: dict[str, Any]) -> Table:
     """An envelope for people: success along each parameter, and the box."""
     box = document["box"]
     title = f"Success along each parameter of {document['task']}, from end to end"
+    title += "" if document["criterion"] is None else f"; success: {document['criterion']}"
     caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
     if box is not None:
         caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
@@ -269,20 +272,14 @@ def _ends(ends: Sequence[float]) -> str:
     return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
-def figures_table(figures: dict[str, Any], judged: bool) -> Table:
-    """The figures of an evaluation for people; `judged`: the task says what a success is."""
+def figures_table(figures: dict[str, Any], measure: Measure) -> Table:
+    """The figures of an evaluation for people."""
     entropy = figures["adr_entropy_npd"]
     title = f"{figures['policy']} on {figures['task']}"
     title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
     table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("world", "episodes", "success", "95 % interval", "return", "median", "worst 10 %"):
+    for column in ("world", "episodes", *measure.columns):
         table.add_column(column, justify="left" if column == "world" else "right")
     for world in figures["worlds"]:
-        low, high = world["success_ci95"]
-        success = (f"{world['success_rate']:.3f}", f"{low:.3f} to {high:.3f}") if judged else ("-", "-")
-        table.add_row(
-            world["name"], str(world["episodes"]), *success,
-            f"{world['return_mean']:.2f} ± {world['return_se']:.2f}", f"{world['return_median']:.2f}",
-            f"{world['return_cvar10']:.2f}",
-        )  # fmt: skip
+        table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
     return table

@@ -147,7 +147,7 @@ def test_a_criterion_says_what_counts_where_a_task_has_no_success() -> None:
     assert int(judge_of(policy, f"return>={middle}")(episodes).sum()) in (3, 4)
     assert judge_of(policy, " reward_survive <= 1e3 ")(episodes).all()
     for criterion, parts in (
-        (None, "Hopper-v5 has no success.*--criterion"),
+        (None, "Hopper-v5 is judged by return.*--criterion, as 'return>=1000'"),
         ("retrun>=3", "no measure 'retrun'.*did you mean 'return'"),
         ("return>3", "expected NAME>=NUMBER"),
         ("return>=e", "expected NAME>=NUMBER"),

@@ -15,6 +15,7 @@ from scripted import reaching, standing
 from simreal.compare import differences, differences_table, policies_table
 from simreal.documents import to_json, without_samples
 from simreal.evaluate import Episodes, batch_of, evaluate, play, summarize
+from simreal.measure import SUCCESS
 from simreal.runs import LoadedPolicy
 from simreal.statistics import wilson
 from simreal.worlds import World, find_world, find_worlds
@@ -121,7 +122,7 @@ def test_differences_are_paired_and_taken_from_the_baseline() -> None:
     b = made_up([s if i % 10 else 1 - s for i, s in enumerate(success)], [10 * x + 0.5 for x in common])
     b["policy"] = "b"
     world = [World("w", Manual([]))]
-    (found,) = differences([a, b], [world, world], baseline=0)
+    (found,) = differences([a, b], [world, world], baseline=0, measure=SUCCESS)
     assert (found["world"], found["a"], found["b"]) == ("w", "b", "a")
     assert found["return"] == pytest.approx(0.5)
     assert found["return_ci95"] == pytest.approx([0.5, 0.5], abs=1e-6)  # not 0.5 +- 2: the episodes cancel out
@@ -129,14 +130,14 @@ def test_differences_are_paired_and_taken_from_the_baseline() -> None:
     assert found["success"] == pytest.approx(0.0)
     low, high = found["success_ci95"]
     assert -0.07 < low < -0.02 < 0.02 < high < 0.07  # 1.96 * sqrt(20) / 200 = 0.044
-    (reverse,) = differences([a, b], [world, world], baseline=1)
+    (reverse,) = differences([a, b], [world, world], baseline=1, measure=SUCCESS)
     assert (reverse["a"], reverse["b"], reverse["return"]) == ("a", "b", pytest.approx(-0.5))
 
 
 def test_equal_successes_in_every_episode_do_not_claim_certainty() -> None:
     a, b = (made_up([1] * 100, [0.0] * 100) | {"policy": name} for name in "ab")
     world = [World("w", Manual([]))]
-    (found,) = differences([a, b], [world, world], baseline=0)
+    (found,) = differences([a, b], [world, world], baseline=0, measure=SUCCESS)
     assert found["success"] == 0.0
     assert found["success_ci95"] == pytest.approx([-0.0362, 0.0362], abs=1e-4)
 
@@ -145,10 +146,10 @@ def test_worlds_that_differ_between_policies_are_shown_and_not_compared() -> Non
     policies = [reaching({"action_delay": {"range": [0, high]}}, name=name) for name, high in (("a", 40), ("b", 80))]
     found = [find_worlds(["nominal", "trained"], policy)[0] for policy in policies]
     documents = [evaluate(p, w, 4, 2, seed=0) for p, w in zip(policies, found, strict=True)]
-    apart = differences(documents, found, baseline=0)
+    apart = differences(documents, found, baseline=0, measure=SUCCESS)
     assert [d["world"] for d in apart] == ["nominal"]
-    assert policies_table(documents).row_count == 4
-    assert differences_table(apart, documents[0]).row_count == 1
+    assert policies_table(documents, SUCCESS).row_count == 4
+    assert differences_table(apart, documents[0], SUCCESS).row_count == 1
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from envs.environment import Environment
 from simreal.checkpoint import checkpoints
 from simreal.errors import UserError
 from simreal.evaluate import play
+from simreal.measure import RETURN, SUCCESS, measure_of
 from simreal.offscreen import Image
 from simreal.render import Scene, write_video
-from simreal.report.html import number
 from simreal.report.records import Run
+from simreal.report.summary import value
 from simreal.runs import LoadedPolicy, load_policy
 from simreal.worlds import GROUPS, World, find_world
 
@@ -45,7 +46,8 @@ def find_clips(run: Run, draw: bool) -> tuple[list[Clip], str]:
     found = checkpoints(run.path / "checkpoints")
     if not found:
         return [], f"{run.name}: no pictures, because it has no checkpoint."
-    wanted = {"checkpoint": found[-1].name, "worlds": _worlds(run), "seed": run.config.evaluate.seed}
+    seed, best_by = run.config.evaluate.seed, run.measure.name
+    wanted = {"checkpoint": found[-1].name, "worlds": _worlds(run), "seed": seed, "best_by": best_by}
     folder = run.path / "footage"
     kept = _kept(folder, wanted)
     if kept or not draw:
@@ -62,7 +64,7 @@ def _worlds(run: Run) -> list[str]:
     """Where the best and the worst episode are looked for: the nominal world, and the evaluated world with the lowest
     score."""
     worlds = [] if run.evaluation is None else list(run.evaluation.worlds)
-    worlds.sort(key=lambda w: (w.success_rate if run.judged else 0.0, w.return_mean))
+    worlds.sort(key=lambda w: (value(w, run.measure), w.return_mean))
     return ["nominal", worlds[0].name if worlds else "nominal"]
 
 
@@ -123,11 +125,16 @@ def _find(name: str, policy: LoadedPolicy, run: Run) -> World:
 def _extreme(policy: LoadedPolicy, world: World, best: bool, seed: int) -> tuple[str, int]:
     """What the best or worst of the first episodes came to, and its number."""
     episodes = play(policy, world.make_environment(policy, _EPISODES, seed), _EPISODES)
-    order = list(zip(episodes.success.tolist(), episodes.returns.tolist(), strict=True))
+    measure = measure_of(policy.make_task())
+    order = list(zip(episodes.samples[measure.name].tolist(), episodes.returns.tolist(), strict=True))
     chosen = (max if best else min)(range(_EPISODES), key=lambda k: order[k])
-    success, total = order[chosen]
-    outcome = f"{'success' if success else 'failure'}, " if policy.make_task().has_success else ""
-    return f"{outcome}return {number(total)}", chosen
+    reached, total = order[chosen]
+    said = f"return {RETURN.page.value(total)}"
+    if measure is SUCCESS:
+        said = f"{'success' if reached else 'failure'}, {said}"
+    elif measure is not RETURN:
+        said = f"{reached} {measure.name}, {said}"
+    return said, chosen
 
 
 def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[list[Image], float]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-_STYLE = Path(__file__).with_name("style.css")
+from simreal.measure import NARROW_SPACE
 
-NARROW_SPACE = "\u202f"
+_STYLE = Path(__file__).with_name("style.css")
 
 
 def page(title: str, sections: Sequence[tuple[str, str, str]], head: str, foot: str) -> str:
@@ -84,19 +84,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{NARROW_SPACE}%"
 
 
-def span(low: float, high: float) -> str:
-    """94.3 to 98.9 %."""
-    return f"{100 * low:.1f} to {100 * high:.1f}{NARROW_SPACE}%"
-
-
 def signed(value: float) -> str:
     """+0.12 or −2.34, with a minus sign that is not a hyphen."""
     return f"{value:+.2f}".replace("-", "\u2212")
-
-
-def number(value: float) -> str:
-    """A return for readers: 12.3 or −47.9."""
-    return f"{value:.1f}".replace("-", "\u2212")
 
 
 def clock(seconds: float) -> str:

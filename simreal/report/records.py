@@ -16,6 +16,7 @@ from randomization.parameters import Parameter
 from randomization.spec import first_problem
 from simreal.config import RunConfig
 from simreal.errors import UserError
+from simreal.measure import SUCCESSES, Measure, measure_of
 from simreal.named_code import check_code
 from simreal.runs import run_config
 
@@ -36,6 +37,12 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class Samples(_Lenient):
+    """Figures of every episode."""
+
+    successes: tuple[float, ...] = ()
+
+
 class WorldFigures(_Lenient):
     """How a policy did in one world."""
 
@@ -47,6 +54,11 @@ class WorldFigures(_Lenient):
     return_se: float
     return_median: float
     return_cvar10: float
+    # Documents written before tasks counted successes have none of the following.
+    successes_mean: float | None = None
+    successes_median: float | None = None
+    successes_ci95: tuple[float, float] | None = None
+    samples: Samples = Samples()
     group: str = ""
 
     @property
@@ -138,9 +150,17 @@ class Difference(_Lenient):
     b: str
     success: float
     success_ci95: tuple[float, float]
+    successes: float | None = None
+    successes_ci95: tuple[float, float] | None = None
     # `return` is no name in Python
     gain: float = Field(alias="return")
     return_ci95: tuple[float, float]
+
+    def of(self, measure: Measure) -> tuple[float, tuple[float, float]] | None:
+        """The difference by a measure, and its interval; None in a document that does not know it."""
+        found = self.model_dump(by_alias=True)
+        value, interval = found[measure.name], found[f"{measure.name}_ci95"]
+        return None if value is None or interval is None else (value, interval)
 
 
 class Comparison(_Lenient):
@@ -175,7 +195,7 @@ class Run:
     name: str
     path: Path
     config: RunConfig
-    judged: bool  # whether the task knows success
+    measure: Measure  # what the task is judged by
     parameters: list[Parameter]  # randomized in training, as configured
     metrics: Columns
     adr: Columns
@@ -228,19 +248,34 @@ def load_run(path: Path) -> Run:
     config = run_config(path)
     check_code(config.task, str(path / "config.yaml"))
     task = make_task(config.task, **config.task_options)
+    measure = measure_of(task)
+    evaluation = read_document(path / "evaluation.json", Evaluation)
+    if measure is SUCCESSES and evaluation is not None:
+        _check_counted(path / "evaluation.json", evaluation)
     return Run(
         name=path.resolve().name,
         path=path,
         config=config,
-        judged=task.has_success,
+        measure=measure,
         parameters=[_with_unit(p, task) for p in config.randomization.sampler_for(task).parameters],
         metrics=read_columns(path / "metrics.csv"),
         adr=read_columns(path / "adr.csv"),
-        evaluation=read_document(path / "evaluation.json", Evaluation),
+        evaluation=evaluation,
         envelope=read_document(path / "envelope.json", Envelope),
         widened=read_document(path / "widened.json", Widened),
         versions=_versions(path / "bundle" / "policy.json"),
     )
+
+
+def _check_counted(path: Path, evaluation: Evaluation) -> None:
+    """Raise UserError unless the successes of every episode are there."""
+    for i, w in enumerate(evaluation.worlds):
+        figures = (w.successes_mean, w.successes_median, w.successes_ci95)
+        if None in figures or len(w.samples.successes) != w.episodes:
+            raise UserError(
+                f"{path}: worlds.{i}: expected successes_mean, successes_median, successes_ci95 and samples.successes "
+                f"of {w.episodes} episodes, as `simreal evaluate --json` writes them"
+            )
 
 
 def _with_unit(parameter: Parameter, task: Task) -> Parameter:

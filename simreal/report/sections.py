@@ -9,12 +9,13 @@ from html import escape
 
 from randomization.parameters import Parameter
 from simreal import __version__
+from simreal.measure import MEASURES, RETURN, Measure
 from simreal.report import figures
 from simreal.report.footage import Clip
-from simreal.report.html import data_uri, fold, notes, number, paragraph, percent, row, span, table
+from simreal.report.html import data_uri, fold, notes, paragraph, percent, row, table
 from simreal.report.records import GROUPS, Arm, Box, Columns, Comparison, Run
 from simreal.report.summary import cell, worlds_by_group
-from simreal.report.verdict import doubt_below, score, trained_in
+from simreal.report.verdict import doubt_below, score, trained_in, what_cells_say
 
 _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "q": "Q of the batch (return)",
@@ -33,21 +34,23 @@ _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "lr": "step size",
     "divergences": "unstable simulations",
 }
-_NOT_HEALTH = {"env_steps", "episodes", "success_rate", "return", "rollout_return", "seconds", "replay", "updates"}
+_SCORES = {measure.column for measure in MEASURES.values()}
+_NOT_HEALTH = _SCORES | {"env_steps", "episodes", "rollout_return", "seconds", "replay", "updates"}
 _SATURATED, _KL_TIMES = 0.5, 4.0  # from where on a remark is made
 
 
 def learning(arms: Sequence[Arm]) -> str:
-    """Success and return in training."""
+    """What the task is judged by, and return, in training."""
     metrics = {arm.name: [_since_first_episode(run.metrics) for run in arm.runs] for arm in arms}
     if not any(columns for seeds in metrics.values() for columns in seeds):
         return ""
-    plots = []
-    if arms[0].first.judged:
+    plots, measure = [], arms[0].first.measure
+    if measure is not RETURN:
         for against, words in (("env_steps", "steps"), ("seconds", "time")):
-            figure = figures.learning_curves(metrics, "success_rate", "success", against, share=True)
-            plots.append(_plot(figure, f"Success in training against {words}"))
-    for against, words in (("env_steps", "steps"), ("seconds", "time"))[: 1 if arms[0].first.judged else 2]:
+            share = measure.ends == (0.0, 1.0)
+            figure = figures.learning_curves(metrics, measure.column, measure.name, against, share)
+            plots.append(_plot(figure, f"{measure.name.capitalize()} in training against {words}"))
+    for against, words in (("env_steps", "steps"), ("seconds", "time"))[: 2 if measure is RETURN else 1]:
         figure = figures.learning_curves(metrics, "return", "return per episode", against)
         plots.append(_plot(figure, f"Return in training against {words}"))
     text = "Means of the last 100 training episodes, with exploration, in the worlds that training played then."
@@ -123,22 +126,23 @@ def transfer(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> str:
     if len(arms) == 1 and rows:
         parts.append(_all_figures(arms[0]))
     elif rows:
-        what = "success at the last step" if arms[0].first.judged else "return"
-        caption = f"Mean {what} over seeds; below it ± its standard error over seeds"
-        caption += ", and the 95 % Wilson interval of all episodes pooled. " if arms[0].first.judged else ". "
+        measure = arms[0].first.measure
+        caption = f"{measure.words.capitalize()}: {what_cells_say(measure)}. "
         caption += "The stronger a cell's colour, the better; the triangle marks the best of a row. "
         caption += "In world trained every policy plays the ranges of its own training; without any, the nominal world."
         parts.append(table(caption, ["world", *(arm.name for arm in arms)], rows))
         evaluated = [arm for arm in arms if any(run.evaluation is not None for run in arm.runs)]
         parts += [fold(f"All figures of {arm.name}", _all_figures(arm)) for arm in evaluated]
-    parts += [_differences(comparison) for comparison in comparisons]
+    parts += [_differences(comparison, arms[0].first.measure) for comparison in comparisons]
     return "".join(parts)
 
 
 def _scores(arms: Sequence[Arm], worlds: Sequence[str]) -> list[str]:
     found = [cell(arm, worlds) for arm in arms]
     means = [f.mean for f in found if f is not None]
-    low, high = (0.0, 1.0) if found and arms[0].first.judged else (min(means, default=0.0), max(means, default=1.0))
+    least, most = arms[0].first.measure.ends
+    low = min(means, default=0.0) if least is None else least
+    high = max(means, default=1.0) if most is None else most
     cells = []
     for figure in found:
         if figure is None:
@@ -156,25 +160,25 @@ def _all_figures(arm: Arm) -> str:
     rows = []
     for run in arm.runs:
         for w in run.evaluation.worlds if run.evaluation is not None else ():
-            success = [percent(w.success_rate), span(*w.success_ci95)] if run.judged else []
-            returns = [f"{number(w.return_mean)} ± {w.return_se:.1f}", number(w.return_median), number(w.return_cvar10)]
+            figures_of_world = run.measure.cells(vars(w), page=True)
             names = [escape(run.name)] if len(arm.runs) > 1 else []
-            rows.append(row(w.name, [*names, *success, *returns, f"{w.episodes:,}", GROUPS[w.kind]], len(names)))
+            rows.append(row(w.name, [*names, *figures_of_world, f"{w.episodes:,}", GROUPS[w.kind]], len(names)))
     names = ["run"] if len(arm.runs) > 1 else []
-    judged = ["success", "95 % interval"] if arm.first.judged else []
-    head = ["world", *names, *judged, "return", "median return", "worst 10 %", "episodes", "group"]
+    head = ["world", *names, *arm.first.measure.columns, "episodes", "group"]
     caption = "Every run in every world; worst 10 %: mean return of the worst tenth of the episodes."
     return table(caption, head, rows, len(names))
 
 
-def _differences(comparison: Comparison) -> str:
-    rows = []
+def _differences(comparison: Comparison, measure: Measure) -> str:
+    rows, shown = [], dict.fromkeys((measure, RETURN))
     for d in comparison.differences:
-        low, high = d.success_ci95
-        cells = [escape(f"{d.a} − {d.b}"), f"{100 * d.success:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
-        cells += [f"{d.gain:+.2f}", f"{d.return_ci95[0]:+.2f} to {d.return_ci95[1]:+.2f}"]
+        cells = [escape(f"{d.a} − {d.b}")]
+        for m in shown:
+            found = d.of(m)
+            cells += ["–", "–"] if found is None else [m.page.change(found[0]), m.page.change_span(*found[1])]
         rows.append(row(d.world, cells, text_columns=1))
-    head = ["world", "policies", "success (points)", "95 % interval", "return", "95 % interval"]
+    heads = [f"{m.name} ({m.points})" if m.points else m.name for m in shown]
+    head = ["world", "policies", *(column for name in heads for column in (name, "95 % interval"))]
     return table("Differences in the same episodes, with paired bootstrap intervals.", head, rows, 1)
 
 

@@ -1,8 +1,8 @@
 """Figures of several seeds and worlds brought together.
 
-The unit of repetition is the seed: means and standard errors are over seeds. Wilson intervals over the episodes of all
-seeds are shown as well, under the name "pooled": they say how well the share of successes is known for these very
-policies, and nothing about another seed.
+The unit of repetition is the seed: means and standard errors are over seeds. Intervals over the episodes of all seeds
+(Wilson's of a share, the bootstrap's of a count) are shown as well, under the name "pooled": they say how well the
+figure of these very policies is known, and nothing about another seed.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simreal.measure import RETURN, SUCCESS, SUCCESSES, Measure
 from simreal.report.records import GROUPS, Arm, WorldFigures
-from simreal.statistics import mean_and_error, median, wilson
+from simreal.statistics import bootstrap_ci, mean_and_error, median, wilson
 
 
 @dataclass(frozen=True)
 class Cell:
-    """How an arm did in one world or in a group of worlds: success, or return where the task knows no success."""
+    """How an arm did in one world or in a group of worlds, by what its task is judged by."""
 
-    judged: bool  # success, not return
+    measure: Measure
     mean: float  # over seeds, of each seed's mean over worlds
     error: float | None  # standard error over seeds; None with one seed
     spread: float | None  # standard error over episodes, of returns of one seed in one world
-    median: float  # over seeds and worlds
-    pooled: tuple[float, float] | None  # 95 % Wilson interval of all episodes; None for returns
+    median: float  # over seeds and worlds; of counts over all episodes
+    pooled: tuple[float, float] | None  # 95 % interval of all episodes, Wilson's or the bootstrap's; None for returns
     seeds: int
     episodes: int  # in all
     worst: tuple[str, float]  # the world with the lowest mean over seeds, and that mean
@@ -31,30 +32,36 @@ class Cell:
 
 def cell(arm: Arm, worlds: Sequence[str]) -> Cell | None:
     """An arm's figures over worlds given by name; None if no run has been evaluated in any of them."""
-    judged = arm.first.judged
+    measure = arm.first.measure
     seeds = [[w for w in run.evaluation.worlds if w.name in worlds] for run in arm.runs if run.evaluation is not None]
     seeds = [found for found in seeds if found]
     if not seeds:
         return None
     everything = [world for found in seeds for world in found]
-    mean, error = mean_and_error([_mean(found, judged) for found in seeds])
-    episodes = sum(world.episodes for world in everything)
-    pooled = None
-    if judged:
-        pooled = wilson(sum(round(world.success_rate * world.episodes) for world in everything), episodes)
+    mean, error = mean_and_error([_mean(found, measure) for found in seeds])
+    counts = [count for world in everything for count in world.samples.successes] if measure is SUCCESSES else []
     by_world = {name: [w for w in everything if w.name == name] for name in dict.fromkeys(w.name for w in everything)}
-    worst = min(((name, _mean(found, judged)) for name, found in by_world.items()), key=lambda pair: pair[1])
+    worst = min(((name, _mean(found, measure)) for name, found in by_world.items()), key=lambda pair: pair[1])
     return Cell(
-        judged=judged,
+        measure=measure,
         mean=mean,
         error=error if len(seeds) > 1 else None,
-        spread=everything[0].return_se if len(everything) == 1 and not judged else None,
-        median=median([_value(world, judged) for world in everything]),
-        pooled=pooled,
+        spread=everything[0].return_se if len(everything) == 1 and measure is RETURN else None,
+        median=median(counts or [value(world, measure) for world in everything]),
+        pooled=_pooled(everything, counts, measure),
         seeds=len(seeds),
-        episodes=episodes,
+        episodes=sum(world.episodes for world in everything),
         worst=worst,
     )
+
+
+def _pooled(worlds: Sequence[WorldFigures], counts: Sequence[float], measure: Measure) -> tuple[float, float] | None:
+    if counts:
+        low, high = bootstrap_ci(counts)
+        return float(low), float(high)
+    if measure is not SUCCESS:
+        return None
+    return wilson(sum(round(w.success_rate * w.episodes) for w in worlds), sum(w.episodes for w in worlds))
 
 
 def worlds_by_group(arms: Sequence[Arm]) -> dict[str, list[str]]:
@@ -81,8 +88,8 @@ def entropy(arm: Arm) -> tuple[float, bool] | None:
 
 
 def training_score(arm: Arm) -> tuple[float, float | None] | None:
-    """Success (or return) of the last 100 training episodes: mean over seeds and its standard error."""
-    column = "success_rate" if arm.first.judged else "return"
+    """Of the last 100 training episodes: mean over seeds and its standard error."""
+    column = arm.first.measure.column
     last = [run.metrics[column][-1] for run in arm.runs if run.metrics.get(column)]
     if not last:
         return None
@@ -90,9 +97,10 @@ def training_score(arm: Arm) -> tuple[float, float | None] | None:
     return mean, error if len(last) > 1 else None
 
 
-def _value(world: WorldFigures, judged: bool) -> float:
-    return world.success_rate if judged else world.return_mean
+def value(world: WorldFigures, measure: Measure) -> float:
+    """How a policy did in one world."""
+    return getattr(world, measure.mean)
 
 
-def _mean(worlds: Sequence[WorldFigures], judged: bool) -> float:
-    return sum(_value(world, judged) for world in worlds) / len(worlds)
+def _mean(worlds: Sequence[WorldFigures], measure: Measure) -> float:
+    return sum(value(world, measure) for world in worlds) / len(worlds)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from simreal.report.html import clock, notes, number, paragraph, percent, row, signed, span, table, tile
+from simreal.measure import Measure
+from simreal.report.html import clock, notes, paragraph, percent, row, signed, table, tile
 from simreal.report.records import GROUPS, Arm, Box, Run
 from simreal.report.summary import Cell, cell, entropy, worlds_by_group
 
@@ -19,7 +20,7 @@ def verdict(arms: Sequence[Arm]) -> str:
         parts = [_arms_table(arms, groups)]
     else:
         parts = [paragraph(_story(arms[0]))]
-        what = "Success at the last step" if arms[0].first.judged else "Return"
+        what = arms[0].first.measure.words.capitalize()
         parts.append(paragraph(f"{what} of fresh episodes, without exploration:", "soft"))
         parts.append(f'<div class="tiles">{_tiles(arms[0], groups)}</div>')
     parts += [paragraph(text) for text in (*_comparison(arms, groups), *_boxes(arms))]
@@ -62,33 +63,44 @@ def entropy_text(arm: Arm) -> str:
 
 
 def score(found: Cell) -> str:
-    """97.5 %, or a return."""
-    return percent(found.mean) if found.judged else number(found.mean)
+    """97.5 %, or 4.48 successes, or a return."""
+    return found.measure.page.value(found.mean)
 
 
 def doubt(found: Cell) -> str:
     """How well a score is known, with the name of what says so."""
-    parts = []
+    parts, written = [], found.measure.page
     if found.error is not None:
-        error = f"{100 * found.error:.1f}" if found.judged else f"{found.error:.1f}"
-        parts.append(f"± {error} over {found.seeds} seeds")
+        parts.append(f"± {written.error(found.error)} over {found.seeds} seeds")
     if found.pooled is not None:
-        parts.append(f"{'pooled ' if found.seeds > 1 else ''}95 %: {span(*found.pooled)}")
+        parts.append(f"{'pooled ' if found.seeds > 1 else ''}95 %: {written.span(*found.pooled)}")
+    if found.measure.median is not None:
+        parts.append(f"median {written.value(found.median)}")
     if found.spread is not None:
-        parts.append(f"± {found.spread:.1f} over episodes")
+        parts.append(f"± {written.error(found.spread)} over episodes")
     return "; ".join(parts)
 
 
 def doubt_below(found: Cell) -> str:
     """The same for a cell of a table whose caption gives the names."""
-    parts = []
+    parts, written = [], found.measure.page
     if found.error is not None:
-        parts.append(f"± {100 * found.error:.1f}" if found.judged else f"± {found.error:.1f}")
+        parts.append(f"± {written.error(found.error)}")
     if found.pooled is not None:
-        parts.append(span(*found.pooled))
+        parts.append(written.span(*found.pooled))
+    if found.measure.median is not None:
+        parts.append(f"median {written.value(found.median)}")
     if found.spread is not None:
-        parts.append(f"± {found.spread:.1f}")
+        parts.append(f"± {written.error(found.spread)}")
     return f"<small>{'<br>'.join(parts)}</small>"
+
+
+def what_cells_say(measure: Measure) -> str:
+    """What `score` and `doubt_below` show, for a caption."""
+    text = "mean over seeds; below it ± its standard error over seeds"
+    if measure.interval is not None:
+        text += f", and the 95 % {measure.interval_kind} interval of all episodes pooled"
+    return text + (", and their median" if measure.median is not None else "")
 
 
 def _tiles(arm: Arm, groups: dict[str, list[str]]) -> str:
@@ -103,8 +115,7 @@ def _tiles(arm: Arm, groups: dict[str, list[str]]) -> str:
         tiles.append(tile(heading.capitalize(), score(found), details.removeprefix("; ")))
     every = cell(arm, [name for names in groups.values() for name in names])
     if every is not None:
-        value = percent(every.worst[1]) if every.judged else number(every.worst[1])
-        tiles.append(tile("Worst world", value, every.worst[0]))
+        tiles.append(tile("Worst world", every.measure.page.value(every.worst[1]), every.worst[0]))
     return "".join(tiles)
 
 
@@ -118,8 +129,7 @@ def _arms_table(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
             cells.append("–" if figure is None else f"<b>{score(figure)}</b>{doubt_below(figure)}")
         every = cell(arm, [name for names in groups.values() for name in names])
         if every is not None:
-            value = percent(every.worst[1]) if every.judged else number(every.worst[1])
-            cells.append(f"{value}<small>{escape(every.worst[0])}</small>")
+            cells.append(f"{every.measure.page.value(every.worst[1])}<small>{escape(every.worst[0])}</small>")
         else:
             cells.append("–")
         bound = entropy(arm)
@@ -128,9 +138,8 @@ def _arms_table(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
         cells.append(f"{steps}<small>{time}</small>")
         sampler = SAMPLERS[arm.first.config.randomization.sampler]
         rows.append(row(arm.name, cells, below=f"{sampler}, {_seeds(arm)}"))
-    what = "Success at the last step of fresh episodes" if arms[0].first.judged else "Return of fresh episodes"
-    caption = f"{what}: mean over seeds; below it ± its standard error over seeds, and the 95 % Wilson interval of all "
-    caption += "episodes pooled."
+    measure = arms[0].first.measure
+    caption = f"{measure.words.capitalize()} of fresh episodes: {what_cells_say(measure)}."
     if any((found := entropy(arm)) is not None and found[1] for arm in arms):
         caption += " * upper bound: where ADR stops with the policy frozen."
     head = ["", *(GROUPS[group] for group in shown), "worst world", "entropy (npd)", "trained"]
@@ -167,7 +176,9 @@ def _boxes(arms: Sequence[Arm]) -> list[str]:
 
 def box_sentence(run: Run, box: Box) -> str:
     """What the trusted box is, in words."""
-    text = f"{run.name}, trusted box ({len(box.ranges)} parameters, see Envelope): success is at least "
+    asked = run.envelope.criterion if run.envelope is not None else None
+    text = f"{run.name}, trusted box ({len(box.ranges)} parameters, see Envelope): success "
+    text += "is at least " if asked is None else f"({asked}) is at least "
     text += f"{percent(box.lower_bound)} with {percent(box.confidence)} confidence in worlds drawn from it"
     return text + f" ({box.successes:,} of {box.episodes:,} episodes; asked for {percent(box.success)})."
 

@@ -7,9 +7,15 @@ from typing import Any
 
 from simreal.documents import to_json
 from simreal.files import write_text
+from simreal.measure import MEASURES, Measure
 from simreal.report.records import GROUPS, Arm, load_run
 from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
 from simreal.study.spec import Study
+
+_POOLED = (
+    "The pooled interval ({}) is of all episodes of all seeds and worlds together: it says how well the figure of "
+    "these very policies is known, and nothing about another seed. "
+)
 
 
 def write_results(study: Study, folder: Path) -> None:
@@ -32,7 +38,6 @@ def finished_arms(study: Study, folder: Path) -> list[Arm]:
 
 def summarize(study: Study, arms: list[Arm]) -> dict[str, Any]:
     """The content of study.json, see docs/study.md."""
-    judged = all(arm.first.judged for arm in arms)
     control = next((arm for arm in arms if not arm.randomized), None)
     groups = worlds_by_group(arms)
     return {
@@ -40,7 +45,7 @@ def summarize(study: Study, arms: list[Arm]) -> dict[str, Any]:
         "name": study.spec.name,
         "description": study.spec.description,
         "task": study.task,
-        "measure": "success" if judged else "return",
+        "measure": arms[0].first.measure.name,
         "seeds": list(study.spec.seeds),
         "episodes": study.spec.evaluate.episodes,
         "control": None if control is None else control.name,
@@ -93,42 +98,41 @@ def _difference(one: Cell, other: Cell | None) -> dict[str, float | None] | None
 def table(document: dict[str, Any]) -> str:
     """table.md: the paper's table, then every group and every world."""
     groups = [g for g in GROUPS if any(arm["groups"].get(g) for arm in document["arms"])]
-    judged = document["measure"] == "success"
+    measure = MEASURES[document["measure"]]
     lines = [f"# {document['name']}: {document['task']}", ""]
     lines += [document["description"], ""] if document["description"] else []
-    what = "Success at the last step" if judged else "Return"
     seeds = ", ".join(map(str, document["seeds"]))
+    over = "seeds and worlds" if measure.median is None else "all episodes"
     lines += [
-        f"{what} of {document['episodes']} fresh episodes per world and seed; seeds {seeds}. Mean over seeds ± "
-        "standard error over seeds; in brackets the median over seeds and worlds.",
+        f"{measure.words.capitalize()} of {document['episodes']} fresh episodes per world and seed; seeds {seeds}. "
+        f"Mean over seeds ± standard error over seeds; in brackets the median over {over}.",
         "",
     ]
     head = ["arm", "steps", "entropy (npd)", "in training", *(GROUPS[g] for g in groups)]
     rows = []
     for arm in document["arms"]:
-        cells = [arm["name"], f"{arm['env_steps']:,}", _entropy(arm["entropy_npd"]), _plus(arm["training"], judged)]
-        rows.append([*cells, *(_with_median(arm["groups"].get(g), judged) for g in groups)])
+        cells = [arm["name"], f"{arm['env_steps']:,}", _entropy(arm["entropy_npd"]), _plus(arm["training"], measure)]
+        rows.append([*cells, *(_with_median(arm["groups"].get(g), measure) for g in groups)])
     lines += _markdown(head, rows)
     if any(arm["entropy_npd"] and arm["entropy_npd"]["upper_bound"] for arm in document["arms"]):
         lines += ["", "\\* upper bound: ADR with the policy frozen, where it stops. In training: last 100 episodes."]
     lines += ["", "## Groups of worlds", ""]
     head = ["group", "arm", "mean", "median", "pooled 95 % interval", "worst world", "above control", "episodes"]
-    lines += _markdown(head, [row for g in groups for row in _group_rows(g, document, judged)])
+    lines += _markdown(head, [row for g in groups for row in _group_rows(g, document, measure)])
     lines += [
         "",
-        "The pooled interval (Wilson) is of all episodes of all seeds and worlds together: it says how well the share "
-        "of successes of these very policies is known, and nothing about another seed. Above control: difference of "
-        "means over seeds, ± the standard errors of both arms added in squares.",
+        f"{_POOLED.format(measure.interval_kind) if measure.interval_kind else ''}Above control: difference of means "
+        "over seeds, ± the standard errors of both arms added in squares.",
         "", "## Worlds", "",
     ]  # fmt: skip
     worlds = list(dict.fromkeys(world for arm in document["arms"] for world in arm["worlds"]))
-    rows = [[w, *(_plus(arm["worlds"].get(w), judged) for arm in document["arms"])] for w in worlds]
+    rows = [[w, *(_plus(arm["worlds"].get(w), measure) for arm in document["arms"])] for w in worlds]
     lines += _markdown(["world", *(arm["name"] for arm in document["arms"])], rows)
     lines += ["", *(f"Warning: {warning}." for warning in document["warnings"])]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _group_rows(group: str, document: dict[str, Any], judged: bool) -> list[list[str]]:
+def _group_rows(group: str, document: dict[str, Any], measure: Measure) -> list[list[str]]:
     rows = []
     for arm in document["arms"]:
         found = arm["groups"].get(group)
@@ -136,10 +140,10 @@ def _group_rows(group: str, document: dict[str, Any], judged: bool) -> list[list
             continue
         interval = found["pooled_ci95"]
         rows.append([
-            GROUPS[group], arm["name"], _plus(found, judged), _number(found["median"], judged),
-            "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
-            f"{found['worst']['world']} ({_number(found['worst']['mean'], judged)})",
-            _plus(found["above_control"], judged, sign=True), f"{found['episodes']:,}",
+            GROUPS[group], arm["name"], _plus(found, measure), measure.plain.value(found["median"]),
+            "-" if interval is None else measure.plain.span(*interval),
+            f"{found['worst']['world']} ({measure.plain.value(found['worst']['mean'])})",
+            _plus(found["above_control"], measure, sign=True), f"{found['episodes']:,}",
         ])  # fmt: skip
     return rows
 
@@ -152,16 +156,12 @@ def _entropy(found: dict[str, Any] | None) -> str:
     return "-" if found is None else f"{found['mean']:+.2f}{'*' if found['upper_bound'] else ''}"
 
 
-def _number(value: float, judged: bool, sign: bool = False) -> str:
-    return f"{value:{'+' if sign else ''}.{3 if judged else 1}f}"
-
-
-def _plus(found: dict[str, Any] | None, judged: bool, sign: bool = False) -> str:
+def _plus(found: dict[str, Any] | None, measure: Measure, sign: bool = False) -> str:
     if not found:
         return "-"
-    error = "" if found["se"] is None else f" ± {_number(found['se'], judged)}"
-    return _number(found["mean"], judged, sign) + error
+    error = "" if found["se"] is None else f" ± {measure.plain.error(found['se'])}"
+    return (measure.plain.change if sign else measure.plain.value)(found["mean"]) + error
 
 
-def _with_median(found: dict[str, Any] | None, judged: bool) -> str:
-    return "-" if not found else f"{_plus(found, judged)} ({_number(found['median'], judged)})"
+def _with_median(found: dict[str, Any] | None, measure: Measure) -> str:
+    return "-" if not found else f"{_plus(found, measure)} ({measure.plain.value(found['median'])})"
