@@ -46,7 +46,13 @@ def train(
 
 @app.command()
 def evaluate(
-    policies: Annotated[list[Path], typer.Argument(metavar="RUN_OR_BUNDLE ...", help="of one task; several: compared")],
+    policies: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_BUNDLE ...",
+            help="of one task; several: compared; 'random' is uniform actions, 'still' action 0",
+        ),
+    ],
     world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="fresh ones in every world (100) or point (50)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from randomization.parameters import nearest
+from simreal.baselines import BASELINES, baseline
 from simreal.errors import UserError
 from simreal.measure import MEASURES, RETURN, Measure
 from simreal.runs import LoadedPolicy, load_policy
@@ -20,13 +21,22 @@ from simreal.worlds import World
 def load_policies(paths: Sequence[Path], task: str | None = None) -> list[LoadedPolicy]:
     """Policies of one task, with names of their own; `task` as in `load_policy`.
 
+    A path that does not exist and is one of BASELINES is that baseline, for the task of the first other one.
+
     Raises UserError, naming two that do not go together.
     """
     resolved = [path.resolve() for path in paths]
     for path in paths:
         if resolved.count(path.resolve()) > 1:
             raise UserError(f"{path}: given twice")
-    policies = [load_policy(path, task) for path in paths]
+    missing = [path for path in paths if not path.exists() and str(path) not in BASELINES]
+    if missing:
+        raise UserError(f"{missing[0]}: no such run or bundle{nearest(str(missing[0]), BASELINES)}")
+    loaded = [load_policy(path, task) if path.exists() else None for path in paths]
+    first = next((policy for policy in loaded if policy is not None), None)
+    if first is None:
+        raise UserError(f"{paths[0]}: a baseline plays the task of a run; name at least one run or bundle beside it")
+    policies = [policy or baseline(str(path), first) for path, policy in zip(paths, loaded, strict=True)]
     for path, policy in zip(paths, policies, strict=True):
         if policy.task_id != policies[0].task_id:
             raise UserError(

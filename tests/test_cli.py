@@ -214,6 +214,33 @@ def test_policies_are_compared_in_one_table_and_one_document(run: Run, trained: 
     assert "Differences from other" in out
 
 
+def test_baselines_play_the_worlds_of_the_first_run(run: Run, trained: Path, tmp_path: Path) -> None:
+    arguments = ("--baseline", "still", "--episodes", "6", "--json", "c.json")
+    status, out, err = run("evaluate", "random", trained, "still", *arguments)
+    assert status == 0, err
+    assert "Differences from still" in out
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert [p["policy"] for p in document["policies"]] == ["random", "run", "still"]
+    assert [p["adr_entropy_npd"] is None for p in document["policies"]] == [True, False, True]
+    compared = {(d["world"], d["a"], d["b"]) for d in document["differences"]}
+    assert compared == {(w, a, "still") for w in ("nominal", "trained") for a in ("random", "run")}
+    lone = run("evaluate", trained, "random", "--world", "trained", "--episodes", "6", "--json", "d.json")
+    assert lone[0] == 0, lone[2]
+    again = json.loads((tmp_path / "d.json").read_text())["policies"][1]["worlds"][0]
+    assert again == document["policies"][0]["worlds"][1]  # whatever else is played
+
+
+def test_baselines_need_a_run_and_give_way_to_one_of_their_name(run: Run, trained: Path, tmp_path: Path) -> None:
+    refused(run("evaluate", "random", "still"), "random", "at least one run")
+    refused(run("evaluate", trained, "randon"), "randon", "no such run", "'random'")
+    refused(run("evaluate", trained, "still", "still"), "still", "twice")
+    refused(run("evaluate", "still", "--envelope"), "still", "no such run")
+    shutil.copytree(trained, tmp_path / "still")
+    status, _, err = run("evaluate", "still", "--episodes", "2", "--json", "s.json")
+    assert status == 0, err
+    assert json.loads((tmp_path / "s.json").read_text())["adr_entropy_npd"] is not None
+
+
 def test_policies_that_cannot_be_compared_are_named_and_nothing_is_written(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,50 @@
+"""Policies that nobody trained, to be compared with: one acts at random, one does not act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.environment import Environment
+from simreal.runs import LoadedPolicy
+
+BASELINES = ("random", "still")
+
+
+def baseline(name: str, run: LoadedPolicy) -> LoadedPolicy:
+    """A baseline for the task of a run, with its options and in the worlds of its training.
+
+    Args:
+        name: "random": every action uniform in [-1, 1]; "still": action 0.
+        run: whose place it takes.
+    """
+    size = run.make_task().action_size
+    untrained: dict[str, Any] = {
+        "name": name, "reset": lambda mask: None, "entropy": None, "config": None, "randomization": None,
+        "module": None,
+    }  # fmt: skip
+    if name == "still":
+        return replace(run, act=lambda observation: torch.zeros(len(observation), size), **untrained)
+    playing: list[Environment] = []
+
+    def act(_: Tensor) -> Tensor:
+        return 2.0 * playing[0].rng.uniform("random policy", size) - 1.0
+
+    return _InEnvironment(**vars(run) | untrained | {"act": act, "playing": playing})
+
+
+@dataclass(frozen=True)
+class _InEnvironment(LoadedPolicy):
+    """A policy that draws from the episodes' own random numbers, of the environment that was made for it last.
+
+    So its actions are as repeatable as the episodes: they depend on the seed, the episode and the step alone.
+    """
+
+    playing: list[Environment] = field(default_factory=list)
+
+    def make_environment(self, *args: Any, **kwargs: Any) -> Environment:
+        self.playing[:] = [super().make_environment(*args, **kwargs)]
+        return self.playing[0]
