@@ -136,5 +136,5 @@ def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any],
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in (*texts, *numbers):
-        table.add_column(column, justify="left" if column in texts else "right")
+        table.add_column(column, justify="left" if column in texts else "right", overflow="fold")
     return table

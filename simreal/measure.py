@@ -80,7 +80,7 @@ class Measure:
         """Heads of the columns of `cells`."""
         own = () if self.interval is None else (self.name, "95 % interval")
         median = () if self.median is None else ("median",)
-        return (*own, *median, "return", "median return", "worst 10 %")
+        return (*own, *median, "return", "median\nreturn", "worst\n10 %")  # on two lines, or terminals are too narrow
 
     def cells(self, world: Mapping[str, Any], page: bool = False) -> list[str]:
         """The figures of a world of evaluate's JSON, those of its returns last; `page`: as in a report."""

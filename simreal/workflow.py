@@ -279,7 +279,7 @@ def figures_table(figures: dict[str, Any], measure: Measure) -> Table:
     title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("world", "episodes", *measure.columns):
-        table.add_column(column, justify="left" if column == "world" else "right")
+        table.add_column(column, justify="left" if column == "world" else "right", overflow="fold")
     for world in figures["worlds"]:
         table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
     return table
