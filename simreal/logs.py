@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -93,7 +94,13 @@ class RunLog:
             raise cannot_write(run, error) from None
 
     def __enter__(self) -> RunLog:
+        # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
+        self._hook, threading.excepthook = threading.excepthook, self._caught
         return self
+
+    def _caught(self, arguments: threading.ExceptHookArgs) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            self._hook(arguments)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
@@ -101,6 +108,8 @@ class RunLog:
         except OSError as refused:
             if error is None:
                 raise cannot_write(self._run, refused) from None
+        finally:
+            threading.excepthook = self._hook
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
         """One row of metrics.csv and adr.csv, and the same to TensorBoard. Raises UserError if the disk refuses."""
