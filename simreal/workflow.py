@@ -96,7 +96,7 @@ def _make_trainer(config: RunConfig, run: Path) -> Trainer:
 def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
-    Sums depend on them in the last bit, so that a run keeps them wherever it is resumed.
+    Where oneDNN is missing sums may depend on them in the last bit, so that a run keeps them wherever it is resumed.
     """
     if config.train.torch_threads is not None:
         return config

@@ -22,6 +22,7 @@ from torch.nn import functional
 from simreal.config import PPOConfig
 from simreal.learn.networks import LOG_STD_RANGE
 from simreal.learn.normalizer import Normalizer
+from simreal.learn.sums import Linear, gru
 
 # In place: on large batches half the time of an activation goes into new memory.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -63,7 +64,7 @@ def _mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequen
     layers: list[nn.Module] = []
     for i in range(len(sizes) - 1):
         last = i == len(sizes) - 2
-        linear = nn.Linear(sizes[i], sizes[i + 1])
+        linear = Linear(sizes[i], sizes[i + 1])
         nn.init.orthogonal_(linear.weight, output_gain if last else math.sqrt(2.0))
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, _ACTIVATIONS[activation]()]
@@ -122,7 +123,7 @@ class Trunk(nn.Module):
             output, (h, c) = self.memory(x, (h.contiguous(), c.contiguous()))
             return output, torch.cat((h, c), dim=2).squeeze(0)
         assert isinstance(self.memory, nn.GRU)
-        output, h = self.memory(x, state.unsqueeze(0))
+        output, h = gru(self.memory, x, state.unsqueeze(0))
         return output, h.squeeze(0)
 
 

@@ -22,6 +22,7 @@ from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Meter, Problem
 from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.sums import average
 
 
 class DDPGPolicy(nn.Module):
@@ -131,15 +132,17 @@ class DDPG:
             next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
             target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
         q = self.critic(batch.observation, batch.action)[0]
-        critic_loss = (q - target).square().mean()
+        critic_loss = average((q - target).square())
         self.critic_optimizer.zero_grad()
         critic_loss.backward()
         self.critic_optimizer.step()
 
         preactivation = self.network.actor.preactivation(batch.observation)
+        self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
         policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
-        penalty = preactivation.square().mean()
-        actor_loss = config.action_penalty * penalty - policy_q.mean()
+        self.critic.requires_grad_(True)
+        penalty = average(preactivation.square())
+        actor_loss = config.action_penalty * penalty - average(policy_q)
         gradients = torch.autograd.grad(actor_loss, self._actor_params)
         for parameter, gradient in zip(self._actor_params, gradients, strict=True):
             parameter.grad = gradient
@@ -147,9 +150,9 @@ class DDPG:
         polyak_(self._targets, self._online, config.tau)
         return {
             "critic_loss": critic_loss,
-            "q": q.mean(),
-            "policy_q": policy_q.mean(),
-            "saturation": (preactivation.detach().abs() > 2.0).float().mean(),
+            "q": average(q),
+            "policy_q": average(policy_q),
+            "saturation": average((preactivation.detach().abs() > 2.0).float()),
         }
 
     def state_dict(self) -> dict[str, Any]:

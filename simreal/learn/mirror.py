@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.task import Mirror
 from simreal.learn.actor_critic import Policy
 from simreal.learn.normalizer import Normalizer
+from simreal.learn.sums import average
 
 
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
@@ -32,7 +33,7 @@ def mirror_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tens
     """
     index, sign = _tensors(mirror.action, mirror.action_sign, mean)
     image, _, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
-    return (mean - sign * image[..., index]).square().sum(dim=-1).mean()
+    return average((mean - sign * image[..., index]).square().sum(dim=-1))
 
 
 def _tensors(index: tuple[int, ...], sign: tuple[float, ...], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from simreal.learn.sums import columns
+
 
 class Normalizer(nn.Module):
     """Maps values to zero mean, unit standard deviation, clipped.
@@ -33,9 +35,9 @@ class Normalizer(nn.Module):
     def update(self, values: Tensor) -> None:
         """Take values [B, size] into the statistics."""
         values = values.double()
-        batch_mean = values.mean(0)
-        batch_var = (values - batch_mean).square_().mean(0)  # `var` takes several times as long
         n = values.shape[0]
+        batch_mean = columns(values) / n
+        batch_var = columns((values - batch_mean).square_()) / n  # `var` takes several times as long
         total = self.count + n
         delta = batch_mean - self.mean
         m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total

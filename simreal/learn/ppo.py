@@ -32,6 +32,7 @@ from simreal.learn.mirror import mirror_loss
 from simreal.learn.problem import Problem
 from simreal.learn.returns import gae, n_step, reward_to_go
 from simreal.learn.rollout import Batch, Rollout
+from simreal.learn.sums import average, spread, total
 from simreal.learn.trpo import trust_region_step
 
 
@@ -42,7 +43,7 @@ def shares(weight: Tensor) -> Tensor:
 
 def mean(value: Tensor, share: Tensor) -> Tensor:
     """Mean [] of values [...] over the valid steps; `share` as `shares` gives it."""
-    return torch.dot(value.flatten(), share.flatten())
+    return total(value * share)
 
 
 def standardized(value: Tensor, share: Tensor) -> Tensor:
@@ -290,8 +291,8 @@ class PPO:
         action = self.policy.actor.action(self.rollout.action)
         log = {
             "explained_variance": float(1.0 - error / spread.clamp(min=1e-8)),
-            "action_std": float(self.rollout.log_std.exp().mean()),
-            "saturation": float((action.abs() > 0.96).float().mean()),
+            "action_std": float(average(self.rollout.log_std.exp())),
+            "saturation": float(average((action.abs() > 0.96).float())),
         }
         total, count = self._ended.tolist()
         if count:
@@ -340,7 +341,7 @@ class PPO:
             policy_loss = policy_gradient_loss(log_prob, advantage, share)
         with torch.set_grad_enabled(config.entropy_coef > 0.0):
             entropy = self.policy.actor.entropy(batch.action, mu, log_std)
-            entropy = entropy * share.sum() if entropy.dim() == 0 else mean(entropy, share)
+            entropy = entropy * total(share) if entropy.dim() == 0 else mean(entropy, share)
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
@@ -353,7 +354,7 @@ class PPO:
     def _distribution(self, batch: Batch) -> tuple[Tensor, Tensor]:
         observation = batch.observation[..., : self.problem.observation_size]
         mean, log_std, _ = self.policy.actor(observation, batch.actor_state[0], batch.start)
-        return mean, log_std
+        return mean, log_std if self.policy.actor.state_dependent else spread(log_std, mean)
 
     def _divergence(self, batch: Batch) -> Tensor:
         """Mean KL(old || present policy) [] over the batch."""

@@ -21,6 +21,7 @@ from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Meter, Problem
 from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.sums import average, total
 
 
 class SACPolicy(nn.Module):
@@ -140,30 +141,30 @@ class SAC:
             if config.target_limits is not None:
                 target = target.clamp(*config.target_limits)
         q = self.critic(batch.observation, batch.action)
-        critic_loss = (q - target).square().mean(dim=1).sum()
+        critic_loss = total((q - target).square()) / q.shape[1]
         self.critic_optimizer.zero_grad()
         critic_loss.backward()
         self.critic_optimizer.step()
 
         action, log_prob = actor.sample(batch.observation, noise[1])
         policy_q = self.critic(batch.observation, action).amin(dim=0)
-        actor_loss = (alpha * log_prob - policy_q).mean()
+        actor_loss = average(alpha * log_prob - policy_q)
         gradients = torch.autograd.grad(actor_loss, self._actor_params)
         for parameter, gradient in zip(self._actor_params, gradients, strict=True):
             parameter.grad = gradient
         self.actor_optimizer.step()
 
-        entropy = -log_prob.detach().mean()
+        entropy = -average(log_prob.detach())
         self.log_alpha.grad = entropy - self.target_entropy  # derivative of La
         self.alpha_optimizer.step()
         polyak_(self._targets, self._online, config.tau)
         return {
             "critic_loss": critic_loss,
-            "q": q.mean(),
-            "policy_q": policy_q.mean(),
+            "q": average(q),
+            "policy_q": average(policy_q),
             "entropy": entropy,
             "alpha": alpha,
-            "saturation": (action.detach().abs() > 0.96).float().mean(),
+            "saturation": average((action.detach().abs() > 0.96).float()),
         }
 
     def state_dict(self) -> dict[str, Any]:

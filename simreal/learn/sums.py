@@ -1,0 +1,105 @@
+"""Sums whose last bit does not depend on the number of threads.
+
+torch divides a sum over many numbers, a dot product, and the gradient of a layer's weights over many rows among its
+threads; every share is rounded on its own, so that the result tells how many there were. Here such sums are divided
+into parts of a fixed size, and the parts among threads. Everything else that a learner computes comes out alike at any
+number: element by element, products whose inner dimension is that of a layer, sums over rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_SERIAL = 16_384  # numbers that torch adds on one thread (its limit is twice that)
+_PART = 128
+_ROWS = 1024  # up to as many, a product over rows is not divided
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum [] of all values [...]."""
+    flat = value.flatten()
+    while len(flat) > _SERIAL:
+        whole = len(flat) // _PART * _PART
+        flat = torch.cat((flat[:whole].view(-1, _PART).sum(1), flat[whole:]))
+    return flat.sum()
+
+
+def average(value: Tensor) -> Tensor:
+    """Mean [] of all values [...]."""
+    return total(value) / value.numel()
+
+
+def columns(value: Tensor) -> Tensor:
+    """Sums [n] over the rows of values [B, n]: only that of a single column is divided by torch."""
+    return total(value)[None] if value.shape[1] == 1 else value.sum(0)
+
+
+def spread(value: Tensor, like: Tensor) -> Tensor:
+    """Values [n] for every row of `like` [..., n], where those are so many that the gradient would be divided."""
+    return _Spread.apply(value, like.shape) if like[..., 0].numel() > _SERIAL else value  # pyright: ignore
+
+
+class _Spread(torch.autograd.Function):
+    """x [n] -> [..., n]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: torch.Size) -> Tensor:
+        return x.expand(shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (g,) = gradients
+        return columns(g.reshape(-1, g.shape[-1])), None
+
+
+class Linear(nn.Linear):
+    """nn.Linear; the gradient of its weights is a sum of parts of a fixed number of rows."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # `requires_grad` first: it is False in an export, where the number of rows is a symbol.
+        if self.weight.requires_grad and torch.is_grad_enabled() and len(input) > _ROWS:
+            return _Affine.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        return functional.linear(input, self.weight, self.bias)
+
+
+class _Affine(torch.autograd.Function):
+    """x [B, n] -> x W' + b [B, m]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        (g,) = gradients
+        return g @ weight if ctx.needs_input_grad[0] else None, _over_rows(g, x), columns(g)
+
+
+def _over_rows(a: Tensor, b: Tensor) -> Tensor:
+    """a' b [m, n] of a [B, m], b [B, n]."""
+    whole = len(a) // _ROWS * _ROWS
+    parts = torch.bmm(a[:whole].unflatten(0, (-1, _ROWS)).mT, b[:whole].unflatten(0, (-1, _ROWS))).sum(0)
+    return parts if whole == len(a) else parts + a[whole:].mT @ b[whole:]
+
+
+def gru(cell: nn.GRU, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """What a GRU of one layer makes of x [L, B, n] and a state h [1, B, H]: [L, B, H] and the state at the end."""
+    weights = (cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0)
+    if not (weights[0].requires_grad and torch.is_grad_enabled() and len(x) * x.shape[1] > _ROWS):
+        return cell(x, h)
+    read, recall, read_bias, recall_bias = weights
+    inputs = _Affine.apply(x.flatten(0, 1), read, read_bias).unflatten(0, x.shape[:2])  # pyright: ignore
+    state, outputs = h[0], []
+    for step in inputs:
+        recalled = (_Affine.apply if len(state) > _ROWS else functional.linear)(state, recall, recall_bias)
+        reset, update = torch.sigmoid(step + recalled)[:, : 2 * cell.hidden_size].chunk(2, dim=1)
+        new = torch.tanh(step[:, 2 * cell.hidden_size :] + reset * recalled[:, 2 * cell.hidden_size :])
+        state = torch.lerp(new, state, update)
+        outputs.append(state)
+    return torch.stack(outputs), state[None]

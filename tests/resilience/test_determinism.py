@@ -1,0 +1,135 @@
+"""The same seed gives the same result, whatever the number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import LEARNERS, PARAMETERS, leaves
+from torch import Tensor, nn
+
+from envs.matmul import fast_matmul
+from simreal.config import parse_config
+from simreal.learn.sums import Linear, average, columns, gru, spread, total
+from simreal.train import Trainer
+
+_ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}
+_OFF_POLICY = {"hidden": [48, 24], "batch_size": 2048, "replay_size": 20_000, "updates_per_step": 0.01}
+LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to divide it among threads
+    "ppo": LEARNERS["ppo"]["learner"] | _ON_POLICY,
+    "ppo lstm": LEARNERS["ppo lstm"]["learner"] | _ON_POLICY,
+    "ppo gru": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"memory": "gru"},
+    "trpo": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"objective": "trpo"},
+    "sac": LEARNERS["sac"]["learner"] | _OFF_POLICY,
+    "ddpg": LEARNERS["ddpg her"]["learner"] | _OFF_POLICY,
+}
+
+
+def result(learner: str, physics: int, updates: int, folder: Path) -> dict[str, Any]:
+    """Everything that training leaves, with so many threads."""
+    document = {
+        "task": "InvertedPendulum-v5",
+        "num_envs": 256,
+        "threads": physics,
+        "learner": LARGE[learner],
+        "randomization": {"sampler": "manual", "parameters": PARAMETERS},
+        "train": {"torch_threads": updates},
+    }
+    trainer = Trainer(parse_config(document, "test"), folder)
+    for _ in range(34):
+        trainer._collect()
+        trainer._learn()
+    assert trainer.statistics.learner is not None
+    return leaves({"l": trainer.learner.state_dict(), "e": trainer.environment.state_dict(), "m": trainer._row()})
+
+
+@pytest.mark.parametrize("learner", LARGE)
+def test_one_seed_gives_one_result_at_any_number_of_threads(learner: str, tmp_path: Path) -> None:
+    expected = result(learner, 1, 1, tmp_path)
+    for physics, updates in ((2, 2), (3, 4)):
+        found = result(learner, physics, updates, tmp_path)
+        assert found.keys() == expected.keys()
+        for path, value in expected.items():
+            if path == "/m/seconds":
+                continue
+            same = torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path]
+            assert same, (physics, updates, path)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[Callable[[], list[Tensor]]], list[list[Tensor]]]]:
+    """A function that computes the same with 1, 2, 3, 4 and 8 threads."""
+
+    def everywhere(compute: Callable[[], list[Tensor]]) -> list[list[Tensor]]:
+        results = []
+        for count in (1, 2, 3, 4, 8):
+            torch.set_num_threads(count)
+            with fast_matmul():
+                results.append([value.detach().clone() for value in compute()])
+        return results
+
+    yield everywhere
+    torch.set_num_threads(1)
+
+
+def same_everywhere(results: list[list[Tensor]]) -> bool:
+    return all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+def test_sums_do_not_depend_on_threads_and_are_sums(threads: Any) -> None:
+    x = torch.randn(100_001, generator=torch.Generator().manual_seed(0))
+    assert not same_everywhere(threads(lambda: [x.sum()]))  # what torch does by itself: the test can fail
+    found = threads(lambda: [total(x), average(x), columns(x[:, None]), columns(x[:99_999].view(-1, 3))])
+    assert same_everywhere(found)
+    exact = x.double()
+    for value, expected in zip(
+        found[0], (exact.sum(), exact.mean(), exact.sum()[None], exact[:99_999].view(-1, 3).sum(0)), strict=True
+    ):
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [500, 2048, 5000])
+def test_gradients_of_a_layer_do_not_depend_on_threads_and_are_those_of_torch(rows: int, threads: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = Linear(45, 64), nn.Linear(45, 64)
+    theirs.load_state_dict(ours.state_dict())
+    x, g = torch.randn(rows, 45, generator=generator), torch.randn(rows, 64, generator=generator)
+
+    def gradients(layer: nn.Linear) -> list[Tensor]:
+        read = x.clone().requires_grad_()
+        return list(torch.autograd.grad((layer(read) * g).sum(), [read, *layer.parameters()]))
+
+    found = threads(lambda: gradients(ours))
+    assert same_everywhere(found)
+    if rows == 5000:
+        assert not same_everywhere(threads(lambda: gradients(theirs)))
+    for value, expected in zip(found[0], gradients(theirs), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gru_is_that_of_torch_and_does_not_depend_on_threads(threads: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cell = nn.GRU(45, 16)
+    x, h = torch.randn(6, 1500, 45, generator=generator), torch.randn(1, 1500, 16, generator=generator)
+    g = torch.randn(6, 1500, 16, generator=generator)
+
+    def everything(run: Callable[..., Any]) -> list[Tensor]:
+        output, state = run(x, h)
+        gradients = torch.autograd.grad((output * g).sum() + state.square().sum(), list(cell.parameters()))
+        return [output, state, *gradients]
+
+    found = threads(lambda: everything(lambda x, h: gru(cell, x, h)))
+    assert same_everywhere(found)
+    for value, expected in zip(found[0], everything(cell), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_parameter_of_every_row_has_the_gradient_of_a_broadcast(threads: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_std, g = torch.randn(1, requires_grad=True), torch.randn(40_000, 1, generator=generator)
+    found = threads(lambda: list(torch.autograd.grad((spread(log_std, g) * g).sum(-1).mul(g[:, 0]).sum(), log_std)))
+    assert same_everywhere(found)
+    torch.testing.assert_close(found[0][0], (g.double().square().sum()[None]).float(), rtol=1e-5, atol=0.0)
