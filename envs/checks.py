@@ -96,19 +96,20 @@ class Checks:
             "reward": None if outcome is None else outcome.reward,
         }  # fmt: skip
         parts = {name: value for name, value in values.items() if value is not None}
-        if self._asks and math.isfinite(sum(float(value.sum()) for value in parts.values())):
+        spoilt_steps = self._spoilt_steps
+        if outcome is not None:  # first observations, of environments that were reset, say nothing of steps
             self._spoilt_steps = 0
+        if self._asks and math.isfinite(sum(float(value.sum()) for value in parts.values())):
             return None
         rows = {name: ~value.isfinite().view(self._n, -1).all(dim=1) for name, value in parts.items()}
         spoilt = torch.stack(list(rows.values())).any(dim=0)
         if not self._asks:
             return spoilt
         if not bool(spoilt.any()):  # numbers so large that their sum is not one
-            self._spoilt_steps = 0
             return None
         message = self._describe(parts, rows, outcome, steps)
-        if outcome is not None:
-            self._spoilt_steps = self._spoilt_steps + 1 if bool(spoilt.all()) else 0
+        if outcome is not None and bool(spoilt.all()):
+            self._spoilt_steps = spoilt_steps + 1
             if self._spoilt_steps >= _MOST_SPOILT_STEPS:
                 raise TaskError(f"{message}, and no environment was sound for {_MOST_SPOILT_STEPS} steps")
         self.say(message.partition(": ")[2], f"{message}; its episode ends, the others go on")

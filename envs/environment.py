@@ -205,7 +205,7 @@ class Environment:
         return self._conclude(action)
 
     def _conclude(self, action: Tensor) -> StepResult:
-        diverged = self.engine.diverged()
+        diverged = unstable = self.engine.diverged()
         outcome = self.task.outcome(action)
         self._checks.outcome(outcome)
         final = self._observe(None)
@@ -213,7 +213,7 @@ class Environment:
         if spoilt is not None:
             diverged = diverged | spoilt
         if not self._asks or diverged.any():
-            self._note(diverged)
+            self._note(unstable, diverged)
             final, outcome = self._quarantine(diverged, final, outcome)
         self._last_reward = outcome.reward
         truncated = self.steps >= self.max_episode_steps
@@ -286,13 +286,14 @@ class Environment:
         assert policy is not None
         return Observed(policy, privileged, achieved, first.desired_goal)
 
-    def _note(self, diverged: Tensor) -> None:
-        """Count divergences, and say where the first one was."""
+    def _note(self, unstable: Tensor, diverged: Tensor) -> None:
+        """Count divergences, and say where the first simulation became unstable, if that is what they are."""
         self._divergences += diverged.sum()
-        if self._asks:
-            i = int(diverged.nonzero()[0])
-            where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
-            self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
+        if not self._asks or not unstable.any():
+            return
+        i = int(unstable.nonzero()[0])
+        where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
+        self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
 
     def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
         """End the episodes of unstable simulations; what they show is the last state that was sound."""

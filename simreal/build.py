@@ -134,10 +134,13 @@ def learner_device(name: str) -> torch.device:
 
 
 def make_learner(config: RunConfig, environment: Environment) -> Learner:
-    """The learner of a run, for an environment that has been reset."""
+    """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
     problem = Problem.of(environment, learner_device(config.device))
-    if isinstance(config.learner, PPOConfig):
-        return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
-    if isinstance(config.learner, SACConfig):
-        return SAC(problem, config.learner, config.seed)
-    return DDPG(problem, config.learner, config.seed)
+    try:
+        if isinstance(config.learner, PPOConfig):
+            return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
+        if isinstance(config.learner, SACConfig):
+            return SAC(problem, config.learner, config.seed)
+        return DDPG(problem, config.learner, config.seed)
+    except ValueError as error:
+        raise UserError(f"learner: {error}") from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.gpu_options import GpuOptions
 from envs.registry import make_task
@@ -29,12 +30,24 @@ class Strict(BaseModel):
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Unbounded = Annotated[float, Field(allow_inf_nan=True)]
+_MOST_WEIGHTS = 100_000_000  # of a network's hidden layers: 400 MB, several times in a learner
+
+
+def _hidden(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse layers whose weights would not fit, before anybody allocates them."""
+    weights = sum(a * b for a, b in pairwise(widths))
+    if weights > _MOST_WEIGHTS:
+        raise ValueError(f"expected at most {_MOST_WEIGHTS:,} weights between hidden layers, got {weights:,}")
+    return widths
+
+
+Hidden = Annotated[tuple[Width, ...], Field(min_length=1, max_length=32), AfterValidator(_hidden)]
 
 
 class OffPolicyConfig(Strict):
     """What SAC and DDPG share."""
 
-    hidden: tuple[Width, ...] = Field((256, 256), min_length=1, description="units of each hidden layer")
+    hidden: Hidden = Field((256, 256), description="units of each hidden layer")
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
     critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
     gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
@@ -82,11 +95,11 @@ class PPOConfig(Strict):
     advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
         "gae", description="estimator of advantages; reinforce takes monte_carlo"
     )
-    actor_hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="units of the policy's hidden layers")
-    critic_hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="units of the critic's hidden layers")
+    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
+    critic_hidden: Hidden = Field((64, 64), description="units of the critic's hidden layers")
     activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
     memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
-    memory_size: int = Field(128, ge=1, description="units of the recurrent layer")
+    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
     segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
     privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
     horizon: int = Field(256, ge=1, description="steps of every environment between updates")

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from envs.environment import Environment
 from envs.registry import make_task
 from envs.task import Task
-from randomization.frozen import frozen_parameters
-from randomization.parameters import Parameter
+from randomization.frozen import contract_entries, frozen_parameters
+from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers import Manual, Sampler
+from randomization.untrusted import one_line
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoint_path, newest_checkpoint
@@ -113,7 +114,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
     )
     environment.reset()
-    alone = {"num_envs": 1, "device": "cpu", "learner": _uncut(config)}
+    alone = {"num_envs": 1, "device": "cpu", "learner": _without_experience(config)}
     learner = make_learner(config.model_copy(update=alone), environment)
     sampler = config.randomization.sampler_for(environment.task)
     try:
@@ -139,10 +140,12 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     )
 
 
-def _uncut(config: RunConfig) -> LearnerConfig:
-    """The learner's settings for a single environment, whose rollout has too few parts to be cut into minibatches."""
+def _without_experience(config: RunConfig) -> LearnerConfig:
+    """The learner's settings with as little room for experience as possible: only its policy is wanted."""
     learner = config.learner
-    return learner.model_copy(update={"minibatches": 1}) if isinstance(learner, PPOConfig) else learner
+    if isinstance(learner, PPOConfig):
+        return learner.model_copy(update={"horizon": 1, "segment": 1, "minibatches": 1})
+    return learner.model_copy(update={"replay_size": 1})
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
@@ -168,29 +171,26 @@ def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
 
 
 def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
-    from simreal.deploy.policy import BundleError, Policy
+    from simreal.deploy.policy import CONTRACT, BundleError, Policy
 
     try:
         policy = Policy.load(path)
     except BundleError as error:
         raise UserError(str(error)) from None
     contract = policy.contract
+    randomization = contract.get("randomization") or {}
     try:
-        task_id = contract["task"]
-        check_code(task_id, str(path / "policy.json"), task)
+        task_id = contract.get("task")
+        if not isinstance(task_id, str):
+            raise UserError(f"{path / CONTRACT}: task: expected the id of a task, got {task_id!r}")
+        check_code(task_id, str(path / CONTRACT), task)
         options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
-        make_task(task_id, **options)
-    except ValueError as error:
-        raise UserError(f"{path / 'policy.json'}: {error}") from None
-    randomization: dict[str, Any] = contract.get("randomization") or {}
-    parameters = [
-        Parameter(
-            name=p["name"], nominal=min(max(p["nominal"], p["lower"]), p["upper"]), limits=(p["lower"], p["upper"]),
-            unit=p["unit"], mode=p["mode"], quantity=p["quantity"], targets=tuple(p["targets"]),
-            distribution=p["distribution"], group=p.get("group", ""),
-        )
-        for p in randomization.get("parameters", [])
-    ]  # fmt: skip
+        parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
+        entropy = None if randomization.get("entropy_npd") is None else float(randomization["entropy_npd"])
+    except RandomizationError as error:
+        raise UserError(f"{path / CONTRACT}: randomization: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / CONTRACT}: {one_line(error)}") from None
 
     def act(observation: Tensor) -> Tensor:
         return torch.from_numpy(policy(observation.numpy()))
@@ -198,7 +198,6 @@ def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
     def reset(mask: Tensor) -> None:
         policy.reset(mask.numpy())
 
-    entropy = randomization.get("entropy_npd")
     return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
 
 
