@@ -86,9 +86,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def _bound(text: str) -> None:
-    """Refuse what is nested too deeply for the composer, which recurses; events come without recursion."""
+    """Refuse what is nested too deeply for the composer, which recurses, or has more values than it should make;
+    events come without recursion and are not kept."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if number > 2 * _MOST_NODES:  # a mapping or list has two events
+            raise FileError(f"holds more than {_MOST_NODES} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _DEEPEST:

@@ -199,7 +199,7 @@ KINDS: dict[str, Callable[[Material, Path, random.Random], list[str]]] = {
 }
 
 
-def _begin(trainer: Trainer, progress: Any) -> None:
+def _begin(trainer: Trainer, *_: Any) -> None:
     """Stands where training is: one step."""
     trainer._collect()
     raise Interrupted

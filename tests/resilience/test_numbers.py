@@ -82,10 +82,14 @@ def test_what_is_no_number_ends_one_episode_and_is_said_by_name(
 
 def test_a_task_that_shows_nothing_but_nan_is_stopped() -> None:
     env = build(Spoilt("velocity", NAN, everywhere=True), 2)
-    with pytest.raises(TaskError, match=r"environment 0, step \d+: observation component velocity\[0\] is nan, and no"):
+
+    def go_on() -> None:
         for _ in range(60):
             env.engine.data("time")[...] = 1.0
             env.step(torch.zeros(2, 1))
+
+    with pytest.raises(TaskError, match=r"environment 0, step \d+: observation component velocity\[0\] is nan, and no"):
+        go_on()
 
 
 @pytest.mark.parametrize(
