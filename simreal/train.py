@@ -165,6 +165,13 @@ class Statistics:
 
 
 _MOST_TIME_SAVING = 0.01  # share of the training time; where a checkpoint takes longer there are fewer
+
+
+def seconds_between_saves(interval_s: float, took_s: float) -> float:
+    """Seconds without a checkpoint after one that took `took_s`, where `interval_s` are configured."""
+    return max(interval_s, took_s / _MOST_TIME_SAVING)
+
+
 _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more to a second thread than they gain
 
 
@@ -241,7 +248,7 @@ class Trainer:
                     raise Interrupted
                 if time.monotonic() > next_save:
                     took = self._save(log)
-                    next_save = time.monotonic() + max(config.checkpoint_interval_s, took / _MOST_TIME_SAVING)
+                    next_save = time.monotonic() + seconds_between_saves(config.checkpoint_interval_s, took)
             self._save(log)
 
     def _save(self, log: RunLog) -> float:

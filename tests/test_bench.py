@@ -18,6 +18,7 @@ from randomization.quantities import QUANTITIES
 from simreal.bench import command
 from simreal.bench.loop import bench_loop
 from simreal.bench.on_policy import bench_on_policy
+from simreal.bench.safety import bench_safety
 from simreal.bench.sampling import bench_adr
 from simreal.bench.stepping import USUAL, bench_stepping
 from simreal.bench.timing import Clocked, Row
@@ -81,6 +82,23 @@ def test_the_loop_is_divided_into_physics_policy_update_and_the_rest(monkeypatch
     assert all(share > 0.0 for share in row.shares.values())
     assert sum(row.shares.values()) == pytest.approx(1.0)
     assert row.ours_per_s > 0.0
+
+
+@pytest.mark.parametrize("learner", ["ppo", "sac"])
+def test_what_safety_costs_is_divided_into_checks_the_last_good_state_and_checkpoints(
+    learner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simreal.bench import safety
+
+    small = {"ppo": ["horizon=8", "minibatches=2", "epochs=1"], "sac": ["algorithm=sac", "replay_size=4000"]}[learner]
+    load, name = safety.load_config, {"ppo": "inverted_pendulum", "sac": "fetch_reach"}[learner]
+    overrides = ["num_envs=4", *(f"learner.{setting}" for setting in small)]
+    monkeypatch.setattr(safety, "load_config", lambda name: load(name, overrides))
+    row = bench_safety(name, updates=2)
+    assert row.shares is not None
+    assert set(row.shares) == {"checks", "last good state", "checkpoints"}
+    assert all(0.0 < share < 1.0 for share in row.shares.values())
+    assert "checkpoint of 0." in row.name or "checkpoint of 1." in row.name
 
 
 def test_updates_and_samplers_are_compared_with_their_references() -> None:

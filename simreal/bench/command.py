@@ -21,6 +21,7 @@ from simreal.bench.loop import bench_loop
 from simreal.bench.off_policy import bench_off_policy
 from simreal.bench.on_policy import bench_on_policy
 from simreal.bench.pictures import bench_rendering
+from simreal.bench.safety import bench_safety
 from simreal.bench.sampling import bench_adr
 from simreal.bench.stepping import bench_adapter, bench_stepping
 from simreal.bench.timing import Row
@@ -74,6 +75,9 @@ def cases(quick: bool) -> list[Case[Rows]]:
         Case("ppo updates 512", partial(bench_on_policy, 512, (128, 128), rounds)),
         Case("ppo updates 4096", partial(bench_on_policy, 4096, (512, 256, 128), max(2, rounds // 6))),
         Case("ppo loop go1_velocity", partial(bench_loop, "go1_velocity", 3 if quick else 20)),
+        Case("safety ppo", partial(bench_safety, "go1_velocity", 3 if quick else 20)),
+        Case("safety sac", partial(bench_safety, "fetch_reach", 20 if quick else 300)),
+        Case("safety full replay", partial(bench_safety, "hand_reach", 3 if quick else 20)),
         Case("adr", partial(bench_adr, rounds)),
     ]
     found += [Case(f"{task} pictures", partial(bench_rendering, task, rounds)) for task in _PICTURED]
@@ -145,13 +149,17 @@ def shares_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         shares = row.shares or {}
         table.add_row(
-            row.name, *(f"{shares[name]:.0%}" if name in shares else "" for name in names), _speed(row.ours_per_s)
+            row.name, *(_share(shares[name]) if name in shares else "" for name in names), _speed(row.ours_per_s)
         )
     return table
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.2%}"
 
 
 def _speed(per_s: float) -> str:
