@@ -90,10 +90,9 @@ def _over_rows(a: Tensor, b: Tensor) -> Tensor:
 
 def gru(cell: nn.GRU, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """What a GRU of one layer makes of x [L, B, n] and a state h [1, B, H]: [L, B, H] and the state at the end."""
-    weights = (cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0)
-    if not (weights[0].requires_grad and torch.is_grad_enabled() and len(x) * x.shape[1] > _ROWS):
+    read, recall, read_bias, recall_bias = cell.all_weights[0]
+    if not (read.requires_grad and torch.is_grad_enabled() and len(x) * x.shape[1] > _ROWS):
         return cell(x, h)
-    read, recall, read_bias, recall_bias = weights
     inputs = _Affine.apply(x.flatten(0, 1), read, read_bias).unflatten(0, x.shape[:2])  # pyright: ignore
     state, outputs = h[0], []
     for step in inputs:

@@ -72,7 +72,7 @@ def spots(node: Any) -> Iterator[tuple[Any, Any]]:
 def spoil_document(document: Any, draw: random.Random) -> Any:
     """The document with one to three of its values changed, removed, renamed or added."""
     document = copy.deepcopy(document)
-    for _ in range(draw.randint(1, 3)):
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
         found = list(spots(document))
         if not found:
             return draw.choice(WEIRD)

@@ -119,23 +119,23 @@ def test_a_folder_that_another_process_is_filling_is_left_alone(tmp_path: Path) 
     assert (tmp_path / "bundle" / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(
-    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configuration("sac", "adr")
     train(config, tmp_path / "whole", {450})
     run = Path(shutil.copytree(tmp_path / "whole", tmp_path / "run"))
     newest = run / "checkpoints" / "step_000000000600.pt"
-    raw = bytearray(newest.read_bytes())
-    if damage == "bit":
-        raw[len(raw) // 2] ^= 1
-    newest.write_bytes({"cut": raw[:-1000], "bit": raw, "empty": b"", "other": b"no checkpoint"}[damage])
-    with caplog.at_level(logging.WARNING):
-        assert newest_checkpoint(run)["env_steps"] == 450
-    (said,) = caplog.messages
-    assert newest.name in said
-    assert "step_000000000450.pt is used" in said
+    raw = newest.read_bytes()
+    at = len(raw) // 2
+    for damaged in (raw[:-1000], raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], b"", b"no checkpoint"):
+        newest.write_bytes(damaged)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert newest_checkpoint(run)["env_steps"] == 450
+        (said,) = caplog.messages
+        assert newest.name in said
+        assert "step_000000000450.pt is used" in said
     train(config, run)
     assert differences(tmp_path / "whole", run) == []
 
@@ -159,7 +159,7 @@ def run_soak(*arguments: str) -> str:
 
 
 def test_three_kills_change_nothing() -> None:
-    said = run_soak("--kills", "3", "--steps", "6000", "--longest", "0.1", "--learner", "ppo")
+    said = run_soak("--kills", "3", "--steps", "4000", "--longest", "0.1", "--learner", "ppo")
     assert "3 kills" in said
 
 

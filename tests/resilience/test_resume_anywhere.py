@@ -30,7 +30,7 @@ def undisturbed(learner: str, sampler: str) -> Path:
 
 def figures(run: Path) -> dict[str, Any]:
     """What an evaluation of a run says, apart from its name."""
-    return evaluate_named(load_policy(run), ("nominal", "trained"), 3, None, 7) | {"policy": ""}
+    return evaluate_named(load_policy(run), ("nominal", "trained", "extremes"), 3, None, 7) | {"policy": ""}
 
 
 def check(learner: str, sampler: str, deaths: list[tuple[int, int]]) -> None:
@@ -57,7 +57,7 @@ QUIETLY: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=6, **QUIETLY)
+@settings(max_examples=4, **QUIETLY)
 @given(kind=st.sampled_from(KINDS), deaths=DEATHS)
 def test_a_run_that_died_anywhere_ends_as_one_that_did_not(
     kind: tuple[str, str], deaths: list[tuple[int, int]]

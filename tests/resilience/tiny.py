@@ -32,6 +32,7 @@ PARAMETERS: dict[str, Any] = {
     "observation_noise": {"range": [0, 0.02]},
     "observation_bias": {"range": [0, 0.02]},
     "observation_dropout": {"range": [0, 0.2]},
+    "adversary_action": {"range": [0, 0.1]},
 }
 SAMPLERS: dict[str, dict[str, Any]] = {
     "manual": {"sampler": "manual"},
