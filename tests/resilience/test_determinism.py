@@ -17,7 +17,7 @@ from simreal.learn.sums import Linear, average, columns, gru, spread, total
 from simreal.train import Trainer
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}
-_OFF_POLICY = {"hidden": [48, 24], "batch_size": 2048, "replay_size": 20_000, "updates_per_step": 0.01}
+_OFF_POLICY = {"hidden": [48, 24], "batch_size": 2048, "replay_size": 20_000, "updates_per_step": 0.004}
 LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to divide it among threads
     "ppo": LEARNERS["ppo"]["learner"] | _ON_POLICY,
     "ppo lstm": LEARNERS["ppo lstm"]["learner"] | _ON_POLICY,
@@ -49,14 +49,11 @@ def result(learner: str, physics: int, updates: int, folder: Path) -> dict[str, 
 @pytest.mark.parametrize("learner", LARGE)
 def test_one_seed_gives_one_result_at_any_number_of_threads(learner: str, tmp_path: Path) -> None:
     expected = result(learner, 1, 1, tmp_path)
-    for physics, updates in ((2, 2), (3, 4)):
-        found = result(learner, physics, updates, tmp_path)
-        assert found.keys() == expected.keys()
-        for path, value in expected.items():
-            if path == "/m/seconds":
-                continue
-            same = torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path]
-            assert same, (physics, updates, path)
+    found = result(learner, 3, 2, tmp_path)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        if path != "/m/seconds":
+            assert torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path], path
 
 
 @pytest.fixture
