@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from tiny import configuration, differences
 
+import simreal.train as schedule
 from simreal.cli import main as simreal
 from simreal.config import load_config
 
@@ -53,6 +54,7 @@ def _train(config: Path, run: Path) -> int:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             resume = ["--resume"] if run.exists() else []
+            schedule._MOST_TIME_SAVING = 1.0  # as often as configured, so that many kills meet a save
             simreal(["train", str(config), "--run-dir", str(run), *resume])
             status = 0
     except SystemExit as ended:
@@ -138,7 +140,7 @@ def _refuse_failure(run: Path) -> None:
 
 def tiny_config(folder: Path, learner: str, sampler: str, steps: int) -> Path:
     """A tiny run as a file."""
-    train = {"env_steps": steps, "log_interval": 300, "torch_threads": 1, "checkpoint_interval_s": 0.05}
+    train = {"env_steps": steps, "log_interval": 60, "torch_threads": 1, "checkpoint_interval_s": 0.1}
     path = folder / "tiny.yaml"
     path.write_text(configuration(learner, sampler, train=train).to_yaml())
     return path
@@ -151,10 +153,10 @@ def main() -> int:
     parser.add_argument("config", nargs="?", help="a YAML file or a shipped name")
     parser.add_argument("--learner", default="ddpg her", help="of the tiny run, where no CONFIG is given")
     parser.add_argument("--sampler", default="adr", help="of the tiny run")
-    parser.add_argument("--steps", type=int, default=60_000, help="of the tiny run")
+    parser.add_argument("--steps", type=int, default=20_000, help="of the tiny run")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--longest", type=float, default=1.0, help="seconds that a process lives after it has saved")
+    parser.add_argument("--longest", type=float, default=0.4, help="seconds that a process lives after it has saved")
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="key.sub=value")
     parser.add_argument("--keep", type=Path, help="a new folder for both runs; left out: a temporary one")
     arguments = parser.parse_args()
