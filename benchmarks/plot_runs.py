@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from envs.registry import make_task
 from simreal.report.figures import entropy_curves, learning_curves, range_curves
 from simreal.report.records import read_columns
+from simreal.runs import run_config
 
 
 def main(prefix: str, folders: list[Path]) -> None:
-    """Success (or return) against time, entropy against steps, and the ranges of the first run."""
+    """Successes, success or return against time, entropy against steps, and the ranges of the first run."""
     metrics = {folder.name: [read_columns(folder / "metrics.csv")] for folder in folders}
     adr = {folder.name: [read_columns(folder / "adr.csv")] for folder in folders}
-    judged = any(any(columns["success_rate"]) for (columns,) in metrics.values())
-    column, label = ("success_rate", "success") if judged else ("return", "return")
-    curves = learning_curves(metrics, column, f"{label}, last 100 episodes", "seconds", share=judged)
+    config = run_config(folders[0])
+    task = make_task(config.task, **config.task_options)
+    column = "successes" if task.counts_successes else "success_rate" if task.has_success else "return"
+    shown = f"{column.removesuffix('_rate')}, last 100 episodes"
+    curves = learning_curves(metrics, column, shown, "seconds", share=column == "success_rate")
     curves.savefig(f"{prefix}_curve.png", dpi=100)
     first = adr[folders[0].name]
     if any(".lower" in key for key in first[0]):

@@ -58,17 +58,22 @@ def model_path(xml_file: str) -> Path:
 
 def load_model(xml_file: str, body_forces: bool = False, full: Sequence[int] = ()) -> mujoco.MjModel:
     """Compile a model; with `body_forces`, steps compute `cfrc_ext`; `full`: see `compile_spec`."""
+    plain = _compile(xml_file, False, full)
+    if not body_forces:
+        return plain
+    model = _compile(xml_file, True, full)
+    note_plain(model, plain)
+    return model
+
+
+def _compile(xml_file: str, body_forces: bool, full: Sequence[int]) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_file(str(model_path(xml_file)))
+    if body_forces:
+        compute_body_forces(spec)
     with warnings.catch_warnings():
         # A notice for whoever maintains half_cheetah.xml; doing as it says would change the solver's scaling.
         warnings.filterwarnings("ignore", message=".*settotalmass")
-        plain = compile_spec(spec, full)
-        if not body_forces:
-            return plain
-        compute_body_forces(spec)
-        model = compile_spec(spec, full)
-    note_plain(model, plain)
-    return model
+        return compile_spec(spec, full)
 
 
 def sum_like_numpy(values: Tensor) -> Tensor:

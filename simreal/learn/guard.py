@@ -59,6 +59,7 @@ class Guard:
             tensors |= {id(t): t.data for t in module.parameters()} | {id(t): t for t in module.buffers()}
         tensors |= {id(t): t.data for t in self._free}
         self._weights = [t for t in tensors.values() if t.is_floating_point()]
+        tensors |= {id(t): t for t in vars(self._learner).values() if isinstance(t, Tensor) and not t.requires_grad}
         for optimizer in self._optimizers:
             for state in optimizer.state.values():
                 tensors |= {id(t): t for t in state.values() if isinstance(t, Tensor)}
