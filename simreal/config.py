@@ -125,6 +125,9 @@ class PPOConfig(Strict):
     mirror_coef: float = Field(
         0.0, ge=0, description="weight of the loss that makes the policy symmetric, for tasks that are"
     )
+    bound_coef: float = Field(
+        0.0, ge=0, description="weight of the loss on mean actions beyond -1 and 1, whose noise is clipped away"
+    )
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
         "batch", description="over what advantages are brought to mean 0 and std 1"

@@ -17,6 +17,7 @@ from simreal.config import PPOConfig
 from simreal.learn.actor_critic import RecurrentPolicy, gaussian_log_prob
 from simreal.learn.ppo import (
     PPO,
+    bound_loss,
     clipped_loss,
     kl_adapted_beta,
     kl_adapted_lr,
@@ -103,6 +104,23 @@ def test_losses_by_hand() -> None:
     assert surrogate_loss(RATIO, ADVANTAGE, ALL).item() == pytest.approx(-1.2)
     # log pi = -1, -2, -3: -(-2 + 2 - 3) / 3
     assert policy_gradient_loss(torch.tensor([-1.0, -2.0, -3.0]), ADVANTAGE, ALL).item() == pytest.approx(1.0)
+
+
+def test_means_beyond_the_limits_cost_the_square_of_what_is_beyond() -> None:
+    mu = torch.tensor([[1.5, -3.0], [0.9, -1.0], [0.0, 2.0]])  # beyond: 0.5 and 2; nothing; 1
+    assert bound_loss(mu, ALL).item() == pytest.approx((0.25 + 4.0 + 1.0) / 3)
+    assert bound_loss(mu, TWO).item() == pytest.approx((0.25 + 4.0 + 1.0) / 2)
+
+
+def test_the_bound_loss_draws_means_back() -> None:
+    beyond = []
+    for coef in (0.0, 1.0):
+        ppo = learner(lr=0.05, bound_coef=coef)
+        with torch.no_grad():
+            ppo.policy.actor.trunk.last.bias.fill_(3.0)
+        filled(ppo, steps()).update()
+        beyond.append(float(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].abs().max()))
+    assert beyond[1] < beyond[0] - 0.1
 
 
 def test_steps_without_weight_do_not_count() -> None:

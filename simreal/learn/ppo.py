@@ -77,6 +77,14 @@ def value_loss(value: Tensor, old_value: Tensor, target: Tensor, share: Tensor, 
     return mean(loss, share)
 
 
+def bound_loss(mu: Tensor, share: Tensor) -> Tensor:
+    """mean sum_i max(|mu_i| - 1, 0)^2 of mean actions [..., A]: how far they lie beyond what is not clipped.
+
+    Noise around a mean far out is clipped away: the policy no longer explores, whatever its std and entropy are.
+    """
+    return mean((mu.abs() - 1.0).clamp(min=0.0).square().sum(dim=-1), share)
+
+
 def kl_adapted_lr(lr: float, kl: float, desired: float, limits: tuple[float, float]) -> float:
     """The step size after a minibatch with `kl`: 1.5 times smaller above 2 desired, larger below desired / 2."""
     if kl > 2.0 * desired:
@@ -345,6 +353,9 @@ class PPO:
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
+        if config.bound_coef:
+            log["bound_loss"] = bound_loss(mu, share)
+            loss = loss + config.bound_coef * log["bound_loss"]
         if config.mirror_coef and self.problem.mirror is not None and isinstance(self.policy, Policy):
             observation = batch.observation[..., : self.problem.observation_size]
             log["mirror_loss"] = mirror_loss(self.policy, observation, mu, self.problem.mirror)
