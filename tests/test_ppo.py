@@ -119,7 +119,7 @@ def test_the_bound_loss_draws_means_back() -> None:
         with torch.no_grad():
             ppo.policy.actor.trunk.last.bias.fill_(3.0)
         filled(ppo, steps()).update()
-        beyond.append(float(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].abs().max()))
+        beyond.append(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].abs().max().item())
     assert beyond[1] < beyond[0] - 0.1
 
 
