@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import configuration, differences, leaves, train
+from tiny import Died, configuration, differences, leaves, train
 
 from simreal import files
 from simreal.checkpoint import newest_checkpoint, save_checkpoint
@@ -59,23 +59,30 @@ def config_file(folder: Path, **more: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("pages", [6, 20])
+@pytest.mark.parametrize("midway", [False, True])
 def test_a_full_disk_is_said_in_one_line_and_what_was_there_stays(
-    pages: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    midway: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A run of 600 steps needs about 50 pages of 4 KiB: the disk fills up at different files.
     frequent = {"env_steps": 600, "log_interval": 30, "checkpoint_interval_s": 0.02, "torch_threads": 1}
     config, path = configuration("sac", "adr", train=frequent), config_file(tmp_path, train=frequent)
-    with mounted(tmp_path / "disk", f"size={4 * pages}k") as disk:
-        said = refused(capsys, "train", path, "--run-dir", disk / "run")
+    with mounted(tmp_path / "disk", "size=8m") as disk:
+        run, command = disk / "run", ["train", path, "--run-dir", disk / "run"]
+        if midway:
+            with pytest.raises(Died):
+                train(config, run, {300}, 360)
+            command.append("--resume")
+        size = os.statvfs(disk)
+        used = (size.f_blocks - size.f_bfree) * size.f_frsize
+        subprocess.run(["mount", "-o", f"remount,size={used + 6 * 4096}", str(disk)], check=True)
+        said = refused(capsys, *command)
         assert "No space left on device" in said
         assert not list(disk.rglob("*.tmp"))
-        if pages > 10:  # some were saved before: they can be read
-            assert newest_checkpoint(disk / "run")["env_steps"] > 0
+        if midway:
+            assert newest_checkpoint(run)["env_steps"] >= 300
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
-        train(config, disk / "run")
+        train(config, run)
         train(config, tmp_path / "whole")
-        assert differences(tmp_path / "whole", disk / "run") == []
+        assert differences(tmp_path / "whole", run) == []
 
 
 def test_a_checkpoint_that_the_disk_refuses_leaves_those_before_it(
