@@ -224,8 +224,13 @@ def test_success_begins_at_the_published_angle_and_progress_is_paid_by_the_radia
     task = cube_task()
     environment = build(task, 2)
     task.patience_steps = 10_000
-    place(environment, quat_multiply(quat((0, 0, 1), -60.0).expand(2, 4), task.goal))
-    environment.step(still(environment))
+    task.goal_angle.fill_(math.pi)
+    for degrees, paid in ((-60.0, 120.0), (-90.0, 0.0), (-60.0, 0.0)):  # what is turned back is not paid again
+        place(environment, quat_multiply(quat((0, 0, 1), degrees).expand(2, 4), task.goal))
+        progress = environment.step(still(environment)).terms["progress"]
+        assert torch.allclose(
+            progress, torch.full_like(progress, task.weights.progress * math.radians(paid)), atol=1e-5
+        )
     away = math.degrees(SUCCESS_RAD)
     off = torch.stack((quat((0, 0, 1), -(away + 3.0)), quat((0, 0, 1), -(away - 3.0))))
     place(environment, quat_multiply(off, task.goal))
@@ -270,7 +275,7 @@ def test_a_dropped_cube_ends_the_episode() -> None:
     environment.engine.data("qpos")[1, -7] += 0.15
     result = environment.step(still(environment))
     assert result.terminated.tolist() == [False, True, False]
-    assert result.terms["drop"].tolist() == [0.0, -5.0, 0.0]
+    assert result.terms["drop"].tolist() == [0.0, -1.0, 0.0]
     assert not result.truncated.any()
     assert result.observed.policy[1, environment.task.slices()["cube_pos"]].norm() < 0.03  # the next one has begun
 
@@ -429,22 +434,3 @@ def test_wrong_options_are_answered_in_one_line() -> None:
         make_task("AllegroCube-v0", goals="spinning")
     with pytest.raises(UnknownOptionError, match=r"smoothing: expected a number above 0 and up to 1, got 0"):
         make_task("AllegroCube-v0", smoothing=0)
-
-
-@needs_models
-@pytest.mark.parametrize("task_id", HANDS)
-def test_cubes_start_outside_the_hand_at_every_angle(task_id: str) -> None:
-    task = cube_task(task_id)
-    environment = build(task, 64)
-    environment.reset()
-    cube = task.model.geom("cube").id
-    yaws = []
-    for i in range(64):
-        _, data = environment.engine.materialize(i)
-        mujoco.mj_forward(task.model, data)
-        depths = [c.dist for c in data.contact[: data.ncon] if cube in (c.geom1, c.geom2)]
-        assert min(depths, default=0.0) > -1e-3
-        w, _, _, z = data.qpos[-4:]
-        yaws.append(2.0 * math.degrees(math.atan2(z, w)))
-    assert min(yaws) < -35.0
-    assert max(yaws) > 35.0

@@ -65,12 +65,13 @@ class Weights:
     """The reward of a control step: a sum of terms, each a weight times what its name says.
 
     The first three are the task; the others make it easier to learn what a real hand can do (after arXiv 2210.13702).
-    Turning towards the goal is paid by the radian, so a cube that turns back and forth, or stays, earns nothing.
+    Turning towards the goal is paid by the radian, and once: what counts is the nearest that the cube has been. Turning
+    back costs nothing, so that a hand may let go and try again, and back and forth earns nothing.
     """
 
-    progress: float = 2.0  # rad by which the cube has come nearer to its goal
+    progress: float = 2.0  # rad by which the cube is nearer to its goal than it has been
     success: float = 5.0
-    drop: float = -5.0
+    drop: float = -1.0  # besides what could still have been earned
     off_centre: float = -2.0  # m by which the cube is farther than `_NEAR_M` from where it rests
     action_rate: float = -0.00005  # sum of squared changes of the action
     joint_speed: float = -0.0000125  # sum of squared joint velocities, rad^2/s^2
@@ -134,7 +135,7 @@ class CubeReorientation(Task):
         self.target = zeros(u)  # [N, u] what the servos are told; less what is lost, late or wrong on the way:
         self.intended = zeros(u)  # [N, u] what the hand's controller means to tell them
         self.goal = zeros(4)
-        self.goal_angle = zeros()  # [N] rad from the cube to its goal
+        self.goal_angle = zeros()  # [N] rad from the cube to its goal, at the nearest so far
         self.waited = torch.zeros(n, dtype=torch.int64, device=engine.device)  # steps since the last success
         self._last_action = zeros(u)
         self._readings = zeros(1 + _HISTORY, k)  # [N, 1 + history, k] of the joints' sensors, newest first
@@ -229,7 +230,7 @@ class CubeReorientation(Task):
         dropped = distance > _DROP_M
         success = (angle < SUCCESS_RAD) & ~dropped
         terms = {
-            "progress": w.progress * (self.goal_angle - angle),
+            "progress": w.progress * (self.goal_angle - angle).clamp(min=0.0),
             "success": w.success * success.to(angle.dtype),
             "drop": w.drop * dropped.to(angle.dtype),
             "off_centre": w.off_centre * (distance - _NEAR_M).clamp(min=0.0),
@@ -237,7 +238,7 @@ class CubeReorientation(Task):
             "joint_speed": w.joint_speed * self._qvel[:, : self._k].square().sum(dim=1),
             "torque": w.torque * self._force.square().sum(dim=1),
         }
-        self._last_action, self.goal_angle = action.clone(), angle
+        self._last_action, self.goal_angle = action.clone(), torch.minimum(self.goal_angle, angle)
         # A time without success is no state of the hand: the policy sees no clock, and a hand that is about to run out
         # of patience is as good as one that has just begun. So it truncates, and the last state keeps its value. As a
         # termination it would punish every state by how long ago, by chance, the last success was.
