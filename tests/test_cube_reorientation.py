@@ -230,8 +230,6 @@ def test_success_begins_at_the_published_angle_and_progress_is_paid_by_the_radia
         progress = environment.step(still(environment)).terms["progress"]
         expected = torch.full_like(progress, task.weights.progress * math.radians(paid))
         assert torch.allclose(progress, expected, atol=1e-5)
-            progress, torch.full_like(progress, task.weights.progress * math.radians(paid)), atol=1e-5
-        )
     away = math.degrees(SUCCESS_RAD)
     off = torch.stack((quat((0, 0, 1), -(away + 3.0)), quat((0, 0, 1), -(away - 3.0))))
     place(environment, quat_multiply(off, task.goal))
