@@ -23,15 +23,14 @@ def baseline(name: str, run: LoadedPolicy) -> LoadedPolicy:
     """
     size = run.make_task().action_size
     untrained: dict[str, Any] = {
-        "name": name, "reset": lambda mask: None, "entropy": None, "config": None, "randomization": None,
-        "module": None,
+        "name": name, "reset": lambda mask: None, "entropy": None, "randomization": None, "module": None,
     }  # fmt: skip
     if name == "still":
         return replace(run, act=lambda observation: torch.zeros(len(observation), size), **untrained)
     playing: list[Environment] = []
 
     def act(_: Tensor) -> Tensor:
-        return 2.0 * playing[0].rng.uniform("random policy", size) - 1.0
+        return 2.0 * playing[0].rng.uniform("random policy", size).cpu() - 1.0
 
     return _InEnvironment(**vars(run) | untrained | {"act": act, "playing": playing})
 
