@@ -81,6 +81,12 @@ class RandomizationConfig(BaseModel):
         """The sampler of this block for a task. Raises RandomizationError, naming the key."""
         if self.sampler == "frozen":
             return Frozen(build_parameters(task, self.resolved(task).parameters))
+        if self.sampler in ("adr", "doraemon") and self.performance == "success":
+            # It would stay at 0, and the ranges where they are.
+            if task.counts_successes:
+                raise RandomizationError(f"performance: {task.id} counts successes, expected 'successes' or 'return'")
+            if not task.has_success:
+                raise RandomizationError(f"performance: {task.id} knows no success, expected 'return'")
         return make_sampler(self, build_parameters(task, self.parameters))
 
     def resolved(self, task: Task) -> RandomizationConfig:

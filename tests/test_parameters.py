@@ -12,6 +12,7 @@ import torch
 
 from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.manipulation.fetch import FetchTask
+from envs.registry import make_task
 from randomization.adr import ADR
 from randomization.parameters import QUANTITIES, RandomizationError, build_parameters, object_names
 from randomization.samplers import Manual
@@ -214,3 +215,15 @@ def test_a_block_may_come_from_a_file(tmp_path: Path) -> None:
     path.write_text("randomization: [1, {")
     with pytest.raises(RandomizationError, match=r"worlds\.yaml: not valid YAML"):
         randomization_config(path)
+
+
+@pytest.mark.parametrize("sampler", ["adr", "doraemon"])
+def test_ranges_that_could_never_move_are_refused(sampler: str) -> None:
+    block = {"sampler": sampler, "parameters": {"body_mass": {"range": [0.5, 2.0]}}}
+    task = make_task("HalfCheetah-v5")
+    with pytest.raises(RandomizationError, match="performance: HalfCheetah-v5 knows no success, expected 'return'"):
+        randomization_config(block).sampler_for(task)
+    randomization_config({**block, "performance": "return"}).sampler_for(task)
+    task.has_success = task.counts_successes = True
+    with pytest.raises(RandomizationError, match="counts successes, expected 'successes' or 'return'"):
+        randomization_config(block).sampler_for(task)
