@@ -20,6 +20,8 @@ import pytest
 import torch
 import yaml
 from fuzz import Material, fuzz, sign
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import configuration
 
 from randomization.tensor_file import read_tensors
@@ -287,5 +289,12 @@ def test_some_spoilt_files_work_or_are_refused_in_one_line(material: Material) -
 
 
 @pytest.mark.slow
-def test_thousands_of_spoilt_files_work_or_are_refused_in_one_line(material: Material) -> None:
-    check(material, configs=2000, bundles=500, checkpoints=500)
+@pytest.mark.parametrize(("kind", "count"), [("configs", 2000), ("bundles", 500), ("checkpoints", 500)])
+def test_thousands_of_spoilt_files_work_or_are_refused_in_one_line(kind: str, count: int, material: Material) -> None:
+    @settings(max_examples=count, deadline=None, database=None)
+    @given(number=st.integers(0, 2**63), seed=st.integers(0, 2**63))
+    def spoil(number: int, seed: int) -> None:
+        tally = fuzz(kind, range(number, number + 1), material, seed)
+        assert not tally.problems, f"--seed {seed}: " + "\n".join(tally.problems)
+
+    spoil()
