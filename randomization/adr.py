@@ -68,6 +68,8 @@ class ADR:
         self._sum = torch.zeros(2 * d, dtype=torch.float64)  # performance in each boundary's buffer
         self._count = torch.zeros(2 * d, dtype=torch.int64)
         self.moves = torch.zeros(2 * d, dtype=torch.int64)
+        self.judged = torch.zeros(2 * d, dtype=torch.float64)  # mean performance of the last full buffers
+        self.decisions = torch.zeros(2 * d, dtype=torch.int64)  # number of full buffers
         movable = torch.stack((limits[:, 0] < nominal, limits[:, 1] > nominal), dim=1).flatten()
         self._movable = movable.nonzero().squeeze(1)  # boundaries 2i, 2i + 1 that can move
         self._generator = torch.Generator().manual_seed(seed)
@@ -142,6 +144,8 @@ class ADR:
         low, high = self.thresholds
         widen, narrow = full & (mean >= high), full & (mean <= low)
         narrow &= ~widen
+        self.judged = torch.where(full, mean, self.judged)
+        self.decisions += full
         move = widen.to(torch.int64) - narrow.to(torch.int64)  # [2d] outwards
         lower, upper = move[0::2] * self._step, move[1::2] * self._step
         old = torch.stack((self.lower, self.upper), dim=1).flatten()
@@ -163,6 +167,8 @@ class ADR:
             "sum": self._sum.clone(),
             "count": self._count.clone(),
             "moves": self.moves.clone(),
+            "judged": self.judged.clone(),
+            "decisions": self.decisions.clone(),
             "generator": self._generator.get_state(),
         }
 
@@ -172,7 +178,8 @@ class ADR:
             raise RandomizationError(f"the state is of parameters {state['names']}, expected {names}")
         self.lower, self.upper = state["lower"].clone(), state["upper"].clone()
         self._sum, self._count = state["sum"].clone(), state["count"].clone()
-        self.moves = state["moves"].clone()
+        self.moves, self.judged = state["moves"].clone(), state["judged"].clone()
+        self.decisions = state["decisions"].clone()
         self._generator.set_state(state["generator"])
 
 

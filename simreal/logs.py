@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from randomization.adr import ADR
 from randomization.samplers import Sampler
 from simreal.files import cannot_write, write_text
 
@@ -118,6 +120,11 @@ class RunLog:
         for i, parameter in enumerate(self._sampler.parameters):
             bounds[f"{parameter.name}.lower"] = float(self._sampler.lower[i])
             bounds[f"{parameter.name}.upper"] = float(self._sampler.upper[i])
+        if isinstance(self._sampler, ADR):
+            for i, parameter in enumerate(self._sampler.parameters):
+                for side, k in (("lower", 2 * i), ("upper", 2 * i + 1)):
+                    judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
+                    bounds[f"{parameter.name}.{side}_performance"] = judged
         self._adr.write(bounds)
         try:
             for name, value in metrics.items():

@@ -58,6 +58,8 @@ def test_bounds_follow_a_hand_worked_table() -> None:
     for row, (boundary, performance, expected) in enumerate(table):
         tell(adr, boundary, *performance)
         assert bounds(adr) == expected, f"row {row}"
+        if len(performance) == 3:
+            assert adr.judged[boundary] == pytest.approx(sum(performance) / 3)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.5, 9.0])
@@ -201,6 +203,7 @@ def test_a_restored_distribution_continues_as_if_nothing_had_happened() -> None:
     assert bounds(adr) == bounds(other) == [-0.1, 0.0, 1.0, 2.0]
     assert torch.equal(adr.moves, other.moves)
     assert adr.moves.tolist() == [1, 0, 0, 2]
+    assert torch.equal(adr.judged, other.judged)
     assert torch.equal(adr.sample(20)[0], other.sample(20)[0])
     with pytest.raises(RandomizationError, match=r"\['a', 'b'\], expected \['b', 'a'\]"):
         ADR([B, A]).load_state_dict(saved)
