@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import mujoco
 import torch
@@ -89,3 +90,15 @@ class Engine(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class WarpEngine(Protocol):
+    """What an engine on mujoco_warp offers beyond `Engine`, to whoever reads the model and the data on the device."""
+
+    num_envs: int
+    device: torch.device
+
+    def posed(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """mujoco_warp's model and data with the kinematics of the present state, until the context ends."""
+        ...

@@ -257,6 +257,16 @@ class GpuEngine:
 
         self._recorder.run(stage, launch)
 
+    @contextmanager
+    def posed(self) -> Iterator[tuple[Any, Any]]:
+        """mujoco_warp's model and data with the kinematics of the present state, until the context ends.
+
+        Derived fields that somebody reads are then as they were before, up to one physics step behind.
+        """
+        with self._kept(~self._everywhere()):
+            self._run_stage("kinematics")
+            yield self._m, self._d
+
     def _everywhere(self) -> Tensor:
         return torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[Any]  # [..., height, width, 3]
-_LUMA = np.array([0.299, 0.587, 0.114])  # brightness of red, green and blue, ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114])  # brightness of red, green and blue, ITU-R BT.601
 
 
 def colour_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
@@ -26,7 +26,7 @@ def colour_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
     angle = 2.0 * math.pi * hue
     cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
     turn = math.cos(angle) * np.eye(3) + (1.0 - math.cos(angle)) / 3.0 + math.sin(angle) * cross
-    return (saturation * np.eye(3) + (1.0 - saturation) * _LUMA) @ turn
+    return (saturation * np.eye(3) + (1.0 - saturation) * LUMA) @ turn
 
 
 def recolour(

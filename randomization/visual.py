@@ -28,7 +28,7 @@ from randomization.visual_effects import EFFECTS, Array, Shot, Sky
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One visual parameter."""
 
     column: int  # of lambda
@@ -53,11 +53,7 @@ class VisualWorlds:
 
     def __init__(self, task: Task, parameters: list[Parameter], rng: EpisodeRandom) -> None:
         self._rng = rng
-        self._entries = [
-            _entry(task, column, parameter)
-            for column, parameter in enumerate(parameters)
-            if parameter.quantity in QUANTITIES and QUANTITIES[parameter.quantity].channel == "visual"
-        ]
+        self._entries = visual_entries(task, parameters)
         self._surfaces = surfaces(task.model)
         self._cameras = camera_names(task.model)
         self._stream: torch.Tensor | None = None
@@ -103,7 +99,7 @@ class VisualWorlds:
             how = replace(how, seed=int(2**52 * float(self._rng.uniform("visual noise", 1)[index, 0])))
         return process(picture, how)
 
-    def _numbers(self, entry: _Entry, index: int) -> Array:
+    def _numbers(self, entry: Entry, index: int) -> Array:
         """Random numbers [objects, draws] of environment `index`'s episode; drawn for all environments at once."""
         stream = self._rng.stream
         if self._stream is None or stream[index] != self._stream[index]:
@@ -116,9 +112,18 @@ class VisualWorlds:
         return self._draws[name][index]
 
 
-def _entry(task: Task, column: int, parameter: Parameter) -> _Entry:
+def visual_entries(task: Task, parameters: list[Parameter]) -> list[Entry]:
+    """The visual ones of lambda's parameters."""
+    return [
+        _entry(task, column, parameter)
+        for column, parameter in enumerate(parameters)
+        if parameter.quantity in QUANTITIES and QUANTITIES[parameter.quantity].channel == "visual"
+    ]
+
+
+def _entry(task: Task, column: int, parameter: Parameter) -> Entry:
     quantity = QUANTITIES[parameter.quantity]
     names = [] if quantity.target == "none" else object_names(task, quantity.target)
     objects = tuple(names.index(name) for name in parameter.targets) or (0,)
     draws = EFFECTS[quantity.name][1] if quantity.name in EFFECTS else 0
-    return _Entry(column, parameter, quantity.nominal, objects, draws)
+    return Entry(column, parameter, quantity.nominal, objects, draws)

@@ -15,9 +15,9 @@ from randomization.appearance import Surface
 from randomization.textures import PATTERNS
 
 MOST_LIGHTS = 8  # that light_number adds
-_ADDED_DIFFUSE, _ADDED_SPECULAR = 0.15, 0.1  # of each of them
-_LEAST_HEIGHT = 0.35  # sine of their lowest elevation
-_FOV_RANGE_DEG = (1.0, 170.0)
+ADDED_DIFFUSE, ADDED_SPECULAR = 0.15, 0.1  # of each of them
+LEAST_HEIGHT = 0.35  # sine of their lowest elevation
+FOV_RANGE_DEG = (1.0, 170.0)
 Array = NDArray[np.float64]
 
 
@@ -115,7 +115,7 @@ def camera_fov(shot: Shot, add_deg: float, u: Array, camera: int) -> None:  # no
     for eye in shot.scene.camera:
         half_height = (eye.frustum_top - eye.frustum_bottom) / 2.0
         present = math.degrees(2.0 * math.atan(half_height / eye.frustum_near))
-        wanted = min(max(present + add_deg, _FOV_RANGE_DEG[0]), _FOV_RANGE_DEG[1])
+        wanted = min(max(present + add_deg, FOV_RANGE_DEG[0]), FOV_RANGE_DEG[1])
         scale = math.tan(math.radians(wanted) / 2.0) * eye.frustum_near / half_height
         for name in ("frustum_top", "frustum_bottom", "frustum_center", "frustum_width"):
             setattr(eye, name, scale * getattr(eye, name))
@@ -128,7 +128,7 @@ def light_number(shot: Shot, add: float, u: Array, index: int) -> None:  # noqa:
         if shot.scene.nlight == len(shot.scene.lights):
             return
         x, y, z = unit_vector(u[2 * k : 2 * k + 2])
-        height = _LEAST_HEIGHT + (1.0 - _LEAST_HEIGHT) * abs(z)
+        height = LEAST_HEIGHT + (1.0 - LEAST_HEIGHT) * abs(z)
         across = math.sqrt((1.0 - height * height) / max(x * x + y * y, 1e-12))
         _add_light(shot, np.array([across * x, across * y, height]))
     order = np.argsort(u[2 * MOST_LIGHTS : 2 * MOST_LIGHTS + shot.model.nlight])
@@ -148,7 +148,7 @@ def _add_light(shot: Shot, towards: Array) -> None:
     light.pos = shot.model.stat.center + 3.0 * shot.model.stat.extent * towards
     light.dir = -towards
     light.attenuation, light.cutoff, light.exponent = (1.0, 0.0, 0.0), 45.0, 10.0
-    light.ambient, light.diffuse, light.specular = np.zeros(3), [_ADDED_DIFFUSE] * 3, [_ADDED_SPECULAR] * 3
+    light.ambient, light.diffuse, light.specular = np.zeros(3), [ADDED_DIFFUSE] * 3, [ADDED_SPECULAR] * 3
 
 
 def light_position(shot: Shot, distance_m: float, u: Array, index: int) -> None:

@@ -30,7 +30,7 @@ class Scene:
     def __init__(self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW) -> None:
         self._environment = environment
         task, layer = environment.task, environment.layer
-        self._camera, self._camera_name = _camera(environment, camera), camera
+        self._camera, self._camera_name = view_of(environment, camera), camera
         parameters = layer.parameters if isinstance(layer, Randomization) else []
         self._visual = VisualWorlds(task, parameters, environment.rng)
         self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
@@ -57,7 +57,8 @@ class Scene:
         self._offscreen.close()
 
 
-def _camera(environment: Environment, name: str) -> mujoco.MjvCamera:
+def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
+    """The camera of that name; see `Scene`. Raises UserError if there is none."""
     model, camera = environment.task.model, mujoco.MjvCamera()
     names = camera_names(model)
     if name not in names:

@@ -18,10 +18,11 @@ from envs.engine import Engine
 from envs.environment import Environment, Observed, StepResult
 from envs.gpu_options import GpuOptions
 from envs.task import Task
+from randomization.appearance import VIEW
 from randomization.environment import Randomization
 from randomization.spec import RandomizationConfig
 from simreal.build import EngineName, make_environment
-from simreal.render import Scene
+from simreal.images import Images
 
 _CPU = torch.device("cpu")
 Array = NDArray[Any]
@@ -38,6 +39,8 @@ def make_vec(
     *,
     autoreset: AutoresetMode | str = AutoresetMode.SAME_STEP,
     render_mode: str | None = None,
+    render_size: tuple[int, int] = (480, 480),
+    render_camera: str = VIEW,
     max_episode_steps: int | None = None,
     threads: int | None = None,
     gpu: GpuOptions | None = None,
@@ -56,6 +59,8 @@ def make_vec(
             last observation is then `infos["final_obs"]`. NEXT_STEP: by the next step, whose action they ignore.
             DISABLED: by `reset(options={"reset_mask": mask})`.
         render_mode: None or "rgb_array".
+        render_size: width and height of pictures, pixels.
+        render_camera: "view", the task's usual one, or one of the model's.
         max_episode_steps: another time limit than the task's.
         threads: physics threads; None takes all that this process may use.
         gpu: settings of the GPU engine.
@@ -68,7 +73,7 @@ def make_vec(
         task, num_envs, randomization, engine=engine, seed=seed, threads=threads,
         max_episode_steps=max_episode_steps, task_options=task_options, gpu=gpu,
     )  # fmt: skip
-    return VecEnv(environment, AutoresetMode(autoreset), render_mode)
+    return VecEnv(environment, AutoresetMode(autoreset), render_mode, render_size, render_camera)
 
 
 class VecEnv(VectorEnv[Observation, Array, Array]):
@@ -88,6 +93,8 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         environment: Environment,
         autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        render_size: tuple[int, int] = (480, 480),
+        render_camera: str = VIEW,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode: expected None or 'rgb_array', got {render_mode!r}")
@@ -107,7 +114,7 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._was_reset = False
-        self._scene: Scene | None = None
+        self._images = None if render_mode is None else Images(environment, *render_size, render_camera)
 
     @property
     def engine(self) -> Engine:
@@ -245,17 +252,18 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
 
     def render(self) -> tuple[Array, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One picture [height, width, 3] of each environment, in mode "rgb_array"."""
-        if self.render_mode is None:
-            return None
-        if self._scene is None:
-            self._scene = Scene(self.environment)
-        return tuple(self._scene.picture(i) for i in range(self.num_envs))
+        return None if self._images is None else tuple(self._images.take().cpu().numpy())
+
+    def images(self) -> torch.Tensor:
+        """Pictures [N, height, width, 3] uint8 on the engine's device, in mode "rgb_array"; on the GPU in one call."""
+        if self._images is None:
+            raise ValueError("images: make the environment with render_mode='rgb_array'")
+        return self._images.take()
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderer."""
-        if self._scene is not None:
-            self._scene.close()
-            self._scene = None
+        if self._images is not None:
+            self._images.close()
 
 
 class SingleEnv(gymnasium.Env[Observation, Array]):
