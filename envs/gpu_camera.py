@@ -23,7 +23,7 @@ mjw: Any = importlib.import_module("mujoco_warp")
 wp: Any = importlib.import_module("warp")
 
 _DIRECTIONAL = int(mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
-_SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+_SHOWN_GROUPS = (0, 1, 2)
 _COLOUR = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
 _FROM_MATERIAL = (0.5, 0.5, 0.5, 1.0)  # a geom's rgba that says so
 _PLAIN = {"specular": 0.5, "shininess": 0.5, "emission": 0.0}  # surfaces without a material
@@ -71,7 +71,7 @@ class Camera:
         looks: of the worlds.
 
     Raises:
-        EngineError: mujoco_warp cannot draw the view.
+        EngineError: mujoco_warp cannot draw the model or the view.
     """
 
     def __init__(
@@ -92,8 +92,7 @@ class Camera:
         self._size, self._n, self._device = (width, height), engine.num_envs, engine.device
         fixed = view.type == int(mujoco.mjtCamera.mjCAMERA_FIXED)
         self._camera_id: int | None = view.fixedcamid if fixed else None
-        if self._camera_id is None and model.vis.global_.orthographic:
-            raise EngineError("engine: the GPU engine draws free cameras with perspective only: use the CPU engine")
+        refuse_undrawable(model, view)
         self._wp_device = wp.device_from_torch(self._device)
         self._headlight = bool(model.vis.headlight.active)
         self._nlight = model.nlight + self._headlight + spare_lights
@@ -209,6 +208,22 @@ class Camera:
         y = (-top * across(height))[:, :, None].expand(-1, -1, width)
         local = torch.stack((x, y, -torch.ones_like(x)), dim=-1)
         return torch.einsum("nij,nhwj->nhwi", looks.eye_axes, local)
+
+
+def refuse_undrawable(model: mujoco.MjModel, view: mujoco.MjvCamera) -> None:
+    """Raise EngineError for what mujoco_warp 4.0 draws wrongly: it lays all faces of a cube texture on each."""
+    if view.type != int(mujoco.mjtCamera.mjCAMERA_FIXED) and model.vis.global_.orthographic:
+        raise EngineError("engine: the GPU engine draws free cameras with perspective only: use the CPU engine")
+    for geom in np.flatnonzero(np.isin(model.geom_group, _SHOWN_GROUPS)):
+        surface = _surface(model, int(geom))
+        texture = surface["texture"]
+        cube = texture >= 0 and model.tex_type[texture] == int(mujoco.mjtTexture.mjTEXTURE_CUBE)
+        if cube and model.tex_height[texture] > model.tex_width[texture] and surface["rgba"][3] > 0.0:
+            material = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_MATERIAL, int(model.geom_matid[geom]))
+            raise EngineError(
+                f"engine: pictures of the GPU engine cannot show material {material!r}, whose texture has six faces: "
+                "use the CPU engine"
+            )
 
 
 def _free_axes(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:

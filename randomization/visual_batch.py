@@ -32,15 +32,20 @@ from randomization.visual_effects import (
 )  # fmt: skip
 
 UNSEEN = {"material_reflectance": "mirrors nothing"}  # what mujoco_warp's renderer does not do
+_BY_FOV = ("camera_fov", "background_color")  # what goes by a camera's field of view
 
 
-def refuse_unseen(parameters: list[Parameter]) -> None:
-    """Raise RandomizationError for a visual parameter that pictures of the GPU engine cannot show."""
+def refuse_unseen(parameters: list[Parameter], model: mujoco.MjModel, camera: str) -> None:
+    """Raise RandomizationError for a visual parameter that pictures of the GPU engine by a camera cannot show."""
+    cannot = dict(UNSEEN)
+    index = camera_names(model).index(camera)
+    if index < model.ncam and (model.cam_sensorsize[index].any() or model.cam_projection[index]):
+        cannot |= dict.fromkeys(_BY_FOV, f"takes the lens of {camera!r} from the model")
     for parameter in parameters:
-        if parameter.quantity in UNSEEN:
+        if parameter.quantity in cannot:
             raise RandomizationError(
                 f"{parameter.name}: pictures of the GPU engine cannot show {parameter.quantity}, since mujoco_warp's "
-                f"renderer {UNSEEN[parameter.quantity]}: leave it out or use the CPU engine"
+                f"renderer {cannot[parameter.quantity]}: leave it out or use the CPU engine"
             )
 
 
@@ -60,13 +65,13 @@ class Wardrobe:
         sky: whether the background changes.
 
     Raises:
-        RandomizationError: for what the renderer cannot show.
+        RandomizationError: see `refuse_unseen`.
     """
 
     def __init__(
         self, task: Task, parameters: list[Parameter], rng: EpisodeRandom, camera: str, first_pattern: int
     ) -> None:
-        refuse_unseen(parameters)
+        refuse_unseen(parameters, task.model, camera)
         self._rng, self._first_pattern = rng, first_pattern
         self._entries = visual_entries(task, parameters)
         self._camera = camera_names(task.model).index(camera)

@@ -40,8 +40,10 @@ class Images:
         self._environment, self._size, self._name = environment, (width, height), camera
         self._view = view_of(environment, camera)
         self._batched = isinstance(environment.engine, WarpEngine)
-        if self._batched and isinstance(environment.layer, Randomization):
-            refuse_unseen(environment.layer.parameters)
+        if self._batched:
+            model, layer = environment.task.model, environment.layer
+            importlib.import_module("envs.gpu_camera").refuse_undrawable(model, self._view)
+            refuse_unseen(layer.parameters if isinstance(layer, Randomization) else [], model, camera)
         self._scene: Scene | None = None
         self._batch: _Batch | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 import simreal
 from conftest import TinyTask, fixed_worlds, only
+from envs.engine import EngineError
 from envs.environment import Environment
 from randomization.image_batch import blur, recolour
 from randomization.images import Development, process
@@ -194,12 +197,21 @@ def test_every_visual_quantity_is_shown_or_refused() -> None:
     assert {*BATCH_EFFECTS, "background_color", *UNSEEN} == EFFECTS.keys()
     parameters = build_parameters(TinyTask(ROOM), {"material_hue": {}, "mirrors": {"quantity": "material_reflectance"}})
     with pytest.raises(RandomizationError) as error:
-        refuse_unseen(parameters)
+        refuse_unseen(parameters, TinyTask(ROOM).model, "view")
     assert str(error.value) == (
         "mirrors: pictures of the GPU engine cannot show material_reflectance, since mujoco_warp's renderer mirrors "
         "nothing: leave it out or use the CPU engine"
     )
-    refuse_unseen(parameters[:1])
+    refuse_unseen(parameters[:1], TinyTask(ROOM).model, "view")
+
+
+def test_a_field_of_view_that_follows_from_a_sensor_is_refused() -> None:
+    lens = 'sensorsize="0.01 0.01" resolution="8 8" focal="0.02 0.02"'
+    task = TinyTask(ROOM.replace('fovy="50"', lens))
+    parameters = build_parameters(task, {"camera_fov": {"of": "front"}})
+    with pytest.raises(RandomizationError, match="takes the lens of 'front' from the model"):
+        refuse_unseen(parameters, task.model, "front")
+    refuse_unseen(parameters, task.model, "view")
 
 
 @pytest.mark.usefixtures("warp")
@@ -210,6 +222,20 @@ def test_what_cannot_be_shown_is_refused_when_the_environment_is_made() -> None:
     make().close()  # nobody looks
     with pytest.raises(RandomizationError, match="cannot show material_reflectance"):
         make(render_mode="rgb_array")
+
+
+@pytest.mark.usefixtures("warp")
+def test_a_texture_of_six_faces_is_refused_when_the_environment_is_made() -> None:
+    faces = '<texture name="tiles" type="cube" builtin="gradient" rgb1="1 0 0" rgb2="0 0 1" width="8" height="48"/>'
+    xml = re.sub('<texture name="tiles".*?/>', faces, ROOM).replace('name="paint"', 'name="paint" texture="tiles"')
+    task = TinyTask(xml.replace('texture="tiles" texrepeat="4 4"', ""))
+    view = mujoco.MjvCamera()
+    refuse_undrawable = importlib.import_module("envs.gpu_camera").refuse_undrawable
+    with pytest.raises(EngineError, match="material 'paint', whose texture has six faces: use the CPU engine"):
+        refuse_undrawable(task.model, view)
+    refuse_undrawable(TinyTask(ROOM).model, view)
+    with pytest.raises(EngineError, match="six faces"):
+        simreal.make_vec("HandManipulateBlock-v1", 1, "gpu", render_mode="rgb_array")
 
 
 def test_development_in_torch_is_that_of_numpy() -> None:
