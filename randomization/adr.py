@@ -178,8 +178,9 @@ class ADR:
             raise RandomizationError(f"the state is of parameters {state['names']}, expected {names}")
         self.lower, self.upper = state["lower"].clone(), state["upper"].clone()
         self._sum, self._count = state["sum"].clone(), state["count"].clone()
-        self.moves, self.judged = state["moves"].clone(), state["judged"].clone()
-        self.decisions = state["decisions"].clone()
+        self.moves = state["moves"].clone()
+        self.judged = state.get("judged", self.judged).clone()  # states of earlier versions do not have them
+        self.decisions = state.get("decisions", self.decisions).clone()
         self._generator.set_state(state["generator"])
 
 
