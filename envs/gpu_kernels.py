@@ -93,7 +93,7 @@ def place_static(
     pos = geom_pos[world % geom_pos.shape[0], geom]
     quat = _of_mujoco(geom_quat[world % geom_quat.shape[0], geom])
     body = geom_bodyid[geom]
-    while body > 0:
+    while body > 0:  # pyright: ignore[reportOperatorIssue]
         turn = _of_mujoco(body_quat[world % body_quat.shape[0], body])
         pos = body_pos[world % body_pos.shape[0], body] + wp.quat_rotate(turn, pos)
         quat = turn * quat
