@@ -407,7 +407,8 @@ def test_everything_that_describe_suggests_runs(task_id: str) -> None:
 
 @needs_models
 def test_a_policy_with_memory_is_exported_with_every_joint_in_order(tmp_path: Path) -> None:
-    block = {"sampler": "adr", "parameters": {"cube_size": {"quantity": "body_size", "of": "cube"}}}
+    parameters = {"cube_size": {"quantity": "body_size", "of": "cube"}}
+    block = {"sampler": "adr", "performance": "successes", "parameters": parameters}
     task, environment = cube_task(), make_environment("AllegroCube-v0", 2, block)
     environment.reset()
     config = PPOConfig(
