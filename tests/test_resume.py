@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tiny import leaves
 
 from simreal.checkpoint import load_checkpoint, newest_checkpoint
 from simreal.config import RunConfig, parse_config
@@ -47,17 +47,6 @@ def advance(trainer: Trainer, steps: int) -> None:
         trainer._learn()
 
 
-def flat(state: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf of nested dicts and lists by its path."""
-    if isinstance(state, dict):
-        items = list(state.items())
-    elif isinstance(state, (list, tuple)):
-        items = list(enumerate(state))
-    else:
-        return {prefix: state}
-    return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}/{key}").items()}
-
-
 @pytest.mark.parametrize(
     ("task", "algorithm", "cut"),
     [("FetchPickAndPlace-v4", "ddpg", 37), ("FetchPush-v4", "sac", 120), ("FetchReach-v4", "sac", 50)],
@@ -76,7 +65,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     advance(second, 170 - cut)
     whole.save()
     second.save()
-    expected, actual = (flat(newest_checkpoint(tmp_path / name)) for name in ("whole", "parts"))
+    expected, actual = (leaves(newest_checkpoint(tmp_path / name)) for name in ("whole", "parts"))
     assert expected.keys() == actual.keys()
     for path, value in expected.items():
         if path in ("/seconds",):
@@ -155,7 +144,7 @@ def test_a_resumed_ppo_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pat
     second.load(newest_checkpoint(tmp_path / "parts"))
     advance(second, 27)
     expected, actual = (
-        flat({"learner": t.learner.state_dict(), "environment": t.environment.state_dict()}) for t in (whole, second)
+        leaves({"learner": t.learner.state_dict(), "environment": t.environment.state_dict()}) for t in (whole, second)
     )
     assert expected.keys() == actual.keys()
     for path, value in expected.items():

@@ -22,8 +22,9 @@ Privileged group, for a critic: joint velocities, the true pose of the cube and 
 and how hard each presses on something. Velocities and forces are those of the last evaluation of the dynamics.
 
 Action: one value per actuator. The target of an actuator is offset + scale * action, limited to its range: action 0
-is the grasp in which episodes begin, and the scale is half of the actuator's range. What the servos are told moves by
-`smoothing` of the way to the target in every control step (exponential moving average, 1808.00177 appendix C).
+is the grasp, and the scale is half of the actuator's range. What the servos are told moves by `smoothing` of the way to
+the target in every control step (exponential moving average, 1808.00177 appendix C). Episodes begin half way between
+the open hand and the grasp, with the servos told to close.
 
 Reward: see `Weights`.
 """

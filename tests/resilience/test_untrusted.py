@@ -214,7 +214,10 @@ def test_a_run_with_a_replay_beyond_reason_is_evaluated_without_it(material: Mat
     document = yaml.safe_load((run / "config.yaml").read_text())
     document["learner"]["replay_size"] = 10**15
     (run / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    load_policy(run)
+    expected, loaded = load_policy(material.run), load_policy(run)
+    size = sum(component.size for component in loaded.make_task().components("policy"))
+    observation = torch.linspace(-1.0, 1.0, 3 * size).view(3, size)
+    assert torch.equal(loaded.act(observation), expected.act(observation))
 
 
 def spoilt_bundles(material: Material, folder: Path) -> dict[str, tuple[Path, str]]:
