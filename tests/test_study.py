@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tiny import leaves
 
 from envs.menagerie import ModelUnavailableError
 from simreal import workflow
@@ -24,7 +25,6 @@ from simreal.report.records import Arm, load_run
 from simreal.statistics import wilson
 from simreal.study.results import summarize, table
 from simreal.study.spec import load_study
-from test_resume import flat
 
 CONFIG = """
 task: FetchReach-v4
@@ -130,7 +130,7 @@ def test_an_arm_that_continues_another_equals_an_uninterrupted_run_bit_for_bit(m
     config = load_run(continued).config
     assert (config.seed, config.train.env_steps) == (1, 400)
     main(["train", str(continued / "config.yaml"), "--run-dir", str(here / "whole")])
-    expected, actual = (flat(newest_checkpoint(path)) for path in (here / "whole", continued))
+    expected, actual = (leaves(newest_checkpoint(path)) for path in (here / "whole", continued))
     assert expected.keys() == actual.keys()
     for path, value in expected.items():
         if path in ("/seconds", "/config"):
