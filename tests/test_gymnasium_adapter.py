@@ -13,7 +13,7 @@ import torch
 from tiny import leaves
 
 import simreal
-from adapted_env import MINE, SomebodysEnv, build, raw, register, seeds
+from adapted_env import MINE, SomebodysEnv, build, flat, raw, register, seeds
 from conftest import only, snapshot
 from envs.adapter.task import AdaptedTask
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task
@@ -25,7 +25,6 @@ from simreal.render import Scene
 from simreal.train import Trainer
 from test_pictures import can_render  # noqa: F401
 from test_resume import advance
-from test_resume import flat as leaves
 
 register()
 ORACLES = ["HalfCheetah-v5", "Pusher-v5", "FetchPush-v4", "AdroitHandDoor-v1", "HandManipulateEgg-v1", "Somebodys-v0"]
@@ -41,12 +40,12 @@ def test_an_adapted_environment_equals_the_same_one_stepped_alone(env_id: str) -
     vec = simreal.VecEnv(env)
     for steps in (env.max_episode_steps, 5):  # a whole episode, and the beginning of another
         starts = [one.reset(seed=seed)[0] for one, seed in zip(alone, seeds(env), strict=True)]
-        np.testing.assert_array_equal(observed.policy.numpy(), [leaves(env, start) for start in starts])
+        np.testing.assert_array_equal(observed.policy.numpy(), [flat(env, start) for start in starts])
         for step in range(steps):
             action = random.uniform(low, high, (3, env.task.action_size)).astype(np.float32)
             result = env.step(torch.from_numpy((action.astype(np.float64) - vec._offset) / vec._scale))
             theirs = [one.step(a) for one, a in zip(alone, action, strict=True)]
-            np.testing.assert_array_equal(result.final.policy.numpy(), [leaves(env, t[0]) for t in theirs])
+            np.testing.assert_array_equal(result.final.policy.numpy(), [flat(env, t[0]) for t in theirs])
             np.testing.assert_array_equal(result.reward.numpy(), [np.float64(t[1]) for t in theirs])
             np.testing.assert_array_equal(result.terminated.numpy(), [t[2] for t in theirs])
             np.testing.assert_array_equal(result.truncated.numpy(), [t[3] for t in theirs])
