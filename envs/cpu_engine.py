@@ -111,9 +111,12 @@ class CpuEngine:
         if commands is None:
             self._call(self._batch.step, None, nstep)
             return
-        start, before = self._batch.bind("time").copy(), self._batch.warning[:, :, 1].copy()
+        counts = self._batch.warning[:, :, 1]
+        start, before = self._batch.bind("time").copy(), counts.copy()
         self._call(self._batch.rollout, None, nstep, commands.numpy(), self._command_spec, ())
-        warned = (self._batch.warning[:, :, 1] > before).any(axis=1) & ~(self._warnings != 0).any(axis=1)
+        if np.array_equal(counts, before):
+            return
+        warned = (counts > before).any(axis=1) & ~(self._warnings != 0).any(axis=1)
         for index in np.flatnonzero(warned & ~self._failed):
             self._finish(int(index), nstep, commands[index].numpy(), start[index])
 
@@ -147,10 +150,10 @@ class CpuEngine:
         flags[...] = before
 
     def reset(self, mask: Tensor | None = None) -> None:
-        self._call(self._batch.reset, _numpy(mask), -1, _NO_STAGE)
+        self._run(self._batch.reset, _numpy(mask), -1, _NO_STAGE)
 
     def set_const(self, mask: Tensor | None = None) -> None:
-        self._call(self._batch.set_const, _numpy(mask))
+        self._run(self._batch.set_const, _numpy(mask))
 
     def refresh_written(self) -> None:
         """Recompute derived fields of simulations whose qpos was written from outside since the last call."""
@@ -212,7 +215,12 @@ class CpuEngine:
         return sorted(self._fields)
 
     def _call(self, function: Any, mask: np.ndarray | None, *args: Any) -> None:
-        """Run one batch call; simulations in which MuJoCo raised are marked, the others are not disturbed."""
+        """Run a batch call after which derived fields are those of qpos."""
+        self._run(function, mask, *args)
+        np.copyto(self._qpos_seen, self._qpos, where=True if mask is None else mask[:, None])
+
+    def _run(self, function: Any, mask: np.ndarray | None, *args: Any) -> None:
+        """Run a batch call; simulations in which MuJoCo raised are marked, the others are not disturbed."""
         try:
             if function == self._batch.rollout:
                 function(*args, ids=mask)
@@ -221,7 +229,6 @@ class CpuEngine:
         except SimulationError as error:
             self._failed[error.ids] = True
             self._any_failed = True
-        np.copyto(self._qpos_seen, self._qpos, where=True if mask is None else mask[:, None])
 
 
 def _numpy(mask: Tensor | None) -> np.ndarray | None:

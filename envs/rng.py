@@ -8,10 +8,12 @@ state of the generator is a few integers per environment. The mixing function is
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +69,68 @@ class _Block:
         return ahead, (offset != ahead).nonzero()[:, 0]
 
 
+class _Request(NamedTuple):
+    """Numbers that every episode has of its own."""
+
+    tag: str
+    size: int
+    normal: bool
+
+
+class _EpisodeNumbers:
+    """All numbers of episodes that were ever asked for, drawn in one pass: many small draws cost more than a large one.
+
+    Args:
+        requests: what was asked for.
+        offsets: of a tag and a number of draws, in the stream of an episode.
+        device: where draws are made.
+
+    Attributes:
+        columns: where the numbers of each request lie.
+    """
+
+    def __init__(self, requests: list[_Request], offsets: Callable[[str, int], Tensor], device: torch.device) -> None:
+        ends = list(itertools.accumulate(r.size for r in requests))
+        self.columns = {r: slice(end - r.size, end) for r, end in zip(requests, ends, strict=True)}
+        uniform = [offsets(r.tag, r.size) for r in requests if not r.normal]
+        normal = [offsets(r.tag, r.size + r.size % 2).chunk(2) for r in requests if r.normal]
+        first, second = ([pair[i] for pair in normal] for i in (0, 1))
+        nothing = torch.zeros(0, dtype=torch.int64, device=device)
+        self._offsets = torch.cat([nothing, *uniform, *first, *second])
+        self._uniforms, self._pairs = sum(map(len, uniform)), sum(map(len, first))
+        # Where a draw puts the numbers of each request: uniform ones, cosines of pairs, sines of pairs.
+        order, uniforms, pairs = [], 0, self._uniforms
+        for r in requests:
+            if not r.normal:
+                order += range(uniforms, uniforms + r.size)
+                uniforms += r.size
+                continue
+            half = (r.size + 1) // 2
+            order += [*range(pairs, pairs + half), *range(pairs + self._pairs, pairs + self._pairs + half)][: r.size]
+            pairs += half
+        self._order = None if order == list(range(len(order))) else torch.tensor(order, device=device)
+        self._key: Tensor | None = None
+        self._numbers = torch.zeros(0, 0)
+
+    def of(self, key: Tensor) -> Tensor:
+        """Numbers [N, all requests] of the streams key [N]; only those of new streams are drawn."""
+        if self._key is None:
+            self._numbers = self.draw(key)
+        elif self._key is not key:
+            begun = (self._key != key).nonzero()[:, 0]
+            self._numbers.index_copy_(0, begun, self.draw(key[begun]))
+        self._key = key
+        return self._numbers
+
+    def draw(self, key: Tensor) -> Tensor:
+        """Numbers [n, all requests] of streams [n]."""
+        numbers = _uniform(mix(key[:, None] + self._offsets))
+        if self._pairs:
+            normal = _box_muller(numbers[:, self._uniforms :], self._pairs)
+            numbers = torch.cat((numbers[:, : self._uniforms], normal), dim=1) if self._uniforms else normal
+        return numbers if self._order is None else numbers[:, self._order]
+
+
 class EpisodeRandom:
     """Random numbers for N environments, one stream per episode.
 
@@ -81,7 +145,8 @@ class EpisodeRandom:
         self.device = torch.device(device)
         self._tags: dict[tuple[str, int], Tensor] = {}
         self._blocks: dict[tuple[str, int, int], _Block] = {}
-        self._kept: dict[tuple[str, int, bool], tuple[Tensor, Tensor]] = {}  # streams [N], numbers [N, size]
+        self._episodes = _EpisodeNumbers([], self._offsets, self.device)
+        self._alone: dict[_Request, _EpisodeNumbers] = {}
         self._seed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._key = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -160,34 +225,23 @@ class EpisodeRandom:
 
         With rows, a mask [N] or indices, only for those environments: [number of rows, size].
         """
-        if rows is None:
-            return self._of_episodes(tag, size, normal=False)
-        return self._draw_episodes(tag, size, False, self._key[rows])
+        return self._of_episodes(_Request(tag, size, normal=False), rows)
 
     def episode_normal(self, tag: str, size: int, rows: Tensor | None = None) -> Tensor:
         """Standard normal numbers [N, size] that belong to the episode, whatever the step; rows as above."""
-        if rows is None:
-            return self._of_episodes(tag, size, normal=True)
-        return self._draw_episodes(tag, size, True, self._key[rows])
+        return self._of_episodes(_Request(tag, size, normal=True), rows)
 
-    def _of_episodes(self, tag: str, size: int, normal: bool) -> Tensor:
-        """Numbers [N, size] of all episodes. On a CPU those of episodes that go on are kept from call to call."""
-        if self.device.type != "cpu":
-            return self._draw_episodes(tag, size, normal, self._key)
-        name = (tag, size, normal)
-        key, numbers = self._kept.get(name, (None, None))
-        if key is None or numbers is None:
-            numbers = self._draw_episodes(tag, size, normal, self._key)
-        elif key is not self._key:
-            begun = (key != self._key).nonzero()[:, 0]
-            numbers.index_copy_(0, begun, self._draw_episodes(tag, size, normal, self._key[begun]))
-        self._kept[name] = (self._key, numbers)
-        return numbers.clone()
-
-    def _draw_episodes(self, tag: str, size: int, normal: bool, key: Tensor) -> Tensor:
-        half = (size + 1) // 2
-        uniform = _uniform(mix(key[:, None] + self._offsets(tag, 2 * half if normal else size)))
-        return _box_muller(uniform, half)[:, :size] if normal else uniform
+    def _of_episodes(self, request: _Request, rows: Tensor | None) -> Tensor:
+        """Numbers [N or number of rows, size]. On a CPU those of episodes that go on are kept from call to call."""
+        if self.device.type != "cpu":  # looking at which episodes are new would stall a GPU
+            if request not in self._alone:
+                self._alone[request] = _EpisodeNumbers([request], self._offsets, self.device)
+            key = self._key if rows is None else self._key[rows]
+            return self._alone[request].draw(key)[:, : request.size]
+        if request not in self._episodes.columns:
+            self._episodes = _EpisodeNumbers([*self._episodes.columns, request], self._offsets, self.device)
+        numbers = self._episodes.of(self._key)[:, self._episodes.columns[request]]
+        return numbers.clone() if rows is None else numbers[rows]
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self._seed, "episode": self.episode, "key": self._key, "step": self._step.clone()}

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from randomization.columns import chosen_rows
+
 
 class CommandLine:
     """A delay line for commands of N environments.
@@ -61,7 +63,11 @@ class CommandLine:
 
     def fill(self, command: Tensor) -> None:
         """Fill empty lines with a command [N, C] that holds until the first one arrives."""
-        self._history = torch.where(self._fresh[:, None, None], command[:, None], self._history)
+        rows = chosen_rows(self._fresh)
+        if rows is None:
+            self._history = torch.where(self._fresh[:, None, None], command[:, None], self._history)
+        else:
+            self._history[rows] = command.expand(len(self._fresh), -1)[rows, None]
         self._arrival.masked_fill_(self._fresh[:, None], 0)
         self._fresh = torch.zeros_like(self._fresh)
 

@@ -27,6 +27,9 @@ class EpisodeNews:
 
     def tell(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
         """A step after which the episodes in done [N] are over: boundary [N], performance [N], lam [N, d]."""
+        if self._steps == 1:
+            self._sampler.record(boundary[done], performance[done].double(), lam[done])
+            return
         self._kept.append((done, boundary, performance.double(), lam))
         if len(self._kept) < self._steps:
             return

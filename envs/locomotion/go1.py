@@ -199,13 +199,13 @@ class Go1VelocityTask(Task):
     def observe_privileged(self) -> Tensor:
         velocity, touching, foot_heights = self._moves()
         height = self._qpos[:, 2:3] - self._ground(self._qpos[:, None, :2])
-        force = self._force.norm(dim=2)
+        force = _length_squared(self._force).sqrt()
         return torch.cat((velocity, height, touching, force, foot_heights, self._air_s), dim=1)
 
     def outcome(self, action: Tensor) -> Outcome:
         velocity, _, _ = self._moves()
-        upright = 1.0 - 2.0 * self._qpos[:, 4:6].square().sum(dim=1)
-        linear_error = (velocity[:, :2] - self.command_velocity[:, :2]).norm(dim=1)
+        upright = 1.0 - 2.0 * _length_squared(self._qpos[:, 4:6])
+        linear_error = _length_squared(velocity[:, :2] - self.command_velocity[:, :2]).sqrt()
         turning_error = (self._qvel[:, 5] - self.command_velocity[:, 2]).abs()
         fell = (self._trunk_found > 0) | (upright < _LOWEST_UPRIGHT)
         terms = self._rewards(linear_error, turning_error, upright, fell)
@@ -224,10 +224,10 @@ class Go1VelocityTask(Task):
         (_, touching, foot_heights), period = self._moves(), self.control_period_s
         landed = touching * (self._air_s > 0)
         air = self._air_s + period
-        moving = (self.command_velocity.norm(dim=1) > _MOVING).to(air.dtype)
+        moving = (_length_squared(self.command_velocity) > _MOVING**2).to(air.dtype)
         joints = self._qpos[:, 7:]
         off_stance = (joints - self._stance).square().sum(dim=1)
-        speed = self._foot_velocity[..., :2].square().sum(dim=2)
+        speed = _length_squared(self._foot_velocity[..., :2])
         too_low = (foot_heights - _CLEARANCE_M).square() * speed.sqrt()
         beyond = (self._soft_limits[0] - joints).clamp(min=0.0) + (joints - self._soft_limits[1]).clamp(min=0.0)
         self._air_s.copy_(air * (1.0 - touching))
@@ -235,7 +235,7 @@ class Go1VelocityTask(Task):
             "track_linear": torch.exp(-linear_error / _LINEAR_SCALE_M_S),
             "track_turning": torch.exp(-turning_error / _TURNING_SCALE_RAD_S),
             "bounce": self._qvel[:, 2].square(),
-            "rock": self._qvel[:, 3:5].square().sum(dim=1),
+            "rock": _length_squared(self._qvel[:, 3:5]),
             "tilt": 1.0 - upright.square(),
             "torque": self._torque.square().sum(dim=1),
             "action_rate": (self._action - self._previous).square().sum(dim=1),
@@ -262,7 +262,7 @@ class Go1VelocityTask(Task):
 
     def _foot_heights(self) -> Tensor:
         """Height of the soles above the ground below them [N, 4], m."""
-        feet = self._site_xpos[:, self._sites]
+        feet = self._site_xpos.index_select(1, self._sites)
         return feet[..., 2] - FOOT_RADIUS_M - self._ground(feet[..., :2])
 
     def _ground(self, xy: Tensor) -> Tensor:
@@ -302,6 +302,15 @@ class Go1VelocityTask(Task):
         for name in _STATE:
             getattr(self, name).copy_(state[name])
         self._motion = None
+
+
+def _length_squared(vector: Tensor) -> Tensor:
+    """Squared lengths [...] of short vectors [..., k]: term by term, which is much quicker than a sum over k."""
+    first, *others = vector.unbind(dim=-1)
+    total = first * first
+    for value in others:
+        total = torch.addcmul(total, value, value)
+    return total
 
 
 def _diagonal(touching: Tensor) -> Tensor:
