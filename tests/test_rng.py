@@ -164,6 +164,19 @@ def test_episodes_that_go_on_keep_their_numbers_when_others_begin() -> None:
         rng.next_episode(torch.rand(6, generator=coin) < 0.3)
 
 
+def test_numbers_of_an_episode_do_not_depend_on_what_else_was_asked_for() -> None:
+    asked = [("uniform", "a", 3), ("normal", "b", 5), ("uniform", "c", 1), ("normal", "a", 4), ("normal", "d", 1)]
+    together, coin = begun(seed=9, num_envs=7), torch.Generator().manual_seed(1)
+    for _ in range(6):
+        for kind, tag, size in asked:
+            alone = EpisodeRandom(0, 7)
+            alone.load_state_dict(together.state_dict())
+            drawn, expected = (getattr(r, f"episode_{kind}")(tag, size) for r in (together, alone))
+            assert drawn.shape == (7, size)
+            assert torch.equal(drawn, expected), (kind, tag)
+        together.next_episode(torch.rand(7, generator=coin) < 0.5)
+
+
 def test_normal_numbers_of_a_mixed_draw_are_normal_as_far_as_the_tails() -> None:
     z = begun().mixed("step", 2, 201)[1]
     assert z.shape == (N, 201)
