@@ -14,7 +14,7 @@ from simreal.baselines import BASELINES, baseline
 from simreal.errors import UserError
 from simreal.measure import MEASURES, RETURN, Measure
 from simreal.runs import LoadedPolicy, load_policy
-from simreal.statistics import bootstrap_ci, discordance_bound
+from simreal.statistics import bootstrap_ci, unanimous_ci
 from simreal.worlds import World
 
 
@@ -93,9 +93,9 @@ def differences(
             entry: dict[str, Any] = {"world": row["name"], "a": document["policy"], "b": base["policy"]}
             for key, value, end in zip(MEASURES, mean, interval, strict=True):
                 entry |= {key: value, f"{key}_ci95": end}
-            if measure is not RETURN and row["samples"]["success"] == other["samples"]["success"]:
-                bound = discordance_bound(len(table))
-                entry["success_ci95"] = [-bound, bound]
+            ended = set(_column(row, other, "success").tolist())
+            if measure is not RETURN and len(ended) == 1:
+                entry["success_ci95"] = unanimous_ci(ended.pop(), len(table))
             found.append(entry)
     return found
 

@@ -98,10 +98,13 @@ def _resampled(n: int, seed: int) -> Iterator[Array]:
         left -= rows
 
 
-def discordance_bound(trials: int, level: float = 0.95) -> float:
-    """How far two success rates may still differ when no pair of `trials` episodes ended differently.
+def unanimous_ci(difference: float, trials: int, level: float = 0.95) -> list[float]:
+    """How far two success rates may differ when all pairs of `trials` episodes had the same difference: -1, 0 or 1.
 
-    The bootstrap knows only what it saw and would say 0. With a share d of discordant pairs, none is seen with
-    probability (1 - d)^trials; this is the d at which that is half of 1 - level (the rule of three, two sided).
+    The bootstrap knows only what it saw and would claim certainty. With a share d of other pairs, none is seen with
+    probability (1 - d)^trials; at the d where that is half of 1 - level (the rule of three, two sided) the others may
+    all be -1, or all be 1.
     """
-    return 1.0 - (0.5 * (1.0 - level)) ** (1.0 / trials)
+    unseen = 1.0 - (0.5 * (1.0 - level)) ** (1.0 / trials)
+    middle = (1.0 - unseen) * difference
+    return [middle - unseen, middle + unseen]

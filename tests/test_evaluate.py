@@ -140,6 +140,10 @@ def test_equal_successes_in_every_episode_do_not_claim_certainty() -> None:
     (found,) = differences([a, b], [world, world], baseline=0, measure=SUCCESS)
     assert found["success"] == 0.0
     assert found["success_ci95"] == pytest.approx([-0.0362, 0.0362], abs=1e-4)
+    never = made_up([0] * 100, [0.0] * 100) | {"policy": "never"}
+    (found,) = differences([never, a], [world, world], baseline=0, measure=SUCCESS)
+    assert found["success"] == 1.0
+    assert found["success_ci95"] == pytest.approx([0.9276, 1.0], abs=1e-4)
 
 
 def test_worlds_that_differ_between_policies_are_shown_and_not_compared() -> None:

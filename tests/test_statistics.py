@@ -11,9 +11,9 @@ from simreal.statistics import (
     bootstrap_ci,
     clopper_pearson_lower,
     cvar,
-    discordance_bound,
     mean_and_error,
     median,
+    unanimous_ci,
     wilson,
 )
 
@@ -91,6 +91,9 @@ def _normal(x: float) -> float:
     return 0.5 * (1.0 + math.erf(x / math.sqrt(2.0)))
 
 
-def test_two_rates_without_a_pair_that_differs_may_still_differ_by_what_went_unseen() -> None:
-    # (1 - d)^100 = 0.025: d = 0.0362
-    assert discordance_bound(100) == pytest.approx(0.0362, abs=1e-4)
+def test_rates_whose_pairs_all_have_one_difference_may_still_differ_by_what_went_unseen() -> None:
+    # (1 - d)^100 = 0.025: d = 0.0362. Of equal pairs a share d may be +-1; of pairs of difference 1 it may be -1:
+    # 0.9638 - 0.0362 = 0.9276
+    assert unanimous_ci(0.0, 100) == pytest.approx([-0.0362, 0.0362], abs=1e-4)
+    assert unanimous_ci(1.0, 100) == pytest.approx([0.9276, 1.0], abs=1e-4)
+    assert unanimous_ci(-1.0, 100) == pytest.approx([-1.0, -0.9276], abs=1e-4)
