@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+_out = Console(  # names of runs and worlds are text, whatever brackets they have
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110
+)
 
 Engine = Literal["cpu", "gpu"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
@@ -81,8 +83,8 @@ def evaluate(
         return
     from simreal.envelope import EnvelopeSettings
 
-    if len(policies) != 1 or world or baseline:
-        raise UserError("--envelope: takes one run, and neither --world nor --baseline")
+    if len(policies) != 1 or world or baseline or engine:
+        raise UserError("--envelope: takes one run, and none of --world, --baseline and --engine")
     pairs = tuple(_two(names) for names in pair or ())
     settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
     envelope_command(policies[0], settings, ranges_of, json_file, task, _out)

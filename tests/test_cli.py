@@ -193,6 +193,15 @@ def test_worlds_are_checked(run: Run, trained: Path, tmp_path: Path) -> None:
     assert "latency" in out
 
 
+def test_names_are_printed_as_they_are(run: Run, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "a[b]")
+    (tmp_path / "w.yaml").write_text("name: '[/x] :warning: load'")
+    status, out, err = run("evaluate", "a[b]", "--world", "w.yaml", "--episodes", "1")
+    assert status == 0, err
+    for part in ("a[b] on FetchReach-v4", "[/x] :warning: load"):
+        assert part in out
+
+
 def test_policies_are_compared_in_one_table_and_one_document(run: Run, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "other")
     arguments = ("--world", "nominal", "--world", "trained", "--episodes", "5", "--json", "c.json")
@@ -290,6 +299,7 @@ def test_wrong_requests_for_an_envelope_write_nothing(run: Run, trained: Path, t
     refused(run("evaluate", trained, "--envelope", "--pair", "body_mas,action_delay"), "body_mas", "'body_mass'")
     refused(run("evaluate", trained, "--envelope", "--criterion", "return"), "--criterion", "NAME>=NUMBER")
     refused(run("evaluate", trained, "--envelope", "--world", "nominal"), "--world")
+    refused(run("evaluate", trained, "--envelope", "--engine", "gpu"), "--engine")
     refused(run("evaluate", trained, "--criterion", "return>=1"), "--envelope")
     refused(run("evaluate", trained, "--envelope", "--threshold", "1"), "threshold")
     assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
