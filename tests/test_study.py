@@ -159,6 +159,31 @@ def test_other_worlds_are_evaluated_without_training_again(here: Path) -> None:
     assert stamps(folder / "checkpoints") == before
 
 
+def test_a_study_with_other_words_and_fewer_seeds_has_another_table(here: Path) -> None:
+    small(here, seeds=[0, 1])
+    assert run("tiny.yaml") == 0
+    small(here, seeds=[0], description="Something else.")
+    assert run("tiny.yaml") == 0
+    folder = here / "studies" / "tiny"
+    document = json.loads((folder / "study.json").read_text())
+    assert document["seeds"] == [0]
+    assert document["arms"][0]["runs"] == ["runs/none-0"]
+    for name in ("table.md", "report.html"):
+        assert "Something else." in (folder / name).read_text()
+
+
+def test_a_world_that_was_edited_is_played_again(here: Path) -> None:
+    (here / "mine.yaml").write_text("name: a|b\nphysics: {timestep_factor: 0.5}\n")
+    small(here, evaluate={"episodes": 4, "worlds": ["mine.yaml"]})
+    assert run("tiny.yaml") == 0
+    folder = here / "studies" / "tiny"
+    assert "| a&#124;b |" in (folder / "table.md").read_text()
+    (here / "mine.yaml").write_text("name: other\nphysics: {cone: elliptic}\n")
+    assert run("tiny.yaml") == 0
+    worlds = json.loads((folder / "runs" / "none-0" / "evaluation.json").read_text())["worlds"]
+    assert [world["name"] for world in worlds] == ["other"]
+
+
 def test_an_interrupted_study_says_how_to_continue_and_continues_from_the_checkpoint(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +257,7 @@ def arms(**changes: Any) -> dict[str, Any]:
         ({"sedes": [1]}, ("sedes", "seeds")),
         ({"seeds": []}, ("seeds",)),
         ({"seeds": [1, 1]}, ("seeds", "different")),
+        ({"seeds": [0, -1]}, ("seeds.1", "-1")),
         ({"name": "../x"}, ("name",)),
         ({"arms": {}}, ("arms",)),
         ({"evaluate": {"episodes": 0}}, ("evaluate.episodes",)),

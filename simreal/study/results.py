@@ -149,7 +149,8 @@ def _group_rows(group: str, document: dict[str, Any], measure: Measure) -> list[
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    lines = (head, ["---"] * len(head), *rows)
+    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines]
 
 
 def _entropy(found: dict[str, Any] | None) -> str:

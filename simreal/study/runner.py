@@ -39,6 +39,7 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console) 
             (folder / "runs").mkdir(exist_ok=True)
             for number, (arm, seed) in enumerate(runs, start=1):
                 _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
+            write_results(study, folder)  # of these arms, seeds and words, even where no run was missing
             write_report([folder], folder / "report.html", pictures)
     except (Interrupted, KeyboardInterrupt) as interrupted:
         reason = str(interrupted) or "interrupted"
@@ -126,7 +127,7 @@ def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out:
             out.print(f"{title}: widening ranges around the frozen policy")
             write_text(run / WIDENED, to_json(widen(load_policy(run), block, spec.episodes)))
             done = False
-    if not done or not (folder / "study.json").is_file():
+    if not done:
         write_results(study, folder)
 
 
@@ -167,4 +168,7 @@ def _is_evaluated(run: Path, wanted: RunConfig) -> bool:
         found = read_document(run / EVALUATION, Evaluation)
     except UserError:
         return False
-    return found is not None and (run / "bundle").is_dir() and run_config(run).evaluate == wanted.evaluate
+    if found is None or not (run / "bundle").is_dir() or run_config(run).evaluate != wanted.evaluate:
+        return False
+    files = [path for path in map(Path, wanted.evaluate.worlds) if path.is_file()]
+    return all(path.stat().st_mtime <= (run / EVALUATION).stat().st_mtime for path in files)

@@ -39,6 +39,7 @@ def _different(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
@@ -68,7 +69,7 @@ class StudySpec(Strict):
     config: str | dict[str, Any] | None = Field(
         None, description="configuration of every arm that names none: a file or a shipped one"
     )
-    seeds: Annotated[tuple[int, ...], AfterValidator(_different)] = Field((0, 1), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_different)] = Field((0, 1), min_length=1)
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
     widen: WidenSpec | None = None
     arms: dict[Name, ArmSpec] = Field(min_length=1, description="by name, in the order of the table")
