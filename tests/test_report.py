@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from simreal.checkpoint import checkpoints
 from simreal.cli import main
 from simreal.errors import UserError
 from simreal.evaluate import play
-from simreal.report import footage, sections, write_report
+from simreal.report import figures, footage, sections, write_report
 from simreal.report.records import Arm, load_arms, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
 from simreal.runs import load_policy
@@ -253,6 +254,23 @@ def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]
     assert "body_mass (x nominal)" in svgs[0]
 
 
+def test_the_envelope_of_an_earlier_checkpoint_is_left_out_and_the_page_says_so(copy: Callable[[str], Path]) -> None:
+    run = copy("a")
+    for name, present in ((checkpoints(run / "checkpoints")[-1].name, True), ("step_000000000001.pt", False)):
+        (run / "envelope.json").write_text(json.dumps(envelope() | {"checkpoint": name}))
+        text = report(run)
+        assert ("trusted box" in text) == present
+        assert ("a: its envelope is of an earlier checkpoint" in text) != present
+
+
+def test_a_run_that_was_played_in_fewer_worlds_is_named(copy: Callable[[str], Path]) -> None:
+    easy, hard = world("latency", 90, group="held_out"), world("fetch_box", 10, group="held_out")
+    runs = [evaluated(copy("all"), easy, hard), evaluated(reseeded(copy("few"), 1), easy)]
+    assert "few was not played in fetch_box: means over groups are not of the same worlds." in report(*runs)
+    evaluated(runs[1], easy, hard)
+    assert "was not played in" not in report(*runs)
+
+
 def test_differences_of_a_comparison_are_listed(copy: Callable[[str], Path], tmp_path: Path) -> None:
     run = copy("a")
     evaluation = json.loads((run / "evaluation.json").read_text())
@@ -324,6 +342,7 @@ def test_wrong_arguments_are_refused(copy: Callable[[str], Path], tmp_path: Path
         ([run, run], tmp_path / "r.html", "different names"),
         ([run], tmp_path / "no" / "r.html", "r.html"),
         ([run], tmp_path, "cannot be written"),
+        ([run], Path("/dev/full"), "cannot be written"),
         ([run / "evaluation.json"], tmp_path / "r.html", "at least one run"),
         ([run, run / "evaluation.json"], tmp_path / "r.html", "policies"),
     ]
@@ -391,6 +410,16 @@ def test_averages_over_no_episode_are_not_drawn() -> None:
     columns = {"env_steps": [10.0, 20.0, 30.0], "episodes": [0.0, 2.0, 4.0], "return": [0.0, -50.0, -40.0]}
     assert sections._since_first_episode(columns)["return"] == [-50.0, -40.0]
     assert sections._since_first_episode({"env_steps": [1.0]}) == {"env_steps": [1.0]}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_with_one_row_of_logs_is_drawn_as_a_point(seeds: int) -> None:
+    for rows, marker in ((1, "o"), (2, "None")):
+        steps = [float(k) for k in range(rows)]
+        runs = [{"env_steps": steps, "return": [1.0] * rows, "m.lower": [1.0] * rows, "m.upper": [2.0] * rows}] * seeds
+        curves = figures.learning_curves({"a": runs}, "return", "return", "env_steps")
+        ranges = figures.range_curve(runs, "m", "m")
+        assert {line.get_marker() for figure in (curves, ranges) for line in figure.axes[0].lines} == {marker}
 
 
 def test_curves_that_never_open_leave_no_empty_plot(copy: Callable[[str], Path]) -> None:

@@ -104,7 +104,10 @@ def _draw_range(
 ) -> None:
     for side in ("lower", "upper"):
         for s in seeds:
-            axis.plot(s["env_steps"], s[f"{name}.{side}"], color=SERIES[0], linewidth=1.0)
+            marker = "o" if len(s["env_steps"]) == 1 else None
+            axis.plot(
+                s["env_steps"], s[f"{name}.{side}"], color=SERIES[0], linewidth=1.0, marker=marker, markersize=3.5
+            )
     grid = _common_grid([s["env_steps"] for s in seeds])
     low, high = (_mean_on(grid, seeds, f"{name}.{side}") for side in ("lower", "upper"))
     axis.fill_between(grid, low, high, color=SERIES[0], alpha=0.25, linewidth=0)
@@ -239,8 +242,10 @@ def _band(
         values = np.stack([np.interp(x, *c) for c in curves])
         y = values.mean(axis=0)
         axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=_colour(i), alpha=0.2, linewidth=0)
-    axis.plot(x, y, color=_colour(i), linestyle=_DASHES[_dash(i)], linewidth=width)
     seen = np.flatnonzero(np.isfinite(y))
+    line = axis.plot(x, y, color=_colour(i), linestyle=_DASHES[_dash(i)], linewidth=width)[0]
+    if len(seen) and x[seen[0]] == x[seen[-1]]:  # a short run: a line of one point cannot be seen
+        line.set(marker="o", markersize=3.5, markevery=[int(seen[0])])
     return (float(x[seen[-1]]), float(y[seen[-1]])) if len(seen) else (math.nan, math.nan)
 
 

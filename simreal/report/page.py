@@ -7,6 +7,7 @@ from pathlib import Path
 
 from simreal.documents import write_target
 from simreal.errors import UserError
+from simreal.files import write_text
 from simreal.report import sections
 from simreal.report.footage import find_clips
 from simreal.report.html import page, paragraph
@@ -73,5 +74,5 @@ def write_page(
         ("health", "Health of the learner", sections.health(arms)),
         ("setup", "Setup", sections.setup(arms)),
     ]
-    output.write_text(page(title or f"{tasks[0]}: {names}", content, head + verdict(arms), sections.footer()))
+    write_text(output, page(title or f"{tasks[0]}: {names}", content, head + verdict(arms), sections.footer()))
     return output

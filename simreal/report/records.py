@@ -14,6 +14,7 @@ from envs.registry import make_task
 from envs.task import Task
 from randomization.parameters import Parameter
 from randomization.spec import first_problem
+from simreal.checkpoint import checkpoints
 from simreal.config import RunConfig
 from simreal.errors import UserError
 from simreal.measure import SUCCESSES, Measure, measure_of
@@ -129,6 +130,7 @@ class Envelope(_Lenient):
 
     threshold: Share | None = None
     criterion: str | None = None  # what counts as success there, if not the task's own
+    checkpoint: str | None = None  # that it was measured of
     parameters: tuple[Marginal, ...] = ()
     pairs: tuple[Pair, ...] = ()
     box: Box | None = None
@@ -261,10 +263,17 @@ def load_run(path: Path) -> Run:
         metrics=read_columns(path / "metrics.csv"),
         adr=read_columns(path / "adr.csv"),
         evaluation=evaluation,
-        envelope=read_document(path / "envelope.json", Envelope),
+        envelope=_present_envelope(path),
         widened=read_document(path / "widened.json", Widened),
         versions=_versions(path / "bundle" / "policy.json"),
     )
+
+
+def _present_envelope(run: Path) -> Envelope | None:
+    """RUN/envelope.json, unless it says that it is of another checkpoint than the newest of those kept."""
+    found, kept = read_document(run / "envelope.json", Envelope), checkpoints(run / "checkpoints")
+    outdated = found is not None and found.checkpoint is not None and kept and kept[-1].name != found.checkpoint
+    return None if outdated else found
 
 
 def _check_counted(path: Path, evaluation: Evaluation) -> None:

@@ -192,6 +192,9 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
                 found.append(f"{run.name} has only reached {run.steps:,} of {run.config.train.env_steps:,} steps.")
             if run.evaluation is None:
                 found.append(f"{run.name} has not been evaluated.")
+            if run.envelope is None and (run.path / "envelope.json").is_file():
+                found.append(f"{run.name}: its envelope is of an earlier checkpoint, and left out.")
+    found += _unequal_worlds(arms, groups)
     missing = [GROUPS[group] for group in ("held_out", "unmodelled") if group not in groups]
     if missing:
         found.append(
@@ -202,4 +205,18 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
         found.append("No control without randomization is on this page: what randomization is worth cannot be seen.")
     if any(len(arm.runs) == 1 for arm in arms):
         found.append("One seed per arm is not enough to compare arms: intervals are of episodes, not of trainings.")
+    return found
+
+
+def _unequal_worlds(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
+    """Runs whose means over groups leave out worlds that others were played in."""
+    found: list[str] = []
+    for run in (run for arm in arms for run in arm.runs):
+        if run.evaluation is None:
+            continue
+        played = {world.name for world in run.evaluation.worlds}
+        missing = [name for names in groups.values() for name in names if name not in played]
+        if missing:
+            some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            found.append(f"{run.name} was not played in {some}: means over groups are not of the same worlds.")
     return found
