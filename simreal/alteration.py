@@ -41,9 +41,11 @@ class AlterationError(UserError):
 class Physics(Strict):
     """Another way to compute the same model. What is left out stays as the task has it."""
 
-    timestep: float | None = Field(None, gt=0, description="s; the control period stays and must be a multiple of it")
+    timestep: float | None = Field(
+        None, ge=1e-6, description="s; the control period stays and must be a multiple of it"
+    )
     timestep_factor: float | None = Field(
-        None, gt=0, description="timestep as a factor, rounded so that it divides the control period"
+        None, ge=1e-3, description="timestep as a factor, rounded so that it divides the control period"
     )
     integrator: Literal["Euler", "RK4", "implicit", "implicitfast"] | None = None
     solver: Literal["PGS", "CG", "Newton"] | None = None

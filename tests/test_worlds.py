@@ -226,6 +226,8 @@ def test_a_file_states_range_and_extremes_of_packer() -> None:
         ("model: {payload: {body: robot0:gripper_link, mass: -1}}", ("model.payload.mass", "greater than 0")),
         ("tasks: Go1*", ("is for Go1*", "FetchReach-v4")),
         ("engine: cuda", ("engine", "'gpu'")),
+        ("physics: {timestep: 1.0e-9}", ("physics.timestep", "1e-09")),  # days for an episode
+        ("physics: {timestep_factor: 1.0e-9}", ("physics.timestep_factor", "1e-09")),
         ("randomization: {parameters: {body_mass: {of: nobody}}}", ("body_mass.of", "nobody")),
         ("randomization: {sampler: adr, parameters: {action_delay: {}}}", ("sampler", "manual")),
         ("randomization: {parameters: {action_delay: {range: [0, 9]}}}\nextremes: {action_dely: [0, 20]}",
