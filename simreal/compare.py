@@ -50,6 +50,17 @@ def load_policies(paths: Sequence[Path], task: str | None = None) -> list[Loaded
     ]
 
 
+def other_options(policies: Sequence[LoadedPolicy]) -> list[str]:
+    """Sentences about policies whose task was made with other options than the first's."""
+    first = policies[0]
+    return [
+        f"{policy.name} has other task_options than {first.name}: episodes of one number may not be the same, and "
+        "rewards may differ"
+        for policy in policies[1:]
+        if policy.task_options != first.task_options
+    ]
+
+
 def find_baseline(name: str | None, paths: Sequence[Path], policies: Sequence[LoadedPolicy]) -> int:
     """Which policy the others are compared with: by path or name; None: the first. Raises UserError."""
     if name is None:

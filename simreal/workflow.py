@@ -14,7 +14,14 @@ from rich.table import Table
 from simreal.budget import budget_warning
 from simreal.build import EngineName
 from simreal.checkpoint import checkpoints, newest_checkpoint
-from simreal.compare import differences, differences_table, find_baseline, load_policies, policies_table
+from simreal.compare import (
+    differences,
+    differences_table,
+    find_baseline,
+    load_policies,
+    other_options,
+    policies_table,
+)
 from simreal.config import RunConfig, load_config
 from simreal.documents import read_json, to_json, without_samples, write_target
 from simreal.envelope import EnvelopeSettings, measure_envelope
@@ -168,6 +175,8 @@ def evaluate_command(
     target = None if json_file is None else write_target(json_file)
     for name, reason in found[0][1].items():
         out.print(f"{name}: left out: {reason}")
+    for warning in other_options(policies):
+        out.print(f"warning: {warning}")
     documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
     measure = measure_of(policies[0].make_task())
     if len(policies) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from envs.environment import Environment
 from randomization.parameters import build_parameters
 from randomization.samplers import Manual
 from scripted import reaching, standing
-from simreal.compare import differences, differences_table, policies_table
+from simreal.compare import differences, differences_table, other_options, policies_table
 from simreal.documents import to_json, without_samples
 from simreal.evaluate import Episodes, batch_of, evaluate, play, summarize
 from simreal.measure import SUCCESS
@@ -144,6 +145,13 @@ def test_equal_successes_in_every_episode_do_not_claim_certainty() -> None:
     (found,) = differences([never, a], [world, world], baseline=0, measure=SUCCESS)
     assert found["success"] == 1.0
     assert found["success_ci95"] == pytest.approx([0.9276, 1.0], abs=1e-4)
+
+
+def test_policies_of_other_task_options_are_named() -> None:
+    a = reaching(name="a")
+    assert other_options([a, reaching(name="b")]) == []
+    (warning,) = other_options([a, replace(a, name="b", task_options={"reward_type": "dense"})])
+    assert warning.startswith("b has other task_options than a")
 
 
 def test_worlds_that_differ_between_policies_are_shown_and_not_compared() -> None:
