@@ -419,7 +419,7 @@ def test_a_run_with_one_row_of_logs_is_drawn_as_a_point(seeds: int) -> None:
         runs = [{"env_steps": steps, "return": [1.0] * rows, "m.lower": [1.0] * rows, "m.upper": [2.0] * rows}] * seeds
         curves = figures.learning_curves({"a": runs}, "return", "return", "env_steps")
         ranges = figures.range_curve(runs, "m", "m")
-        assert {line.get_marker() for figure in (curves, ranges) for line in figure.axes[0].lines} == {marker}
+        assert {str(line.get_marker()) for figure in (curves, ranges) for line in figure.axes[0].lines} == {marker}
 
 
 def test_curves_that_never_open_leave_no_empty_plot(copy: Callable[[str], Path]) -> None:
