@@ -143,6 +143,12 @@ class PPOConfig(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PPOConfig:
+        if not 0.0 < self.lr_limits[0] <= self.lr_limits[1]:
+            raise ValueError(f"lr_limits: expected 0 < lowest <= highest, got {list(self.lr_limits)}")
+        # The KL is measured before a gradient step: before the only one of an update it is 0.
+        measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
+        if self.target_kl is not None and not measures_kl:
+            raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
         if self.mirror_coef and self.memory != "none":
@@ -153,6 +159,14 @@ class PPOConfig(Strict):
             raise ValueError("objective reinforce: set advantage to monte_carlo")
         if self.objective == "trpo" and self.lr_schedule == "kl_adaptive":
             raise ValueError("objective trpo: bounds the KL itself, set lr_schedule to constant or linear")
+        if self.lr_schedule == "kl_adaptive" and not measures_kl:
+            raise ValueError("lr_schedule kl_adaptive: needs several gradient steps per update, set it to constant")
+        if self.objective == "trpo":
+            for name in ("mirror_coef", "bound_coef"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: objective trpo has no such loss, set it to 0")
+            if self.normalize_advantage == "minibatch":
+                raise ValueError("normalize_advantage: objective trpo steps on the whole batch, set it to batch")
         return self
 
 
@@ -287,7 +301,7 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
         task = make_task(config.task, **config.task_options)
         config.randomization.sampler_for(task)
         config = config.model_copy(update={"randomization": config.randomization.resolved(task)})
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a file that an option names
         raise UserError(f"{source}: {error}") from None
     return config
 

@@ -383,6 +383,16 @@ def test_recurrent_policies_can_be_told_apart() -> None:
         ({"objective": "a2c"}, "epochs and minibatches to 1"),
         ({"objective": "reinforce", **ONCE}, "monte_carlo"),
         ({"objective": "trpo", "lr_schedule": "kl_adaptive"}, "constant or linear"),
+        ({"objective": "trpo", "mirror_coef": 0.5}, "mirror_coef: objective trpo has no such loss"),
+        ({"objective": "trpo", "bound_coef": 0.5}, "bound_coef: objective trpo has no such loss"),
+        ({"objective": "trpo", "target_kl": 0.01}, "target_kl: ends updates of several gradient steps"),
+        ({"objective": "trpo", "normalize_advantage": "minibatch"}, "set it to batch"),
+        # The KL before the only gradient step is 0, or what rounding leaves of it: the step size would only grow.
+        ({"objective": "a2c", "lr_schedule": "kl_adaptive", **ONCE}, "several gradient steps per update"),
+        ({"lr_schedule": "kl_adaptive", **ONCE}, "several gradient steps per update"),
+        ({"objective": "a2c", "target_kl": 0.01, **ONCE}, "target_kl: ends updates of several gradient steps"),
+        ({"lr_limits": (0.01, 0.001)}, "lr_limits: expected 0 < lowest <= highest"),
+        ({"lr_limits": (-1.0, 0.001)}, "lr_limits: expected 0 < lowest <= highest"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], message: str) -> None:
