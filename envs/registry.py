@@ -14,6 +14,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -97,22 +98,27 @@ def make_task(task_id: str, **options: Any) -> Task:
     Raises:
         UnknownTaskError: the id, the module or the class does not exist; names the nearest.
         UnknownOptionError: an option does not exist; names the nearest.
-        TaskError: what was found is not a task that can be used.
+        TaskError: an option is of a wrong type, or what was found is not a task that can be used.
     """
     check_task_id(task_id)
+    from envs.contract import check_task
+    from envs.options import checked_options
+
     if task_id.startswith(f"{_GYMNASIUM}:"):
         from envs.adapter.task import AdaptedTask
 
-        return AdaptedTask(task_id.partition(":")[2], **options)
-    from envs.contract import check_task
-
-    build, registered = _builder(task_id)
-    known = inspect.signature(build).parameters
-    for name in options.keys() - known.keys():
+        build, registered = partial(AdaptedTask, task_id.partition(":")[2]), {}
+    else:
+        build, registered = _builder(task_id)
+    parameters = inspect.signature(build).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    unknown = [name for name in options if name not in known]
+    if unknown and len(known) == len(parameters):
         raise UnknownOptionError(
-            f"{task_id}: unknown option {name!r}: {nearest(name, known)}there are: {', '.join(known) or 'none'}"
+            f"{task_id}: unknown option {unknown[0]!r}: {nearest(unknown[0], known)}"
+            f"there are: {', '.join(known) or 'none'}"
         )
-    return check_task(task_id, build(**(registered | options)))
+    return check_task(task_id, build(**checked_options(task_id, build, registered | options)))
 
 
 def _builder(task_id: str) -> tuple[Callable[..., Any], dict[str, Any]]:

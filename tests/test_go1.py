@@ -13,6 +13,7 @@ import torch
 
 from envs.locomotion.go1 import REWARD_WEIGHTS, Go1VelocityTask
 from envs.locomotion.go1_model import FEET, FOOT_RADIUS_M, JOINTS, STANCE
+from envs.registry import TaskError, make_task
 from simreal.build import make_environment
 
 pytestmark = pytest.mark.skipif(
@@ -207,6 +208,10 @@ def test_wrong_options_name_what_there_is() -> None:
         Go1VelocityTask(terrain="ice")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="unknown jump; there are track_linear"):
         Go1VelocityTask(reward_weights={"jump": 1.0})
+    with pytest.raises(ValueError, match="roughness_m: expected more than 0 on rough ground, got 0"):
+        Go1VelocityTask(terrain="rough", roughness_m=0.0)
+    with pytest.raises(TaskError, match=r"option 'command_limits': a value is missing, got \[1\]"):
+        make_task("Go1Velocity-v0", command_limits=[1])
 
 
 def test_a_mirrored_state_moves_as_the_mirror_image() -> None:

@@ -235,6 +235,12 @@ def test_what_cannot_be_saved_is_named() -> None:
         ("gymnasium:HalfCheetah-v2", {}, TaskError, ("HalfCheetah-v2",)),
         ("gymnasium:Somebodys-v0", {"bound": float("inf")}, TaskError, ("no finite bounds",)),
         ("gymnasium:Somebodys-v0", {"truncat_at": 3}, UnknownOptionError, ("truncat_at", "truncate_at")),
+        ("gymnasium:HalfCheetah-v5", {"frame_skip": 0}, TaskError, ("HalfCheetah-v5: ZeroDivisionError",)),
+        ("gymnasium:HalfCheetah-v5", {"ctrl_cost_weight": "a"}, TaskError, ("HalfCheetah-v5: TypeError",)),
+        ("gymnasium:HalfCheetah-v5", {"xml_file": "no.xml"}, TaskError, ("HalfCheetah-v5: OSError", "no.xml")),
+        ("gymnasium:HalfCheetah-v5", {"render_mode": "human"}, UnknownOptionError, ("render_mode",)),
+        ("gymnasium:HalfCheetah-v5", {"max_episode_steps": 0}, TaskError, ("max_episode_steps: expected at least 1",)),
+        ("gymnasium:HalfCheetah-v5", {"max_episode_steps": 7.5}, TaskError, ("'max_episode_steps'", "integer")),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(

@@ -30,6 +30,17 @@ def quiet() -> Iterator[None]:
         mujoco.set_mju_user_warning(before)
 
 
+@contextlib.contextmanager
+def refusals(label: str) -> Iterator[None]:
+    """What an environment raises because of how it was made is one line: its own checks of options vary."""
+    try:
+        yield
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{label}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
 def find_spec(env_id: str) -> EnvSpec:
     """What Gymnasium knows of an id; "module:id" imports the module first, which registers it.
 
@@ -60,16 +71,16 @@ def make_env(env_id: str, options: Mapping[str, Any]) -> GymnasiumEnv:
         TaskError: it cannot be made, or holds no mjModel and mjData.
     """
     spec, label = find_spec(env_id), f"task: gymnasium:{env_id}"
-    try:
-        with quiet():
+    if "render_mode" in options:
+        raise UnknownOptionError(f"{label}: render_mode: simreal draws pictures itself, leave it out")
+    with quiet(), refusals(label):
+        try:
             env: GymnasiumEnv = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        known = sorted(_options(spec))
-        raise UnknownOptionError(f"{label}: {error}: options: {', '.join(known) or 'none'}") from None
-    except (gymnasium.error.Error, ImportError) as error:
-        raise TaskError(f"{label}: {' '.join(str(error).split())}") from None
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            known = sorted(_options(spec))
+            raise UnknownOptionError(f"{label}: {error}: options: {', '.join(known) or 'none'}") from None
     raw: Any = env.unwrapped
     model, data = getattr(raw, "model", None), getattr(raw, "data", None)
     if not (isinstance(model, mujoco.MjModel) and isinstance(data, mujoco.MjData)):

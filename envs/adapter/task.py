@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from envs.adapter.engine import GymnasiumEngine, Reading
-from envs.adapter.make import GymnasiumEnv, find_spec, make_env, quiet
+from envs.adapter.make import GymnasiumEnv, find_spec, make_env, quiet, refusals
 from envs.adapter.spaces import action_component, observation_layout
 from envs.cpu_engine import available_threads
 from envs.engine import Engine
@@ -52,7 +52,7 @@ class AdaptedTask(Task):
 
     def __init__(self, env_id: str, max_episode_steps: int | None = None, **options: Any) -> None:
         self.id, self._env_id, self._options = f"gymnasium:{env_id}", env_id, options
-        limit = max_episode_steps or find_spec(env_id).max_episode_steps
+        limit = find_spec(env_id).max_episode_steps if max_episode_steps is None else max_episode_steps
         if limit is None:
             raise TaskError(f"task: {self.id} is registered without a time limit: set task_options.max_episode_steps")
         self.max_episode_steps = limit
@@ -71,7 +71,7 @@ class AdaptedTask(Task):
         self.observation, self.action, self.goal_size = layout.components, (component,), layout.goal_size
         space: Any = env.action_space
         self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
-        with quiet():
+        with quiet(), refusals(f"task: {self.id}"):
             observation, _ = env.reset(seed=0)
             before = raw.data.time
             observation, _, _, _, info = env.step(np.asarray(component.offset, space.dtype))

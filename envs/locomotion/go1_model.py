@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -93,8 +94,10 @@ def build_model(terrain: Terrain, roughness_m: float, full: Sequence[int] = ()) 
 
     Raises:
         ModelUnavailableError: the robot's files are not there.
-        ValueError: the robot is not the one that this was written for.
+        ValueError: rough ground without roughness, or the robot is not the one that this was written for.
     """
+    if terrain == "rough" and not 0.0 < roughness_m < math.inf:
+        raise ValueError(f"roughness_m: expected more than 0 on rough ground, got {roughness_m}")
     spec = load_robot("unitree_go1")
     option = spec.option
     option.timestep = 0.005
