@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from simreal.budget import budget_warning
+from simreal.budget import budget_warning, untrained_warning
 from simreal.build import EngineName
 from simreal.checkpoint import checkpoints, newest_checkpoint
 from simreal.compare import (
@@ -80,9 +80,12 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
     at = f", from step {trainer.env_steps:,}" if checkpoint else ""
     out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
-    warning = budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps)
-    if warning is not None:
-        out.print(warning)
+    for warning in (
+        untrained_warning(config),
+        budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
+    ):
+        if warning is not None:
+            out.print(warning)
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr))
     except Interrupted:

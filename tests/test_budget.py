@@ -1,13 +1,16 @@
-"""The warning at start-up of runs that are too short for their ADR settings."""
+"""The warnings at start-up of runs that are too short."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tiny import LEARNERS, configuration, train
 
 from randomization.adr import ADR
 from randomization.parameters import Parameter
 from randomization.samplers import Manual
-from simreal.budget import budget_warning, expected_moves
+from simreal.budget import budget_warning, expected_moves, first_update, untrained_warning
 
 TWO_SIDED = Parameter("a", nominal=0.0, limits=(-1.0, 1.0))
 ONE_SIDED = Parameter("b", nominal=1.0, limits=(1.0, 3.0))
@@ -47,3 +50,14 @@ def test_samplers_that_have_no_boundaries_are_not_warned_about() -> None:
     never = budget_warning(ADR([TWO_SIDED], boundary_probability=0.0), 10_000, 50)
     assert never is not None
     assert "boundary_probability" in never
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_run_is_told_if_it_ends_before_its_first_update(kind: str, tmp_path: Path) -> None:
+    first = first_update(configuration(kind, "manual"))
+    for steps, learns in ((first, True), (first - 2, True), (first - 3, False)):  # three environments
+        config = configuration(kind, "manual", steps)
+        trainer = train(config, tmp_path / f"{steps}")
+        assert bool(trainer.statistics.learner) is learns
+        assert (untrained_warning(config) is None) is learns
+    assert "untrained" in str(untrained_warning(configuration(kind, "manual", 1)))
