@@ -62,7 +62,8 @@ def _checked(task_id: str, name: str, value: Any, hint: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"[{part!r}]" for part in first["loc"] if part in _places(value))
-        message = "a value is missing" if first["type"] == "missing" else first["msg"][:1].lower() + first["msg"][1:]
+        said = first["msg"][:1].lower() + first["msg"][1:]
+        message = "a value is missing" if first["type"] == "missing" else said.replace("input should be", "expected")
         raise TaskError(f"{task_id}: option {name!r}{where}: {message}, got {first['input']!r}") from None
 
 

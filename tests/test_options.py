@@ -42,11 +42,11 @@ def test_options_arrive_in_the_types_of_the_constructor() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gain": "fast"}, "Hinge: option 'gain': input should be a valid number.*got 'fast'"),
+        ({"gain": "fast"}, "Hinge: option 'gain': expected a valid number.*got 'fast'"),
         ({"gain": None}, "option 'gain'.*got None"),
         ({"gain": float("nan")}, "option 'gain': expected numbers, got nan"),
         ({"gain": 1, "limits": [0]}, r"option 'limits': a value is missing, got \[0\]"),
-        ({"gain": 1, "limits": [0, "x"]}, r"option 'limits'\[1\]: input should be a valid number.*got 'x'"),
+        ({"gain": 1, "limits": [0, "x"]}, r"option 'limits'\[1\]: expected a valid number.*got 'x'"),
         ({"gain": 1, "limits": [0, 1, 2]}, "option 'limits'"),
         ({}, "Hinge: task_options: missing a required argument: 'gain'"),
     ],
