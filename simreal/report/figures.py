@@ -185,6 +185,9 @@ def svg(figure: Figure, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # ids of several figures would be the same
+    # Hundredths of a point are enough for any screen. Only where things are: labels keep their digits.
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place.group()), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--line)")
     for i, colour in enumerate(SERIES):
         text = text.replace(colour, f"var(--s{i})")
