@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
 from simreal.checkpoint import checkpoints
 from simreal.cli import main
@@ -442,13 +441,3 @@ def test_returns_are_reported_where_a_task_knows_no_success(tmp_path: Path) -> N
     text = report(tmp_path / "p")
     assert "Return of fresh episodes" in text
     assert "Success in training" not in text
-
-
-def test_a_figure_is_rounded_where_things_are_and_not_in_what_it_says() -> None:
-    figure = Figure(figsize=(2, 2))
-    axis = figure.add_subplot()
-    axis.plot([0.0, 1 / 3, 1.0], [0.0, 2 / 3, 1.0])
-    axis.set_title("0.12345")
-    drawn = figures.svg(figure, "a line")
-    assert ">0.12345<" in drawn
-    assert not [path for path in re.findall(r' d="([^"]*)"', drawn) if re.search(r"\.\d{3}", path)]
