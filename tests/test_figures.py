@@ -16,4 +16,4 @@ def test_a_figure_is_rounded_where_things_are_and_not_in_what_it_says() -> None:
     axis.set_title("0.12345")
     drawn = figures.svg(figure, "a line")
     assert ">0.12345<" in drawn
-    assert not [path for path in re.findall(r' d="([^"]*)"', drawn) if re.search(r"\.\d{3}", path)]
+    assert not [path for path in re.findall(r' d="([^"]*)"', drawn) if re.search(r"\.\d\d", path)]

@@ -185,13 +185,17 @@ def svg(figure: Figure, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # ids of several figures would be the same
-    # Hundredths of a point are enough for any screen. Only where things are: labels keep their digits.
-    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place.group()), text)
+    text = re.sub(r' (?:d|x|y)="[^"]*"', _shorter, text)  # labels keep their digits
     text = re.sub(r"\s*\n\s*", "\n", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--line)")
     for i, colour in enumerate(SERIES):
         text = text.replace(colour, f"var(--s{i})")
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
+def _shorter(place: re.Match[str]) -> str:
+    """Coordinates to a tenth of a point, which is enough for any screen; points of a line without repeating L."""
+    return re.sub(r"(\.\d)\d+", r"\1", place.group()).replace(" \nL ", " ")
 
 
 @contextmanager
@@ -253,8 +257,10 @@ def _band(
 
 
 def _common_grid(steps: Sequence[Sequence[float]]) -> np.ndarray:
-    """200 points between the latest start and the earliest end: where every seed has values."""
-    return np.linspace(max(s[0] for s in steps), max(min(s[-1] for s in steps), max(s[0] for s in steps)), 200)
+    """Points between the latest start and the earliest end, where every seed has values: as many as were logged, up to
+    200."""
+    first, points = max(s[0] for s in steps), min(200, max(map(len, steps)))
+    return np.linspace(first, max(min(s[-1] for s in steps), first), points)
 
 
 def _mean_on(grid: np.ndarray, seeds: Sequence[Columns], column: str) -> np.ndarray:
