@@ -121,7 +121,7 @@ def assess(run: Path, out: Console) -> Path:
     assert policy.config is not None
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
-    write_text(run / EVALUATION, to_json(figures))
+    write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     out.print(figures_table(figures, measure_of(policy.make_task())))
     return _export(run, policy, run / "bundle", figures)
 
@@ -217,7 +217,7 @@ def envelope_command(
     out.print(envelope_table(document))
     out.print(f"{run / ENVELOPE}: written")
     if is_bundle(run / "bundle"):
-        out.print(f"{_export(run, policy, run / 'bundle', read_json(run / EVALUATION))}: exported again, with it")
+        out.print(f"{_export(run, policy, run / 'bundle', _present_evaluation(run, out))}: exported again, with it")
 
 
 def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
@@ -225,7 +225,7 @@ def export_command(run: Path, output: Path | None, task: str | None, out: Consol
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
     policy = load_policy(run, task)
-    figures = read_json(run / EVALUATION)
+    figures = _present_evaluation(run, out)
     out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
 
 
@@ -249,6 +249,15 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
 
 def _newest_name(run: Path) -> str:
     return checkpoints(run / "checkpoints")[-1].name
+
+
+def _present_evaluation(run: Path, out: Console) -> dict[str, Any] | None:
+    """The figures of a run, unless they say that they are of another checkpoint than the newest."""
+    document = read_json(run / EVALUATION)
+    if document is None or document.pop("checkpoint", _newest_name(run)) == _newest_name(run):
+        return document
+    out.print(f"{run / EVALUATION}: is of an earlier checkpoint; the bundle states no figures")
+    return None
 
 
 def _present_envelope(run: Path, policy: LoadedPolicy) -> dict[str, Any] | None:

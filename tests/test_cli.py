@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from simreal.checkpoint import checkpoints
 from simreal.cli import main
 from simreal.deploy import Policy
 
@@ -99,6 +100,29 @@ def test_export_writes_a_bundle_elsewhere(run: Run, trained: Path, tmp_path: Pat
     status, _, err = run("export", trained, "--output", tmp_path / "policy")
     assert status == 0, err
     assert json.loads((tmp_path / "policy" / "policy.json").read_text())["task"] == "FetchReach-v4"
+
+
+def test_a_bundle_states_no_figures_of_an_earlier_checkpoint(run: Run, trained: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(trained, tmp_path / "run")
+    figures = json.loads((copied / "evaluation.json").read_text())
+    assert figures["checkpoint"] == checkpoints(copied / "checkpoints")[-1].name
+    for name, present in ((figures["checkpoint"], True), ("step_000000000001.pt", False)):
+        (copied / "evaluation.json").write_text(json.dumps(figures | {"checkpoint": name}))
+        _, out, _ = run("export", copied)
+        stated = json.loads((copied / "bundle" / "policy.json").read_text())["evaluation"]
+        assert (stated is not None) == present
+        assert ("is of an earlier checkpoint" in out) != present
+
+
+def test_a_report_names_arms_with_other_options_of_the_task(run: Run, trained: Path, tmp_path: Path) -> None:
+    for name, options in (("same", "{}"), ("other", "{dense: true}")):
+        config = shutil.copytree(trained, tmp_path / name) / "config.yaml"
+        text = config.read_text().replace("\nseed: 0\n", "\nseed: 1\n").replace("gamma: 0.98", "gamma: 0.97")
+        config.write_text(text.replace("task_options: {}", f"task_options: {options}"))
+        page = tmp_path / f"{name}.html"
+        status, _, err = run("report", trained, tmp_path / name, "--no-pictures", "--output", page)
+        assert status == 0, err
+        assert (f"Not of the same task_options as run: {name}." in page.read_text()) == (name == "other")
 
 
 def test_describe_prints_the_three_tables_with_units(run: Run) -> None:

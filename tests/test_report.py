@@ -254,13 +254,15 @@ def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]
     assert "body_mass (x nominal)" in svgs[0]
 
 
-def test_the_envelope_of_an_earlier_checkpoint_is_left_out_and_the_page_says_so(copy: Callable[[str], Path]) -> None:
-    run = copy("a")
+@pytest.mark.parametrize("what", ["evaluation", "envelope"])
+def test_figures_of_an_earlier_checkpoint_are_left_out(copy: Callable[[str], Path], what: str) -> None:
+    run = evaluated(copy("a"), world("heavy", 83))
+    document = envelope() if what == "envelope" else json.loads((run / "evaluation.json").read_text())
     for name, present in ((checkpoints(run / "checkpoints")[-1].name, True), ("step_000000000001.pt", False)):
-        (run / "envelope.json").write_text(json.dumps(envelope() | {"checkpoint": name}))
+        (run / f"{what}.json").write_text(json.dumps(document | {"checkpoint": name}))
         text = report(run)
-        assert ("trusted box" in text) == present
-        assert ("a: its envelope is of an earlier checkpoint" in text) != present
+        assert (("trusted box" if what == "envelope" else "83.0") in text) == present
+        assert (f"a: its {what} is of an earlier checkpoint" in text) != present
 
 
 def test_a_run_that_was_played_in_fewer_worlds_is_named(copy: Callable[[str], Path]) -> None:

@@ -76,6 +76,7 @@ class Evaluation(_Lenient):
     task: str
     policy: str
     adr_entropy_npd: float | None = None
+    checkpoint: str | None = None  # that it was measured of
     worlds: tuple[WorldFigures, ...]
 
 
@@ -251,7 +252,7 @@ def load_run(path: Path) -> Run:
     check_code(config.task, str(path / "config.yaml"))
     task = make_task(config.task, **config.task_options)
     measure = measure_of(task)
-    evaluation = read_document(path / "evaluation.json", Evaluation)
+    evaluation = _present(path, read_document(path / "evaluation.json", Evaluation))
     if measure is SUCCESSES and evaluation is not None:
         _check_counted(path / "evaluation.json", evaluation)
     return Run(
@@ -263,15 +264,18 @@ def load_run(path: Path) -> Run:
         metrics=read_columns(path / "metrics.csv"),
         adr=read_columns(path / "adr.csv"),
         evaluation=evaluation,
-        envelope=_present_envelope(path),
+        envelope=_present(path, read_document(path / "envelope.json", Envelope)),
         widened=read_document(path / "widened.json", Widened),
         versions=_versions(path / "bundle" / "policy.json"),
     )
 
 
-def _present_envelope(run: Path) -> Envelope | None:
-    """RUN/envelope.json, unless it says that it is of another checkpoint than the newest of those kept."""
-    found, kept = read_document(run / "envelope.json", Envelope), checkpoints(run / "checkpoints")
+_Measured = TypeVar("_Measured", Evaluation, Envelope)
+
+
+def _present(run: Path, found: _Measured | None) -> _Measured | None:
+    """A document, unless it says that it is of another checkpoint than the newest of those kept."""
+    kept = checkpoints(run / "checkpoints")
     outdated = found is not None and found.checkpoint is not None and kept and kept[-1].name != found.checkpoint
     return None if outdated else found
 

@@ -190,11 +190,18 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
         for run in arm.runs:
             if run.steps + run.config.train.log_interval + run.config.num_envs < run.config.train.env_steps:
                 found.append(f"{run.name} has only reached {run.steps:,} of {run.config.train.env_steps:,} steps.")
-            if run.evaluation is None:
+            if not (run.path / "evaluation.json").is_file():
                 found.append(f"{run.name} has not been evaluated.")
-            if run.envelope is None and (run.path / "envelope.json").is_file():
-                found.append(f"{run.name}: its envelope is of an earlier checkpoint, and left out.")
+            for what in ("evaluation", "envelope"):
+                if getattr(run, what) is None and (run.path / f"{what}.json").is_file():
+                    found.append(f"{run.name}: its {what} is of an earlier checkpoint, and left out.")
     found += _unequal_worlds(arms, groups)
+    made = arms[0].first.config.task_options
+    if others := [arm.name for arm in arms if arm.first.config.task_options != made]:
+        found.append(
+            f"Not of the same task_options as {arms[0].name}: {', '.join(others)}. Rewards and episodes may differ for "
+            "that alone."
+        )
     missing = [GROUPS[group] for group in ("held_out", "unmodelled") if group not in groups]
     if missing:
         found.append(

@@ -31,6 +31,7 @@ def finished_arms(study: Study, folder: Path) -> list[Arm]:
     for arm in study.arms.values():
         folders = [folder / "runs" / f"{arm.name}-{seed}" for seed in study.spec.seeds]
         runs = [load_run(path) for path in folders if (path / "evaluation.json").is_file()]
+        runs = [run for run in runs if run.evaluation is not None]
         if runs:
             arms.append(Arm(arm.name, runs))
     return arms
