@@ -1,8 +1,9 @@
 """stable-baselines3 on a task: python benchmarks/scores_sb3.py ALGORITHM TASK SEED STEPS OUTPUT.json.
 
-Hyperparameters are those that rl-baselines3-zoo tuned for the task (hyperparams/*.yml; -v4 entries, there are none for
--v5). The figure is the return of the final policy without exploration over 20 fresh episodes, as in our tables;
-the file also holds lengths and returns of the episodes in training.
+Hyperparameters of PPO and SAC are those that rl-baselines3-zoo tuned for the task (hyperparams/*.yml; -v4 entries, as
+there are none for -v5). It has no DDPG for these tasks: the library's defaults, with the warm-up and noise of the zoo's
+PyBullet entries. The figure is the return of the final policy without exploration over 20 fresh episodes, as in our
+tables; the file also holds lengths and returns of the episodes in training.
 """
 
 from __future__ import annotations

@@ -37,6 +37,12 @@ def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep:
     return path
 
 
+def is_outdated(run: Path, checkpoint: str | None) -> bool:
+    """Whether figures measured of a checkpoint (None: they do not say) are of another than the newest kept."""
+    kept = checkpoints(run / "checkpoints")
+    return checkpoint is not None and bool(kept) and kept[-1].name != checkpoint
+
+
 def _write(file: IO[bytes], content: dict[str, Any]) -> None:
     """torch.save, which hides what the disk said behind errors of its own."""
     refused: list[OSError] = []

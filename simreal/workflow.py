@@ -13,7 +13,7 @@ from rich.table import Table
 
 from simreal.budget import budget_warning, untrained_warning
 from simreal.build import EngineName
-from simreal.checkpoint import checkpoints, newest_checkpoint
+from simreal.checkpoint import checkpoints, is_outdated, newest_checkpoint
 from simreal.compare import (
     differences,
     differences_table,
@@ -252,18 +252,20 @@ def _newest_name(run: Path) -> str:
 
 
 def _present_evaluation(run: Path, out: Console) -> dict[str, Any] | None:
-    """The figures of a run, unless they say that they are of another checkpoint than the newest."""
+    """The figures of a run, unless they are of an earlier checkpoint."""
     document = read_json(run / EVALUATION)
-    if document is None or document.pop("checkpoint", _newest_name(run)) == _newest_name(run):
-        return document
-    out.print(f"{run / EVALUATION}: is of an earlier checkpoint; the bundle states no figures")
-    return None
+    if document is not None and is_outdated(run, document.pop("checkpoint", None)):
+        out.print(
+            f"{run / EVALUATION}: is of an earlier checkpoint; the bundle states no figures until --resume has ended"
+        )
+        return None
+    return document
 
 
 def _present_envelope(run: Path, policy: LoadedPolicy) -> dict[str, Any] | None:
-    """The envelope that was measured of a run's newest checkpoint; one of an earlier checkpoint is of no use."""
+    """The envelope of a run, unless it is of an earlier checkpoint."""
     document = read_json(run / ENVELOPE)
-    if document is None or document.get("checkpoint") != _newest_name(run):
+    if document is None or is_outdated(run, document.get("checkpoint")):
         return None
     if document.get("task") != policy.task_id:
         raise UserError(f"{run / ENVELOPE}: is of {document.get('task')}, expected {policy.task_id}")

@@ -14,7 +14,7 @@ from envs.registry import make_task
 from envs.task import Task
 from randomization.parameters import Parameter
 from randomization.spec import first_problem
-from simreal.checkpoint import checkpoints
+from simreal.checkpoint import is_outdated
 from simreal.config import RunConfig
 from simreal.errors import UserError
 from simreal.measure import SUCCESSES, Measure, measure_of
@@ -274,10 +274,8 @@ _Measured = TypeVar("_Measured", Evaluation, Envelope)
 
 
 def _present(run: Path, found: _Measured | None) -> _Measured | None:
-    """A document, unless it says that it is of another checkpoint than the newest of those kept."""
-    kept = checkpoints(run / "checkpoints")
-    outdated = found is not None and found.checkpoint is not None and kept and kept[-1].name != found.checkpoint
-    return None if outdated else found
+    """A document, unless it is of an earlier checkpoint."""
+    return None if found is None or is_outdated(run, found.checkpoint) else found
 
 
 def _check_counted(path: Path, evaluation: Evaluation) -> None:
