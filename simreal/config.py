@@ -65,6 +65,11 @@ class OffPolicyConfig(Strict):
         0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
     )
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
+    average_updates: int = Field(
+        0,
+        ge=0,
+        description="updates that the evaluated and exported policy is an average over; 0 takes the last",
+    )
 
 
 class DDPGConfig(OffPolicyConfig):

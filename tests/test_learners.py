@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -288,11 +289,14 @@ def run(learner: Learner, updates: int, first: int = 0) -> None:
         learner.update()
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_future(make: Any) -> None:
+@pytest.mark.parametrize("average", [0, 7])
+@pytest.mark.parametrize("create", [ddpg, sac])
+def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_future(create: Any, average: int) -> None:
     def weights(learner: Learner) -> list[Tensor]:
-        return [p.detach().clone() for p in (*learner.policy.state_dict().values(), *learner.critic.parameters())]
+        modules = (learner.policy, learner.network, learner.critic)
+        return [value.clone() for module in modules for value in module.state_dict().values()]
 
+    make = partial(create, average_updates=average)
     one, two, other = make(), make(), make(seed=1)
     run(one, 20)
     torch.manual_seed(1234)  # what the rest of the process draws is of no importance
@@ -309,6 +313,38 @@ def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_fu
     run(restored, 5, first=20)
     assert restored.updates == one.updates == 50
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(restored), strict=True))
+
+
+@pytest.mark.parametrize("history", [0, 2])
+@pytest.mark.parametrize("make", [ddpg, sac])
+def test_the_policy_that_leaves_can_be_an_average_of_weights_which_learning_does_not_see(
+    make: Any, history: int
+) -> None:
+    plain, learner = make(action_history=history), make(action_history=history, average_updates=4)
+    names = [name for name, _ in learner.network.actor.named_parameters()]
+    mean, count = [torch.zeros_like(p) for p in learner.network.actor.parameters()], 0
+    update = learner._update
+
+    def recorded(*args: Any) -> Any:
+        nonlocal mean, count
+        log = update(*args)
+        count += 1
+        share = 1 / count if count <= 4 else 1 / 4  # the first four count alike
+        mean = [m + share * (p.detach() - m) for m, p in zip(mean, learner.network.actor.parameters(), strict=True)]
+        return log
+
+    learner._update = recorded
+    policy = learner.policy.network if history else learner.policy
+    for step in range(6):
+        run(plain, 1, first=step)
+        run(learner, 1, first=step)
+        for name, expected in zip(names, mean, strict=True):
+            torch.testing.assert_close(policy.actor.state_dict()[name], expected)
+    assert count == learner.updates == 12
+    for a, b in zip(plain.network.state_dict().values(), learner.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(policy.actor.state_dict()[names[0]], learner.network.actor.state_dict()[names[0]])
+    assert policy.normalizer is learner.network.normalizer
 
 
 @pytest.mark.parametrize("make", [ddpg, sac])

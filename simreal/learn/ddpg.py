@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.config import DDPGConfig
+from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
@@ -60,9 +61,9 @@ class DDPG:
         self.network = DDPGPolicy(problem, config).to(device)
         self.history = ActionHistory(n, config.action_history, actions, device)
         remembers = config.action_history > 0
-        self.policy: nn.Module = (
-            HistoryPolicy(self.network, config.action_history, actions) if remembers else self.network
-        )
+        self._average = WeightAverage(self.network, config.average_updates) if config.average_updates else None
+        self._leaving = leaving = self.network if self._average is None else self._average.network
+        self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
         shape = (problem.observation_size + self.history.size, actions)
         self.critic = QNetwork(1, *shape, config.hidden).to(device)
         self.target_actor = DeterministicActor(*shape, config.hidden).to(device)
@@ -123,6 +124,8 @@ class DDPG:
         batch = normalized(sampled, self.network.normalizer, self.history.size)
         for i in range(count):
             meter.add(self._update(batch.rows(i * size, (i + 1) * size)))
+            if self._average is not None:
+                self._average.add(self.updates + i)
         self.updates += count
         return meter.read() | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
@@ -158,6 +161,7 @@ class DDPG:
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),
+            "actor": {} if self._average is None else self.network.actor.state_dict(),
             "critic": self.critic.state_dict(),
             "target_actor": self.target_actor.state_dict(),
             "target_critic": self.target_critic.state_dict(),
@@ -173,6 +177,8 @@ class DDPG:
         for name in ("policy", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.replay.load_state_dict(state["replay"])
+        # A learner that did not average went on with the weights of its policy.
+        self.network.actor.load_state_dict(state.get("actor") or self._leaving.actor.state_dict())
         self.history.actions = state["history"].to(self.problem.device, copy=True)
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]

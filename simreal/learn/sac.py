@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.config import SACConfig
+from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, features, stored
 from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import Normalizer
@@ -64,9 +65,9 @@ class SAC:
         self.network = SACPolicy(problem, config).to(device)
         self.history = ActionHistory(n, config.action_history, actions, device)
         remembers = config.action_history > 0
-        self.policy: nn.Module = (
-            HistoryPolicy(self.network, config.action_history, actions) if remembers else self.network
-        )
+        self._average = WeightAverage(self.network, config.average_updates) if config.average_updates else None
+        self._leaving = leaving = self.network if self._average is None else self._average.network
+        self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
         shape = (problem.observation_size + self.history.size, actions)
         self.critic = QNetwork(2, *shape, config.hidden).to(device)
         self.target_critic = QNetwork(2, *shape, config.hidden).to(device)
@@ -128,6 +129,8 @@ class SAC:
         for i in range(count):
             rows = slice(i * size, (i + 1) * size)
             meter.add(self._update(batch.rows(rows.start, rows.stop), noise[:, rows]))
+            if self._average is not None:
+                self._average.add(self.updates + i)
         self.updates += count
         return meter.read() | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
@@ -170,6 +173,7 @@ class SAC:
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),
+            "actor": {} if self._average is None else self.network.actor.state_dict(),
             "critic": self.critic.state_dict(),
             "target_critic": self.target_critic.state_dict(),
             "log_alpha": self.log_alpha.detach().clone(),
@@ -188,6 +192,8 @@ class SAC:
         ):  # fmt: skip
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
+        # A learner that did not average went on with the weights of its policy.
+        self.network.actor.load_state_dict(state.get("actor") or self._leaving.actor.state_dict())
         self.history.actions = state["history"].to(self.problem.device, copy=True)
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]

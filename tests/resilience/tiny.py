@@ -22,7 +22,10 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"learner": _ON_POLICY | {"lr_schedule": "linear"}},
     "ppo lstm": {"learner": _ON_POLICY | {"memory": "lstm"}},
     "sac": {"learner": _OFF_POLICY | {"algorithm": "sac", "replay_size": 250}},
-    "ddpg her": {"task": "FetchReach-v4", "learner": _OFF_POLICY | {"algorithm": "ddpg", "action_history": 2}},
+    "ddpg her": {
+        "task": "FetchReach-v4",
+        "learner": _OFF_POLICY | {"algorithm": "ddpg", "action_history": 2, "average_updates": 20},
+    },
 }
 PARAMETERS: dict[str, Any] = {
     "body_mass": {"range": [0.5, 2.0]},
