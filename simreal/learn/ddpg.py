@@ -62,7 +62,7 @@ class DDPG:
         self.history = ActionHistory(n, config.action_history, actions, device)
         remembers = config.action_history > 0
         self._average = WeightAverage(self.network, config.average_updates) if config.average_updates else None
-        self._leaving = leaving = self.network if self._average is None else self._average.network
+        leaving = self.network if self._average is None else self._average.network
         self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
         shape = (problem.observation_size + self.history.size, actions)
         self.critic = QNetwork(1, *shape, config.hidden).to(device)
@@ -177,8 +177,8 @@ class DDPG:
         for name in ("policy", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.replay.load_state_dict(state["replay"])
-        # A learner that did not average went on with the weights of its policy.
-        self.network.actor.load_state_dict(state.get("actor") or self._leaving.actor.state_dict())
+        if self._average is not None:
+            self.network.actor.load_state_dict(state["actor"])
         self.history.actions = state["history"].to(self.problem.device, copy=True)
         self.generator.set_state(state["generator"])
         self.steps = state["counters"]["steps"]
