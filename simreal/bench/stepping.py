@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ USUAL = (
 )  # fmt: skip
 _LAYER = ("reset", "act", "schedule", "measure", "reveal", "finished")
 _WARM_UP = 5  # control steps
+_BLOCK = 10  # control steps of one kind in a row
 
 
 def bench_stepping(task_id: str, num_envs: int, everything: bool, repeats: int) -> Row:
@@ -61,12 +63,10 @@ def bench_adapter(env_id: str, num_envs: int, repeats: int) -> Row:
             environment.reset()
         generator = torch.Generator().manual_seed(0)
         times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(repeats):
-            action = _action(environments[0], generator)
+        for start in range(0, repeats, _BLOCK):
+            actions = [_action(environments[0], generator) for _ in range(min(_BLOCK, repeats - start))]
             for environment, kept in zip(environments, times, strict=True):
-                began = time.perf_counter()
-                environment.step(action)
-                kept.append(time.perf_counter() - began)
+                kept += [_seconds(lambda action=action: environment.step(action)) for action in actions]  # noqa: B023
     mine, theirs = (float(np.median(kept)) for kept in times)
     return Row(
         name=f"gymnasium:{env_id}, {num_envs} environments",
@@ -95,39 +95,58 @@ def _action(environment: Environment, generator: torch.Generator) -> torch.Tenso
 
 
 def _durations(environment: Environment, repeats: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each control step: ours, and `Batch.step` of nominal and of the same worlds."""
+    """Seconds of each control step: ours, and `Batch.step` of nominal and of the same worlds.
+
+    They take turns in blocks, each from the states in which ours began its steps. Taking turns in every step would
+    time our step with caches that two other simulators have just filled, which no program does.
+    """
     engine, task = environment.engine, environment.task
     assert isinstance(engine, CpuEngine)
     nominal, same = (Batch(task.model, environment.num_envs, engine.threads) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     times: tuple[list[float], list[float], list[float]] = ([], [], [])
-    begun = np.ones(environment.num_envs, dtype=bool)
-    for _ in range(repeats):
-        action = _action(environment, generator)
-        _copy_worlds(engine, same, begun)
-        nominal.state[:] = same.state[:] = engine.state_rows()
-        for kept, step in (
-            (times[1], lambda: nominal.step(nstep=task.decimation)),
-            (times[2], lambda: same.step(nstep=task.decimation)),
-            (times[0], lambda action=action: environment.step(action)),
-        ):
-            began = time.perf_counter()
-            step()
-            kept.append(time.perf_counter() - began)
-        begun = (environment.steps == 0).numpy()
+    fields = {name: engine.field(name).numpy() for name in engine.state_dict()["fields"]}  # live views
+    changed = _Worlds.of(fields, np.ones(environment.num_envs, dtype=bool))
+    for start in range(0, repeats, _BLOCK):
+        begun: list[tuple[np.ndarray, _Worlds]] = []  # states and new worlds of the steps
+        for _ in range(min(_BLOCK, repeats - start)):
+            action = _action(environment, generator)
+            begun.append((engine.state_rows().copy(), changed))
+            times[0].append(_seconds(lambda action=action: environment.step(action)))
+            changed = _Worlds.of(fields, (environment.steps == 0).numpy())
+        for batch, kept in ((nominal, times[1]), (same, times[2])):
+            for states, worlds in begun:
+                if batch is same:
+                    worlds.write(batch)
+                batch.state[:] = states
+                kept.append(_seconds(lambda batch=batch: batch.step(nstep=task.decimation)))
     return times
 
 
-def _copy_worlds(engine: CpuEngine, batch: Batch, mask: np.ndarray) -> None:
-    """Give a batch the model fields that an engine's simulations have, where mask [N] says that they are new."""
-    if not mask.any():
-        return
-    fields = engine.state_dict()["fields"]
-    for compute_constants in (True, False):  # which may change fields: they are written again
-        for name, values in fields.items():
-            batch.expand(name)[mask] = values.numpy()[mask]
-        if compute_constants:
-            batch.set_const(mask)
+def _seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class _Worlds:
+    """Model fields of some of an engine's simulations."""
+
+    mask: np.ndarray  # [N] bool: of which
+    fields: dict[str, np.ndarray]  # [their number, ...]
+
+    @staticmethod
+    def of(fields: dict[str, np.ndarray], mask: np.ndarray) -> _Worlds:
+        return _Worlds(mask, {name: values[mask] for name, values in fields.items()} if mask.any() else {})
+
+    def write(self, batch: Batch) -> None:
+        """Give a batch these fields and compute what depends on them, which may change fields: they come last again."""
+        for compute_constants in (True, False):
+            for name, values in self.fields.items():
+                batch.expand(name)[self.mask] = values
+            if compute_constants and self.fields:
+                batch.set_const(self.mask)
 
 
 def _randomization_share(environment: Environment, repeats: int) -> float:
