@@ -64,6 +64,7 @@ class OffPolicyConfig(Strict):
     action_history: int = Field(
         0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
     )
+    normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
     average_updates: int = Field(
         0,

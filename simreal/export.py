@@ -91,7 +91,7 @@ class _Source:
         """Observations [count, size] float32: normal, `width` times as wide as in training."""
         noise = torch.randn(count, self.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         n = self.normalizer
-        return (width * noise if n is None else n.mean + n.scale() * width * noise).float()
+        return (width * noise if n is None else n.mean + n.deviation() * width * noise).float()
 
 
 def export_bundle(
@@ -281,17 +281,17 @@ def _contract(source: _Source, name: str) -> dict[str, Any]:
 
 def _observation_entries(source: _Source) -> list[dict[str, Any]]:
     task, normalizer = source.task, source.normalizer
-    offset, scale, spread = torch.zeros(source.size), torch.ones(source.size), None
+    offset, scale, trained = torch.zeros(source.size), torch.ones(source.size), None
     if normalizer is not None:
-        offset, scale = normalizer.mean, normalizer.scale()
-        spread = _RANGE_STDS * normalizer.var.sqrt() if float(normalizer.count) > 0 else None
+        offset, scale = normalizer.offset(), normalizer.scale()
+        if float(normalizer.count) > 0:
+            spread = _RANGE_STDS * normalizer.var.sqrt()
+            trained = {"lower": normalizer.mean - spread, "upper": normalizer.mean + spread}
     keys = ("elements", "joints", "bodies", "measured", "derived_from", "limits")
     entries = []
     for order, part in enumerate(task.components("policy")):
         where = task.slices()[part.name]
-        seen = None
-        if spread is not None:
-            seen = {"lower": (offset - spread)[where], "upper": (offset + spread)[where]}
+        seen = None if trained is None else {side: values[where] for side, values in trained.items()}
         numbers = {"offset": offset[where], "scale": scale[where], "training_range": seen}
         entries.append(_entry(part, order, where.start, keys) | numbers)
     return _plain(entries, "observation")

@@ -178,6 +178,20 @@ def test_the_contract_states_the_task_and_the_normalizer_to_the_last_bit(exporte
     assert [(e["scale"], e["limits"]) for e in contract["action"]] == [([0.05] * 3, [-1, 1]), ([0.0], [-1, 1])]
 
 
+def test_a_policy_that_sees_si_units_still_says_what_it_has_seen(tmp_path: Path) -> None:
+    made, statistics = make_policy("sac"), normalizer()
+    made.normalizer.active, made.normalizer.clip = False, np.inf
+    policy = Policy.load(export_bundle(made, TASK, tmp_path / "bundle"))
+    x, entries = torch.from_numpy(observations(6)), policy.contract["observation"]
+    with torch.no_grad():
+        np.testing.assert_allclose(policy(x.numpy()), made.actor(x.float()).numpy(), atol=1e-5)
+    assert {v for e in entries for v in e["offset"]} == {0.0}
+    assert {v for e in entries for v in e["scale"]} == {1.0}
+    assert policy.contract["observation_clip"] is None
+    upper = statistics.mean + 3.0 * statistics.var.sqrt()
+    assert [v for e in entries for v in e["training_range"]["upper"]] == upper.tolist()
+
+
 def test_what_export_is_told_goes_into_the_bundle_with_null_for_infinite_figures(tmp_path: Path) -> None:
     sampler = ADR([Parameter("mass", 1.0, (0.5, 2.0), mode="scale", quantity="body_mass", targets=("gripper",))])
     sampler.lower[0], sampler.upper[0] = 0.9, 1.2

@@ -20,7 +20,7 @@ from simreal.learn.ddpg import DDPG, ddpg_target
 from simreal.learn.networks import LOG_STD_RANGE, EnsembleMLP, GaussianActor, QNetwork, mlp, polyak_
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.problem import Problem
-from simreal.learn.replay import Batch
+from simreal.learn.replay import Batch, normalized
 from simreal.learn.sac import SAC, sac_target
 
 PROBLEM = Problem(2, 3, 2, 0, 0, None, torch.device("cpu"))
@@ -150,6 +150,19 @@ def test_the_normalizer_clips_and_maps_constants_to_zero() -> None:
     normalizer = Normalizer(2, clip=5.0)
     normalizer.update(torch.tensor([[0.0, 7.0], [2.0, 7.0]]))
     assert normalizer(torch.tensor([[1.0, 7.0], [100.0, 7.0], [-100.0, 7.0]])).tolist() == [[0, 0], [5, 0], [-5, 0]]
+
+
+@pytest.mark.parametrize("make", [ddpg, sac])
+def test_without_normalization_networks_see_si_units_and_statistics_are_kept(make: Any) -> None:
+    learner = make(normalize_observation=False, observation_clip=1.0)
+    run(learner, 20)
+    seen = torch.tensor([[30.0, -2.0, 0.5], [-7.0, 0.1, 12.0]])
+    with torch.no_grad():
+        assert torch.equal(learner.policy(seen), learner.network.actor(seen))
+    stored = learner.replay.sample(500, torch.Generator().manual_seed(0)).observation
+    assert torch.equal(normalized(Batch(stored, *[stored] * 4), learner.network.normalizer).observation, stored)
+    assert float(learner.network.normalizer.count) == 40
+    assert float(learner.network.normalizer.mean.abs().min()) > 0
 
 
 def adam_step(parameters: list[Tensor], gradients: tuple[Tensor, ...] | list[Tensor], lr: float) -> list[Tensor]:

@@ -369,6 +369,7 @@ def test_normalizers_learn_from_every_observation_once() -> None:
     raw = learner(normalize_observation=False)
     play(raw, stream(), steps()[0].final, 24)
     assert torch.equal(raw.policy.normalizer(torch.tensor([[50.0, 0.0, -3.0]])), torch.tensor([[50.0, 0.0, -3.0]]))
+    assert torch.equal(raw.policy.normalizer.mean, ppo.policy.normalizer.mean)
 
 
 def test_recurrent_policies_can_be_told_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def bench_adapter(env_id: str, num_envs: int, repeats: int) -> Row:
         for start in range(0, repeats, _BLOCK):
             actions = [_action(environments[0], generator) for _ in range(min(_BLOCK, repeats - start))]
             for environment, kept in zip(environments, times, strict=True):
-                kept += [_seconds(lambda action=action: environment.step(action)) for action in actions]  # noqa: B023
+                kept += [_seconds(partial(environment.step, action)) for action in actions]
     mine, theirs = (float(np.median(kept)) for kept in times)
     return Row(
         name=f"gymnasium:{env_id}, {num_envs} environments",
@@ -112,14 +113,14 @@ def _durations(environment: Environment, repeats: int) -> tuple[list[float], lis
         for _ in range(min(_BLOCK, repeats - start)):
             action = _action(environment, generator)
             begun.append((engine.state_rows().copy(), changed))
-            times[0].append(_seconds(lambda action=action: environment.step(action)))
+            times[0].append(_seconds(partial(environment.step, action)))
             changed = _Worlds.of(fields, (environment.steps == 0).numpy())
         for batch, kept in ((nominal, times[1]), (same, times[2])):
             for states, worlds in begun:
                 if batch is same:
                     worlds.write(batch)
                 batch.state[:] = states
-                kept.append(_seconds(lambda batch=batch: batch.step(nstep=task.decimation)))
+                kept.append(_seconds(partial(batch.step, nstep=task.decimation)))
     return times
 
 

@@ -209,8 +209,8 @@ class Critic(nn.Module):
 
 
 def make_normalizer(size: int, config: PPOConfig) -> Normalizer:
-    """A normalizer of observations; without normalization one that changes nothing (it is never updated)."""
-    return Normalizer(size, config.observation_clip if config.normalize_observation else math.inf)
+    """A normalizer of observations; without normalization one that only keeps statistics."""
+    return Normalizer(size, config.observation_clip, active=config.normalize_observation)
 
 
 class Policy(nn.Module):

@@ -31,7 +31,9 @@ class DDPGPolicy(nn.Module):
 
     def __init__(self, problem: Problem, config: DDPGConfig) -> None:
         super().__init__()
-        self.normalizer = Normalizer(problem.observation_size, config.observation_clip)
+        self.normalizer = Normalizer(
+            problem.observation_size, config.observation_clip, active=config.normalize_observation
+        )
         size = problem.observation_size + config.action_history * problem.action_size
         self.actor = DeterministicActor(size, problem.action_size, config.hidden)
 

@@ -18,7 +18,7 @@ from simreal.learn.sums import average
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
     """Mirror images of normalized observations [..., nobs], normalized with the same statistics."""
     index, sign = _tensors(mirror.observation, mirror.observation_sign, x)
-    mean, std = normalizer.mean.to(x), normalizer.scale().to(x)
+    mean, std = normalizer.offset().to(x), normalizer.scale().to(x)
     return x[..., index] * (sign * std[index] / std) + (sign * mean[index] - mean) / std
 
 

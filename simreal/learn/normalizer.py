@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from simreal.learn.sums import columns
 
 
 class Normalizer(nn.Module):
-    """Maps values to zero mean, unit standard deviation, clipped.
+    """Maps values to zero mean, unit standard deviation, clipped; or lets them through and only keeps statistics.
 
     Statistics are exact over all values seen (Chan, Golub, LeVeque 1979, parallel update), kept in float64.
 
@@ -17,15 +19,17 @@ class Normalizer(nn.Module):
         size: number of values in a vector.
         clip: largest magnitude that comes out.
         epsilon: smallest standard deviation; constant inputs come out as 0.
+        active: False changes nothing but the precision, and clips nothing.
     """
 
     mean: Tensor
     var: Tensor
     count: Tensor
 
-    def __init__(self, size: int, clip: float = 5.0, epsilon: float = 1e-2) -> None:
+    def __init__(self, size: int, clip: float = 5.0, epsilon: float = 1e-2, active: bool = True) -> None:
         super().__init__()
-        self.clip = clip
+        self.active = active
+        self.clip = clip if active else math.inf
         self.epsilon = epsilon
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("var", torch.ones(size, dtype=torch.float64))
@@ -45,11 +49,21 @@ class Normalizer(nn.Module):
         self.var.copy_(m2 / total)
         self.count.copy_(total)
 
+    def offset(self) -> Tensor:
+        """What is subtracted, [size]."""
+        return self.mean if self.active else torch.zeros_like(self.mean)
+
     def scale(self) -> Tensor:
-        """Standard deviation used, [size]."""
+        """What is divided by, [size]."""
+        return self.deviation() if self.active else torch.ones_like(self.var)
+
+    def deviation(self) -> Tensor:
+        """Standard deviation of the values seen, at least epsilon, [size]."""
         return self.var.sqrt().clamp(min=self.epsilon)
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalized values [B, size] as float32. Computed in the input's precision before rounding."""
+        if not self.active:
+            return values.float()
         normalized = (values - self.mean.to(values.dtype)) / self.scale().to(values.dtype)
         return normalized.clamp(-self.clip, self.clip).float()

@@ -211,7 +211,7 @@ class PPO:
         """Take the observations of some rows into the normalizers."""
         raw, diverged = self.rollout.raw[start:stop], self.rollout.diverged[start:stop]
         values = raw[~diverged] if bool(diverged.any()) else raw.flatten(0, 1)
-        if not self.config.normalize_observation or len(values) == 0:
+        if len(values) == 0:
             return
         n = self.problem.observation_size
         self.policy.normalizer.update(values[:, :n])

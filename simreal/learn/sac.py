@@ -30,7 +30,9 @@ class SACPolicy(nn.Module):
 
     def __init__(self, problem: Problem, config: SACConfig) -> None:
         super().__init__()
-        self.normalizer = Normalizer(problem.observation_size, config.observation_clip)
+        self.normalizer = Normalizer(
+            problem.observation_size, config.observation_clip, active=config.normalize_observation
+        )
         size = problem.observation_size + config.action_history * problem.action_size
         self.actor = GaussianActor(size, problem.action_size, config.hidden)
 
