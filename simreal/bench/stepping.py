@@ -67,7 +67,7 @@ def bench_adapter(env_id: str, num_envs: int, repeats: int) -> Row:
         for start in range(0, repeats, _BLOCK):
             actions = [_action(environments[0], generator) for _ in range(min(_BLOCK, repeats - start))]
             for environment, kept in zip(environments, times, strict=True):
-                kept += [_seconds(partial(environment.step, action)) for action in actions]
+                kept.append(_mean([_seconds(partial(environment.step, action)) for action in actions]))
     mine, theirs = (float(np.median(kept)) for kept in times)
     return Row(
         name=f"gymnasium:{env_id}, {num_envs} environments",
@@ -96,10 +96,11 @@ def _action(environment: Environment, generator: torch.Generator) -> torch.Tenso
 
 
 def _durations(environment: Environment, repeats: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each control step: ours, and `Batch.step` of nominal and of the same worlds.
+    """Seconds per control step in each block of steps: ours, and `Batch.step` of nominal and of the same worlds.
 
-    They take turns in blocks, each from the states in which ours began its steps. Taking turns in every step would
-    time our step with caches that two other simulators have just filled, which no program does.
+    They take turns in blocks, the latter two from the states in which ours began its steps. Taking turns in every step
+    would time ours with caches that two other simulators have just filled, which no program does. And where an episode
+    ends in about every second step, a median of steps may say either what it takes with a reset or what without.
     """
     engine, task = environment.engine, environment.task
     assert isinstance(engine, CpuEngine)
@@ -110,18 +111,26 @@ def _durations(environment: Environment, repeats: int) -> tuple[list[float], lis
     changed = _Worlds.of(fields, np.ones(environment.num_envs, dtype=bool))
     for start in range(0, repeats, _BLOCK):
         begun: list[tuple[np.ndarray, _Worlds]] = []  # states and new worlds of the steps
+        seconds: list[float] = []
         for _ in range(min(_BLOCK, repeats - start)):
             action = _action(environment, generator)
             begun.append((engine.state_rows().copy(), changed))
-            times[0].append(_seconds(partial(environment.step, action)))
+            seconds.append(_seconds(partial(environment.step, action)))
             changed = _Worlds.of(fields, (environment.steps == 0).numpy())
+        times[0].append(_mean(seconds))
         for batch, kept in ((nominal, times[1]), (same, times[2])):
+            seconds = []
             for states, worlds in begun:
                 if batch is same:
                     worlds.write(batch)
                 batch.state[:] = states
-                kept.append(_seconds(partial(batch.step, nstep=task.decimation)))
+                seconds.append(_seconds(partial(batch.step, nstep=task.decimation)))
+            kept.append(_mean(seconds))
     return times
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ class Row:
         reference: what it is compared with.
         ratio: of median speeds; None where there is no reference.
         ours_per_s, reference_per_s: what is counted (environment steps, updates, pictures, worlds) per second.
-        ratio_with_resets: of mean speeds: steps in which episodes begin count too.
+        ratio_with_resets: of mean speeds: blocks of steps in which many episodes begin count too.
         ratio_same_worlds: to `Batch.step` in the same randomized worlds: they may take longer to simulate.
         shares: of the wall time, by what it was spent on; taken in a run of its own.
     """
