@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from simreal.config import PPOConfig
 from simreal.learn.networks import LOG_STD_RANGE
-from simreal.learn.normalizer import Normalizer
+from simreal.learn.normalizer import Normalizer, make_normalizer
 from simreal.learn.sums import Linear, gru
 
 # In place: on large batches half the time of an activation goes into new memory.
@@ -206,11 +206,6 @@ class Critic(nn.Module):
             mean, scale, last = self.returns.mean, self.returns.scale(), self.trunk.last
             last.weight.mul_(old_scale / scale)
             last.bias.copy_((old_scale * last.bias + old_mean - mean) / scale)
-
-
-def make_normalizer(size: int, config: PPOConfig) -> Normalizer:
-    """A normalizer of observations; without normalization one that only keeps statistics."""
-    return Normalizer(size, config.observation_clip, active=config.normalize_observation)
 
 
 class Policy(nn.Module):

@@ -20,7 +20,7 @@ from simreal.config import DDPGConfig
 from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
-from simreal.learn.normalizer import Normalizer
+from simreal.learn.normalizer import make_normalizer
 from simreal.learn.problem import Meter, Problem
 from simreal.learn.replay import Batch, Replay, normalized
 from simreal.learn.sums import average
@@ -31,9 +31,7 @@ class DDPGPolicy(nn.Module):
 
     def __init__(self, problem: Problem, config: DDPGConfig) -> None:
         super().__init__()
-        self.normalizer = Normalizer(
-            problem.observation_size, config.observation_clip, active=config.normalize_observation
-        )
+        self.normalizer = make_normalizer(problem.observation_size, config)
         size = problem.observation_size + config.action_history * problem.action_size
         self.actor = DeterministicActor(size, problem.action_size, config.hidden)
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simreal.config import OffPolicyConfig, PPOConfig
 from simreal.learn.sums import columns
 
 
@@ -67,3 +68,8 @@ class Normalizer(nn.Module):
             return values.float()
         normalized = (values - self.mean.to(values.dtype)) / self.scale().to(values.dtype)
         return normalized.clamp(-self.clip, self.clip).float()
+
+
+def make_normalizer(size: int, config: OffPolicyConfig | PPOConfig) -> Normalizer:
+    """A normalizer of observations; without normalization one that only keeps statistics."""
+    return Normalizer(size, config.observation_clip, active=config.normalize_observation)
