@@ -140,7 +140,7 @@ def make_learner(config: RunConfig, environment: Environment) -> Learner:
         if isinstance(config.learner, PPOConfig):
             return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
         if isinstance(config.learner, SACConfig):
-            return SAC(problem, config.learner, config.seed)
-        return DDPG(problem, config.learner, config.seed)
+            return SAC(problem, config.learner, config.seed, total_steps=config.train.env_steps)
+        return DDPG(problem, config.learner, config.seed, total_steps=config.train.env_steps)
     except ValueError as error:
         raise UserError(f"learner: {error}") from None

@@ -50,6 +50,9 @@ class OffPolicyConfig(Strict):
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
     critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
+    )
     gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
     tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
     batch_size: int = Field(256, ge=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -12,47 +10,10 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
 
-from conftest import snapshot
-from envs.environment import Observed, StepResult
-from simreal.config import DDPGConfig, SACConfig
-from simreal.learn.ddpg import DDPG, ddpg_target
+from off_policy import ddpg, random_batch, sac
+from simreal.learn.ddpg import ddpg_target
 from simreal.learn.networks import LOG_STD_RANGE, EnsembleMLP, GaussianActor, QNetwork, mlp, polyak_
-from simreal.learn.problem import Problem
-from simreal.learn.replay import Batch, normalized
-from simreal.learn.sac import SAC, sac_target
-
-PROBLEM = Problem(2, 3, 2, 0, 0, None, torch.device("cpu"))
-SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "warmup_steps": 0, "replay_size": 1000}
-Learner = DDPG | SAC
-
-
-def ddpg(seed: int = 0, **settings: Any) -> DDPG:
-    return DDPG(PROBLEM, DDPGConfig(**(SMALL | settings)), seed)
-
-
-def sac(seed: int = 0, **settings: Any) -> SAC:
-    return SAC(PROBLEM, SACConfig(**(SMALL | settings)), seed)
-
-
-def random_batch(size: int = 32, seed: int = 0) -> Batch:
-    g = torch.Generator().manual_seed(seed)
-    terminated = (torch.rand(size, generator=g) < 0.3).float()
-    return Batch(
-        torch.randn(size, 3, generator=g), torch.rand(size, 2, generator=g) * 2 - 1, torch.randn(size, generator=g),
-        torch.randn(size, 3, generator=g), terminated,
-    )  # fmt: skip
-
-
-def result_of(final: Tensor, reward: Tensor, **flags: Tensor) -> StepResult:
-    """A step of two environments that nothing special happened to, but for `flags`."""
-    no = torch.zeros(len(reward), dtype=torch.bool)
-    terminated, truncated = flags.get("terminated", no), flags.get("truncated", no)
-    observed = Observed(final, None, None, None)
-    return StepResult(
-        observed=observed, final=observed, reward=reward, terminated=terminated, truncated=truncated, success=no,
-        diverged=flags.get("diverged", no), done=terminated | truncated, episode_return=reward,
-        episode_steps=no.long(), episode_successes=no.long(), terms={},
-    )  # fmt: skip
+from simreal.learn.sac import sac_target
 
 
 def test_the_ddpg_target_stops_at_termination_and_is_clipped() -> None:
@@ -128,19 +89,6 @@ def test_polyak_moves_targets_by_tau_of_the_way() -> None:
     polyak_(target, source, 0.25)
     assert target[0].tolist() == [0.25, 12.5]
     assert source[0].tolist() == [1.0, 20.0]
-
-
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_without_normalization_networks_see_si_units_and_statistics_are_kept(make: Any) -> None:
-    learner = make(normalize_observation=False, observation_clip=1.0)
-    run(learner, 20)
-    seen = torch.tensor([[30.0, -2.0, 0.5], [-7.0, 0.1, 12.0]])
-    with torch.no_grad():
-        assert torch.equal(learner.policy(seen), learner.network.actor(seen))
-    stored = learner.replay.sample(500, torch.Generator().manual_seed(0)).observation
-    assert torch.equal(normalized(Batch(stored, *[stored] * 4), learner.network.normalizer).observation, stored)
-    assert float(learner.network.normalizer.count) == 40
-    assert float(learner.network.normalizer.mean.abs().min()) > 0
 
 
 def adam_step(parameters: list[Tensor], gradients: tuple[Tensor, ...] | list[Tensor], lr: float) -> list[Tensor]:
@@ -265,171 +213,3 @@ def test_the_temperature_rises_while_entropy_is_below_its_target(target_entropy:
     for _ in range(3):
         learner._update(random_batch(), torch.zeros(2, 32, 2))
     assert direction * (learner.log_alpha.item() - before) > 0.0
-
-
-def run(learner: Learner, updates: int, first: int = 0) -> None:
-    """Steps of random experience with an update after each."""
-    for step in range(first, first + updates):
-        generator = torch.Generator().manual_seed(step)
-        here, there = torch.randn(2, 2, 3, generator=generator)
-        observed = Observed(here, None, None, None)
-        action = learner.act(observed)
-        done = torch.tensor([step % 5 == 4, False])
-        learner.record(observed, action, result_of(there, -action.square().sum(1), truncated=done))
-        assert learner.ready()
-        learner.update()
-
-
-@pytest.mark.parametrize("average", [0, 7])
-@pytest.mark.parametrize("create", [ddpg, sac])
-def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_future(create: Any, average: int) -> None:
-    def weights(learner: Learner) -> list[Tensor]:
-        modules = (learner.policy, learner.network, learner.critic)
-        return [value.clone() for module in modules for value in module.state_dict().values()]
-
-    make = partial(create, average_updates=average)
-    one, two, other = make(), make(), make(seed=1)
-    run(one, 20)
-    torch.manual_seed(1234)  # what the rest of the process draws is of no importance
-    run(two, 20)
-    run(other, 20)
-    assert one.updates == 40  # an update per environment step, of which every call made two
-    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
-    saved = snapshot(one)
-    run(one, 5, first=20)
-    restored = make(seed=2)
-    run(restored, 3)
-    restored.load_state_dict(saved)
-    run(restored, 5, first=20)
-    assert restored.updates == one.updates == 50
-    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(restored), strict=True))
-
-
-@pytest.mark.parametrize("history", [0, 2])
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_the_policy_that_leaves_can_be_an_average_of_weights_which_learning_does_not_see(
-    make: Any, history: int
-) -> None:
-    plain, learner = make(action_history=history), make(action_history=history, average_updates=4)
-    names = [name for name, _ in learner.network.actor.named_parameters()]
-    mean, count = [torch.zeros_like(p) for p in learner.network.actor.parameters()], 0
-    update = learner._update
-
-    def recorded(*args: Any) -> Any:
-        nonlocal mean, count
-        log = update(*args)
-        count += 1
-        share = 1 / count if count <= 4 else 1 / 4  # the first four count alike
-        mean = [m + share * (p.detach() - m) for m, p in zip(mean, learner.network.actor.parameters(), strict=True)]
-        return log
-
-    learner._update = recorded
-    policy = learner.policy.network if history else learner.policy
-    for step in range(6):
-        run(plain, 1, first=step)
-        run(learner, 1, first=step)
-        for name, expected in zip(names, mean, strict=True):
-            torch.testing.assert_close(policy.actor.state_dict()[name], expected)
-    assert count == learner.updates == 12
-    for a, b in zip(plain.network.state_dict().values(), learner.network.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-    assert not torch.equal(policy.actor.state_dict()[names[0]], learner.network.actor.state_dict()[names[0]])
-    assert policy.normalizer is learner.network.normalizer
-
-
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_a_truncated_step_bootstraps_from_its_final_observation_and_a_diverged_one_is_not_learnt(make: Any) -> None:
-    learner: Learner = make()
-    here, there, begun = (torch.full((2, 3), value) for value in (1.0, 2.0, 9.0))
-    flags = {
-        "truncated": torch.tensor([True, False]),
-        "terminated": torch.tensor([False, True]),
-        "diverged": torch.tensor([False, False]),
-    }
-    result = result_of(there, torch.tensor([0.5, 0.25]), **flags)
-    result = StepResult(**{**vars(result), "observed": Observed(begun, None, None, None)})
-    learner.record(Observed(here, None, None, None), torch.zeros(2, 2), result)
-    batch = learner.replay.sample(100, torch.Generator().manual_seed(0))
-    assert torch.equal(batch.next_observation, torch.full((100, 3), 2.0))  # not that of the new episode
-    assert torch.equal(batch.terminated, (batch.reward == 0.25).float())
-    assert 0.0 < float(batch.terminated.mean()) < 1.0
-
-    unsound = result_of(
-        there, torch.tensor([7.0, 0.25]), terminated=torch.tensor([True, False]), diverged=torch.tensor([True, False])
-    )
-    learner.record(Observed(here, None, None, None), torch.zeros(2, 2), unsound)
-    batch = learner.replay.sample(1000, torch.Generator().manual_seed(0))
-    assert set(batch.reward.tolist()) == {0.5, 0.25}
-
-
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_a_policy_with_a_memory_is_trained_on_the_actions_before_each_observation(make: Any) -> None:
-    learner: Learner = make(action_history=2)
-    actions = torch.arange(1.0, 13.0).view(3, 2, 2) / 20  # [step, environment, A]
-    over = torch.tensor([True, False])
-    for step, action in enumerate(actions):
-        here = torch.full((2, 3), float(step))
-        flags = {"truncated": over} if step == 1 else {}
-        reward = torch.tensor([10.0, 20.0]) + step
-        learner.record(Observed(here, None, None, None), action, result_of(here + 0.5, reward, **flags))
-    a, b, none = actions[:, 0].tolist(), actions[:, 1].tolist(), [0.0, 0.0]
-    expected = {  # by reward: the two actions before the observation, and those before the next one
-        10.0: (none + none, none + a[0]),
-        11.0: (none + a[0], a[0] + a[1]),  # truncated: its final observation follows both ...
-        12.0: (none + none, none + a[2]),  # ... and the next episode begins with none
-        20.0: (none + none, none + b[0]),
-        21.0: (none + b[0], b[0] + b[1]),
-        22.0: (b[0] + b[1], b[1] + b[2]),
-    }
-    batch = learner.replay.sample(300, torch.Generator().manual_seed(0))
-    assert set(batch.reward.tolist()) == set(expected)
-    for row, reward in enumerate(batch.reward.tolist()):
-        before, after = expected[reward]
-        torch.testing.assert_close(batch.observation[row, :4], torch.tensor(before))
-        torch.testing.assert_close(batch.next_observation[row, :4], torch.tensor(after))
-        assert batch.observation[row, 4:].tolist() == [reward % 10] * 3
-    learner.update()
-
-
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_exploration_is_uniform_at_first_and_then_follows_the_policy(make: Any) -> None:
-    learner: Learner = make(warmup_steps=400)
-    observed = Observed(torch.zeros(2, 3), None, None, None)
-    actions = []
-    for _ in range(200):
-        actions.append(learner.act(observed))
-        assert not learner.ready()
-        learner.record(observed, actions[-1], result_of(observed.policy, torch.zeros(2)))
-    early = torch.cat(actions).flatten()
-    assert float(early.abs().max()) <= 1.0
-    assert abs(float(early.mean())) < 4.5 / math.sqrt(3 * len(early))  # variance 1/3
-    assert abs(float(early.square().mean()) - 1 / 3) < 4.5 * math.sqrt(4 / 45 / len(early))
-    assert learner.ready()
-    late = torch.cat([learner.act(observed) for _ in range(400)])
-    assert float(late.abs().max()) <= 1.0
-    with torch.no_grad():
-        aim = learner.policy(observed.policy[:1])[0]
-    # symmetric noise around it, but for DDPG's 30 % of uniform actions, which only pull the mean inwards
-    median = late.median(dim=0).values
-    assert float((median - aim).abs().max()) < 0.15
-
-
-@pytest.mark.parametrize("make", [ddpg, sac])
-def test_a_bandit_with_a_known_best_action_is_solved(make: Any) -> None:
-    """Reward -4 |a - (0.5, -0.25)|^2, every episode one step long; it takes the critic and both signs of the policy."""
-    settings: dict[str, Any] = {"actor_lr": 1e-3, "critic_lr": 3e-3, "batch_size": 64, "warmup_steps": 200}
-    learner: Learner = make(**settings, **({"action_penalty": 0.0} if make is ddpg else {"initial_alpha": 0.01}))
-    best = torch.tensor([0.5, -0.25])
-    observed = Observed(torch.zeros(2, 3), None, None, None)
-    over = torch.tensor([True, True])
-    for _ in range(500):
-        action = learner.act(observed)
-        reward = -4.0 * (action - best).square().sum(dim=1)
-        learner.record(observed, action, result_of(torch.zeros(2, 3), reward, terminated=over))
-        if learner.ready():
-            learner.update()
-    with torch.no_grad():
-        assert float((learner.policy(observed.policy)[0] - best).abs().max()) < 0.1
-        value = learner.critic(torch.zeros(1, 3), best[None])
-    assert float(value.abs().max()) < 0.6  # the best reward is 0, and nothing follows it (the worst is -17)

@@ -288,6 +288,13 @@ def arms(**changes: Any) -> dict[str, Any]:
             ),
             ("arms.bad.continues", "linear", "kl_adaptive"),
         ),
+        (
+            arms(
+                short={"set": {"learner.lr_schedule": "linear"}},
+                bad={"continues": "short", "set": {"train.env_steps": 400}},
+            ),
+            ("arms.bad.continues", "linear", "use 'constant', or"),
+        ),
     ],
 )
 def test_a_wrong_study_is_refused_in_one_line_before_anything_is_written(

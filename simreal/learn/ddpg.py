@@ -23,6 +23,7 @@ from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
 from simreal.learn.normalizer import make_normalizer
 from simreal.learn.problem import Meter, Problem
 from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.schedule import step_sizes
 from simreal.learn.sums import average
 
 
@@ -50,9 +51,13 @@ def ddpg_target(
 
 
 class DDPG:
-    """Learner; see `simreal.learn.problem.Learner`."""
+    """Learner; see `simreal.learn.problem.Learner`.
 
-    def __init__(self, problem: Problem, config: DDPGConfig, seed: int) -> None:
+    Args:
+        total_steps: environment steps of the whole run, for lr_schedule "linear".
+    """
+
+    def __init__(self, problem: Problem, config: DDPGConfig, seed: int, total_steps: int | None = None) -> None:
         self.config, self.problem = config, problem
         device = problem.device
         torch.manual_seed(seed)
@@ -75,6 +80,7 @@ class DDPG:
         self._targets = [p.data for p in (*self.target_actor.parameters(), *self.target_critic.parameters())]
         self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
+        self._step_sizes = step_sizes(config, (self.actor_optimizer, self.critic_optimizer), total_steps)
         self.replay = Replay(
             config.replay_size, problem.num_envs, *shape, problem.goal_size,
             config.her_k if problem.goal_size else 0, problem.goal_reward, device,
@@ -118,6 +124,8 @@ class DDPG:
     def _cycle(self) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
+        if self._step_sizes is not None:
+            self._step_sizes.set(self.steps)
         meter = Meter()
         size = self.config.batch_size
         sampled = self.replay.sample(size * count, self.generator)

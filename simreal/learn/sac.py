@@ -22,6 +22,7 @@ from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import make_normalizer
 from simreal.learn.problem import Meter, Problem
 from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.schedule import step_sizes
 from simreal.learn.sums import average, total
 
 
@@ -54,9 +55,13 @@ def sac_target(
 
 
 class SAC:
-    """Learner; see `simreal.learn.problem.Learner`."""
+    """Learner; see `simreal.learn.problem.Learner`.
 
-    def __init__(self, problem: Problem, config: SACConfig, seed: int) -> None:
+    Args:
+        total_steps: environment steps of the whole run, for lr_schedule "linear".
+    """
+
+    def __init__(self, problem: Problem, config: SACConfig, seed: int, total_steps: int | None = None) -> None:
         self.config, self.problem = config, problem
         device = problem.device
         torch.manual_seed(seed)
@@ -80,6 +85,9 @@ class SAC:
         self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.alpha_lr, fused=True)
+        self._step_sizes = step_sizes(
+            config, (self.actor_optimizer, self.critic_optimizer, self.alpha_optimizer), total_steps
+        )
         self.replay = Replay(
             config.replay_size, problem.num_envs, *shape, problem.goal_size,
             config.her_k if problem.goal_size else 0, problem.goal_reward, device,
@@ -119,6 +127,8 @@ class SAC:
     def _cycle(self) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
+        if self._step_sizes is not None:
+            self._step_sizes.set(self.steps)
         meter = Meter()
         size = self.config.batch_size
         sampled = self.replay.sample(size * count, self.generator)

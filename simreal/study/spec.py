@@ -214,10 +214,11 @@ def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None
             f"{where}.set.train.env_steps: expected more than the {before.config.train.env_steps:,} of arm "
             f"{before.name}, got {config.train.env_steps:,}"
         )
-    if isinstance(config.learner, PPOConfig) and config.learner.lr_schedule == "linear":
+    if config.learner.lr_schedule == "linear":
+        others = "'constant' or 'kl_adaptive'" if isinstance(config.learner, PPOConfig) else "'constant'"
         raise UserError(
-            f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use 'constant' or "
-            "'kl_adaptive', or train the arm from its start"
+            f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use {others}, or "
+            "train the arm from its start"
         )
 
 

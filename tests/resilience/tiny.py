@@ -21,7 +21,7 @@ _ON_POLICY = {
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"learner": _ON_POLICY | {"lr_schedule": "linear"}},
     "ppo lstm": {"learner": _ON_POLICY | {"memory": "lstm"}},
-    "sac": {"learner": _OFF_POLICY | {"algorithm": "sac", "replay_size": 250}},
+    "sac": {"learner": _OFF_POLICY | {"algorithm": "sac", "replay_size": 250, "lr_schedule": "linear"}},
     "ddpg her": {
         "task": "FetchReach-v4",
         "learner": _OFF_POLICY | {"algorithm": "ddpg", "action_history": 2, "average_updates": 20},
