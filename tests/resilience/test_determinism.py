@@ -99,10 +99,9 @@ def test_gradients_of_a_layer_do_not_depend_on_threads_and_are_those_of_torch(ro
         read = x.clone().requires_grad_()
         return list(torch.autograd.grad((layer(read) * g).sum(), [read, *layer.parameters()]))
 
+    # That torch's own differ is not asked for: on some processors its library divides 5000 rows, on others it does not.
     found = threads(lambda: gradients(ours))
     assert same_everywhere(found)
-    if rows == 5000:
-        assert not same_everywhere(threads(lambda: gradients(theirs)))
     for value, expected in zip(found[0], gradients(theirs), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
 
