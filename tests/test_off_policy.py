@@ -61,6 +61,13 @@ def test_linear_step_sizes_fall_to_zero_from_the_end_of_the_warm_up_to_that_of_t
     before = [p.detach().clone() for p in learner.network.parameters()]
     run(learner, 2, first=14)  # beyond the end nothing moves
     assert all(torch.equal(a, b) for a, b in zip(before, learner.network.parameters(), strict=True))
+    longer: Learner = make(lr_schedule="linear", total_steps=56, warmup_steps=8)
+    longer.load_state_dict(snapshot(learner))  # a run that has ended goes on to another end
+    run(longer, 1, first=16)
+    resumed = [value for value in vars(longer).values() if isinstance(value, torch.optim.Optimizer)]
+    left = (56 - longer.steps) / (56 - 8)
+    assert 0 < left < 1
+    assert [o.param_groups[0]["lr"] for o in resumed] == pytest.approx([rate * left for rate in begun])
     with pytest.raises(ValueError, match="number of steps"):
         make(lr_schedule="linear")
 
