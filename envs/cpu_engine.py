@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import mujoco
@@ -12,6 +11,7 @@ from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from torch import Tensor
 
 from envs.engine import COMMAND_FIELDS, Stage
+from envs.processors import available_threads
 
 _STAGES: dict[Stage, int] = {
     "kinematics": int(mujoco.mjtStage.mjSTAGE_POS),
@@ -26,12 +26,6 @@ _UNSTABLE = [
     int(w)
     for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 ]
-
-
-def available_threads() -> int:
-    """Processors that this process may use (its affinity mask, where the system has one)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 class CpuEngine:

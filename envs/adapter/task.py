@@ -27,8 +27,8 @@ from torch import Tensor
 from envs.adapter.engine import GymnasiumEngine, Reading
 from envs.adapter.make import GymnasiumEnv, find_spec, make_env, quiet, refusals
 from envs.adapter.spaces import action_component, observation_layout
-from envs.cpu_engine import available_threads
 from envs.engine import Engine
+from envs.processors import available_threads
 from envs.registry import TaskError
 from envs.task import Outcome, Task
 

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from envs.cpu_engine import available_threads
 from envs.menagerie import ModelUnavailableError
+from envs.processors import available_threads
 from envs.registry import task_ids
 from simreal.bench.loop import bench_loop
 from simreal.bench.off_policy import bench_off_policy
