@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import torch
 
+# Both libraries read these when they multiply for the first time; whoever has set other values keeps them. Where a
+# processor has bfloat16 units (AMX) oneDNN, allowed to use them, would: at 8 bits of mantissa. MKL, which gets what
+# oneDNN does not take (small products, processors without AVX-512), divides sums among threads unless it is told to
+# give the same bits at any number of them.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+_CAPABILITY = "AVX512" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "AVX2"
+os.environ.setdefault("MKL_CBWR", f"{_CAPABILITY},STRICT")
+
+_LIKE_UPDATES = ((256, 256, 1), (256, 1, 8), (1024, 256, 12), (700, 4, 1), (512, 64, 64))  # rows, inputs, outputs
+
 
 @cache
 def _exact() -> bool:
     """Whether oneDNN, allowed to use bfloat16, computes float32 products to float32 accuracy on this processor.
 
-    Where it has bfloat16 matrix units (AMX) it would use them, at 8 bits of mantissa: not wanted here.
+    Not so where it has bfloat16 units and oneDNN was used before this module could keep it from them.
     """
+    if not torch.backends.mkldnn.is_available():
+        return False
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
     with _allowed():
@@ -42,8 +55,29 @@ def fast_matmul() -> Iterator[None]:
     On processors with AVX-512 that made the products of a learner's update twice as fast, at the same accuracy.
     Nothing changes where oneDNN is missing or would lose accuracy.
     """
-    if not torch.backends.mkldnn.is_available() or not _exact():
+    if not _exact():
         yield
         return
     with _allowed():
         yield
+
+
+@cache
+def thread_independent() -> bool:
+    """Whether products like those of a learner's update are the same at any number of threads on this machine.
+
+    Tried, not looked up: which library multiplies depends on the processor, the sizes and how torch was built.
+    """
+    generator = torch.Generator().manual_seed(0)
+    random = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    sizes = [(random(rows, n), random(rows, m), random(n, m)) for rows, n, m in _LIKE_UPDATES]
+    before = torch.get_num_threads()
+    results: list[list[torch.Tensor]] = []
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            with fast_matmul():
+                results.append([p for x, y, w in sizes for p in (x @ w, y @ w.mT, y.mT @ x)])
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
