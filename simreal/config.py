@@ -192,7 +192,10 @@ class TrainConfig(Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
     torch_threads: int | None = Field(
-        None, ge=1, le=1024, description="threads of an update; null chooses, and the choice is kept in the run"
+        None,
+        ge=1,
+        le=1024,
+        description="threads of an update; null: as many as pay at present",
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.cpu_engine import available_threads
 from envs.environment import Environment, StepResult
+from envs.matmul import thread_independent
+from envs.processors import available_threads
 from randomization.environment import Randomization
 from simreal.build import learner_device, make_environment, make_learner
 from simreal.checkpoint import save_checkpoint
@@ -27,6 +28,7 @@ from simreal.learn.problem import Learner
 from simreal.logs import RunLog
 from simreal.measure import measure_of
 from simreal.progress import Progress
+from simreal.threads import UpdateThreads
 
 
 class Interrupted(Exception):
@@ -176,7 +178,7 @@ _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more t
 
 
 def update_threads(config: RunConfig) -> int:
-    """Torch threads of an update: one where its matrix products are small, else all processors."""
+    """Torch threads of an update on an idle machine: one where its matrix products are small, else all processors."""
     learner = config.learner
     if isinstance(learner, PPOConfig):
         hidden, batch = learner.actor_hidden, config.num_envs * learner.horizon // learner.minibatches
@@ -212,7 +214,9 @@ class Trainer:
             self.statistics.keep_steps = _GPU_STEPS
         self.env_steps = 0
         self.seconds = 0.0  # of training, evaluation and start-up not counted
-        self._threads = config.train.torch_threads or update_threads(config)
+        first = config.train.torch_threads or update_threads(config)
+        adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
+        self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive)
         self._guard = Guard(self.learner)
 
     @property
@@ -283,12 +287,11 @@ class Trainer:
         if not self.learner.ready():
             return []
         self._guard.remember()
-        # While the physics threads run, torch gets one thread: two would fight for the processors.
-        torch.set_num_threads(self._threads)
+        self._threads.begin()
         try:
-            metrics = self.learner.update()
+            metrics = self.learner.update(self._threads.step)
         finally:
-            torch.set_num_threads(1)
+            self._threads.end()
         broken = self._guard.broken(metrics)
         if broken:
             self._guard.take_back()

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from envs.matmul import thread_independent
 from simreal.budget import budget_warning, untrained_warning
 from simreal.build import EngineName
 from simreal.checkpoint import checkpoints, is_outdated, newest_checkpoint
@@ -107,10 +108,13 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
     Where oneDNN is missing sums may depend on them in the last bit, so that a run keeps them wherever it is resumed.
+    Where it is there, a run that began without a fixed number stays free to choose (`simreal.threads`).
     """
     if config.train.torch_threads is not None:
         return config
     started = run_config(run).train.torch_threads if (run / "config.yaml").is_file() else None
+    if started is None and thread_independent():
+        return config
     train = config.train.model_copy(update={"torch_threads": started or update_threads(config)})
     return config.model_copy(update={"train": train})
 

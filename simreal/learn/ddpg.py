@@ -9,6 +9,7 @@ The penalty is that of Plappert et al. 2018 (arXiv 1802.09464, section 2.4): wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -117,11 +118,11 @@ class DDPG:
     def ready(self) -> bool:
         return int(self.updates_due) >= self.config.updates_per_cycle
 
-    def update(self) -> dict[str, float]:
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         with fast_matmul():
-            return self._cycle()
+            return self._cycle(before_step)
 
-    def _cycle(self) -> dict[str, float]:
+    def _cycle(self, before_step: Callable[[], None] | None) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
         if self._step_sizes is not None:
@@ -131,6 +132,8 @@ class DDPG:
         sampled = self.replay.sample(size * count, self.generator)
         batch = normalized(sampled, self.network.normalizer, self.history.size)
         for i in range(count):
+            if before_step is not None:
+                before_step()
             meter.add(self._update(batch.rows(i * size, (i + 1) * size)))
             if self._average is not None:
                 self._average.add(self.updates + i)

@@ -19,6 +19,7 @@ Actions that leave [-1, 1] are clipped on their way to the environment; the dens
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -222,7 +223,7 @@ class PPO:
         return self.rollout.full
 
     @fast_matmul()
-    def update(self) -> dict[str, float]:
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         config = self.config
         batch, log = self._prepare()
         if self.total_steps is not None and config.lr_schedule == "linear":
@@ -231,7 +232,7 @@ class PPO:
         trusted = self._trust_region_step(batch) if config.objective == "trpo" else {}
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
-            if not self._epoch(batch, logs):
+            if not self._epoch(batch, logs, before_step):
                 break
         if config.objective == "ppo_kl":
             with torch.no_grad():
@@ -308,11 +309,13 @@ class PPO:
         self._ended.zero_()
         return log
 
-    def _epoch(self, batch: Batch, logs: list[dict[str, Tensor]]) -> bool:
+    def _epoch(self, batch: Batch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None) -> bool:
         """One pass over the batch in random order. False if the KL went beyond what is allowed."""
         config, device = self.config, self.problem.device
         order = torch.randperm(batch.weight.shape[1], generator=self.generator, device=device)
         for part in batch.shuffled(order).minibatches(config.minibatches):
+            if before_step is not None:
+                before_step()
             loss, log = self._loss(part)
             if config.target_kl is not None and "kl" in log and float(log["kl"]) > 1.5 * config.target_kl:
                 return False

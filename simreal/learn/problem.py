@@ -62,8 +62,12 @@ class Learner(Protocol):
         """Whether enough was recorded for an update."""
         ...
 
-    def update(self) -> dict[str, float]:
-        """Learn from what was recorded; returns what to log."""
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Learn from what was recorded; returns what to log.
+
+        Args:
+            before_step: called before every gradient step, see `simreal.threads`.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

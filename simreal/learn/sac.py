@@ -8,6 +8,7 @@ La = -mean log(alpha) (log pi(a|s) + target_entropy)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -120,11 +121,11 @@ class SAC:
     def ready(self) -> bool:
         return int(self.updates_due) >= self.config.updates_per_cycle
 
-    def update(self) -> dict[str, float]:
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         with fast_matmul():
-            return self._cycle()
+            return self._cycle(before_step)
 
-    def _cycle(self) -> dict[str, float]:
+    def _cycle(self, before_step: Callable[[], None] | None) -> dict[str, float]:
         count = int(self.updates_due)
         self.updates_due -= count
         if self._step_sizes is not None:
@@ -137,6 +138,8 @@ class SAC:
             2, size * count, self.problem.action_size, generator=self.generator, device=self.problem.device
         )
         for i in range(count):
+            if before_step is not None:
+                before_step()
             rows = slice(i * size, (i + 1) * size)
             meter.add(self._update(batch.rows(rows.start, rows.stop), noise[:, rows]))
             if self._average is not None:

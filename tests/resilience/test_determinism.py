@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from tiny import LEARNERS, PARAMETERS, leaves
 from torch import Tensor, nn
 
-from envs.matmul import fast_matmul
+from envs.matmul import fast_matmul, thread_independent
 from simreal.config import parse_config
 from simreal.learn.sums import Linear, average, columns, gru, spread, total
+from simreal.threads import ThreadChoice
 from simreal.train import Trainer
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}
@@ -28,8 +30,8 @@ LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to di
 }
 
 
-def result(learner: str, physics: int, updates: int, folder: Path) -> dict[str, Any]:
-    """Everything that training leaves, with so many threads."""
+def result(learner: str, physics: int, updates: int | None, folder: Path) -> dict[str, Any]:
+    """Everything that training leaves, with so many threads; updates None: as many as seem to pay."""
     document = {
         "task": "InvertedPendulum-v5",
         "num_envs": 256,
@@ -51,6 +53,28 @@ def test_one_seed_gives_one_result_at_any_number_of_threads(learner: str, tmp_pa
     expected = result(learner, 1, 1, tmp_path)
     found = result(learner, 3, 2, tmp_path)
     assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        if path != "/m/seconds":
+            assert torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path], path
+
+
+@pytest.mark.parametrize("learner", ["ppo", "ppo lstm", "sac", "ddpg"])
+def test_the_number_of_threads_may_change_within_an_update(
+    learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not thread_independent():
+        pytest.skip("without oneDNN a run keeps the number of threads that it began with")
+    numbers = itertools.cycle((1, 2, 3))
+    used: list[int] = []
+
+    def choose(_: ThreadChoice) -> int:
+        used.append(next(numbers))
+        return used[-1]
+
+    expected = result(learner, 1, 1, tmp_path)
+    monkeypatch.setattr(ThreadChoice, "choose", choose)
+    found = result(learner, 1, None, tmp_path)
+    assert len(used) > 4
     for path, value in expected.items():
         if path != "/m/seconds":
             assert torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path], path
