@@ -83,6 +83,9 @@ class CpuEngine:
             self._fields[name] = torch.from_numpy(self._batch.expand(name))
         return self._fields[name]
 
+    def handed_out(self) -> list[Tensor]:
+        return [*self._data.values(), *self._fields.values()]
+
     def nominal(self, name: str) -> Tensor:
         owner = self.model.opt if name.startswith("opt.") else self.model
         return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))

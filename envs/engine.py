@@ -42,6 +42,10 @@ class Engine(Protocol):
         """Live per-simulation values [N, ...] of an mjModel field, expanded on first use."""
         ...
 
+    def handed_out(self) -> list[Tensor]:
+        """The live tensors that `data` and `field` have returned so far."""
+        ...
+
     def nominal(self, name: str) -> Tensor:
         """Values [...] of an mjModel field in the nominal model, a copy."""
         ...

@@ -177,6 +177,9 @@ class GpuEngine:
         self._recorder.forget()
         return view.view(self.num_envs, *np.shape(getattr(host, key)))
 
+    def handed_out(self) -> list[Tensor]:
+        return [*self._data.values(), *self._fields.values(), *self._constants.values()]
+
     def nominal(self, name: str) -> Tensor:
         owner = self.model.opt if name.startswith("opt.") else self.model
         return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))

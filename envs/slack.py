@@ -151,6 +151,9 @@ class SlackEngine:
             self._fields[name] = places.read(self._inner.field(name))
         return self._fields[name]
 
+    def handed_out(self) -> list[Tensor]:
+        return [*self._shown.values(), *self._fields.values(), *self._inner.handed_out()]
+
     def nominal(self, name: str) -> Tensor:
         places, values = self._field_places(name), self._inner.nominal(name)
         return values if places is None else places.read(values.to(self.device), dim=0)

@@ -117,6 +117,9 @@ class GymnasiumEngine:
     def field(self, name: str) -> Tensor:
         return self._fields.tensor(name)
 
+    def handed_out(self) -> list[Tensor]:
+        return [*self._data.values(), *self._fields.handed_out()]
+
     def nominal(self, name: str) -> Tensor:
         values = np.array(read_field(self.model, name))
         return torch.from_numpy(values)

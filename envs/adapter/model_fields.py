@@ -72,6 +72,10 @@ class ModelFields:
             self._fields[name] = _Field(torch.from_numpy(values), flat, flat.copy(), np.zeros(flat.shape[1], bool))
         return self._fields[name].tensor
 
+    def handed_out(self) -> list[Tensor]:
+        """What `tensor` has returned so far."""
+        return [field.tensor for field in self._fields.values()]
+
     def write(self) -> None:
         """Give every model the entries that were changed since the last call."""
         for name, field in self._fields.items():

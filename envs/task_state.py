@@ -1,0 +1,309 @@
+"""The state that a task keeps by itself, and blocks of code that leave it alone.
+
+A task's hooks may keep things between control steps: a filter in `command`, a history in `observe`. Some hooks have to
+run when that must not count: `observe` when some environments begin an episode, `command` to learn where a robot
+rests. `preserved` undoes what such a call left behind.
+
+Everything is copied first, and then compared: a hook may change a thing for the first time at any call, in place and
+through NumPy, which leaves no mark on a tensor. Tasks hold little, and resets are rare where environments are few.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.held import attributes, content_of, is_generator, restore
+from envs.task import Task
+
+_NOT_OWN = ("engine", "rng", "model", "observation", "action")  # of a task: what it was given, and constants
+_ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), FunctionType, MethodType, ModuleType, type})
+_DEEPEST = 12  # containers within containers
+
+
+@contextmanager
+def preserved(task: Task, rows: Tensor | None = None) -> Iterator[None]:
+    """Undo what a block changes in the task's own state: everywhere, or in all environments but those of `rows`.
+
+    Own state are the tensors, arrays and plain values that the task's attributes lead to, through lists, tuples,
+    dicts, deques and helper objects; and random generators. What belongs to environments is found by its shape: the
+    environments are the first dimension of size N, of a tensor, an array or a list. Anything else belongs to no
+    environment and is put back: a number that a hook counts up counts control steps.
+
+    With `rows`, sequences of different lengths are matched at their ends, so that what was appended counts, and what
+    the block adds to attributes and dicts stays. Without, nothing of that stays; what the block wrote to the engine's
+    tensors is undone too, and what it drew from the random generators of torch, NumPy and Python.
+
+    Args:
+        task: attached to its engine.
+        rows: environments [N] (bool) in which changes stand; None for none.
+    """
+    before = _Snapshot(task)
+    if rows is None:
+        engine, dice = _Copies(task.engine.handed_out()), _Dice(task.engine.device)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                engine.put_back()
+                before.put_back()
+            dice.put_back()
+        return
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            _Merge(before, rows).apply()
+
+
+class _Dice:
+    """The random generators that a process has from the start."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device if device.type == "cuda" else None
+        self._torch, self._python = torch.get_rng_state(), random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002  # which tasks may use
+        self._cuda = None if self._device is None else torch.cuda.get_rng_state(self._device)
+
+    def put_back(self) -> None:
+        """As they were."""
+        torch.set_rng_state(self._torch)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        random.setstate(self._python)
+        if self._device is not None and self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+
+
+class _Copies:
+    """Tensors and what they held."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._versions = [_version(tensor) for tensor in tensors]
+        self._values = [torch.empty_like(tensor.detach()) for tensor in tensors]
+        kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+        for tensor, value in zip(tensors, self._values, strict=True):
+            values, sources = kinds.setdefault((tensor.dtype, tensor.device), ([], []))
+            values.append(value)
+            sources.append(tensor.detach())
+        for values, sources in kinds.values():
+            torch._foreach_copy_(values, sources)
+
+    def put_back(self) -> None:
+        """Write what the tensors held where torch has counted a change."""
+        for tensor, version, value in zip(self._tensors, self._versions, self._values, strict=True):
+            if version is None or _version(tensor) != version:
+                tensor.copy_(value)
+
+    def values(self) -> dict[int, tuple[Tensor, int | None]]:
+        """By identity of the tensor: what it held, and its version then."""
+        return {
+            id(t): (value, version)
+            for t, version, value in zip(self._tensors, self._versions, self._values, strict=True)
+        }
+
+
+class _Snapshot:
+    """Everything that a task's attributes lead to, with copies of it.
+
+    Attributes:
+        task: whose state it is.
+        objects: by identity, each thing that can change or hold others; being here keeps its identity its own.
+        contents: by identity, what it held: a list or a dict of references, a copy of an array, the state of a
+            generator.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.objects: dict[int, Any] = {id(task): task}
+        self.contents: dict[int, Any] = {id(task): attributes(task)}
+        given = {name: getattr(task, name, None) for name in _NOT_OWN}
+        self._given = {id(value) for value in given.values()}
+        self._foreign = {tensor.untyped_storage().data_ptr() for tensor in task.engine.handed_out()}
+        tensors: list[Tensor] = []
+        stack = [(value, 1) for name, value in self.contents[id(task)].items() if name not in given]
+        while stack:
+            value, depth = stack.pop()
+            if type(value) in _ATOMS or id(value) in self.objects or id(value) in self._given or depth > _DEEPEST:
+                continue
+            if isinstance(value, Tensor):
+                if value.layout is torch.strided and value.untyped_storage().data_ptr() not in self._foreign:
+                    self.objects[id(value)] = value
+                    tensors.append(value)
+                continue
+            content = content_of(value)
+            if content is None:
+                continue
+            self.objects[id(value)], self.contents[id(value)] = value, content
+            if not isinstance(value, np.ndarray) and not is_generator(value):
+                children = content.values() if isinstance(content, dict) else content
+                stack.extend((child, depth + 1) for child in children)
+        self.tensors = _Copies(tensors).values()
+
+    def changed(self, tensor: Tensor) -> bool:
+        """Whether a tensor of the snapshot has other values now. On a GPU nothing waits to compare them: there torch's
+        count of changes decides."""
+        value, version = self.tensors[id(tensor)]
+        if version is None or version != _version(tensor):
+            return True
+        return tensor.device.type == "cpu" and not torch.equal(tensor, value)
+
+    def put_back(self) -> None:
+        """Everything as it was."""
+        for key, thing in self.objects.items():
+            if isinstance(thing, Tensor):
+                if self.changed(thing):
+                    _write(thing, self.tensors[key][0])
+            else:
+                restore(thing, self.contents[key])
+
+
+class _Merge:
+    """Puts together what a task holds now, in some environments, and what it held before, in the others.
+
+    Args:
+        before: what the task held.
+        rows: environments [N] whose present values stay.
+    """
+
+    def __init__(self, before: _Snapshot, rows: Tensor) -> None:
+        self._before, self._rows, self._n = before, rows, len(rows)
+        self._host: np.ndarray | None = None
+        self._seen: dict[tuple[int, int], Any] = {}  # results, so that what was one thing stays one thing
+        self._alive: list[Any] = []  # keeps the identities in `_seen`
+        self._writes: list[tuple[Any, Any]] = []  # made in the end: until then everything shows its present values
+
+    def apply(self) -> None:
+        """Leave the merged state in the task."""
+        self._merge(self._before.task, self._before.task)
+        for thing, content in self._writes:
+            if isinstance(thing, Tensor):
+                _write(thing, content)
+            else:
+                restore(thing, content)
+
+    def _merge(self, old: Any, new: Any) -> Any:
+        if old is None or (old is new and id(old) not in self._before.objects):
+            return new  # made by the block, or nothing that can change
+        key = (id(old), id(new))
+        if key not in self._seen:
+            self._alive += (old, new)
+            self._seen[key] = new  # what leads back to itself
+            self._seen[key] = self._merged(old, new)
+        return self._seen[key]
+
+    def _merged(self, old: Any, new: Any) -> Any:
+        if id(old) not in self._before.objects:
+            return old
+        if isinstance(old, Tensor):
+            return self._tensor(old, new)
+        content = self._before.contents[id(old)]
+        if isinstance(old, np.ndarray):
+            return self._array(old, content, new)
+        if type(new) is not type(old) or is_generator(old):
+            self._writes.append((old, content))
+            return old
+        if isinstance(content, dict):
+            return self._mapping(content, new)
+        return self._sequence(content, new)
+
+    def _tensor(self, old: Tensor, new: Any) -> Tensor:
+        before = self._before.tensors[id(old)][0]
+        axis = _axis(tuple(before.shape), self._n)
+        if axis is None or not isinstance(new, Tensor) or new.shape != before.shape or new.dtype != before.dtype:
+            if self._before.changed(old):
+                self._writes.append((old, before))
+            return old
+        if new is old and not self._before.changed(old):
+            return new
+        rows = self._rows.to(before.device).view(-1, *[1] * (before.dim() - axis - 1))
+        value = torch.where(rows, new.detach(), before)
+        if new is not old:
+            return value
+        self._writes.append((new, value))
+        return new
+
+    def _array(self, old: np.ndarray, before: np.ndarray, new: Any) -> Any:
+        axis = _axis(before.shape, self._n)
+        if axis is None or not isinstance(new, np.ndarray) or new.shape != before.shape:
+            self._writes.append((old, before))
+            return old
+        rows = self._chosen().reshape(-1, *[1] * (before.ndim - axis - 1))
+        value = np.where(rows, new, before).astype(before.dtype, copy=False)
+        if new is not old:
+            return value
+        self._writes.append((new, value))
+        return new
+
+    def _mapping(self, before: dict[Any, Any], new: Any) -> Any:
+        """A dict's items, or an object's attributes."""
+        now = dict(new) if isinstance(new, dict) else attributes(new)
+        merged = {key: self._merge(before[key], value) if key in before else value for key, value in now.items()}
+        self._writes.append((new, {**{k: v for k, v in before.items() if k not in now}, **merged}))
+        return new
+
+    def _sequence(self, before: Any, new: Any) -> Any:
+        if isinstance(before, set):
+            self._writes.append((new, before))
+            return new
+        now = list(new)
+        if len(now) == len(before) == self._n and not any(self._has_axis(item) for item in (*before, *now)):
+            for item, stays in zip(before, self._chosen(), strict=True):
+                if not stays:
+                    self._undo(item)
+            merged = [b if stays else a for a, b, stays in zip(before, now, self._chosen(), strict=True)]
+        elif len(now) < len(before):
+            merged = list(before)
+        else:
+            merged = [self._merge(a, b) for a, b in zip(before, now[len(now) - len(before) :], strict=True)]
+        if not isinstance(new, tuple):
+            self._writes.append((new, merged))
+            return new
+        if all(a is b for a, b in zip(merged, now, strict=True)):
+            return new
+        return type(new)(*merged) if hasattr(new, "_fields") else type(new)(merged)
+
+    def _undo(self, value: Any) -> None:
+        """Put back one environment's own thing and all that it leads to."""
+        if id(value) not in self._before.objects or (id(value), 0) in self._seen:
+            return
+        self._seen[id(value), 0] = None
+        if isinstance(value, Tensor):
+            self._writes.append((value, self._before.tensors[id(value)][0]))
+            return
+        content = self._before.contents[id(value)]
+        self._writes.append((value, content))
+        if not isinstance(value, np.ndarray) and not is_generator(value):
+            for child in content.values() if isinstance(content, dict) else content:
+                self._undo(child)
+
+    def _has_axis(self, value: Any) -> bool:
+        return isinstance(value, (Tensor, np.ndarray)) and _axis(tuple(value.shape), self._n) is not None
+
+    def _chosen(self) -> np.ndarray:
+        """`rows` for what is not on the device."""
+        if self._host is None:
+            self._host = self._rows.cpu().numpy()
+        return self._host
+
+
+def _axis(shape: tuple[int, ...], n: int) -> int | None:
+    """Which dimension are the environments."""
+    return shape.index(n) if n in shape else None
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    """An expanded tensor is left to the one that it shows."""
+    if not any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        tensor.detach().copy_(value)
