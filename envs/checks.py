@@ -11,14 +11,17 @@ import logging
 import math
 from collections.abc import Mapping
 
+import mujoco
 import torch
 from torch import Tensor
 
 from envs.contract import check_command, check_observed, check_outcome
+from envs.observed import Observed
 from envs.registry import TaskError
 from envs.task import Component, Outcome, Task
 
 _MOST_SPOILT_STEPS = 10  # in a row with no sound environment, before the task is held responsible
+_MOST = mujoco.mjMAXVAL  # what is larger, MuJoCo takes for a simulation that has become unstable
 _log = logging.getLogger("simreal")
 
 
@@ -42,16 +45,27 @@ class Checks:
         self._shapes: dict[str, object] = {}  # of what was checked at length, once
         self._said: set[str] = set()
         self._spoilt_steps = 0
+        self._command_size = 0
 
-    def observation(self, policy: Tensor, privileged: Tensor | None) -> None:
+    def observation(self, policy: Tensor, privileged: Tensor | None, achieved_goal: Tensor | None) -> None:
         """The shapes of observations. Raises TaskError, which names the component where one is to blame."""
-        shapes = (_shape(policy), _shape(privileged))
+        shapes = (_shape(policy), _shape(privileged), _shape(achieved_goal))
         if self._shapes.get("observation") != shapes:
-            check_observed(self._task, self._n, policy, privileged)
+            check_observed(self._task, self._n, policy, privileged, achieved_goal)
             self._shapes["observation"] = shapes
+
+    def derived(self, observation: Tensor, measured: Tensor) -> Tensor:
+        """What `derive` made of what was measured. Raises TaskError for another shape."""
+        if _shape(observation) != measured.shape:
+            raise TaskError(
+                f"task: {self._task.id}: derive: expected the observation {list(measured.shape)}, got "
+                + (str(list(observation.shape)) if isinstance(observation, Tensor) else type(observation).__name__)
+            )
+        return observation
 
     def command(self, command: Tensor, size: int) -> None:
         """The shape of a command of `size` values. Raises TaskError."""
+        self._command_size = size
         if self._shapes.get("command") != _shape(command):
             check_command(self._task, self._n, size, command)
             self._shapes["command"] = _shape(command)
@@ -73,27 +87,45 @@ class Checks:
             names = [f"{c.name}[{k}]" for c in self._task.action for k in range(c.size)]
             raise ValueError(f"action: environment {i}, step {int(steps[i])}: {names[column]} is nan")
 
+    def sound(self, command: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A command as physics may get it, a copy with 0 for NaN, infinity and what MuJoCo takes for that; and, where
+        there may have been some, the command as it was, which spoils the step.
+
+        MuJoCo would take all controls of a simulation as 0 for one that is bad, and go on.
+        """
+        size = command.abs()
+        if self._asks and (not command.numel() or float(size.amax()) <= _MOST):  # never so for NaN
+            return command.clone(), None
+        good = size <= _MOST
+        return torch.where(good, command, 0.0), torch.where(good, command, command * math.inf)
+
+    def say_of_rest(self, command: Tensor) -> None:
+        """Warn of the command [N, C] of an action of zero, where it is no number."""
+        if self._asks and not bool(command.isfinite().all()):
+            i, column = (int(k) for k in (~command.isfinite()).nonzero()[0])
+            name = self._command_element(column)
+            self.say(
+                f"command {name} at rest",
+                f"command {name} of an action of zero is {float(command[i, column])}; it is 0 until a command arrives",
+            )
+
     def spoilt(
-        self,
-        policy: Tensor,
-        privileged: Tensor | None,
-        achieved_goal: Tensor | None,
-        outcome: Outcome | None,
-        steps: Tensor,
+        self, observed: Observed, outcome: Outcome | None, command: Tensor | None, steps: Tensor
     ) -> Tensor | None:
         """Environments [N] (bool) that show NaN or infinity; None if there are none, which costs a few sums to know.
 
         Args:
-            policy, privileged, achieved_goal: what the environments show.
+            observed: what the environments show.
             outcome: of the step; None for observations that begin episodes.
+            command: of the step, where it may not be finite.
             steps: [N] of the episodes, to name the first environment concerned.
 
         Raises:
             TaskError: no environment has been sound for several steps.
         """
         values: dict[str, Tensor | None] = {
-            "policy": policy, "privileged": privileged, "achieved goal": achieved_goal,
-            "reward": None if outcome is None else outcome.reward,
+            "command": command, "policy": observed.policy, "privileged": observed.privileged,
+            "achieved goal": observed.achieved_goal, "reward": None if outcome is None else outcome.reward,
         }  # fmt: skip
         parts = {name: value for name, value in values.items() if value is not None}
         spoilt_steps = self._spoilt_steps
@@ -133,10 +165,24 @@ class Checks:
         if name in self._components:
             kind = "observation" if name == "policy" else "privileged"
             return where + f"{kind} component {self._element(name, column)} is {float(values[column])}"
+        if name == "command":
+            name = f"command {self._command_element(column)}"
         if name == "reward" and outcome is not None:
             terms = [key for key, term in outcome.terms.items() if not math.isfinite(float(term[i]))]
             name += f" ({terms[0]})" if terms else ""
         return where + f"{name} is {float(values[column])}"
+
+    def _command_element(self, column: int) -> str:
+        """A value of the command as MuJoCo names it: ctrl[2], mocap_pos[0]."""
+        mocap, fields = self._task.model.nmocap, self._task.command_fields
+        sizes = {"mocap_quat": 4 * mocap, "mocap_pos": 3 * mocap}
+        sizes = {name: size for name, size in sizes.items() if name in fields}
+        start = self._command_size
+        for name, size in sizes.items():  # the last ones of a command
+            start -= size
+            if column >= start:
+                return f"{name}[{column - start}]"
+        return f"ctrl[{column}]"
 
     def _element(self, group: str, column: int) -> str:
         for part in self._components[group]:

@@ -76,7 +76,9 @@ def _check_components(task: Task) -> None:
             raise _problem(task, "observation", expected, f"{last.name!r} of size {last.size}")
 
 
-def check_observed(task: Task, num_envs: int, observation: Tensor, privileged: Tensor | None) -> None:
+def check_observed(
+    task: Task, num_envs: int, observation: Tensor, privileged: Tensor | None, achieved_goal: Tensor | None
+) -> None:
     """The first observations. Raises TaskError, naming the component where one is to blame."""
     groups: list[tuple[Group, str, Tensor | None]] = [
         ("policy", "observe", observation),
@@ -93,7 +95,7 @@ def check_observed(task: Task, num_envs: int, observation: Tensor, privileged: T
             if not bool(torch.isfinite(values[:, where]).all()):
                 raise _problem(task, method, f"component {name!r}: expected finite values", "NaN or infinity")
     if task.goal_size:
-        _check(task, "achieved_goal", task.achieved_goal(), (num_envs, task.goal_size), "real")
+        _check(task, "achieved_goal", achieved_goal, (num_envs, task.goal_size), "real")
 
 
 def check_command(task: Task, num_envs: int, size: int, command: Tensor) -> None:

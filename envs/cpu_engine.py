@@ -21,10 +21,11 @@ _STAGES: dict[Stage, int] = {
 }
 _NO_CONTACTS = int(mujoco.mjtDisableBit.mjDSBL_CONTACT) | int(mujoco.mjtDisableBit.mjDSBL_CONSTRAINT)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
-# Warnings after which MuJoCo resets a simulation by itself: the state it returns is no longer this episode's.
+# Warnings after which a simulation is no longer this episode's: MuJoCo has reset it by itself, or has taken all of its
+# controls as 0 because one was not finite.
+_WARNING = mujoco.mjtWarning
 _UNSTABLE = [
-    int(w)
-    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+    int(w) for w in (_WARNING.mjWARN_BADQPOS, _WARNING.mjWARN_BADQVEL, _WARNING.mjWARN_BADQACC, _WARNING.mjWARN_BADCTRL)
 ]
 
 

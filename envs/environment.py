@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -10,48 +11,10 @@ from torch import Tensor
 
 from envs.checks import Checks
 from envs.engine import Engine
+from envs.observed import Observed, StepResult, copied, merged, on_device
 from envs.rng import EpisodeRandom
 from envs.task import Outcome, Task
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What N environments show. `policy` is what a robot would measure; the rest only a simulator knows."""
-
-    policy: Tensor  # [N, nobs] with sensor errors
-    privileged: Tensor | None  # [N, nprivileged] clean: the task's group, then what the layer knows of the world
-    achieved_goal: Tensor | None  # [N, G] clean
-    desired_goal: Tensor | None  # [N, G]
-
-    def to(self, device: torch.device) -> Observed:
-        """The same on a device; itself where it is there already."""
-        return self if self.policy.device == device else on_device(self, device)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One control step of N environments.
-
-    `final` is where the step led; `observed` is where the next action starts from. They differ only in the
-    environments that `done` names, which have been reset.
-    """
-
-    observed: Observed
-    final: Observed
-    reward: Tensor  # [N]
-    terminated: Tensor  # [N] bool
-    truncated: Tensor  # [N] bool
-    success: Tensor  # [N] bool
-    diverged: Tensor  # [N] bool: the simulation became unstable; do not learn from this step
-    done: Tensor  # [N] bool: terminated or truncated
-    episode_return: Tensor  # [N] so far, this step included
-    episode_steps: Tensor  # [N]
-    episode_successes: Tensor  # [N] steps of the episode at which `success` held
-    terms: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> StepResult:
-        """The same on a device; itself where it is there already."""
-        return self if self.reward.device == device else on_device(self, device)
+from envs.task_state import preserved
 
 
 class Layer(Protocol):
@@ -61,6 +24,10 @@ class Layer(Protocol):
 
     def reset(self, mask: Tensor) -> bool:
         """Choose new worlds for `mask`; True when model constants have to be recomputed."""
+        ...
+
+    def begin_step(self) -> None:
+        """Called first in every control step, before the task hears of the action."""
         ...
 
     def act(self, action: Tensor) -> Tensor:
@@ -73,7 +40,8 @@ class Layer(Protocol):
         ...
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
-        """What sensors make of a clean observation [N, nobs]; `first` masks first observations of episodes."""
+        """What sensors make of a clean observation [N, nobs]: a new tensor, or the same one where that is nothing.
+        `first` masks first observations of episodes."""
         ...
 
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
@@ -97,6 +65,9 @@ class NoLayer:
 
     def reset(self, mask: Tensor) -> bool:
         return False
+
+    def begin_step(self) -> None:
+        return None
 
     def act(self, action: Tensor) -> Tensor:
         return action
@@ -143,7 +114,7 @@ class Environment:
         # everything is computed for all environments, and masks say where it counts.
         self._asks = self.device.type == "cpu"
         n = self.num_envs
-        self._checks = Checks(task, n, self._asks)
+        self.checks = Checks(task, n, self._asks)
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
@@ -169,13 +140,14 @@ class Environment:
 
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
         """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
+        everywhere = mask is None
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if seed is not None:
             self.rng.seed(seed, mask)
         self._begin(mask)
-        observed = self._first(mask)
-        self._observed = observed if self._observed is None else _merge(mask, observed, self._observed)
+        observed = self._first(mask, everywhere)
+        self._observed = observed if self._observed is None else merged(mask, observed, self._observed)
         return self._observed
 
     def stagger(self) -> None:
@@ -189,12 +161,14 @@ class Environment:
         self.engine.refresh_written()
         self.rng.set_step(self.steps)
         action = action.to(self.device)
-        self._checks.action(action, self.steps)
+        self.checks.action(action, self.steps)
         action = action.clamp(-1.0, 1.0)
-        self.task.decided(action)
+        self.layer.begin_step()
+        self.task.decided(action.clone())  # tasks may keep what they get, and write to it
         action = self.layer.act(action)
-        command = self.task.command(action)
-        self._checks.command(command, self._command_size)
+        command = self.task.command(action.clone())
+        self.checks.command(command, self._command_size)
+        command, unsound = self.checks.sound(command)
         schedule = self.layer.schedule(command)
         if schedule is None or schedule.dim() == 2:
             self.engine.write_command(command if schedule is None else schedule)
@@ -202,14 +176,15 @@ class Environment:
         self.engine.step(self.task.decimation, schedule)
         self.task.after_step()
         self.steps += 1
-        return self._conclude(action)
+        return self._conclude(action, unsound)
 
-    def _conclude(self, action: Tensor) -> StepResult:
+    def _conclude(self, action: Tensor, unsound_command: Tensor | None) -> StepResult:
         diverged = unstable = self.engine.diverged()
         outcome = self.task.outcome(action)
-        self._checks.outcome(outcome)
+        self.checks.outcome(outcome)
+        outcome = _of_this_step(outcome)
         final = self._observe(None)
-        spoilt = self._checks.spoilt(final.policy, final.privileged, final.achieved_goal, outcome, self.steps)
+        spoilt = self.checks.spoilt(final, outcome, unsound_command, self.steps)
         if spoilt is not None:
             diverged = diverged | spoilt
         if not self._asks or diverged.any():
@@ -244,7 +219,7 @@ class Environment:
             self.layer.finished(result)
         if any_done and self.autoreset:
             self._begin(done)
-            result = replace(result, observed=_merge(done, self._first(done), final))
+            result = replace(result, observed=merged(done, self._first(done), final))
         self._observed = result.observed
         return result
 
@@ -264,27 +239,35 @@ class Environment:
         self.engine.forward(mask)
 
     def _observe(self, first: Tensor | None) -> Observed:
+        """What the environments show, in tensors of its own: a task may return views of the engine, or buffers that
+        it uses again."""
         self.rng.set_step(self.steps)
-        observation, privileged = self.task.observe(), self.task.observe_privileged()
-        self._checks.observation(observation, privileged)
+        task, goals = self.task, self.task.goal_size > 0
+        observation, privileged = task.observe(), task.observe_privileged()
+        achieved = task.achieved_goal() if goals else None
+        self.checks.observation(observation, privileged, achieved)
         measured = self.layer.measure(observation, first)
-        goals = self.task.goal_size > 0
+        policy = observation if measured is observation else self.checks.derived(task.derive(measured), measured)
+        revealed = self.layer.reveal(privileged)
         return Observed(
-            policy=measured if measured is observation else self.task.derive(measured),
-            privileged=self.layer.reveal(privileged),
-            achieved_goal=self.task.achieved_goal() if goals else None,
-            desired_goal=self.task.goal.clone() if goals else None,
+            policy=policy if policy is measured and measured is not observation else policy.clone(),
+            privileged=privileged.clone() if privileged is not None and revealed is privileged else revealed,
+            achieved_goal=None if achieved is None else achieved.clone(),
+            desired_goal=task.goal.clone() if goals else None,
         )
 
-    def _first(self, mask: Tensor) -> Observed:
-        """First observations of the episodes in `mask`; zeros where they are not finite."""
-        first = self._observe(mask)
-        values = (first.policy, first.privileged, first.achieved_goal)
-        if self._checks.spoilt(*values, None, self.steps) is None:
+    def _first(self, mask: Tensor, everywhere: bool = False) -> Observed:
+        """First observations of the episodes in `mask`; zeros where they are not finite.
+
+        What the task remembers when it observes changes in these environments only: in the others no time has passed.
+        """
+        with nullcontext() if everywhere or (self._asks and bool(mask.all())) else preserved(self.task, mask):
+            first = self._observe(mask)
+        if self.checks.spoilt(first, None, None, self.steps) is None:
             return first
-        policy, privileged, achieved = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
-        assert policy is not None
-        return Observed(policy, privileged, achieved, first.desired_goal)
+        values = (first.privileged, first.achieved_goal)
+        privileged, achieved = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
+        return Observed(torch.nan_to_num(first.policy, 0.0, 0.0, 0.0), privileged, achieved, first.desired_goal)
 
     def _note(self, unstable: Tensor, diverged: Tensor) -> None:
         """Count divergences, and say where the first simulation became unstable, if that is what they are."""
@@ -293,11 +276,11 @@ class Environment:
             return
         i = int(unstable.nonzero()[0])
         where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
-        self._checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
+        self.checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
 
     def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
         """End the episodes of unstable simulations; what they show is the last state that was sound."""
-        observed = _merge(diverged, self.observed, final)
+        observed = merged(diverged, self.observed, final)
         return observed, Outcome(
             reward=torch.where(diverged, self._last_reward, outcome.reward),
             terminated=outcome.terminated | diverged,
@@ -308,22 +291,23 @@ class Environment:
 
     def state_dict(self) -> dict[str, Any]:
         observed = self.observed
-        return {
+        state = {
             "engine": self.engine.state_dict(),
             "task": self.task.state_dict(),
             "layer": self.layer.state_dict(),
             "rng": self.rng.state_dict(),
-            "steps": self.steps.clone(),
-            "episode_return": self.episode_return.clone(),
-            "episode_successes": self.episode_successes.clone(),
-            "over": self._over.clone(),
+            "steps": self.steps,
+            "episode_return": self.episode_return,
+            "episode_successes": self.episode_successes,
+            "over": self._over,
             "divergences": self.divergences,
             "last_reward": self._last_reward,
             "observed": {key: value for key, value in vars(observed).items() if value is not None},
         }
+        return copied(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        state = on_device(state, self.device)
+        state = copied(on_device(state, self.device))
         self.engine.load_state_dict(state["engine"])
         self.task.load_state_dict(state["task"])
         self.layer.load_state_dict(state["layer"])
@@ -332,34 +316,17 @@ class Environment:
             getattr(self, name).copy_(state[name])
         self._over.copy_(state["over"])
         self._divergences.fill_(state["divergences"])
-        self._last_reward = state["last_reward"].clone()
+        self._last_reward = state["last_reward"]
         names = ("policy", "privileged", "achieved_goal", "desired_goal")
         self._observed = Observed(**{name: state["observed"].get(name) for name in names})
 
 
-def _merge(mask: Tensor, new: Observed, old: Observed) -> Observed:
-    """`new` in the environments of `mask` [N], `old` elsewhere: their sensors are not read twice."""
-    rows = mask[:, None]
-
-    def merge(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.where(rows, a, b)
-
-    return Observed(
-        torch.where(rows, new.policy, old.policy),
-        merge(new.privileged, old.privileged),
-        merge(new.achieved_goal, old.achieved_goal),
-        merge(new.desired_goal, old.desired_goal),
+def _of_this_step(outcome: Outcome) -> Outcome:
+    """An outcome in tensors of its own."""
+    return Outcome(
+        reward=outcome.reward.clone(),
+        terminated=outcome.terminated.clone(),
+        success=outcome.success.clone(),
+        terms={name: value.clone() for name, value in outcome.terms.items()},
+        truncated=None if outcome.truncated is None else outcome.truncated.clone(),
     )
-
-
-def on_device(value: Any, device: torch.device) -> Any:
-    """A tree of dicts, lists, tuples and records with all its tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: on_device(item, device) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_device(item, device) for item in value)
-    if isinstance(value, (Observed, StepResult)):
-        return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
-    return value

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.checks import Checks
 from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Task
+from envs.task_state import preserved
 from randomization.backlash import Backlash
 from randomization.clock import Clock
 from randomization.columns import Columns, StepDraws, index_of, numbered, whole
@@ -35,6 +37,7 @@ class CommandEffects:
         rng: the environment's random numbers.
         draws: random numbers of the step.
         clock: turns times into steps.
+        checks: what notices commands that are no numbers.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class CommandEffects:
         rng: EpisodeRandom,
         draws: StepDraws,
         clock: Clock,
+        checks: Checks,
     ) -> None:
+        self._checks = checks
         self._task, self._rng, self._draws, self._clock = task, rng, draws, clock
         n, device = engine.num_envs, engine.device
         self._delay, self._jitter, self._dropout = (
@@ -99,10 +104,24 @@ class CommandEffects:
         if self._congestion.configured:
             self._congestion.reset(mask, lam)
 
+    def begin_step(self) -> None:
+        """Find out what holds until the first command of an episode arrives: what the robot does for an action of
+        zero, before the task hears of the first action."""
+        if self._any_fresh:
+            self._begin(self._rest_command())
+
+    def _rest_command(self) -> Tensor:
+        """The command [N, C] of an action of zero in the present state, of which the task remembers nothing."""
+        with preserved(self._task):
+            self._task.decided(self._rest.clone())
+            rest, unsound = self._checks.sound(self._task.command(self._rest.clone()))
+        if unsound is not None:
+            self._checks.say_of_rest(unsound)
+        return rest.to(self._held.dtype)
+
     def send(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the physics gets: [N, C], or [N, decimation, C] where there is a delay."""
-        if self._any_fresh:
-            self._begin()
+        self.begin_step()  # where the environment has not said that one begins
         command = command.to(self._held.dtype)
         if self._dropout.size:
             lost = self._draws.uniform[:, self._dropout_draws] < self._p_lost
@@ -115,9 +134,9 @@ class CommandEffects:
             return command
         return self._line.send(command, self._varied_delay() if self._varies else None)
 
-    def _begin(self) -> None:
+    def _begin(self, rest: Tensor) -> None:
         """Until the first command arrives, the robot does what it does for an action of zero: it stays."""
-        rest, rows = self._task.command(self._rest).to(self._held.dtype), self._fresh[:, None]
+        rows = self._fresh[:, None]
         self._start = torch.where(rows, rest, self._start)
         self._held = torch.where(rows, rest, self._held)
         if self._line is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from envs.engine import Engine
@@ -37,7 +38,7 @@ class ActingEffects:
         self._adversary = Adversary(task, engine, parameters, rng, masses, inertias)
         self._noise = ActionNoise(task, parameters, rng, draws)
         self._latency = ActionLatency(task, parameters, rng)
-        self._commands = CommandEffects(task, engine, parameters, rng, draws, clock)
+        self._commands = CommandEffects(task, engine, parameters, rng, draws, clock, environment.checks)
         self._limp = LimpActuators(task, engine, parameters, rng)
         self._fade = MotorFade(environment, parameters)
         self._forces = RandomForces(task, engine, parameters, draws, clock)
@@ -70,6 +71,11 @@ class ActingEffects:
             if part.configured:
                 part.reset(mask, lam)
 
+    def begin_step(self) -> None:
+        """Before the task hears of the action."""
+        if self._commands.configured:
+            self._commands.begin_step()
+
     def act(self, action: Tensor) -> Tensor:
         """What is executed of an action [N, A]."""
         self._draws.use()
@@ -93,12 +99,15 @@ class ActingEffects:
         return self._commands.send(command) if self._commands.configured else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        external = {} if self._external is None else {"external": self._external.state_dict()}
+        return {name: part.state_dict() for name, part in self._parts.items()} | external
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._draws.forget()
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        if self._external is not None:
+            self._external.load_state_dict(state["external"])
 
 
 class SensorEffects:
@@ -145,25 +154,45 @@ class SensorEffects:
 
 
 class _ExternalForces:
-    """Writes the sum of random forces and the adversary's wrenches to MuJoCo's `xfrc_applied`."""
+    """Adds random forces and the adversary's wrenches to what a task writes to MuJoCo's `xfrc_applied` itself.
+
+    A task may write its forces at every control step, or once for many: what differs from what was left here is the
+    task's, and the rest is what the task had written before.
+    """
 
     def __init__(self, engine: Engine, forces: RandomForces, adversary: Adversary, masses: Tensor) -> None:
         self._forces, self._adversary = forces, adversary
         self._applied = engine.data("xfrc_applied")
         self._masses = masses
-        device = engine.device
-        self._all: Index = index_of(sorted({*forces.bodies, *adversary.bodies}), device)
-        self._forced, self._attacked = index_of(forces.bodies, device), index_of(adversary.bodies, device)
+        bodies, device = sorted({*forces.bodies, *adversary.bodies}), engine.device
+        self._all: Index = index_of(bodies, device)
+        self._forced = index_of(forces.bodies, device)
+        self._places_forced, self._places_attacked = (
+            index_of([bodies.index(body) for body in some], device) for some in (forces.bodies, adversary.bodies)
+        )
+        self._own = torch.zeros_like(self._applied[:, self._all])  # [N, bodies, 6] of the task
+        self._left = torch.zeros_like(self._own)  # what was written here last
 
     def apply(self) -> None:
-        """Write this control step's forces. An adversary that has gone idle has left none: each episode begins at 0."""
-        if self._adversary.bodies and self._adversary.active:
-            self._applied[:, self._all] = 0.0
-            self._applied[:, self._attacked] = self._adversary.wrenches().to(self._applied.dtype)
-            if self._forces.bodies:
-                self._applied[:, self._forced, :3] += self._force()
-        elif self._forces.bodies:
-            self._applied[:, self._forced, :3] = self._force()
+        """Write this control step's forces."""
+        attacks = bool(self._adversary.bodies) and self._adversary.active
+        if not attacks and not self._forces.bodies:
+            return
+        present = self._applied[:, self._all]
+        self._own = torch.where(present == self._left, self._own, present)
+        added = torch.zeros_like(present)
+        if attacks:
+            added[:, self._places_attacked] = self._adversary.wrenches().to(added.dtype)
+        if self._forces.bodies:
+            added[:, self._places_forced, :3] += self._force()
+        self._left = self._own + added
+        self._applied[:, self._all] = self._left
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"own": self._own, "left": self._left}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._own, self._left = state["own"].clone(), state["left"].clone()
 
     def _force(self) -> Tensor:
         force = self._masses[:, self._forced, None] * self._forces.accelerations()

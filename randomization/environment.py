@@ -81,6 +81,9 @@ class Randomization:
         self._sensing.reset(mask, self.lam)
         return self._physics.needs_set_const
 
+    def begin_step(self) -> None:
+        self._acting.begin_step()
+
     def act(self, action: Tensor) -> Tensor:
         return self._acting.act(action)
 

@@ -14,7 +14,7 @@ from simreal.bench.timing import Clocked, Row, torch_threads
 from simreal.config import load_config
 from simreal.train import Trainer, seconds_between_saves
 
-_CHECKS = ("observation", "command", "outcome", "action", "spoilt")
+_CHECKS = ("observation", "command", "outcome", "action", "sound", "spoilt")
 
 
 def bench_safety(config_name: str, updates: int) -> Row:
@@ -24,7 +24,7 @@ def bench_safety(config_name: str, updates: int) -> Row:
         trainer = Trainer(config, Path(folder))
         play(trainer, 2)
         clocked = Clocked()
-        clocked.watch("checks", trainer.environment._checks, *_CHECKS)
+        clocked.watch("checks", trainer.environment.checks, *_CHECKS)
         clocked.watch("last good state", trainer._guard, "remember", "broken")
         replay: Any = getattr(trainer.learner, "replay", None)
         if replay is not None:

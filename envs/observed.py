@@ -1,0 +1,91 @@
+"""Records of what N environments show, and of a control step of theirs; trees of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What N environments show. `policy` is what a robot would measure; the rest only a simulator knows."""
+
+    policy: Tensor  # [N, nobs] with sensor errors
+    privileged: Tensor | None  # [N, nprivileged] clean: the task's group, then what the layer knows of the world
+    achieved_goal: Tensor | None  # [N, G] clean
+    desired_goal: Tensor | None  # [N, G]
+
+    def to(self, device: torch.device) -> Observed:
+        """The same on a device; itself where it is there already."""
+        return self if self.policy.device == device else on_device(self, device)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One control step of N environments.
+
+    `final` is where the step led; `observed` is where the next action starts from. They differ only in the
+    environments that `done` names, which have been reset.
+    """
+
+    observed: Observed
+    final: Observed
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N] bool
+    truncated: Tensor  # [N] bool
+    success: Tensor  # [N] bool
+    diverged: Tensor  # [N] bool: the simulation became unstable; do not learn from this step
+    done: Tensor  # [N] bool: terminated or truncated
+    episode_return: Tensor  # [N] so far, this step included
+    episode_steps: Tensor  # [N]
+    episode_successes: Tensor  # [N] steps of the episode at which `success` held
+    terms: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> StepResult:
+        """The same on a device; itself where it is there already."""
+        return self if self.reward.device == device else on_device(self, device)
+
+
+def merged(mask: Tensor, new: Observed, old: Observed) -> Observed:
+    """`new` in the environments of `mask` [N], `old` elsewhere: their sensors are not read twice."""
+    rows = mask[:, None]
+
+    def merge(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.where(rows, a, b)
+
+    return Observed(
+        torch.where(rows, new.policy, old.policy),
+        merge(new.privileged, old.privileged),
+        merge(new.achieved_goal, old.achieved_goal),
+        merge(new.desired_goal, old.desired_goal),
+    )
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """A tree of dicts, lists, tuples and records with all its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: on_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_device(item, device) for item in value)
+    if isinstance(value, (Observed, StepResult)):
+        return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
+    return value
+
+
+def copied(value: Any) -> Any:
+    """A tree of dicts, lists and tuples with copies of its tensors and arrays: later steps do not change it."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list) or type(value) is tuple:
+        return type(value)(copied(item) for item in value)
+    return value
