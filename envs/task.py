@@ -236,6 +236,14 @@ class Task(ABC):
         """Goal tasks: success [...] (bool) for goals [..., G]."""
         raise TypeError(f"{self.id} is not a goal task")
 
+    def goal_terminated(self, achieved: Tensor, desired: Tensor) -> Tensor | None:
+        """Goal tasks: whether an episode ends [...] (bool) because `achieved` reaches `desired`, goals [..., G]; zeros
+        where goals end none. Ends for other reasons, such as a fall, do not count. Used to relabel experience.
+
+        None: not stated. Learners with hindsight then find out by experiment, and refuse where it does not show.
+        """
+        return None
+
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         """Show environment `index`'s goal in a model and data made for rendering."""
         return None
