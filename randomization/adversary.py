@@ -35,7 +35,7 @@ from envs.matmul import fast_matmul
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.columns import Columns, whole
-from randomization.disturbance import body_places
+from randomization.names import single_places
 from randomization.parameters import Parameter
 
 _UNITS, _LAYERS, _BINS = 265, 3, 31
@@ -127,7 +127,7 @@ class Adversary:
     ) -> None:
         n, device = engine.num_envs, engine.device
         self._alpha_column = whole("adversary_action", parameters, device)
-        self._beta_column = Columns("adversary_wrench", parameters, body_places(task, "floating body"), device)
+        self._beta_column = Columns("adversary_wrench", parameters, single_places(task, "floating body"), device)
         self.bodies = self._beta_column.places
         self.configured = bool(self._alpha_column.size or self.bodies)
         if not self.configured:

@@ -1,7 +1,8 @@
 """What of a model can look different: cameras, lights and surfaces, and the names that patterns match.
 
-The names are the model's own; unnamed objects are called `kind<index>`. Two names are ours: the camera "view" is
-the one that pictures of the task are taken with, the light "headlight" shines from the camera.
+The labels are the model's names; unnamed objects are called `kind<index>` (see `envs.names`). Two labels are ours: the
+camera "view" is the one that pictures of the task are taken with, the light "headlight" shines from the camera. What
+has the name of another thing is called by its kind too: `geom:NAME` (of a material), `camera:view`, `light:headlight`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mujoco
+
+from envs.names import free_label, labels_of, names_of, with_made_up
 
 VIEW, HEADLIGHT = "view", "headlight"
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # of geoms: "as the material says"
@@ -47,14 +50,17 @@ def surfaces(model: mujoco.MjModel) -> list[Surface]:
             own.append(i)
         else:
             of_material.setdefault(material, []).append(i)
+    geom_names = names_of(model, "geom")
+    materials = with_made_up(names_of(model, "material"), "material", geom_names)
     found = [
-        _surface(model, _name(model, mujoco.mjtObj.mjOBJ_MATERIAL, "material", m), geoms, model.mat_rgba[m].tolist())
-        for m, geoms in sorted(of_material.items())
+        _surface(model, materials[material], geoms, model.mat_rgba[material].tolist())
+        for material, geoms in sorted(of_material.items())
     ]
     taken = {surface.name for surface in found}
+    labels = with_made_up(geom_names, "geom", taken)
     for i in own:
-        name = _name(model, mujoco.mjtObj.mjOBJ_GEOM, "geom", i)
-        name = f"geom:{name}" if name in taken else name
+        name = free_label(labels[i], "geom:", "", taken)
+        taken.add(name)
         found.append(_surface(model, name, [i], model.geom_rgba[i].tolist()))
     return found
 
@@ -65,19 +71,20 @@ def _surface(model: mujoco.MjModel, name: str, geoms: list[int], rgba: list[floa
     return Surface(name, tuple(geoms), (rgba[0], rgba[1], rgba[2], rgba[3]), flat)
 
 
-def _name(model: mujoco.MjModel, kind: mujoco.mjtObj, word: str, index: int) -> str:
-    return mujoco.mj_id2name(model, kind, index) or f"{word}{index}"
-
-
 def camera_names(model: mujoco.MjModel) -> list[str]:
     """The model's cameras in order, then "view"."""
-    return [_name(model, mujoco.mjtObj.mjOBJ_CAMERA, "camera", i) for i in range(model.ncam)] + [VIEW]
+    return [*_beside(labels_of(model, "camera"), "camera:", VIEW), VIEW]
 
 
 def light_names(model: mujoco.MjModel) -> list[str]:
     """The model's lights in order, then "headlight" where it shines."""
-    names = [_name(model, mujoco.mjtObj.mjOBJ_LIGHT, "light", i) for i in range(model.nlight)]
-    return names + [HEADLIGHT] * bool(model.vis.headlight.active)
+    labels = labels_of(model, "light")
+    return [*_beside(labels, "light:", HEADLIGHT), HEADLIGHT] if model.vis.headlight.active else labels
+
+
+def _beside(labels: list[str], kind: str, ours: str) -> list[str]:
+    """Labels of a model's objects beside one that is ours: what has its name is called by its kind too."""
+    return [free_label(label, kind, "", {*labels, ours}) if label == ours else label for label in labels]
 
 
 def appearance_names(model: mujoco.MjModel, target: str) -> list[str]:

@@ -30,8 +30,9 @@ from envs.engine import Engine
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.clock import Clock
-from randomization.columns import Columns, index_of, numbered
-from randomization.parameters import Parameter, object_names
+from randomization.columns import Columns, index_of
+from randomization.names import single_places
+from randomization.parameters import Parameter
 
 _LARGEST_S = 0.5  # 1 / delta, delta = 2
 _NONE = 1e200  # delta without backlash
@@ -52,10 +53,10 @@ class Backlash:
         self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom, clock: Clock
     ) -> None:
         self._rng, self._clock = rng, clock
-        names, device = object_names(task, "actuator"), engine.device
-        self._gap = Columns("actuator_backlash", parameters, numbered(names), device)
-        self._spread = Columns("actuator_backlash_spread", parameters, numbered(names), device)
-        self.configured, self._actuators = self._gap.size > 0, len(names)
+        places, device = single_places(task, "actuator"), engine.device
+        self._gap = Columns("actuator_backlash", parameters, places, device)
+        self._spread = Columns("actuator_backlash_spread", parameters, places, device)
+        self.configured, self._actuators = self._gap.size > 0, len(places)
         size = self._gap.size
         # delta * dt; float64 on every engine: float32 has no number for none
         self._down = torch.full((engine.num_envs, size), _NONE, dtype=torch.float64, device=device)

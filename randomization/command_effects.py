@@ -20,10 +20,11 @@ from envs.task import Task
 from envs.task_state import preserved
 from randomization.backlash import Backlash
 from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, index_of, numbered, whole
+from randomization.columns import Columns, StepDraws, index_of, whole
 from randomization.congestion import Congestion
 from randomization.latency import CommandLine
-from randomization.parameters import Parameter, object_names
+from randomization.names import single_places
+from randomization.parameters import Parameter
 
 _LARGEST_JITTER = 3.0  # standard deviations
 
@@ -56,7 +57,7 @@ class CommandEffects:
         self._delay, self._jitter, self._dropout = (
             whole(name, parameters, device) for name in ("action_delay", "action_delay_jitter", "action_dropout")
         )
-        self._stuck = Columns("actuator_stuck", parameters, numbered(object_names(task, "actuator")), device)
+        self._stuck = Columns("actuator_stuck", parameters, single_places(task, "actuator"), device)
         self._backlash = Backlash(task, engine, parameters, rng, clock)
         self._congestion = Congestion(parameters, rng, draws, clock)
         self._jitter_draws = draws.reserve_normal(self._jitter.size)
@@ -191,8 +192,7 @@ class LimpActuators:
 
     def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom) -> None:
         self._rng = rng
-        names = object_names(task, "actuator")
-        self._columns = Columns("actuator_failure", parameters, numbered(names), engine.device)
+        self._columns = Columns("actuator_failure", parameters, single_places(task, "actuator"), engine.device)
         self.configured = self._columns.size > 0
         if self.configured:
             self._gear = engine.field("actuator_gear")

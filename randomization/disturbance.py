@@ -24,15 +24,11 @@ from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.clock import Clock
 from randomization.columns import Columns, StepDraws, or_nominal, whole
+from randomization.names import single_places
 from randomization.objects import horizontal_dofs
-from randomization.parameters import Parameter, RandomizationError, object_index, object_names
+from randomization.parameters import Parameter, RandomizationError
 
 _DECAY_TIME_S = 0.08
-
-
-def body_places(task: Task, target: Any) -> dict[str, list[int]]:
-    """Indices in the model of the bodies that a target names."""
-    return {name: [object_index(task, target, name)] for name in object_names(task, target)}
 
 
 class RandomForces:
@@ -47,7 +43,7 @@ class RandomForces:
 
     def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], draws: StepDraws, clock: Clock) -> None:
         self._draws, self._clock, n, device = draws, clock, engine.num_envs, engine.device
-        self._size = Columns("force_size", parameters, body_places(task, "moving body"), device)
+        self._size = Columns("force_size", parameters, single_places(task, "moving body"), device)
         self._probability, self._decay = (
             whole(name, parameters, device) for name in ("force_probability", "force_decay")
         )
@@ -103,7 +99,7 @@ class Pushes:
         clock: Clock,
     ) -> None:
         self._rng, self._draws, self._clock, n, device = rng, draws, clock, engine.num_envs, engine.device
-        self._speed = Columns("push_velocity", parameters, body_places(task, "floating body"), device)
+        self._speed = Columns("push_velocity", parameters, single_places(task, "floating body"), device)
         self._interval = whole("push_interval", parameters, device)
         self.configured = self._speed.size > 0
         k = self._speed.size

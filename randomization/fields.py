@@ -308,9 +308,16 @@ def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
 
 
 def nominal_values(task: Task, quantity: str, index: int) -> list[float]:
-    """Nominal values that a physical quantity of object `index` acts on: those of the field that it names first."""
-    edits = edits_of(task.model, quantity, index)
-    return edit_values(task, edits[0]) if edits else []
+    """Nominal values that a physical quantity of object `index` acts on: of the first field in which any is not zero,
+    or of the field that it names first."""
+    of_fields = [edit_values(task, edit) for edit in edits_of(task.model, quantity, index)]
+    return next((values for values in of_fields if any(values)), of_fields[0] if of_fields else [])
+
+
+def is_zero(task: Task, quantity: str, index: int) -> bool:
+    """Whether all that a factor would multiply is zero."""
+    values = nominal_values(task, quantity, index)
+    return bool(values) and not any(values)
 
 
 def edit_values(task: Task, edit: Edit) -> list[float]:

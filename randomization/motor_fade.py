@@ -14,9 +14,10 @@ from torch import Tensor
 
 from envs.engine import Engine
 from envs.environment import Environment
-from randomization.columns import Columns, numbered
+from randomization.columns import Columns
 from randomization.fields import edits_of
-from randomization.parameters import Parameter, object_names
+from randomization.names import single_places
+from randomization.parameters import Parameter
 
 
 @dataclass
@@ -43,7 +44,7 @@ class MotorFade:
 
     def __init__(self, environment: Environment, parameters: list[Parameter]) -> None:
         self._environment, engine, task = environment, environment.engine, environment.task
-        self._columns = Columns("actuator_fade", parameters, numbered(object_names(task, "actuator")), engine.device)
+        self._columns = Columns("actuator_fade", parameters, single_places(task, "actuator"), engine.device)
         self.configured = self._columns.size > 0
         self._fade = torch.zeros(engine.num_envs, self._columns.size, dtype=torch.float64, device=engine.device)
         owned: dict[str, list[tuple[int, int]]] = {}

@@ -63,6 +63,11 @@ def is_motor_or_servo(model: mujoco.MjModel, actuator: int) -> bool:
     )
 
 
+def has_input(model: mujoco.MjModel, actuator: int) -> bool:
+    """Whether an actuator takes commands; MuJoCo has some without inputs, as a motor that only brakes."""
+    return int(model.actuator_ctrlnum[actuator]) > 0
+
+
 def slack_partner(model: mujoco.MjModel, joint: int) -> int:
     """The driven joint whose slack this one is (MuJoCo's manual, Modeling, Backlash), or -1.
 

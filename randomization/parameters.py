@@ -7,20 +7,31 @@ parameters only as numbers; `physics`, `latency` and `noise` turn the numbers in
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import mujoco
-
 from envs.task import Task
-from randomization.appearance import SUITABLE, appearance_names, is_suitable
-from randomization.fields import COM, UNSUITABLE, edits_of, nominal_values
-from randomization.objects import BODIES, is_motor_or_servo
-from randomization.quantities import QUANTITIES, Mode, Quantity, Target
+from randomization.names import (
+    is_pattern,
+    listed,
+    matching,
+    nearest,
+    object_index,
+    object_names,
+    object_places,
+    patterns_of,
+    quoting_hint,
+)
+from randomization.quantities import QUANTITIES, Mode, Quantity
+from randomization.suitable import EXPECTED, OF_COMMANDS, has_commands_for, makes_sense, usable, usable_names
+
+__all__ = [
+    "Distribution", "Parameter", "RandomizationError", "build_parameters", "has_air", "has_commands_for", "listed",
+    "nearest", "object_index", "object_names", "usable_names",
+]  # fmt: skip
 
 Distribution = Literal["uniform", "loguniform", "normal", "lognormal"]
 
@@ -41,7 +52,7 @@ class Parameter:
         unit: of the value.
         mode: see `Quantity`.
         quantity: name of its quantity.
-        targets: names of the objects it applies to.
+        targets: labels of the objects it applies to; see `names`.
         distribution: how fixed ranges are sampled; normal ones have their middle at the range's and two standard
             deviations on either side, and do not leave the range (lognormal: the same of the logarithm).
         group: fixed ranges of one group are drawn with one uniform number, so that they rise and fall together.
@@ -73,58 +84,7 @@ class Parameter:
             )
 
 
-_INF = float("inf")
-_OBJECTS = {  # kind, and the model's count of it
-    "body": (mujoco.mjtObj.mjOBJ_BODY, "nbody"),
-    "geom": (mujoco.mjtObj.mjOBJ_GEOM, "ngeom"),
-    "joint": (mujoco.mjtObj.mjOBJ_JOINT, "njnt"),
-    "tendon": (mujoco.mjtObj.mjOBJ_TENDON, "ntendon"),
-    "actuator": (mujoco.mjtObj.mjOBJ_ACTUATOR, "nactuator"),  # one may have several controls: nu counts those
-}
 _ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution", "group")
-
-
-def object_names(task: Task, target: Target) -> list[str]:
-    """Names that a pattern may match; unnamed objects are called `kind<index>`."""
-    if target == "none":
-        return []
-    if target == "axis":
-        return ["x", "y", "z"]
-    if target in ("camera", "light", "material"):
-        return appearance_names(task.model, target)
-    if target == "component":
-        return [c.name for c in task.components("policy") if c.measured and not c.derived_from]
-    if target == "action":
-        return [c.name for c in task.action]
-    if target in BODIES:
-        return [_body_name(task.model, i) for i in BODIES[target](task.model)]
-    model, (kind, count) = task.model, _OBJECTS[target]
-    first = 1 if target == "body" else 0  # the world does not move
-    return [mujoco.mj_id2name(model, kind, i) or f"{target}{i}" for i in range(first, getattr(model, count))]
-
-
-def _body_name(model: mujoco.MjModel, index: int) -> str:
-    return mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, index) or f"body{index}"
-
-
-def object_index(task: Task, target: Target, name: str) -> int:
-    """Index in the model of a name given by `object_names`."""
-    target = "body" if target in BODIES else target
-    first = 1 if target == "body" else 0
-    return object_names(task, target).index(name) + first
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" for messages, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, shortened."""
-    names = list(names)
-    shown = ", ".join(names[:most])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"
 
 
 def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
@@ -144,23 +104,9 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     return parameters
 
 
-# What happens to commands within a control step, or to single controls: only tasks that leave commands to the engine
-# can have it.
-_OF_COMMANDS = {
-    "action_delay": "action_latency (whole control steps)",
-    "action_delay_jitter": "action_latency (whole control steps)",
-    "actuator_stuck": "actuator_failure (no force at all)",
-    "actuator_backlash": "action_bias or action_dropout",
-    "actuator_backlash_spread": "action_bias or action_dropout",
-}
-
-
-def has_commands_for(task: Task, quantity: Quantity) -> bool:
-    """False for what acts on single commands where the task hands whole actions to an environment of its own."""
-    return bool(task.command_fields) or quantity.name not in _OF_COMMANDS
-
-
 def _build(task: Task, label: str, entry: Any) -> Parameter:
+    if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # YAML reads `no:` as false
+        raise RandomizationError(f"{label!r}: expected a label{quoting_hint(label)}")
     if not isinstance(entry, Mapping):
         raise RandomizationError(f"{label}: expected a mapping with a range, got {entry!r}")
     for key in entry:
@@ -175,15 +121,15 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     if not has_commands_for(task, quantity):
         raise RandomizationError(
             f"{label}: {task.id} writes its controls itself, once per control step, so {name} cannot act on them; "
-            f"there is {_OF_COMMANDS[name]}"
+            f"there is {OF_COMMANDS[name]}"
         )
-    targets = _resolve(task, label, quantity, entry.get("of"))
+    targets = _resolve(task, label, quantity, entry)
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
-    step = entry.get("step", (high - low) / 10.0 or 1.0)
-    if not _is_number(step):
-        raise RandomizationError(f"{label}.step: expected a number, got {step!r}")
+    step = _number(entry.get("step", (high - low) / 10.0 or 1.0))
+    if step is None:
+        raise RandomizationError(f"{label}.step: expected a number, got {entry['step']!r}")
     nominal = min(max(quantity.nominal, low), high)
-    parameter = Parameter(label, nominal, (low, high), float(step), quantity.unit, quantity.mode, name, targets)
+    parameter = Parameter(label, nominal, (low, high), step, quantity.unit, quantity.mode, name, targets)
     distribution = entry.get("distribution", "uniform")
     if distribution not in get_args(Distribution):
         raise RandomizationError(
@@ -191,19 +137,26 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
         )
     group = entry.get("group", "")
     if not isinstance(group, str):
-        raise RandomizationError(f"{label}.group: expected a name, got {group!r}")
+        raise RandomizationError(f"{label}.group: expected a name, got {group!r}{quoting_hint(group)}")
     return replace(parameter, distribution=distribution, writes=quantity.writes, group=group)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # a number to YAML 1.2, text to YAML 1.1
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = float(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if number else None
 
 
 def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
-    numbers = isinstance(value, (list, tuple)) and len(value) == 2
-    if not numbers or not all(_is_number(v) for v in value):
+    ends = [_number(end) for end in value] if isinstance(value, (list, tuple)) else []
+    if len(ends) != 2 or ends[0] is None or ends[1] is None:
         raise RandomizationError(f"{label}.range: expected two numbers [lower, upper], got {value!r}")
-    low, high = float(value[0]), float(value[1])
+    low, high = ends[0], ends[1]
     if low > high:
         raise RandomizationError(f"{label}.range: lower end {low:g} is above upper end {high:g}")
     if low < quantity.limits[0] or high > quantity.limits[1]:
@@ -216,14 +169,15 @@ def _exists(task: Task, quantity: Quantity) -> bool:
     """Whether a task has anything that a quantity could belong to."""
     if not has_commands_for(task, quantity):
         return False
-    return quantity.target == "none" or bool(object_names(task, quantity.target))
+    return quantity.target == "none" or bool(object_places(task, quantity.target))
 
 
-def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple[str, ...]:
-    """Names of the objects that the patterns match."""
-    names = object_names(task, quantity.target)
+def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Labels of the objects that an entry's `of` means."""
+    places = object_places(task, quantity.target)
+    names = list(places)
     if quantity.target == "none":
-        if patterns is not None:
+        if entry.get("of") is not None:
             raise RandomizationError(f"{label}.of: {quantity.name} belongs to the whole task and takes no names")
         return ()
     if not names:
@@ -232,64 +186,36 @@ def _resolve(task: Task, label: str, quantity: Quantity, patterns: Any) -> tuple
             f"{label}: {task.id} has no {quantity.target} to randomize {quantity.name} of; "
             f"of the {quantity.channel} channel it has: {listed(others)}"
         )
-    patterns = ["*"] if patterns is None else [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, (list, tuple)) or not patterns or not all(isinstance(p, str) for p in patterns):
-        raise RandomizationError(f"{label}.of: expected a name, a pattern or a list of them, got {patterns!r}")
+    try:
+        patterns = patterns_of(entry.get("of", "*"))
+    except ValueError as error:
+        raise RandomizationError(f"{label}.of: {error}") from None
     matched: list[str] = []
     for pattern in patterns:
-        hits = fnmatch.filter(names, pattern)
+        hits = matching(pattern, names)
         if not hits:
             raise RandomizationError(
                 f"{label}.of: no {quantity.target} matches {pattern!r}{nearest(pattern, names)}; "
                 f"{task.id} has: {listed(names)}"
             )
-        if any(c in pattern for c in "*?["):  # a pattern may match what a factor does nothing to; a name may not
-            hits = [hit for hit in hits if not (_unsuitable(task, quantity, hit) or _is_zero(task, quantity, hit))]
-            if not hits:
-                raise RandomizationError(_nothing_left(task, label, quantity, pattern, names))
+        if is_pattern(pattern, names):  # a pattern may match what a factor does nothing to; a name may not
+            found = [hit for hit in hits if usable(task, quantity, places[hit])]
+            if not found:
+                raise RandomizationError(_nothing_left(label, quantity, pattern, task, [places[hit] for hit in hits]))
+            hits = found
         matched += [hit for hit in hits if hit not in matched]
     for name in matched:
-        if _unsuitable(task, quantity, name):
-            raise RandomizationError(f"{label}.of: {name} is no {_SUITABLE[quantity.name]}; name others with 'of'")
+        if not makes_sense(task, quantity, places[name]):
+            raise RandomizationError(f"{label}.of: {name} is no {EXPECTED[quantity.name]}; name others with 'of'")
     return tuple(matched)
 
 
-_SUITABLE = {  # what an object would have to be
-    **UNSUITABLE, **SUITABLE, "actuator_backlash": "motor, servo or PID", "actuator_fade": "motor, servo or PID",
-}  # fmt: skip
-
-
-def _nothing_left(task: Task, label: str, quantity: Quantity, pattern: str, names: list[str]) -> str:
+def _nothing_left(label: str, quantity: Quantity, pattern: str, task: Task, hits: list[int]) -> str:
     """Why none of the objects that a pattern matches can be used."""
-    hits = fnmatch.filter(names, pattern)
-    if all(_unsuitable(task, quantity, hit) for hit in hits):
-        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {_SUITABLE[quantity.name]}"
+    if not any(makes_sense(task, quantity, hit) for hit in hits):
+        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {EXPECTED[quantity.name]}"
     field, kind = quantity.writes[0], quantity.target
     return f"{label}.of: {field} of every {kind} that matches {pattern!r} is zero, so a factor would do nothing"
-
-
-def _unsuitable(task: Task, quantity: Quantity, name: str) -> bool:
-    """Whether a quantity makes no sense for an object: a range of a joint without limits, the size of a mesh."""
-    if quantity.channel == "visual":
-        return not is_suitable(task.model, quantity.name, object_index(task, quantity.target, name))
-    if quantity.name == "actuator_fade":
-        return not edits_of(task.model, "actuator_strength", object_index(task, "actuator", name))
-    if quantity.name == "actuator_backlash":
-        return not is_motor_or_servo(task.model, object_index(task, "actuator", name))
-    if quantity.channel != "physics":
-        return False
-    index = object_index(task, quantity.target, name)
-    if quantity.name in COM and task.model.body_simple[index] and not task.compiles_again:
-        return True  # compiled with a diagonal inertia, and only another compilation could change that
-    return not edits_of(task.model, quantity.name, index)
-
-
-def _is_zero(task: Task, quantity: Quantity, name: str) -> bool:
-    """Whether a factor would do nothing to an object."""
-    if quantity.channel != "physics" or quantity.mode != "scale":
-        return False
-    index = object_index(task, quantity.target, name)
-    return not any(nominal_values(task, quantity.name, index))
 
 
 def _refuse_idle(parameters: list[Parameter]) -> None:
@@ -301,14 +227,6 @@ def _refuse_idle(parameters: list[Parameter]) -> None:
         if needs and (alone or not found):
             whose = f" of {listed(alone, 3)}" if alone else ""
             raise RandomizationError(f"{parameter.name}: does nothing without {needs}{whose}: add that")
-
-
-def usable_names(task: Task, quantity: Quantity) -> list[str]:
-    """Objects of a task for which a quantity makes sense: those that the pattern '*' chooses."""
-    if not has_commands_for(task, quantity):
-        return []
-    names = object_names(task, quantity.target)
-    return [n for n in names if not (_unsuitable(task, quantity, n) or _is_zero(task, quantity, n))]
 
 
 def has_air(task: Task) -> bool:

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from envs.engine import Engine
+from envs.names import labels_of
 from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.fields import COM, Edit, edit_values, edits_of
-from randomization.parameters import Parameter, RandomizationError, listed, object_index
+from randomization.fields import COM, edits_of, is_zero
+from randomization.names import listed, object_places
+from randomization.parameters import Parameter, RandomizationError
 from randomization.quantities import QUANTITIES
 
 
@@ -94,7 +96,7 @@ class PhysicsWriter:
         self, task: Task, engine: Engine, parameters: Sequence[Parameter], rng: EpisodeRandom | None = None
     ) -> None:
         for body in simple_bodies(task, parameters):
-            name = mujoco.mj_id2name(task.model, mujoco.mjtObj.mjOBJ_BODY, body) or f"body{body}"
+            name = labels_of(task.model, "body")[body]
             raise RandomizationError(
                 f"the centre of mass of {name} cannot move: the model is compiled with a diagonal inertia for it; "
                 "call task.compile_full first"
@@ -151,7 +153,8 @@ class PhysicsWriter:
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
     """Bodies whose centre of mass is to move and which MuJoCo compiled as if it never could."""
-    bodies = [object_index(task, "body", name) for p in parameters if p.quantity in COM for name in p.targets]
+    places = object_places(task, "body")
+    bodies = [places[name] for p in parameters if p.quantity in COM for name in p.targets]
     return sorted({i for i in bodies if task.model.body_simple[i]})
 
 
@@ -163,12 +166,11 @@ def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan
         quantity = QUANTITIES[parameter.quantity]
         if quantity.channel != "physics":
             continue
-        owned: dict[str, list[Edit]] = {"": edits_of(task.model, quantity.name, 0)} if quantity.target == "none" else {}
-        for name in parameter.targets:
-            owned[name] = edits_of(task.model, quantity.name, object_index(task, quantity.target, name))
+        places = object_places(task, quantity.target) or {"": 0}
+        owned = {name: places[name] for name in parameter.targets or ("",)}
         if quantity.mode == "scale":
             _refuse_zeros(task, parameter, owned)
-        for edit in (e for edits in owned.values() for e in edits):
+        for edit in (e for index in owned.values() for e in edits_of(task.model, quantity.name, index)):
             plan = plans.setdefault(edit.field, _Plan())
             for element in edit.elements:
                 plan.low[element] = max(edit.low, plan.low.get(element, -torch.inf))
@@ -183,12 +185,13 @@ def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan
     return plans, normals
 
 
-def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, list[Edit]]) -> None:
+def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, int]) -> None:
     """Refuse a factor that would do nothing to an object."""
-    zero = [name for name, edits in owned.items() if edits and not any(edit_values(task, edits[0]))]
+    zero = [name for name, index in owned.items() if is_zero(task, parameter.quantity, index)]
     if zero:
+        field = edits_of(task.model, parameter.quantity, owned[zero[0]])[0].field
         raise RandomizationError(
-            f"{parameter.name}: {owned[zero[0]][0].field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
+            f"{parameter.name}: {field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
             "name others with 'of'"
         )
 

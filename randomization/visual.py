@@ -22,7 +22,8 @@ from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.appearance import camera_names, surfaces
 from randomization.images import Development, process
-from randomization.parameters import Parameter, object_names
+from randomization.names import object_places
+from randomization.parameters import Parameter
 from randomization.quantities import QUANTITIES
 from randomization.visual_effects import EFFECTS, Array, Shot, Sky
 
@@ -123,7 +124,7 @@ def visual_entries(task: Task, parameters: list[Parameter]) -> list[Entry]:
 
 def _entry(task: Task, column: int, parameter: Parameter) -> Entry:
     quantity = QUANTITIES[parameter.quantity]
-    names = [] if quantity.target == "none" else object_names(task, quantity.target)
-    objects = tuple(names.index(name) for name in parameter.targets) or (0,)
+    places = object_places(task, quantity.target)
+    objects = tuple(places[name] for name in parameter.targets) or (0,)
     draws = EFFECTS[quantity.name][1] if quantity.name in EFFECTS else 0
     return Entry(column, parameter, quantity.nominal, objects, draws)

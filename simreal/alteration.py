@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -13,11 +12,10 @@ from pydantic import Field
 
 from envs.slack import AddSlack, geared_joints, set_play
 from envs.task import Task, editing_specs
-from randomization.parameters import listed, nearest
+from randomization.names import listed, matching, nearest, object_places, patterns_of
 from simreal.config import Strict
 from simreal.errors import UserError
 
-_BODY = mujoco.mjtObj.mjOBJ_BODY
 _CHOICES = {
     "integrator": {
         "Euler": mujoco.mjtIntegrator.mjINT_EULER,
@@ -105,7 +103,7 @@ class Alteration(Strict):
             _set_options(self.physics, task, models)
         if self.model.payload is not None:
             for each in models:
-                _add_payload(task.id, each, self.model.payload)
+                _add_payload(task.id, each, _body(task, self.model.payload.body), self.model.payload)
         return models[-1]
 
     def _compiled_for_payload(self, task: Task, full: Sequence[int]) -> Sequence[int]:
@@ -127,7 +125,7 @@ class Alteration(Strict):
         backlash = self.model.backlash
         if backlash is None:
             return None
-        joints = _matching(task, (backlash.of,) if isinstance(backlash.of, str) else backlash.of)
+        joints = _matching(task, patterns_of(backlash.of))
         try:
             with editing_specs(AddSlack.to(task.model, joints)):
                 other = remake()
@@ -150,7 +148,7 @@ def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
         raise AlterationError(f"model.backlash: {task.id} has no joint that an actuator drives")
     found: list[str] = []
     for pattern in patterns:
-        hits = fnmatch.filter(names, pattern)
+        hits = matching(pattern, names)
         if not hits:
             raise AlterationError(
                 f"model.backlash.of: no driven joint matches {pattern!r}{nearest(pattern, names)}; "
@@ -161,12 +159,12 @@ def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
 
 
 def _body(task: Task, name: str) -> int:
-    names = [mujoco.mj_id2name(task.model, _BODY, i) or f"body{i}" for i in range(1, task.model.nbody)]
-    if name not in names:
+    places = object_places(task, "body")
+    if name not in places:
         raise AlterationError(
-            f"model.payload.body: no body {name!r}{nearest(name, names)}; {task.id} has: {listed(names)}"
+            f"model.payload.body: no body {name!r}{nearest(name, places)}; {task.id} has: {listed(places)}"
         )
-    return names.index(name) + 1
+    return places[name]
 
 
 def _set_options(physics: Physics, task: Task, models: Sequence[mujoco.MjModel]) -> None:
@@ -204,9 +202,8 @@ def _decimation(physics: Physics, task: Task) -> int:
     return steps
 
 
-def _add_payload(task_id: str, model: mujoco.MjModel, payload: Payload) -> None:
+def _add_payload(task_id: str, model: mujoco.MjModel, body: int, payload: Payload) -> None:
     """Weld a point mass to a body: masses add up, moments do about the common centre (parallel axes)."""
-    body = mujoco.mj_name2id(model, _BODY, payload.body)
     if model.body_dofnum[model.body_weldid[body]] == 0 or model.body_weldid[body] == 0:
         raise AlterationError(f"model.payload.body: {payload.body} of {task_id} cannot move; name one that does")
     mass, own = float(model.body_mass[body]), model.body_ipos[body].copy()

@@ -8,6 +8,7 @@ from typing import Any
 
 import mujoco
 
+from envs.names import labels_of
 from envs.task import Task
 from randomization.parameters import has_air
 from randomization.quantities import QUANTITIES, Quantity
@@ -96,7 +97,7 @@ def _loose_bodies(task: Task) -> list[str]:
     model = task.model
     parents = set(model.body_parentid.tolist())
     return [
-        mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, i) or f"body{i}"
-        for i in range(1, model.nbody)
+        label
+        for i, label in enumerate(labels_of(model, "body"))
         if model.body_jntnum[i] and int(model.jnt_type[model.body_jntadr[i]]) == _FREE and i not in parents
     ]

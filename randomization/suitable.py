@@ -1,0 +1,71 @@
+"""Which objects of a task a quantity makes sense for, and does something to."""
+
+from __future__ import annotations
+
+from envs.task import Task
+from randomization.appearance import SUITABLE, is_suitable
+from randomization.fields import COM, UNSUITABLE, edits_of, is_zero
+from randomization.names import object_places
+from randomization.objects import has_input, is_motor_or_servo
+from randomization.quantities import Quantity
+
+# What happens to commands within a control step, or to single controls: only tasks that leave commands to the engine
+# can have it.
+OF_COMMANDS = {
+    "action_delay": "action_latency (whole control steps)",
+    "action_delay_jitter": "action_latency (whole control steps)",
+    "actuator_stuck": "actuator_failure (no force at all)",
+    "actuator_backlash": "action_bias or action_dropout",
+    "actuator_backlash_spread": "action_bias or action_dropout",
+}
+_BACKLASH = ("actuator_backlash", "actuator_backlash_spread")
+
+# What an object has to be for a quantity; named when it is not.
+EXPECTED: dict[str, str] = {
+    **UNSUITABLE,
+    **SUITABLE,
+    **dict.fromkeys(_BACKLASH, "motor, servo or PID with one input"),
+    "actuator_fade": UNSUITABLE["actuator_strength"],
+    "actuator_stuck": "actuator with an input",
+}
+
+
+def has_commands_for(task: Task, quantity: Quantity) -> bool:
+    """False for what acts on single commands where the task hands whole actions to an environment of its own."""
+    return bool(task.command_fields) or quantity.name not in OF_COMMANDS
+
+
+def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
+    """Whether a quantity makes sense for object `index` of its kind: not the range of a joint without limits, or the
+    size of a mesh. `EXPECTED` says what the object would have to be."""
+    model, name = task.model, quantity.name
+    if quantity.channel == "visual":
+        return is_suitable(model, name, index)
+    if name == "actuator_fade":
+        return bool(edits_of(model, "actuator_strength", index))
+    if name == "actuator_stuck":
+        return has_input(model, index)
+    if name in _BACKLASH:
+        return is_motor_or_servo(model, index)
+    if quantity.channel != "physics":
+        return True
+    if name in COM and model.body_simple[index] and not task.compiles_again:
+        return False  # compiled with a diagonal inertia, and only another compilation could change that
+    return bool(edits_of(model, name, index))
+
+
+def does_nothing(task: Task, quantity: Quantity, index: int) -> bool:
+    """Whether a quantity would leave an object that it makes sense for as it is: a factor of zero."""
+    return quantity.channel == "physics" and quantity.mode == "scale" and is_zero(task, quantity.name, index)
+
+
+def usable(task: Task, quantity: Quantity, index: int) -> bool:
+    """Whether a quantity makes sense for an object and does something to it."""
+    return makes_sense(task, quantity, index) and not does_nothing(task, quantity, index)
+
+
+def usable_names(task: Task, quantity: Quantity) -> list[str]:
+    """Labels of the objects that a quantity makes sense for: those that the pattern '*' chooses."""
+    if not has_commands_for(task, quantity):
+        return []
+    return [name for name, index in object_places(task, quantity.target).items() if usable(task, quantity, index)]
