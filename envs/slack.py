@@ -83,7 +83,9 @@ def _least_armature(model: mujoco.MjModel, name: str) -> float:
     if int(model.opt.integrator) in _EXPLICIT:
         for i in range(model.nactuator):
             if model.actuator_trntype[i] in _TO_JOINT and int(model.actuator_trnid[i, 0]) == joint:
-                damping = -float(model.actuator_biasprm[i, 2]) * float(model.actuator_gear[i, 0]) ** 2
+                damping = (
+                    -float(model.actuator_biasprm[i, 2]) * float(model.actuator_gear[model.actuator_outadr[i], 0]) ** 2
+                )
                 least = max(least, damping * float(model.opt.timestep))
     return least
 

@@ -32,6 +32,7 @@ from envs.task import Task
 from randomization.clock import Clock
 from randomization.columns import Columns, index_of
 from randomization.names import single_places
+from randomization.objects import controls_of, outputs_of
 from randomization.parameters import Parameter
 
 _LARGEST_S = 0.5  # 1 / delta, delta = 2
@@ -65,7 +66,8 @@ class Backlash:
         if not self.configured:
             return
         model, places = task.model, self._gap.places
-        self._controls = index_of(model.actuator_ctrladr[places].tolist(), device)
+        self._controls = index_of(controls_of(model, places)[0], device)  # one of each
+        self._outputs = index_of(outputs_of(model, places)[0], device)
         self._length, self._index = engine.data("actuator_length"), self._gap.index
         zero, slope = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in _rest_command(model, places))
         self._at_zero, self._per_length = zero, slope
@@ -89,7 +91,7 @@ class Backlash:
     def apply(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the joints feel of it."""
         wanted = command[:, self._controls].double()
-        rest = self._at_zero + self._per_length * self._length[:, self._index]
+        rest = self._at_zero + self._per_length * self._length[:, self._outputs]
         error = wanted - rest
         moved = error * torch.where(error > 0, self._up, self._down)
         share = ((error.sign() - self._slack).abs() / moved.abs().clamp_(min=1e-30)).clamp_(max=1.0)

@@ -24,6 +24,7 @@ from randomization.columns import Columns, StepDraws, index_of, whole
 from randomization.congestion import Congestion
 from randomization.latency import CommandLine
 from randomization.names import single_places
+from randomization.objects import controls_of, outputs_of
 from randomization.parameters import Parameter
 
 _LARGEST_JITTER = 3.0  # standard deviations
@@ -77,7 +78,8 @@ class CommandEffects:
         self._rest = torch.zeros(n, task.action_size, device=device)
         self._line: CommandLine | None = None
         if self._stuck.size:
-            self._stuck_controls = index_of(task.model.actuator_ctrladr[self._stuck.places].tolist(), device)
+            controls, owners = controls_of(task.model, self._stuck.places)
+            self._stuck_controls, self._stuck_owners = index_of(controls, device), index_of(owners, device)
         if late:
             longest = clock.most_physics_steps(_longest_delay_s(parameters))
             self._line = CommandLine(n, size, task.decimation, longest, device, engine.dtype)
@@ -91,7 +93,7 @@ class CommandEffects:
         if self._stuck.size:
             ignores = self._ignores.clone()
             u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
-            ignores[:, self._stuck_controls] = u < self._stuck.of(lam)
+            ignores[:, self._stuck_controls] = (u < self._stuck.of(lam))[:, self._stuck_owners]
             self._ignores = torch.where(rows, ignores, self._ignores)
         if self._backlash.configured:
             self._backlash.reset(mask, lam)
@@ -195,13 +197,14 @@ class LimpActuators:
         self._columns = Columns("actuator_failure", parameters, single_places(task, "actuator"), engine.device)
         self.configured = self._columns.size > 0
         if self.configured:
+            outputs, owners = outputs_of(task.model, self._columns.places)
+            self._outputs, self._owners = index_of(outputs, engine.device), index_of(owners, engine.device)
             self._gear = engine.field("actuator_gear")
-            nominal = engine.nominal("actuator_gear")[self._columns.places]
-            self._nominal = nominal.to(engine.device, self._gear.dtype)
+            self._nominal = engine.nominal("actuator_gear")[outputs].to(engine.device, self._gear.dtype)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Draw which actuators fail in the worlds lam [N, d] of mask [N]."""
         fails = self._rng.episode_uniform("actuator_failure", self._columns.size) < self._columns.of(lam)
-        gear = torch.where(fails[:, :, None], 0.0, self._nominal)
-        present = self._gear[:, self._columns.index]
-        self._gear[:, self._columns.index] = torch.where(mask[:, None, None], gear, present)
+        gear = torch.where(fails[:, self._owners, None], 0.0, self._nominal)
+        present = self._gear[:, self._outputs]
+        self._gear[:, self._outputs] = torch.where(mask[:, None, None], gear, present)

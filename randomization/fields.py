@@ -169,45 +169,87 @@ def _prm(model: mujoco.MjModel, index: int, gain: tuple[int, ...], bias: tuple[i
     return [Edit(field, elements) for field, elements in edits if elements]
 
 
-_FIXED, _PID = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_PID)
-_NONE, _AFFINE = int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)
+_FIXED, _AFFINE = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_AFFINE)
+_PID, _SO3, _MUSCLE = (
+    int(g) for g in (mujoco.mjtGain.mjGAIN_PID, mujoco.mjtGain.mjGAIN_SO3, mujoco.mjtGain.mjGAIN_MUSCLE)
+)
+_NO_BIAS, _AFFINE_BIAS = int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)
+_SO3_BIAS, _MUSCLE_BIAS = int(mujoco.mjtBias.mjBIAS_SO3), int(mujoco.mjtBias.mjBIAS_MUSCLE)
+_FEEDFORWARD = int(mujoco.mjtCtrlInput.mjINPUT_FF)
+# Parameters of gain and bias that are gains: force = (g0 + g1 length + g2 velocity) u + b0 + b1 length + b2 velocity.
+# b0 is none. A PID keeps ki in g0, and kp and kd in the bias; an orientation servo is a servo.
+_GAINS: dict[int, tuple[int, ...]] = {_FIXED: (0,), _AFFINE: (0, 1, 2), _PID: (0,), _SO3: (0,)}
+_BIAS_GAINS: dict[int, tuple[int, ...]] = {_NO_BIAS: (), _AFFINE_BIAS: (1, 2), _SO3_BIAS: (1, 2)}
+
+
+def _kinds(model: mujoco.MjModel, index: int) -> tuple[int, int]:
+    """Kinds of an actuator's gain and bias; -1 where a plugin computes its force from numbers of its own."""
+    if int(model.actuator_plugin[index]) >= 0:
+        return -1, -1
+    return int(model.actuator_gaintype[index]), int(model.actuator_biastype[index])
 
 
 def actuator_gain(model: mujoco.MjModel, index: int) -> list[Edit]:
-    """All gains of a motor, servo or PID: force = prm0 u + bias0 + bias1 length + bias2 velocity; bias0 is no gain."""
-    kind, bias = int(model.actuator_gaintype[index]), int(model.actuator_biastype[index])
-    if kind not in (_FIXED, _PID) or bias not in (_NONE, _AFFINE):
-        return []
-    return _prm(model, index, (0,), (1, 2))
+    """All gains of a motor, servo, damper or PID; see `_GAINS`."""
+    gain, bias = _kinds(model, index)
+    return _prm(model, index, _GAINS[gain], _BIAS_GAINS[bias]) if gain in _GAINS and bias in _BIAS_GAINS else []
 
 
 def actuator_kp(model: mujoco.MjModel, index: int) -> list[Edit]:
-    """Stiffness of a position servo or PID: (kp, 0, 0), (0, -kp, -kd); a PID keeps ki in its gain parameters."""
-    kind, bias = int(model.actuator_gaintype[index]), model.actuator_biasprm[index]
-    if kind not in (_FIXED, _PID) or int(model.actuator_biastype[index]) != _AFFINE or not bias[1]:
+    """Stiffness of a position servo or PID: (kp, 0, 0), (0, -kp, -kd)."""
+    gain, kind = _kinds(model, index)
+    bias = model.actuator_biasprm[index]
+    if gain not in (_FIXED, _PID, _SO3) or kind not in (_AFFINE_BIAS, _SO3_BIAS) or not bias[1]:
         return []
-    return _prm(model, index, (0,) if kind == _FIXED else (), (1,))
+    if gain == _FIXED and model.actuator_gainprm[index, 0] * bias[1] > 0:
+        return []  # not towards where the input says
+    return _prm(model, index, () if gain == _PID else (0,), (1,))
 
 
 def actuator_kd(model: mujoco.MjModel, index: int) -> list[Edit]:
     """Damping of a servo or PID. A velocity servo is (kd, 0, 0), (0, 0, -kd): its gain is that damping."""
-    kind, bias = int(model.actuator_gaintype[index]), model.actuator_biasprm[index]
-    if kind not in (_FIXED, _PID) or int(model.actuator_biastype[index]) != _AFFINE or not bias[2]:
+    gain, kind = _kinds(model, index)
+    bias = model.actuator_biasprm[index]
+    if gain not in (_FIXED, _PID, _SO3) or kind not in (_AFFINE_BIAS, _SO3_BIAS) or not bias[2]:
         return []
-    return _prm(model, index, (0,) if kind == _FIXED and not bias[1] else (), (2,))
+    velocity_servo = gain == _FIXED and not bias[1] and model.actuator_gainprm[index, 0] == -bias[2]
+    return _prm(model, index, (0,) if velocity_servo else (), (2,))
 
 
 def actuator_ki(model: mujoco.MjModel, index: int) -> list[Edit]:
     """Integral gain of a PID that has one."""
-    if int(model.actuator_gaintype[index]) != _PID or not model.actuator_gainprm[index, 0]:
+    if _kinds(model, index)[0] != _PID or not model.actuator_gainprm[index, 0]:
         return []
     return _prm(model, index, (0,), ())
 
 
 def actuator_strength(model: mujoco.MjModel, index: int) -> list[Edit]:
-    """All that makes up the force of a motor, servo or PID, and where it saturates: force = strength * nominal."""
-    gain = actuator_gain(model, index)
-    return [*gain, *_prm(model, index, (), (0,)), *force_range(model, index)] if gain else []
+    """All that makes up an actuator's force, and where it saturates: force = strength * nominal."""
+    force = _force(model, index)
+    return [*force, *force_range(model, index)] if force else []
+
+
+def _force(model: mujoco.MjModel, index: int) -> list[Edit]:
+    """What an actuator's force is proportional to; nothing where there is no such thing.
+
+    A feedforward input of a PID is added to its force as it is, and a DC motor's constant counts twice in its brake.
+    """
+    gain, bias = _kinds(model, index)
+    if gain == _PID and int(model.actuator_ctrlspec[index]) & _FEEDFORWARD:
+        return []
+    of_gain, of_bias = model.actuator_gainprm[index], model.actuator_biasprm[index]
+    gains = _GAINS | {_MUSCLE: (_peak_force(of_gain),)}
+    biases = {_NO_BIAS: (), _AFFINE_BIAS: (0, 1, 2), _SO3_BIAS: (0, 1, 2), _MUSCLE_BIAS: (_peak_force(of_bias),)}
+    if gain not in gains or bias not in biases:
+        return []
+    if not any(of_gain[list(gains[gain])]) and not any(of_bias[list(biases[bias])]):
+        return []  # no force at all
+    return _prm(model, index, gains[gain], biases[bias])
+
+
+def _peak_force(prm: np.ndarray) -> int:
+    """The parameter of a muscle that its force is proportional to: the peak force, or what it is derived from."""
+    return 2 if prm[2] >= 0 else 3
 
 
 def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
@@ -283,8 +325,8 @@ UNSUITABLE: dict[str, str] = {
     **dict.fromkeys(("joint_range", "joint_range_lower", "joint_range_upper"), "joint with a range"),
     **dict.fromkeys(("tendon_range", "tendon_range_lower", "tendon_range_upper"), "tendon with a range"),
     "joint_stiffness_added": "joint with an axis (a free one has none)",
-    "actuator_gain": "motor, servo or PID",
-    "actuator_strength": "motor, servo or PID",
+    "actuator_gain": "motor, servo, damper or PID",
+    "actuator_strength": "motor, servo, damper, muscle or PID (one without feedforward) with a force to scale",
     "backlash_range": "slack joint: one with a range and no actuator, beside a driven one with the same axis",
     "actuator_kp": "position servo or PID",
     "actuator_kd": "servo or PID with damping",

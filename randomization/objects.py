@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
+import numpy as np
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
-_GAINS = (int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_PID))
+_FIXED, _PID = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_PID)
+_POSITION = int(mujoco.mjtCtrlInput.mjINPUT_POS)
 _BIASES = (int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE))
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
@@ -54,13 +58,40 @@ def _driven(model: mujoco.MjModel, joint: int) -> bool:
 
 
 def is_motor_or_servo(model: mujoco.MjModel, actuator: int) -> bool:
-    """Whether an actuator's force at rest is gain * (command - rest command)."""
+    """Whether an actuator has one input, and its force at rest is gain * (command - rest command)."""
+    gain, plugin = int(model.actuator_gaintype[actuator]), int(model.actuator_plugin[actuator])
+    follows = gain == _FIXED or (gain == _PID and int(model.actuator_ctrlspec[actuator]) == _POSITION)
     return (
-        int(model.actuator_gaintype[actuator]) in _GAINS
+        follows
+        and plugin < 0
         and int(model.actuator_biastype[actuator]) in _BIASES
         and int(model.actuator_dyntype[actuator]) != _INTEGRATOR
         and int(model.actuator_ctrlnum[actuator]) == 1
     )
+
+
+def has_gear(model: mujoco.MjModel, actuator: int) -> bool:
+    """Whether an actuator's force acts through its gear: that of adhesion and of orientation servos does not."""
+    adheres = int(model.actuator_trntype[actuator]) == int(mujoco.mjtTrn.mjTRN_BODY)
+    return not adheres and int(model.actuator_gaintype[actuator]) != int(mujoco.mjtGain.mjGAIN_SO3)
+
+
+def controls_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The controls of actuators, and for each which of the actuators (by its place in the list) it belongs to.
+
+    An actuator may have several controls or none.
+    """
+    return _spread(model.actuator_ctrladr, model.actuator_ctrlnum, actuators)
+
+
+def outputs_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The force outputs of actuators, by which MuJoCo keeps gear and length, and whose each is; see `controls_of`."""
+    return _spread(model.actuator_outadr, model.actuator_outnum, actuators)
+
+
+def _spread(address: np.ndarray, number: np.ndarray, actuators: Sequence[int]) -> tuple[list[int], list[int]]:
+    pairs = [(int(address[i]) + k, owner) for owner, i in enumerate(actuators) for k in range(int(number[i]))]
+    return [place for place, _ in pairs], [owner for _, owner in pairs]
 
 
 def has_input(model: mujoco.MjModel, actuator: int) -> bool:

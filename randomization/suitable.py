@@ -6,7 +6,7 @@ from envs.task import Task
 from randomization.appearance import SUITABLE, is_suitable
 from randomization.fields import COM, UNSUITABLE, edits_of, is_zero
 from randomization.names import object_places
-from randomization.objects import has_input, is_motor_or_servo
+from randomization.objects import has_gear, has_input, is_motor_or_servo
 from randomization.quantities import Quantity
 
 # What happens to commands within a control step, or to single controls: only tasks that leave commands to the engine
@@ -26,13 +26,15 @@ EXPECTED: dict[str, str] = {
     **SUITABLE,
     **dict.fromkeys(_BACKLASH, "motor, servo or PID with one input"),
     "actuator_fade": UNSUITABLE["actuator_strength"],
+    "actuator_failure": "actuator that acts through a gear (use actuator_strength or actuator_fade)",
     "actuator_stuck": "actuator with an input",
 }
 
 
 def has_commands_for(task: Task, quantity: Quantity) -> bool:
     """False for what acts on single commands where the task hands whole actions to an environment of its own."""
-    return bool(task.command_fields) or quantity.name not in OF_COMMANDS
+    needed = "ctrl" in task.command_fields if quantity.target == "actuator" else bool(task.command_fields)
+    return needed or quantity.name not in OF_COMMANDS
 
 
 def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
@@ -43,6 +45,8 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
         return is_suitable(model, name, index)
     if name == "actuator_fade":
         return bool(edits_of(model, "actuator_strength", index))
+    if name == "actuator_failure":
+        return has_gear(model, index)
     if name == "actuator_stuck":
         return has_input(model, index)
     if name in _BACKLASH:

@@ -7,8 +7,9 @@ from rich.table import Table
 
 from envs.task import ActionComponent, Task
 from randomization.fields import nominal_values, room
-from randomization.parameters import has_commands_for, object_index, usable_names
+from randomization.names import object_index
 from randomization.quantities import QUANTITIES, Quantity
+from randomization.suitable import has_commands_for, usable_names
 
 
 def describe(task: Task, console: Console) -> None:
@@ -126,6 +127,8 @@ def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
         return f"{quantity.nominal:g}"
     indices = [object_index(task, quantity.target, name) for name in names] or [0]
     values = [v for i in indices for v in nominal_values(task, quantity.name, i)]
+    if quantity.target == "actuator" and quantity.name != "actuator_force_range":
+        values = [abs(v) for v in values]  # gains: a servo's bias is (0, -kp, -kd)
     low, high = min(values), max(values)
     unit = _UNITS.get(quantity.writes[0], "")
     return (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}") + (f" {unit}" if unit else "")
