@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import mujoco
 import numpy as np
@@ -13,7 +14,7 @@ _POSITION = int(mujoco.mjtCtrlInput.mjINPUT_POS)
 _BIASES = (int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE))
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
-_HORIZONTAL = 0.99  # length of a unit axis' projection on the ground
+_LEVEL = 0.14  # a slope (8 degrees) up to which what slides along it slides along the ground
 _LOCKED = 1e6  # a joint with so much damping is there to be moved by hand, as the base of the Fetch robot
 
 
@@ -27,26 +28,68 @@ def moving_bodies(model: mujoco.MjModel) -> list[int]:
 
 
 def floating_bodies(model: mujoco.MjModel) -> list[int]:
-    """Bodies in the world with mass that nothing holds: free ones, and roots of planar robots."""
-    return [
-        i
-        for i in range(1, model.nbody)
-        if model.body_parentid[i] == 0 and model.body_mass[i] > 0 and horizontal_dofs(model, i)
-    ]
+    """Bodies with mass that nothing holds: free ones, and roots of planar robots. Of bodies that are welded together
+    the first one with mass."""
+    found: dict[int, int] = {}  # root of what is welded together: first of it with mass
+    for i in range(1, model.nbody):
+        root = int(model.body_weldid[i])
+        if root != 0 and model.body_mass[i] > 0 and root not in found and horizontal_dofs(model, i):
+            found[root] = i
+    return sorted(found.values())
 
 
 def horizontal_dofs(model: mujoco.MjModel, body: int) -> list[tuple[int, tuple[float, float]]]:
-    """Dofs that move a body along the ground, unless an actuator drives them, with their directions in the world."""
-    dofs: list[tuple[int, tuple[float, float]]] = []
-    first = int(model.body_jntadr[body])
-    for joint in range(first, first + int(model.body_jntnum[body])):
-        dof, axis = int(model.jnt_dofadr[joint]), model.jnt_axis[joint]
-        if int(model.jnt_type[joint]) == _FREE:
-            return [(dof, (1.0, 0.0)), (dof + 1, (0.0, 1.0))]
-        level = (axis[0] ** 2 + axis[1] ** 2) ** 0.5 > _HORIZONTAL
-        if int(model.jnt_type[joint]) == _SLIDE and level and not _driven(model, joint):
-            dofs.append((dof, (float(axis[0]), float(axis[1]))))
+    """Dofs that move a floating body along the ground, with their directions: a dof's velocity is what it has of x and
+    of y of the world times the body's velocity along these.
+
+    Free joints have velocities in the world's frame. Slides lie in the body's frame, which may be turned, and may only
+    together lead along the ground. Those that an actuator drives do not count, nor those that a hinge turns.
+    """
+    root = int(model.body_weldid[body])
+    joint = int(model.body_jntadr[root])
+    turn = _static_frame(model, root)
+    if joint < 0 or turn is None:
+        return []
+    if int(model.jnt_type[joint]) == _FREE:
+        dof = int(model.jnt_dofadr[joint])
+        return [(dof, (1.0, 0.0)), (dof + 1, (0.0, 1.0))]
+    slides = list(
+        takewhile(lambda j: int(model.jnt_type[j]) == _SLIDE, range(joint, joint + int(model.body_jntnum[root])))
+    )
+    slides = [j for j in slides if not _driven(model, j)]
+    ways = _along_ground(turn @ model.jnt_axis[slides].T) if slides else np.zeros((0, 2))
+    chosen = zip(model.jnt_dofadr[slides].tolist(), ways.tolist(), strict=True)
+    dofs = [(int(dof), (float(x), float(y))) for dof, (x, y) in chosen if x or y]
     return [] if any(model.dof_damping[dof] >= _LOCKED for dof, _ in dofs) else dofs
+
+
+def _static_frame(model: mujoco.MjModel, body: int) -> np.ndarray | None:
+    """Axes [3, 3] (columns) of a body's frame in the world before its own joints act; None where it hangs on something
+    that moves."""
+    turn, here = np.array([1.0, 0.0, 0.0, 0.0]), body
+    while here != 0:
+        moves = here != body and int(model.body_jntnum[here]) > 0
+        if moves or int(model.body_mocapid[here]) >= 0:
+            return None
+        mujoco.mju_mulQuat(turn, model.body_quat[here], turn.copy())
+        here = int(model.body_parentid[here])
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, turn)
+    return matrix.reshape(3, 3)
+
+
+def _along_ground(axes: np.ndarray) -> np.ndarray:
+    """Velocities [k, 2] along slides with axes [3, k] in the world, for a body's velocity of 1 along x and along y.
+
+    A body that slides cannot reach, as one on a rail, moves by as much of it as it can.
+    """
+    basis, sizes, _ = np.linalg.svd(axes, full_matrices=False)
+    basis = basis[:, sizes > 1e-6]
+    rise = basis[2]  # of what the slides span, how far up each direction leads
+    if float(np.linalg.norm(rise)) > _LEVEL:
+        basis = basis @ np.linalg.svd(rise[None])[2][1:].T  # those of the span that lead along the ground
+    ways = np.linalg.pinv(axes) @ basis @ basis[:2].T
+    return ways.round(12) + 0.0
 
 
 def _driven(model: mujoco.MjModel, joint: int) -> bool:
