@@ -13,19 +13,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.engine import Engine, Stage
+from envs.stability import servo_damping
 
 _SUFFIX = "~slack"
 _JOINT, _TO_JOINT = mujoco.mjtObj.mjOBJ_JOINT, (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _WIDTHS = {int(mujoco.mjtJoint.mjJNT_FREE): (7, 6), int(mujoco.mjtJoint.mjJNT_BALL): (4, 3)}  # in qpos, in qvel
 _SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _EXPLICIT = (int(mujoco.mjtIntegrator.mjINT_EULER), int(mujoco.mjtIntegrator.mjINT_RK4))
+_RK4 = int(mujoco.mjtIntegrator.mjINT_RK4)
+_MUSCLE = {"gain": int(mujoco.mjtGain.mjGAIN_MUSCLE), "bias": int(mujoco.mjtBias.mjBIAS_MUSCLE)}
+_IMPEDANCE = (0.9, 0.95, 0.001, 0.5, 2.0)  # MuJoCo's own, whatever a model's default classes say
 _HARD = (0.004, 1.0)  # time constant (s; MuJoCo takes at least two physics steps) and damping ratio
 _ROTOR_SHARE = 0.01  # of a joint's inertia: what a rotor without inertia of its own gets
 _SUMMED = ("qpos", "qvel", "qacc")
+_NONE_IN_SLACK = (
+    "jnt_stiffness", "jnt_stiffnesspoly", "jnt_margin", "jnt_actgravcomp", "dof_armature", "dof_damping",
+    "dof_dampingpoly", "dof_frictionloss", "qpos0", "qpos_spring",
+)  # fmt: skip
 _OF_DOFS = ("qvel", "qacc", "qacc_warmstart", "qacc_smooth", "cdof", "cdof_dot")
 
 
@@ -34,7 +43,9 @@ def geared_joints(model: mujoco.MjModel) -> list[str]:
 
     Where several joints share a body, that is the last one only: the axis of another's slack would turn with the rest.
     """
-    driven = {int(model.actuator_trnid[i, 0]) for i in range(model.nactuator) if model.actuator_trntype[i] in _TO_JOINT}
+    driven = {
+        int(model.actuator_trnid[i, 0]) for i in range(model.nactuator) if int(model.actuator_trntype[i]) in _TO_JOINT
+    }
     found = []
     for joint in sorted(driven):
         body = int(model.jnt_bodyid[joint])
@@ -69,25 +80,72 @@ class AddSlack:
             slack = joint.parent.add_joint(name=name + _SUFFIX, type=joint.type, pos=joint.pos, axis=joint.axis)
             slack.limited, slack.range = mujoco.mjtLimited.mjLIMITED_TRUE, (-1.0, 1.0)  # see `set_play`
             slack.solref_limit = _HARD  # gears are harder than MuJoCo's default limits
-            slack.armature = slack.frictionloss = slack.ref = slack.springref = 0.0
+            slack.solimp_limit = _IMPEDANCE
+            slack.armature = slack.frictionloss = slack.ref = slack.springref = slack.margin = 0.0
             slack.damping, slack.stiffness = [0.0] * len(slack.damping), [0.0] * len(slack.stiffness)
+            slack.springdamper = [0.0, 0.0]
 
 
 def _least_armature(model: mujoco.MjModel, name: str) -> float:
     """Inertia of the rotor that a joint needs once its link hangs loose: with none it would turn without resistance.
 
-    It is also what keeps a servo's damping stable that the integrator treats explicitly: damping * timestep.
+    It is also what keeps damping stable that the integrator treats explicitly (that of servos; with RK4 that of the
+    joint too): damping * timestep.
     """
     joint = mujoco.mj_name2id(model, _JOINT, name)
-    least = _ROTOR_SHARE * float(model.dof_M0[model.jnt_dofadr[joint]])
+    dof = int(model.jnt_dofadr[joint])
+    damping = 0.0
     if int(model.opt.integrator) in _EXPLICIT:
-        for i in range(model.nactuator):
-            if model.actuator_trntype[i] in _TO_JOINT and int(model.actuator_trnid[i, 0]) == joint:
-                damping = (
-                    -float(model.actuator_biasprm[i, 2]) * float(model.actuator_gear[model.actuator_outadr[i], 0]) ** 2
-                )
-                least = max(least, damping * float(model.opt.timestep))
-    return least
+        damping = float(servo_damping(model)[dof])
+    if int(model.opt.integrator) == _RK4:
+        damping += float(model.dof_damping[dof])
+    return max(_ROTOR_SHARE * float(model.dof_M0[dof]), damping * float(model.opt.timestep))
+
+
+def carry_over(nominal: mujoco.MjModel, model: mujoco.MjModel) -> None:
+    """Give a model with slack joints every value of the task's model, wherever the two have the same thing.
+
+    The compiler derives gains from inertia: a servo's damping from `dampratio`, a joint's spring and damper from
+    `springdamper`. In a joint with slack it would see the rotor alone and make them weak. What a task wrote to its
+    compiled model is carried over likewise, and slack joints lose what reached them from default classes.
+
+    Args:
+        nominal: the task's model.
+        model: the same with slack joints, see `AddSlack`.
+
+    Raises:
+        ValueError: the models differ in more than slack joints.
+    """
+    slack, least = set(_slack_joints(model)), model.dof_armature.copy()
+    addresses = {"jnt_": (None, 0), "dof_": (model.jnt_dofadr, 1), "qpos": (model.jnt_qposadr, 0)}
+    split = {prefix: _split(model, slack, *where) for prefix, where in addresses.items()}
+    for name in dir(nominal):
+        ours = getattr(nominal, name)
+        if name.startswith("__") or not isinstance(ours, np.ndarray) or ours.dtype.kind not in "fb":
+            continue
+        theirs = getattr(model, name)
+        if name[:4] in split:
+            kept, _, added = split[name[:4]]
+            if len(kept) != len(ours):
+                raise ValueError("more than slack was added to its joints")
+            theirs[kept] = ours
+            if name in _NONE_IN_SLACK:
+                theirs[added] = 0.0
+        elif ours.shape == theirs.shape:
+            theirs[:] = ours
+    kept, motors, _ = split["dof_"]
+    rotors = [kept[i] for i in motors]
+    model.dof_armature[rotors] = np.maximum(model.dof_armature[rotors], least[rotors])
+    _fix_muscles(nominal, model)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def _fix_muscles(nominal: mujoco.MjModel, model: mujoco.MjModel) -> None:
+    """State the peak force of muscles that leave it to MuJoCo, which takes it from the inertia that they move."""
+    for i in range(nominal.nactuator):
+        for kind, prm in (("gain", model.actuator_gainprm), ("bias", model.actuator_biasprm)):
+            if int(getattr(nominal, f"actuator_{kind}type")[i]) == _MUSCLE[kind] and prm[i, 2] < 0:
+                prm[i, 2] = prm[i, 3] / nominal.actuator_acc0[nominal.actuator_outadr[i]]
 
 
 def set_play(model: mujoco.MjModel, play: float) -> int:
@@ -246,9 +304,16 @@ class SlackEngine:
 
 def _places(model: mujoco.MjModel, slack: set[int], address: Any, column: int, device: torch.device) -> _Places:
     """Of joints (`address` None), positions or dofs."""
+    parts = _split(model, slack, address, column)
+    return _Places(*(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in parts))
+
+
+def _split(model: mujoco.MjModel, slack: set[int], address: Any, column: int) -> tuple[list[int], list[int], list[int]]:
+    """The parts of `_Places`, as lists."""
     kept: list[int] = []
     last: dict[int, int] = {}  # where the last kept joint of each body is among the kept ones
-    summed, added = [], []
+    summed: list[int] = []
+    added: list[int] = []
     for joint in range(model.njnt):
         start = joint if address is None else int(address[joint])
         width = 1 if address is None else _WIDTHS.get(int(model.jnt_type[joint]), (1, 1))[column]
@@ -259,5 +324,4 @@ def _places(model: mujoco.MjModel, slack: set[int], address: Any, column: int, d
         else:
             last[body] = len(kept)
             kept += range(start, start + width)
-    tensors = (torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in (kept, summed, added))
-    return _Places(*tensors)
+    return kept, summed, added

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from envs.environment import Environment, StepResult, on_device
-from envs.task import Task
+from envs.histories import KeepDelays, shortened_delay
+from envs.task import Task, editing_specs
 from randomization.clock import Clock
 from randomization.columns import StepDraws
 from randomization.effects import ActingEffects, SensorEffects
 from randomization.news import EpisodeNews
 from randomization.parameters import Parameter
-from randomization.physics import PhysicsWriter, simple_bodies
+from randomization.physics import PhysicsWriter, shortest_timestep, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import Performance
 
@@ -50,7 +51,12 @@ class Randomization:
 
     def prepare(self, task: Task) -> None:
         """Have a task compile its model as the parameters need it; before an engine takes the model."""
-        if bodies := simple_bodies(task, self.parameters):
+        bodies = simple_bodies(task, self.parameters)
+        shortest_s = float(task.model.opt.timestep) * shortest_timestep(self.parameters)
+        if shortened_delay(task.model, shortest_s) and task.compiles_again:
+            with editing_specs(KeepDelays.of(task.model, shortest_s)):
+                task.compile_full(bodies)
+        elif bodies:
             task.compile_full(bodies)
 
     def attach(self, environment: Environment) -> None:

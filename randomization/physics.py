@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from envs.engine import Engine
+from envs.histories import shortened_delay
 from envs.names import labels_of
 from envs.rng import EpisodeRandom
 from envs.task import Task
@@ -101,6 +102,10 @@ class PhysicsWriter:
                 f"the centre of mass of {name} cannot move: the model is compiled with a diagonal inertia for it; "
                 "call task.compile_full first"
             )
+        self._shortest = float(task.model.opt.timestep) * shortest_timestep(parameters)
+        if short := shortened_delay(task.model, self._shortest):
+            names = ", ".join(p.name for p in parameters if p.quantity == "timestep") or "timestep"
+            raise RandomizationError(f"{names}: {short}")
         plans, self._normals = _plans(task, parameters)
         self._rng = rng
         if self._normals and rng is None:
@@ -118,7 +123,6 @@ class PhysicsWriter:
             if varied
             else torch.full((engine.num_envs,), nominal_s, dtype=torch.float64, device=engine.device)
         )
-        self._shortest = nominal_s * math.prod(p.limits[0] for p in parameters if p.quantity == "timestep")
 
     @property
     def timestep_s(self) -> Tensor:
@@ -149,6 +153,11 @@ class PhysicsWriter:
             else:
                 present = target.live[:, target.elements]
                 target.live[:, target.elements] = torch.where(mask[:, None], part, present)
+
+
+def shortest_timestep(parameters: Sequence[Parameter]) -> float:
+    """The shortest timestep that any world may have, as a factor on the model's."""
+    return math.prod(p.limits[0] for p in parameters if p.quantity == "timestep")
 
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
 from pydantic import Field
 
-from envs.slack import AddSlack, geared_joints, set_play
-from envs.task import Task, editing_specs
+from envs.histories import KeepDelays, delays, shortened_delay, state_delays
+from envs.slack import AddSlack, carry_over, geared_joints, set_play
+from envs.stability import explicit_damping
+from envs.task import SpecEdit, Task, editing_specs
 from randomization.names import listed, matching, nearest, object_places, patterns_of
 from simreal.config import Strict
 from simreal.errors import UserError
@@ -81,13 +85,16 @@ class Alteration(Strict):
     physics: Physics = Physics()  # pyright: ignore[reportCallIssue]
     model: Parts = Parts()
 
-    def apply(self, task: Task, remake: Callable[[], Task], full: Sequence[int] = ()) -> mujoco.MjModel:
+    def apply(
+        self, task: Task, remake: Callable[[], Task], full: Sequence[int] = (), shortest: float = 1.0
+    ) -> mujoco.MjModel:
         """Change a task that no engine has yet, and make the model that the engine has to run.
 
         Args:
             task: gets a model of its own, and another decimation where the timestep changes.
             remake: makes the same task again, for a model with other parts.
             full: bodies that must keep a full inertia matrix, see `Task.compile_full`.
+            shortest: the shortest timestep that a world may have, as a factor on the model's.
 
         Returns:
             `task.model`; with backlash another one, to be shown to the task by a `SlackEngine`.
@@ -96,15 +103,24 @@ class Alteration(Strict):
             AlterationError: naming what the model does not have, and what it has.
         """
         full = self._compiled_for_payload(task, full)
-        model = self._with_slack(task, remake, full)
+        options = _Options.of(self.physics, task)
+        shortest_s = options.timestep_s * shortest
+        if shortened_delay(task.model, shortest_s):
+            task.model = _remade(remake, full, KeepDelays.of(task.model, shortest_s)).model
+            if short := shortened_delay(task.model, shortest_s):
+                raise AlterationError(f"physics: {task.id} cannot have this timestep: {short}")
         task.model = copy.copy(task.model)
-        models = [task.model] if model is None else [task.model, model]
-        if self.physics != Physics():  # pyright: ignore[reportCallIssue]
-            _set_options(self.physics, task, models)
+        state_delays(task.model, delays(task.model))
+        options.write(task.model)
+        task.decimation = options.decimation
+        _refuse_unstable(self.physics, task)
+        model = self._with_slack(task, remake, full, shortest_s)
+        if model is not None:
+            options.write(model)
         if self.model.payload is not None:
-            for each in models:
+            for each in [task.model] if model is None else [task.model, model]:
                 _add_payload(task.id, each, _body(task, self.model.payload.body), self.model.payload)
-        return models[-1]
+        return task.model if model is None else model
 
     def _compiled_for_payload(self, task: Task, full: Sequence[int]) -> Sequence[int]:
         """MuJoCo gives some bodies a diagonal inertia for good; a payload off their centre needs a full one.
@@ -120,26 +136,39 @@ class Alteration(Strict):
             task.compile_full(full)
         return full
 
-    def _with_slack(self, task: Task, remake: Callable[[], Task], full: Sequence[int]) -> mujoco.MjModel | None:
+    def _with_slack(
+        self, task: Task, remake: Callable[[], Task], full: Sequence[int], shortest_s: float
+    ) -> mujoco.MjModel | None:
         """A model with joints for backlash, or None."""
         backlash = self.model.backlash
         if backlash is None:
             return None
         joints = _matching(task, patterns_of(backlash.of))
+        edits: list[SpecEdit] = [AddSlack.to(task.model, joints)]
+        if delays(task.model):
+            edits.append(KeepDelays.of(task.model, shortest_s))
         try:
-            with editing_specs(AddSlack.to(task.model, joints)):
-                other = remake()
-                if full:
-                    other.compile_full(full)
+            model = copy.copy(_remade(remake, full, *edits).model)
+            if set_play(model, backlash.play) == len(joints):
+                carry_over(task.model, model)
+                return model
         except (ValueError, TypeError) as error:
             why = str(error).splitlines()[0]
             raise AlterationError(
                 f"model.backlash: {task.id} cannot be made with joints that it does not know: {why}"
             ) from None
-        model = copy.copy(other.model)
-        if set_play(model, backlash.play) != len(joints):
-            raise AlterationError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
-        return model
+        raise AlterationError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
+
+
+def _remade(remake: Callable[[], Task], full: Sequence[int], *edits: SpecEdit) -> Task:
+    """The same task, made from a specification with edits."""
+    with ExitStack() as stack:
+        for edit in edits:
+            stack.enter_context(editing_specs(edit))
+        other = remake()
+        if full:
+            other.compile_full(full)
+    return other
 
 
 def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
@@ -167,21 +196,45 @@ def _body(task: Task, name: str) -> int:
     return places[name]
 
 
-def _set_options(physics: Physics, task: Task, models: Sequence[mujoco.MjModel]) -> None:
-    """Write the options. Raises AlterationError where all of them are as the task has them."""
-    given = physics.model_dump(exclude_none=True, exclude={"timestep", "timestep_factor"})
-    wanted = {key: int(_CHOICES[key][value]) if key in _CHOICES else value for key, value in given.items()}
-    period_s, before = task.control_period_s, task.decimation
-    decimation = _decimation(physics, task)
-    if decimation == before and all(getattr(models[0].opt, key) == value for key, value in wanted.items()):
-        stated = ", ".join(f"{key} {value}" for key, value in physics.model_dump(exclude_none=True).items())
-        raise AlterationError(f"physics: changes nothing, {task.id} has it already: {stated}")
-    for model in models:
-        for key, value in wanted.items():
+@dataclass(frozen=True)
+class _Options:
+    """Options to write to a model, and the physics steps per control step that go with them."""
+
+    values: dict[str, Any]
+    timestep_s: float
+    decimation: int
+
+    @classmethod
+    def of(cls, physics: Physics, task: Task) -> _Options:
+        """Raises AlterationError where options are asked for and all of them are as the task has them."""
+        option = task.model.opt
+        given = physics.model_dump(exclude_none=True, exclude={"timestep", "timestep_factor"})
+        wanted = {key: int(_CHOICES[key][value]) if key in _CHOICES else value for key, value in given.items()}
+        decimation = _decimation(physics, task)
+        same = decimation == task.decimation and all(getattr(option, key) == value for key, value in wanted.items())
+        if same and physics != Physics():  # pyright: ignore[reportCallIssue]
+            stated = ", ".join(f"{key} {value}" for key, value in physics.model_dump(exclude_none=True).items())
+            raise AlterationError(f"physics: changes nothing, {task.id} has it already: {stated}")
+        kept = decimation == task.decimation
+        return cls(wanted, float(option.timestep) if kept else task.control_period_s / decimation, decimation)
+
+    def write(self, model: mujoco.MjModel) -> None:
+        for key, value in self.values.items():
             setattr(model.opt, key, value)
-        if decimation != before:
-            model.opt.timestep = period_s / decimation
-    task.decimation = decimation
+        model.opt.timestep = self.timestep_s
+
+
+def _refuse_unstable(physics: Physics, task: Task) -> None:
+    """Refuse integrators and timesteps under which damping, which they treat explicitly, makes the model explode."""
+    if physics.integrator is None and physics.timestep is None and physics.timestep_factor is None:
+        return
+    rate, most, joint = explicit_damping(task.model)
+    if rate > most:
+        key = "integrator" if physics.integrator else "timestep" if physics.timestep else "timestep_factor"
+        raise AlterationError(
+            f"physics.{key}: {task.id} would be unstable: its integrator treats the damping of {joint} explicitly, "
+            f"and a physics step of {task.model.opt.timestep:g} s is {rate / most:.3g} times the longest that it allows"
+        )
 
 
 def _decimation(physics: Physics, task: Task) -> int:

@@ -19,7 +19,7 @@ from envs.gpu_options import GpuOptions
 from envs.registry import make_task
 from envs.slack import SlackEngine
 from randomization.environment import Randomization
-from randomization.physics import simple_bodies
+from randomization.physics import shortest_timestep, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import RandomizationConfig, randomization_config
 from simreal.alteration import Alteration
@@ -77,13 +77,14 @@ def make_environment(
     if sampler is None:
         sampler = config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
+    full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
     layer.prepare(task)
     physics = task.make_engine(num_envs, threads)
     if physics is None:
         model = task.model
         if alteration is not None:
-            full = simple_bodies(task, sampler.parameters)
-            model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full)
+            shortest = shortest_timestep(sampler.parameters)
+            model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full, shortest)
         physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
             physics = SlackEngine(physics)

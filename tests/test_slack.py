@@ -11,7 +11,7 @@ from conftest import HINGE, TinyTask, build
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from envs.registry import make_task
-from envs.slack import AddSlack, SlackEngine, geared_joints, set_play
+from envs.slack import AddSlack, SlackEngine, carry_over, geared_joints, set_play
 from envs.task import Task, editing_specs
 from randomization.environment import Randomization
 from randomization.parameters import build_parameters
@@ -35,6 +35,7 @@ def loose(task: Task, play: float = PLAY, n: int = 2, layer: Randomization | Non
     with editing_specs(edit):
         model = Compiled(task.xml).model if isinstance(task, Compiled) else make_task(task.id).model
     assert set_play(model, play) == len(edit.joints) > 0
+    carry_over(task.model, model)
     environment = Environment(task, SlackEngine(CpuEngine(model, n, threads=1)), layer)
     environment.reset()
     return environment
@@ -56,6 +57,75 @@ def test_a_hanging_arm_sags_by_the_play_more() -> None:
 
 def test_without_play_the_arm_does_what_it_does_without_slack() -> None:
     assert settled(loose(Compiled(HANGING), play=1e-6)) == pytest.approx(settled(build(Compiled(HANGING), 2)), abs=2e-3)
+
+
+# What the compiler derives from inertia: the servo's damping from dampratio (kv), the joint's spring and damper from
+# springdamper, the muscle's peak force from the acceleration of 1 N; the spring of a tendon from its length.
+DERIVED = """
+<mujoco>
+  <compiler angle="radian"/>
+  <option timestep="0.002" gravity="0 0 -1" integrator="{integrator}"/>
+  <default><joint springdamper="0.4 0.7" frictionloss="0.01" margin="0.01" solimplimit="0.5 0.6 0.1"/></default>
+  <worldbody>
+    <body name="arm">
+      <joint name="hinge" axis="0 1 0" armature="0.02" range="-2 2"/>
+      <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" mass="1"/>
+    </body>
+  </worldbody>
+  <tendon><fixed name="cord" stiffness="1"><joint joint="hinge" coef="1"/></fixed></tendon>
+  <actuator>
+    <position name="servo" joint="hinge" kp="40" dampratio="1"/>
+    <muscle name="muscle" joint="hinge" gear="0.05"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def course(environment: Environment, commands: list[float]) -> torch.Tensor:
+    """Angles of the arm, rad [steps], under commands to its servo."""
+    angles = []
+    for command in commands:
+        action = torch.zeros(environment.num_envs, environment.task.action_size)
+        action[:, 0] = command
+        environment.step(action)
+        angles.append(environment.engine.data("qpos")[0, 0].clone())
+    return torch.stack(angles)
+
+
+@pytest.mark.parametrize("integrator", ["implicitfast", "Euler"])
+def test_without_play_the_arm_moves_as_it_does_without_slack(integrator: str) -> None:
+    xml, commands = DERIVED.format(integrator=integrator), [0.5] * 8 + [-0.3] * 8
+    options = {"decimation": 5, "max_episode_steps": 100}
+    tight = course(build(Compiled(xml, **options), 1), commands)
+    slack = course(loose(Compiled(xml, **options), play=1e-9, n=1), commands)
+    assert float(tight.max()) > 0.3
+    torch.testing.assert_close(slack, tight, rtol=0.0, atol=5e-3)
+
+
+def test_what_the_compiler_derives_from_inertia_is_that_of_the_task() -> None:
+    task = Compiled(DERIVED.format(integrator="implicitfast"))
+    model = loose(task, play=1e-9).engine.model
+    # kv = 2 * sqrt(kp * inertia), inertia of the arm about its hinge and the rotor
+    assert model.actuator_biasprm[0, 2] == pytest.approx(-2.0 * np.sqrt(40.0 * task.model.dof_M0[0]))
+    for field in ("actuator_biasprm", "actuator_lengthrange", "tendon_lengthspring"):
+        ours, theirs = getattr(model, field)[:1], getattr(task.model, field)[:1]
+        np.testing.assert_array_equal(ours, theirs, err_msg=field)
+    np.testing.assert_array_equal(model.actuator_lengthrange, task.model.actuator_lengthrange)
+    assert model.jnt_stiffness.tolist() == [task.model.jnt_stiffness[0], 0.0]
+    assert model.dof_damping.tolist() == [task.model.dof_damping[0], 0.0]
+    assert model.dof_frictionloss.tolist() == [0.01, 0.0]
+    assert model.jnt_margin.tolist() == [0.01, 0.0]
+    assert model.jnt_solimp[1].tolist() == [0.9, 0.95, 0.001, 0.5, 2.0]
+    # MuJoCo: peak force of a muscle = scale (200 N) / acceleration of the joint under a unit force, at compile
+    assert model.actuator_gainprm[1, 2] == pytest.approx(200.0 / task.model.actuator_acc0[1])
+
+
+def test_what_a_task_writes_to_its_compiled_model_reaches_the_model_with_slack() -> None:
+    task = Compiled()
+    task.model.dof_armature[:], task.model.actuator_gainprm[0, 0], task.model.geom_friction[0, 0] = 0.3, 7.0, 0.123
+    model = loose(task).engine.model
+    assert model.dof_armature.tolist() == [0.3, 0.0]
+    assert (model.actuator_gainprm[0, 0], model.geom_friction[0, 0]) == (7.0, 0.123)
 
 
 def test_the_motor_crosses_the_play_before_the_arm_follows() -> None:
@@ -97,7 +167,7 @@ def test_written_state_arrives_at_the_motor_and_other_joints_keep_theirs() -> No
     engine.refresh_written()
     expected = before.clone()
     expected[1, 3] = 0.2
-    assert torch.equal(engine.data("qpos"), expected)
+    torch.testing.assert_close(engine.data("qpos"), expected, rtol=0.0, atol=1e-15)
     inner = engine._inner  # pyright: ignore[reportAttributeAccessIssue]
     assert float(inner.data("qpos")[1, 3] + inner.data("qpos")[1, 4]) == pytest.approx(0.2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from randomization.parameters import build_parameters
 from randomization.samplers import Extremes, Manual, Points
 from scripted import reaching, standing
 from simreal.alteration import Alteration, AlterationError
+from simreal.build import make_environment
 from simreal.errors import UserError
 from simreal.runs import LoadedPolicy
 from simreal.worlds import beyond, check_names, find_world, find_worlds
@@ -102,6 +104,58 @@ def test_what_a_model_does_not_have_is_named() -> None:
         assert message in str(error.value)
     with pytest.raises(AlterationError, match="no joint that an actuator drives"):
         altered(make_task("FetchPush-v4"), model={"backlash": {"play": 0.1}})
+
+
+DAMPED = """
+<mujoco>
+  <option timestep="0.005" gravity="0 0 0" integrator="implicitfast"/>
+  <worldbody>
+    <body><joint name="loose" axis="0 1 0"/><geom size="0.1" mass="10"/></body>
+    <body pos="0 1 0">
+      <joint name="stiff" axis="0 1 0" damping="{damping}"/>
+      <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" mass="1"/>
+    </body>
+  </worldbody>
+  <actuator><position joint="stiff" kp="1" kv="{kv}"/></actuator>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize(
+    ("integrator", "of_joint", "of_servo", "limit"),
+    [("RK4", 1.0, 0.0, 2.785), ("RK4", 0.5, 0.5, 2.785), ("Euler", 0.0, 1.0, 2.0)],
+)
+@pytest.mark.parametrize("factor", [0.97, 1.03])
+def test_integrators_that_would_make_damping_explode_are_refused(
+    integrator: str, of_joint: float, of_servo: float, limit: float, factor: float
+) -> None:
+    inertia = mujoco.MjModel.from_xml_string(DAMPED.format(damping=0, kv=0)).dof_M0[1]
+    damping = factor * limit * inertia / 0.005
+    task = TinyTask(DAMPED.format(damping=of_joint * damping, kv=of_servo * damping))
+    model = copy.copy(task.model)
+    model.opt.integrator = mujoco.mjtIntegrator.mjINT_RK4 if integrator == "RK4" else mujoco.mjtIntegrator.mjINT_EULER
+    data = mujoco.MjData(model)
+    data.qvel[1] = 1e-6
+    mujoco.mj_step(model, data, nstep=100)
+    grows = abs(data.qvel[1]) > 1e-6
+    assert grows == (factor > 1.0)  # MuJoCo itself
+    if grows:
+        with pytest.raises(
+            AlterationError, match=r"physics.integrator: .* unstable: .* the damping of stiff explicitly"
+        ):
+            altered(task, physics={"integrator": integrator})
+    else:
+        assert altered(task, physics={"integrator": integrator}).opt.integrator == model.opt.integrator
+
+
+def test_a_centre_of_mass_that_moves_has_a_full_inertia_beside_backlash() -> None:
+    environment = make_environment(
+        "HandManipulateBlock-v1", 1, {"parameters": {"body_com_x": {"of": "object", "range": [0.0, 0.01]}}},
+        alteration=Alteration.model_validate({"model": {"backlash": {"play": 0.01}}}),
+    )  # fmt: skip
+    assert environment.engine.model.njnt > environment.task.model.njnt
+    for model in (environment.engine.model, environment.task.model):
+        assert model.body_simple[model.body("object").id] == 0
 
 
 def test_a_policy_plays_with_backlash_and_sees_what_it_knows() -> None:
