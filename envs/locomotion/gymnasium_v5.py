@@ -242,7 +242,7 @@ def _motors(model: mujoco.MjModel) -> ActionComponent:
     low, high = model.actuator_ctrlrange.T
     if not (low < high).all():
         raise ValueError("every actuator of the model needs a ctrlrange")
-    on_joints = bool((model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all())
+    on_joints = bool((model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_JOINT)).all())
     joints = joint_names(model, model.actuator_trnid[:, 0].tolist()) if on_joints else ()
     names = tuple(mujoco.mj_id2name(model, _ACTUATOR, i) or f"actuator{i}" for i in range(model.nu))
     gear = ", ".join(f"{g:g}" for g in model.actuator_gear[:, 0])

@@ -316,7 +316,7 @@ def _action(parts: HandModel, smoothing: float) -> ActionComponent:
     """Targets of the servos around the grasp."""
     model = parts.model
     actuators = tuple(model.actuator(i).name for i in range(model.nu))
-    on_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+    on_joint = model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_JOINT)
     driven = (model.joint(i).name if joint else model.tendon(i).name
               for i, joint in zip(model.actuator_trnid[:, 0], on_joint, strict=True))  # fmt: skip
     low, high = model.actuator_ctrlrange.T

@@ -105,7 +105,7 @@ def _prepare(
         start = model.jnt_qposadr[id_of(model, _JOINT, name)]
         data.qpos[start : start + len(value)] = value
     for i in range(model.neq):
-        if model.eq_type[i] == mujoco.mjtEq.mjEQ_WELD:
+        if int(model.eq_type[i]) == int(mujoco.mjtEq.mjEQ_WELD):
             model.eq_data[i, :7] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
             # The weld's pose above is meant as it is. With this flag mj_setConst, which follows a change of mass,
             # would replace it by the relative pose in qpos0, and the arm would leave its place.

@@ -82,7 +82,7 @@ def joint_components(model: mujoco.MjModel, name: str, joints: Sequence[int], wh
 
 def servo_components(model: mujoco.MjModel) -> tuple[ActionComponent, ...]:
     """The servos in the model's order; one component for each run of equal units."""
-    if not (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all():
+    if not (model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_JOINT)).all():
         raise ValueError("every actuator of the model must act on a joint")
     joints = model.actuator_trnid[:, 0].tolist()
     low, high = model.actuator_ctrlrange.T
