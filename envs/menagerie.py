@@ -1,7 +1,8 @@
 """Robot models of MuJoCo Menagerie, by name.
 
 The `mujoco-menagerie` package downloads a model on first use and keeps it; the environment variable MENAGERIE_ROOT
-names a folder that holds the models already, for machines without a network.
+names a folder that holds the models already, for machines without a network. Other packages that carry some of these
+robots have other editions of them: see docs/surprises.md.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ import mujoco
 
 from envs.registry import UnknownTaskError
 
+NOT_HERE = "is not on this machine"  # in the message of every ModelUnavailableError but UnknownRobotError
+
 
 class ModelUnavailableError(UnknownTaskError):
     """A robot model is not on this machine and cannot be fetched; the message says what to do."""
+
+
+class UnknownRobotError(ModelUnavailableError):
+    """There is no such robot, or it has no such model."""
 
 
 def robot_path(name: str, scene: bool = False) -> Path:
@@ -25,13 +32,14 @@ def robot_path(name: str, scene: bool = False) -> Path:
         scene: the robot's own scene (floor and lights) where `name` says no model.
 
     Raises:
-        ModelUnavailableError: there is no such robot, or its files cannot be had.
+        UnknownRobotError: there is no such robot.
+        ModelUnavailableError: its files cannot be had.
     """
     try:
         import mujoco_menagerie
     except ImportError:
         raise ModelUnavailableError(
-            f"{name}: robot models come with mujoco-menagerie: pip install mujoco-menagerie"
+            f"{name}: its model {NOT_HERE}: robot models come with mujoco-menagerie: pip install mujoco-menagerie"
         ) from None
     robot_name, _, entry = name.partition("/")
     try:
@@ -39,14 +47,16 @@ def robot_path(name: str, scene: bool = False) -> Path:
         file = robot.entry(entry or (robot.default_scene if scene else robot.default_model)).file
         path = robot.path() / file
     except LookupError as error:
-        raise ModelUnavailableError(f"{name}: {error}") from None
+        raise UnknownRobotError(f"{name}: {error}") from None
     except (mujoco_menagerie.MenagerieError, OSError) as error:
         raise ModelUnavailableError(
-            f"{name}: its model is not on this machine and could not be fetched ({error}); "
+            f"{name}: its model {NOT_HERE} and could not be fetched ({error}); "
             f"set MENAGERIE_ROOT to a folder that holds {robot_name}/, or run once with a network"
         ) from None
     if not path.is_file():
-        raise ModelUnavailableError(f"{name}: {path}: no such file; MENAGERIE_ROOT should name a copy of the Menagerie")
+        raise ModelUnavailableError(
+            f"{name}: its model {NOT_HERE}: {path}: no such file; MENAGERIE_ROOT should name a copy of the Menagerie"
+        )
     return path
 
 

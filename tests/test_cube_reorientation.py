@@ -16,12 +16,12 @@ from conftest import build, fixed_worlds, manual_layer, only, snapshot
 from envs.environment import Environment
 from envs.manipulation.cube_goals import MIN_TURN_RAD, GoalKind
 from envs.manipulation.cube_reorientation import SUCCESS_RAD, CubeReorientation
-from envs.menagerie import ModelUnavailableError, load_robot
 from envs.registry import TaskError, UnknownOptionError, make_task
 from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply
 from randomization.environment import Randomization
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
+from robots import ALLEGRO, SHADOW, needs
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.deploy import Policy
@@ -40,19 +40,7 @@ def cube_task(task_id: str = "AllegroCube-v0", goals: GoalKind = "spin", **optio
     return task
 
 
-def available(robot: str) -> bool:
-    """Whether a robot's model can be had."""
-    try:
-        load_robot(robot)
-    except ModelUnavailableError:
-        return False
-    return True
-
-
-needs_models = pytest.mark.skipif(
-    not (available("wonik_allegro/right_hand") and available("shadow_hand/right_hand")),
-    reason="the hands of MuJoCo Menagerie are not here and cannot be fetched; set MENAGERIE_ROOT",
-)
+needs_models = needs(ALLEGRO, SHADOW)
 
 
 def quat(axis: tuple[float, float, float], degrees: float) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -14,12 +12,10 @@ import torch
 from envs.locomotion.go1 import REWARD_WEIGHTS, Go1VelocityTask
 from envs.locomotion.go1_model import FEET, FOOT_RADIUS_M, JOINTS, STANCE
 from envs.registry import TaskError, make_task
+from robots import GO1, needs
 from simreal.build import make_environment
 
-pytestmark = pytest.mark.skipif(
-    not (Path(os.environ.get("MENAGERIE_ROOT", "/nowhere")) / "unitree_go1").is_dir(),
-    reason="needs the Go1: set MENAGERIE_ROOT to a folder that holds unitree_go1/",
-)
+pytestmark = needs(GO1)
 
 TASK = "Go1Velocity-v0"
 

@@ -21,13 +21,13 @@ from envs.engine import EngineError
 from envs.environment import Environment
 from envs.gpu_engine import GpuEngine
 from envs.gpu_options import GpuOptions
-from envs.menagerie import ModelUnavailableError
 from envs.registry import make_task, task_ids
 from envs.task import Task
 from gpu_worlds import DEVICE, copy_state, far
 from randomization.environment import Randomization
 from randomization.parameters import build_parameters
 from randomization.samplers import Manual
+from robots import skipping_missing
 from scripted import standing
 from simreal.build import make_engine
 from simreal.errors import UserError
@@ -85,10 +85,8 @@ _WITHIN = {
 
 def made(name: str) -> Task:
     """A task of a family, or a skipped test where its robot's model is not there."""
-    try:
+    with skipping_missing():
         return make_task(name.partition(",")[0], **FAMILIES.get(name, {}))
-    except ModelUnavailableError as error:
-        pytest.skip(str(error))
 
 
 def comparable(name: str) -> Task:

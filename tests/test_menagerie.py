@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from envs.menagerie import ModelUnavailableError, load_robot, robot_path
+from envs.menagerie import NOT_HERE, ModelUnavailableError, UnknownRobotError, load_robot, robot_path
+from envs.registry import make_task
+from robots import skip_if_missing, skipping_missing
+
+
+def test_tests_of_a_robot_that_is_not_here_are_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline(monkeypatch, tmp_path)
+    with pytest.raises(pytest.skip.Exception, match=r"unitree_go1.*set MENAGERIE_ROOT"), skipping_missing():
+        make_task("Go1Velocity-v0")
+    program = [sys.executable, "-m", "simreal.cli", "describe", "Go1Velocity-v0"]
+    said = subprocess.run(program, capture_output=True, text=True, check=False).stderr
+    with pytest.raises(pytest.skip.Exception, match=r"unitree_go1.*set MENAGERIE_ROOT"):
+        skip_if_missing(said)
+    with pytest.raises(UnknownRobotError), skipping_missing():  # a fault of the test, not of the machine
+        load_robot("unitree_goo1")
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -32,6 +50,7 @@ def test_a_model_that_cannot_be_fetched_says_what_to_do(tmp_path: Path, monkeypa
     with pytest.raises(ModelUnavailableError, match=r"unitree_go1.*set MENAGERIE_ROOT to a folder") as caught:
         load_robot("unitree_go1")
     assert "\n" not in str(caught.value)
+    assert NOT_HERE in str(caught.value)
 
 
 def test_a_root_without_the_robot_or_without_its_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +64,7 @@ def test_a_root_without_the_robot_or_without_its_file_says_so(tmp_path: Path, mo
 
 def test_unknown_names_are_answered_with_the_nearest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch, tmp_path)
-    with pytest.raises(ModelUnavailableError, match="Did you mean 'wonik_allegro'"):
+    with pytest.raises(UnknownRobotError, match="Did you mean 'wonik_allegro'"):
         load_robot("wonik_alegro")
-    with pytest.raises(ModelUnavailableError, match=r"no entry point 'middle_hand'.*right_hand"):
+    with pytest.raises(UnknownRobotError, match=r"no entry point 'middle_hand'.*right_hand"):
         load_robot("wonik_allegro/middle_hand")
