@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from envs.engine import COMMAND_FIELDS
+from envs.model_options import model_problems
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Group, Outcome, Task
 
@@ -45,6 +46,9 @@ def check_task(task_id: str, task: Any) -> Task:
     for name in ("decimation", "max_episode_steps"):
         if getattr(task, name) < 1:
             raise _problem(task, name, "expected at least 1", str(getattr(task, name)))
+    if type(task).make_engine is Task.make_engine:  # others step simulations of their own
+        for problem in model_problems(task.model):
+            raise TaskError(f"task: {task.id}: model: {problem}")
     _check_components(task)
     for name in task.command_fields:
         if name not in COMMAND_FIELDS:

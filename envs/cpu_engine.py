@@ -10,7 +10,8 @@ import torch
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, Stage
+from envs.engine import COMMAND_FIELDS, EngineError, Stage
+from envs.model_options import callback_problems, model_problems
 from envs.processors import available_threads
 
 _STAGES: dict[Stage, int] = {
@@ -36,6 +37,9 @@ class CpuEngine:
         model: the nominal model; it is not modified.
         num_envs: N, the number of simulations.
         threads: physics threads; None takes as many as this process may use.
+
+    Raises:
+        EngineError: the model has an option with which it cannot be run.
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, threads: int | None = None) -> None:
@@ -43,7 +47,7 @@ class CpuEngine:
         self.num_envs = num_envs
         self.device = torch.device("cpu")
         self.dtype = torch.float64
-        self._batch = Batch(model, num_envs, threads or available_threads())
+        self._batch = _made(model, num_envs, threads or available_threads())
         self._data: dict[str, Tensor] = {}
         self._outputs: dict[str, np.ndarray] = {}
         self._fields: dict[str, Tensor] = {}
@@ -227,6 +231,15 @@ class CpuEngine:
         except SimulationError as error:
             self._failed[error.ids] = True
             self._any_failed = True
+
+
+def _made(model: mujoco.MjModel, num_envs: int, threads: int) -> Batch:
+    for problem in (*model_problems(model), *callback_problems()):
+        raise EngineError(f"engine: {problem}")
+    try:
+        return Batch(model, num_envs, threads)
+    except (ValueError, mujoco.FatalError) as error:
+        raise EngineError(f"engine: MuJoCo does not run {num_envs} simulations of the model: {error}") from None
 
 
 def _numpy(mask: Tensor | None) -> np.ndarray | None:

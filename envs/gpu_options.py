@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.body_forces import without_plugin
 from envs.engine import EngineError
+from envs.model_options import callback_problems, model_problems
 
 _SOLVERS = {"newton": int(mujoco.mjtSolver.mjSOL_NEWTON), "cg": int(mujoco.mjtSolver.mjSOL_CG)}
 
@@ -50,6 +51,8 @@ def with_options(model: mujoco.MjModel, options: GpuOptions) -> mujoco.MjModel:
             "engine, or set gpu.solver to newton or cg (contacts then differ slightly from the model's own)"
         )
     problems = list(_problems(model))
+    for problem in (*model_problems(model), *callback_problems()):
+        raise EngineError(f"engine: {problem}")
     if problems:
         raise EngineError(f"engine: {problems[0]} does not run on the GPU: use the CPU engine")
     wanted = int(solver) if options.solver is None else _SOLVERS[options.solver]
@@ -82,8 +85,6 @@ def _problems(model: mujoco.MjModel) -> Iterator[str]:
     """What a model needs that mujoco_warp ignores or that this engine does not handle; it refuses the rest itself."""
     for i in range(model.nplugin):
         yield f"the model's plugin {mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_PLUGIN, i)!r}"
-    if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
-        yield "a model with sleeping switched on"
     if model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD):
         yield "a model with nativeccd switched off"
     if model.opt.disableactuator:

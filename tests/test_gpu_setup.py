@@ -54,11 +54,10 @@ def test_pgs_is_refused_unless_another_solver_is_named() -> None:
 
 
 def test_models_that_would_behave_differently_are_refused() -> None:
-    sleeping, other_collisions, disabled = spheres(), spheres(), spheres()
-    sleeping.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    other_collisions, disabled = spheres(), spheres()
     other_collisions.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
     disabled.opt.disableactuator = 1
-    for model, reason in ((sleeping, "sleeping"), (other_collisions, "nativeccd"), (disabled, "groups of actuators")):
+    for model, reason in ((other_collisions, "nativeccd"), (disabled, "groups of actuators")):
         with pytest.raises(EngineError, match=rf"{reason}.* does not run on the GPU"):
             with_options(model, GpuOptions())
 
