@@ -13,6 +13,7 @@ from torch import Tensor
 from envs.engine import COMMAND_FIELDS, EngineError, Stage
 from envs.model_options import callback_problems, model_problems
 from envs.processors import available_threads
+from envs.stability import speed_limits
 
 _STAGES: dict[Stage, int] = {
     "kinematics": int(mujoco.mjtStage.mjSTAGE_POS),
@@ -59,6 +60,7 @@ class CpuEngine:
         self._state = torch.from_numpy(self._batch.state)
         self._qpos = self._batch.bind("qpos")
         self._qpos_seen = self._qpos.copy()
+        self._qvel, self._speed_limits = self._batch.bind("qvel"), speed_limits(model)
 
     @property
     def threads(self) -> int:
@@ -163,9 +165,10 @@ class CpuEngine:
             self._call(self._batch.forward, (self._qpos != self._qpos_seen).any(axis=1))
 
     def diverged(self) -> Tensor:
-        if not self._any_failed and not self._warnings.any():
+        fast = np.abs(self._qvel) > self._speed_limits
+        if not self._any_failed and not self._warnings.any() and not fast.any():
             return torch.zeros(self.num_envs, dtype=torch.bool)
-        mask = self._failed | (self._warnings != 0).any(axis=1)
+        mask = self._failed | (self._warnings != 0).any(axis=1) | fast.any(axis=1)
         self._failed[:] = False
         self._any_failed = False
         self._warnings[...] = 0

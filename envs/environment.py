@@ -271,7 +271,7 @@ class Environment:
 
     def _note(self, unstable: Tensor, diverged: Tensor) -> None:
         """Count divergences, and say where the first simulation became unstable, if that is what they are."""
-        self._divergences += diverged.sum()
+        self._divergences += (diverged & ~self._over).sum()  # one that is over and not reset stays as it is
         if not self._asks or not unstable.any():
             return
         i = int(unstable.nonzero()[0])

@@ -29,6 +29,7 @@ from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, has_height_field, with_options
 from envs.gpu_stages import STAGES
 from envs.gpu_static import StaticGeoms
+from envs.stability import speed_limits
 
 mjw: Any = importlib.import_module("mujoco_warp")
 wp: Any = importlib.import_module("warp")
@@ -103,6 +104,7 @@ class GpuEngine:
             self._outputs["history"] = self._state["history"]
         self._qpos = self.data("qpos")
         self._qpos_seen, self._version = self._qpos.clone(), self._qpos._version
+        self._speed_limits = torch.as_tensor(speed_limits(self.model), dtype=self.dtype, device=self.device)
         self._weighed = (self.nominal("body_invweight0") > 0).to(self.device, self.dtype)
         self._resetting = False  # what is written between reset() and forward() is part of the reset
         self._evaluated = False
@@ -336,7 +338,7 @@ class GpuEngine:
 
     def diverged(self) -> Tensor:
         flags = wp.to_torch(self._failed)
-        mask = flags.clone()
+        mask = flags | (self.data("qvel").abs() > self._speed_limits).any(dim=1)
         flags.zero_()
         return mask
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.damping import servo_damping
 from envs.engine import Engine, Stage
-from envs.stability import servo_damping
 
 _SUFFIX = "~slack"
 _JOINT, _TO_JOINT = mujoco.mjtObj.mjOBJ_JOINT, (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))

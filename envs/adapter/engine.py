@@ -25,6 +25,7 @@ from envs.adapter.python_state import load_attributes, save_attributes
 from envs.adapter.spaces import Layout
 from envs.engine import Stage
 from envs.registry import TaskError
+from envs.stability import speed_limits
 
 Array = NDArray[Any]
 _WRITABLE = frozenset(
@@ -98,6 +99,7 @@ class GymnasiumEngine:
         self._action = np.zeros((len(envs), len(self._action_low())), reading.action_dtype)
         self._warned = np.zeros(len(envs), np.int64)  # MuJoCo's warnings of instability so far
         self._failed = np.zeros(len(envs), bool)
+        self._speed_limits = speed_limits(nominal)
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
     def _action_low(self) -> Array:
@@ -203,7 +205,8 @@ class GymnasiumEngine:
         self._failed[index] |= not finite or self._unstable(index)
 
     def _unstable(self, index: int) -> bool:
-        return bool(self._warnings(index) > self._warned[index])
+        fast = np.abs(self._raw[index].data.qvel) > self._speed_limits
+        return bool(fast.any() or self._warnings(index) > self._warned[index])
 
     def _warnings(self, index: int) -> int:
         return int(self._raw[index].data.warning.number[_UNSTABLE].sum())
