@@ -109,10 +109,11 @@ class ADR:
 
         A buffer that fills up in the middle of the call decides, is cleared, and takes the rest. With the worlds
         lam [k, d] given, episodes whose boundary has moved since they began are left out: they say nothing of
-        where it is now.
+        where it is now. Minus infinity, the return of an episode that failed, counts as the low threshold.
         """
         boundary = torch.as_tensor(boundary).cpu().long()
         performance = torch.as_tensor(performance).cpu().double()
+        performance = torch.where(performance.isneginf(), self.thresholds[0], performance)
         keep = boundary >= 0
         if lam is not None and len(self.parameters):
             column = (boundary // 2).clamp(min=0)

@@ -118,7 +118,9 @@ class Randomization:
             "successes": result.episode_successes,
             "return": result.episode_return,
         }[self.performance]
-        self._news.tell(done, self.boundary, performance, self.lam)
+        # What an episode gathered before its simulation was noticed to be unstable means nothing.
+        failure = -torch.inf if self.performance == "return" else 0
+        self._news.tell(done, self.boundary, performance.masked_fill(result.diverged, failure), self.lam)
 
     def state_dict(self) -> dict[str, Any]:
         return {

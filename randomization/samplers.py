@@ -31,7 +31,10 @@ class Sampler(Protocol):
         ...
 
     def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
-        """Tell how episodes went: boundary [k] as drawn, performance [k], and the worlds lam [k, d] played."""
+        """Tell how episodes went: boundary [k] as drawn, performance [k], and the worlds lam [k, d] played.
+
+        Minus infinity is the return of an episode whose simulation became unstable: a failure, whatever it gathered.
+        """
         ...
 
     def entropy(self) -> float:

@@ -89,17 +89,18 @@ class Statistics:
 
     def finished(self, result: StepResult) -> None:
         """Take in the episodes that ended with a step."""
-        self.kept.append((result.done, result.success, result.episode_return, result.episode_successes))
+        sound = ~result.diverged
+        self.kept.append((result.done, sound, result.success, result.episode_return, result.episode_successes))
         if len(self.kept) >= self.keep_steps:
             self.count()
 
     def count(self) -> None:
         """Count the episodes that are not counted yet."""
         steps = [torch.stack(column).cpu() for column in zip(*self.kept, strict=True)]
-        for done, success, returns, successes in zip(*steps, strict=True):
+        for done, sound, success, returns, successes in zip(*steps, strict=True):
             self.success += success[done].double().tolist()
-            self.returns += returns[done].double().tolist()
-            self.successes += successes[done].double().tolist()
+            self.returns += returns[done & sound].double().tolist()  # else finite, and nonsense
+            self.successes += (successes * sound)[done].double().tolist()
             self.episodes += int(done.sum())
         self.kept = []
 

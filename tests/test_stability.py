@@ -7,9 +7,16 @@ import math
 import mujoco
 import pytest
 import torch
+from torch import Tensor
 
 from conftest import HINGE, TinyTask, build
 from envs.stability import speed_limits
+from randomization.adr import ADR
+from randomization.environment import Randomization
+from randomization.parameters import Parameter
+from randomization.samplers import Manual
+from randomization.spec import Performance
+from simreal.train import Statistics
 
 BODIES = """<mujoco><option timestep="{timestep}"/><worldbody>
 <body><joint type="slide"/><geom size="{size}"/>
@@ -48,3 +55,39 @@ def test_a_simulation_that_turns_faster_than_its_steps_resolve_has_diverged() ->
     assert result.diverged.tolist() == [False, False, True]
     assert env.divergences == 1
     assert not env.step(torch.zeros(3, 1)).diverged.any()
+
+
+class Listener(Manual):
+    """Hears how episodes went."""
+
+    heard: list[float]
+
+    def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
+        self.heard = performance.tolist()
+
+
+@pytest.mark.parametrize(("performance", "failure"), [("return", -math.inf), ("success", 0.0), ("successes", 0.0)])
+def test_an_episode_that_diverges_is_a_failure_whatever_it_had_gathered(
+    performance: Performance, failure: float
+) -> None:
+    sampler = Listener([])
+    env = build(TinyTask(WHEEL), 2, Randomization(sampler, performance))
+    env.episode_return[1], env.episode_successes[1] = 1e9, 1000
+    env.engine.data("qvel")[1] = 1e5
+    statistics = Statistics.new()
+    result = env.step(torch.zeros(2, 1))
+    statistics.finished(result)
+    assert sampler.heard == [failure]
+    # the averages of a run count it as an episode, without a return that means nothing
+    assert (statistics.episodes, list(statistics.success), list(statistics.returns)) == (1, [0.0], [])
+    assert list(statistics.successes) == [0.0]
+
+
+def test_a_boundary_whose_worlds_are_unstable_moves_inwards() -> None:
+    adr = ADR([Parameter("x", nominal=0.0, limits=(0.0, 9.0), step=1.0)], buffer_size=4, thresholds=(10.0, 20.0))
+    upper = torch.ones(4, dtype=torch.int64)
+    adr.record(upper, torch.full((4,), 50.0))
+    adr.record(upper, torch.tensor([50.0, 50.0, -math.inf, 50.0]))  # (3 * 50 + 10) / 4 = 40: one in four
+    assert float(adr.upper) == 2.0
+    adr.record(upper, torch.full((4,), -math.inf))
+    assert float(adr.upper) == 1.0
