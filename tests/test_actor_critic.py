@@ -132,3 +132,14 @@ def test_policies_put_out_the_most_likely_action() -> None:
     assert action.shape == (7, 2)
     assert following.shape == state.shape
     assert not torch.equal(recurrent(observation, following)[0], action)
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e6])
+def test_the_critic_learns_in_the_unit_of_the_returns_whatever_it_is(unit: float) -> None:
+    critic = Critic(3, 2, config())
+    x = torch.randn(1, 20, 5)
+    critic.adapt(torch.zeros(30))  # no reward yet: nothing is known of the unit
+    critic.adapt(unit * torch.tensor([4.0, 6.0]).repeat(15))  # mean 2.5, variance (16 + 36) / 4 - 2.5^2 = 6.75
+    assert float(critic.unit()) == pytest.approx(unit * 6.75**0.5)
+    raw = critic(x, torch.zeros(20, 0))[0]
+    torch.testing.assert_close(critic.unscaled(raw) / unit, raw * 6.75**0.5 + 2.5)

@@ -178,7 +178,7 @@ class Critic(nn.Module):
     def __init__(self, observation_size: int, privileged_size: int, config: PPOConfig) -> None:
         super().__init__()
         self.normalizer = make_normalizer(privileged_size, config)
-        self.returns = Normalizer(1, clip=math.inf, epsilon=1e-4)
+        self.returns = Normalizer(1, clip=math.inf)
         self.trunk = Trunk(observation_size + privileged_size, config.critic_hidden, 1, config, output_gain=1.0)
 
     def forward(self, x: Tensor, state: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -186,26 +186,31 @@ class Critic(nn.Module):
         value, state = self.trunk(x, state, start)
         return value.squeeze(-1), state
 
+    def unit(self) -> Tensor:
+        """The unit [1] of what the critic puts out, in units of reward; 1 as long as all returns were the same."""
+        scale = self.returns.scale()
+        return torch.where(scale > 0.0, scale, 1.0)
+
     def unscaled(self, value: Tensor) -> Tensor:
         """A value [...] in units of reward."""
-        return value * self.returns.scale().float() + self.returns.mean.float()
+        return value * self.unit().float() + self.returns.mean.float()
 
     def scaled(self, value: Tensor) -> Tensor:
         """The inverse of `unscaled`."""
-        return (value - self.returns.mean.float()) / self.returns.scale().float()
+        return (value - self.returns.mean.float()) / self.unit().float()
 
     @torch.no_grad()
     def adapt(self, returns: Tensor) -> None:
         """Take returns [B] into the statistics and keep every prediction (van Hasselt et al. 2016, 1602.07714)."""
         if len(returns) == 0:
             return
-        known = bool(self.returns.count > 0)
-        old_mean, old_scale = self.returns.mean.clone(), self.returns.scale()
+        # Before returns varied there was no unit, and nothing was predicted that is worth keeping.
+        known = (self.returns.count > 0) & (self.returns.scale() > 0.0)
+        old_mean, old_unit = self.returns.mean.clone(), self.unit()
         self.returns.update(returns.unsqueeze(1))
-        if known:  # before that, nothing was predicted that is worth keeping
-            mean, scale, last = self.returns.mean, self.returns.scale(), self.trunk.last
-            last.weight.mul_(old_scale / scale)
-            last.bias.copy_((old_scale * last.bias + old_mean - mean) / scale)
+        mean, unit, last = self.returns.mean, self.unit(), self.trunk.last
+        last.weight.mul_(torch.where(known, old_unit / unit, 1.0))
+        last.bias.copy_(torch.where(known, (old_unit * last.bias + old_mean - mean) / unit, last.bias))
 
 
 class Policy(nn.Module):

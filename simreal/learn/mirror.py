@@ -18,8 +18,9 @@ from simreal.learn.sums import average
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
     """Mirror images of normalized observations [..., nobs], normalized with the same statistics."""
     index, sign = _tensors(mirror.observation, mirror.observation_sign, x)
-    mean, std = normalizer.offset().to(x), normalizer.scale().to(x)
-    return x[..., index] * (sign * std[index] / std) + (sign * mean[index] - mean) / std
+    mean, std, inverse = normalizer.offset(), normalizer.scale(), normalizer.inverse()
+    image = x[..., index] * (sign * std[index] * inverse).to(x) + ((sign * mean[index] - mean) * inverse).to(x)
+    return image.clamp(-normalizer.clip, normalizer.clip)
 
 
 def mirror_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tensor:
