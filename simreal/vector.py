@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,11 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from numpy.typing import NDArray
 
 from envs.engine import Engine
@@ -22,6 +26,8 @@ from randomization.appearance import VIEW
 from randomization.environment import Randomization
 from randomization.spec import RandomizationConfig
 from simreal.build import EngineName, make_environment
+from simreal.callers import callers
+from simreal.errors import UserError
 from simreal.images import Images
 
 _CPU = torch.device("cpu")
@@ -69,6 +75,8 @@ def make_vec(
     Raises:
         ValueError, UserError: naming what is wrong and what is nearest.
     """
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(f"max_episode_steps: expected at least 1, got {max_episode_steps}")
     environment = make_environment(
         task, num_envs, randomization, engine=engine, seed=seed, threads=threads,
         max_episode_steps=max_episode_steps, task_options=task_options, gpu=gpu,
@@ -82,8 +90,9 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
     Observations are as Gymnasium's task has them: for goal tasks a dict of "observation", "achieved_goal" and
     "desired_goal", else the flat vector; float64. Returned arrays are copies.
 
-    Infos: "is_success" [N]; "diverged" [N] (the simulation became unstable); where episodes ended, "episode" with
-    "r" (return) and "l" (length), and in SAME_STEP mode "final_obs" and "final_info", each with its "_" mask.
+    Infos: "is_success" [N]; "diverged" [N] (the simulation became unstable); the task's own terms [N]; where episodes
+    ended, "episode" with "r" (return) and "l" (length), and in SAME_STEP mode "final_obs" and "final_info", each with
+    its "_" mask. Under Gymnasium's RecordEpisodeStatistics "episode" is that wrapper's.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
@@ -134,21 +143,41 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         return layer
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start new episodes, in all environments or in `options["reset_mask"]` [N]."""
-        super().reset(seed=seed)
-        mask = None
-        if options is not None and "reset_mask" in options:
-            chosen = np.asarray(options["reset_mask"])
-            if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
-                raise ValueError(f"reset_mask: expected {self.num_envs} booleans with at least one True")
-            mask = torch.from_numpy(chosen.copy()) if self._was_reset else None
+        """Start new episodes, in all environments or in `options["reset_mask"]` [N].
+
+        `seed` starts another sequence of episodes; a list of N gives every environment one of its own.
+        """
+        given = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else [seed]
+        if len(given) not in (1, self.num_envs):
+            raise ValueError(f"seed: expected one, or {self.num_envs}, one for each environment; got {len(given)}")
+        seeds = [None if one is None else operator.index(one) for one in given]
+        super().reset(seed=seeds[0])
+        mask = self._reset_mask(options or {})
         device = self.environment.device
-        observed = self.environment.reset(None if mask is None else mask.to(device), seed)
+        if len(seeds) > 1:
+            for row, one in zip(torch.eye(self.num_envs, dtype=torch.bool, device=device), seeds, strict=True):
+                if one is not None:
+                    self.environment.rng.seed(one, row if mask is None else row & mask.to(device))
+        observed = self.environment.reset(
+            None if mask is None else mask.to(device), seeds[0] if len(seeds) == 1 else None
+        )
         self._was_reset = True
         self._ended[slice(None) if mask is None else mask.numpy()] = False
         return self._observation(observed.to(_CPU)), {}
+
+    def _reset_mask(self, options: dict[str, Any]) -> torch.Tensor | None:
+        """[N] bool, what `options["reset_mask"]` names; None for all."""
+        unknown = next((key for key in options if key != "reset_mask"), None)
+        if unknown is not None:
+            raise ValueError(f"options: unknown key {unknown!r}, expected 'reset_mask'")
+        if "reset_mask" not in options:
+            return None
+        chosen = np.asarray(options["reset_mask"])
+        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
+            raise ValueError(f"reset_mask: expected {self.num_envs} booleans with at least one True")
+        return torch.from_numpy(chosen.copy()) if self._was_reset else None
 
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """One control step; actions [N, A] within the action space (clipped)."""
@@ -178,9 +207,7 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         observation, reward, terminated, truncated = self._outcome(observed, result)
         reward[ended], terminated[ended], truncated[ended] = 0.0, False, False
         self._ended = result.done.numpy() & ~ended
-        infos = self._infos(result)
-        infos["is_success"][ended] = False
-        return observation, reward, terminated, truncated, infos
+        return observation, reward, terminated, truncated, self._infos(result, ~ended)
 
     @property
     def _plain(self) -> bool:
@@ -195,29 +222,24 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
             result.truncated.numpy().copy(),
         )
 
-    def _infos(self, result: StepResult) -> dict[str, Any]:
-        everywhere = np.ones(self.num_envs, dtype=bool)
-        infos: dict[str, Any] = {
-            "is_success": result.success.numpy().copy(),
-            "_is_success": everywhere,
-            "diverged": result.diverged.numpy().copy(),
-            "_diverged": everywhere,
-        }
-        for name, value in result.terms.items():
-            infos[name], infos[f"_{name}"] = value.numpy().copy(), everywhere
-        done = result.done.numpy().copy()
-        if done.any():
-            infos["episode"] = {
-                "r": result.episode_return.numpy() * done,
-                "l": result.episode_steps.numpy() * done,
-                "_r": done,
-                "_l": done,
-            }
-            infos["_episode"] = done
-            if self._mode is AutoresetMode.SAME_STEP:
-                infos["final_obs"] = self._final_observations(result.final, done)
-                infos["final_info"] = {"is_success": infos["is_success"] & done, "_is_success": done}
-                infos["_final_obs"] = infos["_final_info"] = done
+    def _infos(self, result: StepResult, there: Array | None = None) -> dict[str, Any]:
+        """Infos of a step, where it counts: in the environments `there` [N], None for all."""
+        there = np.ones(self.num_envs, dtype=bool) if there is None else there
+        infos: dict[str, Any] = {}
+        for name, value in {"is_success": result.success, "diverged": result.diverged, **result.terms}.items():
+            infos[name], infos[f"_{name}"] = value.numpy() * there, there.copy()
+        done = result.done.numpy() & there
+        if not done.any():
+            return infos
+        if self._mode is AutoresetMode.SAME_STEP:
+            infos["final_info"] = {k: v & done if k[0] == "_" else v * done for k, v in infos.items()}
+            infos["final_obs"] = self._final_observations(result.final, done)
+            infos["_final_obs"], infos["_final_info"] = done.copy(), done.copy()
+        # Gymnasium's recorder writes this key itself, and raises ValueError where it finds it.
+        if not any(recorder._stats_key == "episode" for recorder in callers(RecordEpisodeStatistics.step, self)):
+            steps, rewards = result.episode_steps.numpy(), result.episode_return.numpy()
+            infos["episode"] = {"r": rewards * done, "l": steps * done, "_r": done.copy(), "_l": done.copy()}
+            infos["_episode"] = done.copy()
         return infos
 
     def _final_observations(self, final: Observed, done: Array) -> Array:
@@ -266,8 +288,11 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
             self._images.close()
 
 
-class SingleEnv(gymnasium.Env[Observation, Array]):
+class SingleEnv(gymnasium.Env[Observation, Array], EzPickle):
     """One environment behind Gymnasium's interface; what `gymnasium.make("simreal/<id>")` returns.
+
+    Its time limit is that of Gymnasium's TimeLimit around it, which `gymnasium.make(..., max_episode_steps=...)` adds,
+    else the task's. A pickled or copied one is made anew, as Gymnasium's own are.
 
     Args: as `make_vec`'s.
     """
@@ -275,7 +300,9 @@ class SingleEnv(gymnasium.Env[Observation, Array]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
 
     def __init__(self, task: str, render_mode: str | None = None, **options: Any) -> None:
+        EzPickle.__init__(self, task, render_mode, **options)
         self._vec = make_vec(task, 1, render_mode=render_mode, autoreset=AutoresetMode.DISABLED, **options)
+        self._limit = self._vec.environment.max_episode_steps
         self.metadata = {**type(self).metadata, "render_fps": self._vec.metadata["render_fps"]}  # pyright: ignore
         self.render_mode = render_mode
         self.observation_space = self._vec.single_observation_space
@@ -296,7 +323,9 @@ class SingleEnv(gymnasium.Env[Observation, Array]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start a new episode."""
         super().reset(seed=seed)
-        observation, _ = self._vec.reset(seed=seed)
+        limits = [wrapper._max_episode_steps for wrapper in callers(TimeLimit.reset, self)]
+        self._vec.environment.max_episode_steps = min(limits, default=self._limit)
+        observation, _ = self._vec.reset(seed=seed, options=options)
         return _first(observation), {}
 
     def step(self, action: Array) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
