@@ -169,6 +169,16 @@ class Task(ABC):
     def action_size(self) -> int:
         return sum(c.size for c in self.action)
 
+    @property
+    def export_obstacle(self) -> str | None:
+        """Why a policy trained on this task is no use to a robot, in words; None where it is."""
+        return None
+
+    @property
+    def hindsight_obstacle(self) -> str | None:
+        """Goal tasks: why `goal_reward` cannot be given for any goal, in words; None where it can."""
+        return None
+
     def native_action_range(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest action [A] of the Gymnasium task that this one equals; [-1, 1] for our own."""
         return -np.ones(self.action_size), np.ones(self.action_size)

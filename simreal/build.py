@@ -72,6 +72,8 @@ def make_environment(
     """
     if num_envs < 1:
         raise UserError(f"num_envs: expected at least 1, got {num_envs}")
+    if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
+        task_options = {**(task_options or {}), "max_episode_steps": max_episode_steps}
     task = make_task(task_id, **(task_options or {}))
     config = randomization_config(randomization)
     if sampler is None:
@@ -136,7 +138,9 @@ def learner_device(name: str) -> torch.device:
 
 def make_learner(config: RunConfig, environment: Environment) -> Learner:
     """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
-    problem = Problem.of(environment, learner_device(config.device))
+    task, problem = environment.task, Problem.of(environment, learner_device(config.device))
+    if not isinstance(config.learner, PPOConfig) and config.learner.her_k > 0 and task.hindsight_obstacle is not None:
+        raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
     try:
         if isinstance(config.learner, PPOConfig):
             return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)

@@ -129,6 +129,8 @@ def export_bundle(
         ExportError: the policy does not fit the task, cannot be translated, or ONNX Runtime differs from torch by
             more than `EXPORT_TOLERANCE`; or `output` holds something else. Then nothing is written.
     """
+    if task.export_obstacle is not None:
+        raise ExportError(f"{task.id}: {task.export_obstacle}")
     target = Path(output).resolve()
     about = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
     try:

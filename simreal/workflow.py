@@ -119,14 +119,19 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def assess(run: Path, out: Console) -> Path:
-    """Evaluate a trained run as its configuration says, and export it. Returns the bundle."""
+def assess(run: Path, out: Console) -> Path | None:
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where the task says
+    that no robot has use for one."""
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
-    out.print(figures_table(figures, measure_of(policy.make_task())))
+    task = policy.make_task()
+    out.print(figures_table(figures, measure_of(task)))
+    if task.export_obstacle is not None:
+        out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
+        return None
     return _export(run, policy, run / "bundle", figures)
 
 
@@ -134,17 +139,17 @@ def finish(run: Path, out: Console) -> None:
     """Evaluate and export a finished run, and say where everything is."""
     bundle = assess(run, out)
     code = naming(run_config(run).task)
+    written = "" if bundle is None else f"\n  {bundle}      the policy for your robot: see docs/deploy.md"
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
   {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})
   {run / "checkpoints"}      to resume from
-  {run / EVALUATION}      the figures above
-  {bundle}      the policy for your robot: see docs/deploy.md
+  {run / EVALUATION}      the figures above{written}
 
 Next:
   simreal play {run} --video policy.mp4{code}
   simreal evaluate {run} --world nominal --world held_out --world unmodelled{code}
-  simreal evaluate {bundle}{code}
+  simreal evaluate {bundle or run}{code}
 """)
 
 

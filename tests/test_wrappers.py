@@ -117,7 +117,7 @@ VECTOR_WRAPPERS: dict[str, Any] = {
     "ClipAction": vector.ClipAction,
     "ClipReward": lambda e: vector.ClipReward(e, 0.0, 1.0),
     "NormalizeReward": vector.NormalizeReward,
-    "RescaleAction": lambda e: vector.RescaleAction(e, -2.0, 2.0),
+    "RescaleAction": lambda e: vector.RescaleAction(e, np.float32(-2.0), np.float32(2.0)),
     "TransformAction": lambda e: vector.TransformAction(e, lambda action: 0.5 * action),
     "TransformReward": lambda e: vector.TransformReward(e, lambda reward: 2.0 * reward),
     "TwoRecorders": lambda e: vector.RecordEpisodeStatistics(vector.RecordEpisodeStatistics(e), stats_key="outer"),
@@ -159,7 +159,7 @@ SINGLE_WRAPPERS: dict[str, Any] = {
     "NormalizeReward": wrappers.NormalizeReward,
     "RecordEpisodeStatistics": wrappers.RecordEpisodeStatistics,
     "RepeatAction": lambda e: wrappers.RepeatAction(e, 2),
-    "RescaleAction": lambda e: wrappers.RescaleAction(e, -2.0, 2.0),
+    "RescaleAction": lambda e: wrappers.RescaleAction(e, np.float32(-2.0), np.float32(2.0)),
     "TimeAwareObservation": wrappers.TimeAwareObservation,
     "TimeLimit": lambda e: wrappers.TimeLimit(e, 4),
 }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from envs.adapter.make import GymnasiumEnv, quiet
 from envs.adapter.model_fields import ModelFields, apply_changes, model_changes, read_field
+from envs.adapter.probe import SUCCESS, as_action, is_number
 from envs.adapter.python_state import load_attributes, save_attributes
 from envs.adapter.spaces import Layout
 from envs.engine import Stage
@@ -42,13 +43,11 @@ class Reading:
 
     Attributes:
         layout: of its observation.
-        success: key of `info` that says whether the present state is a success; None where there is none.
-        terms: keys of `info` that hold one number each.
+        terms: keys of `info` that hold one number each; NaN where one does not.
         action_dtype: of its action space.
     """
 
     layout: Layout
-    success: str | None
     terms: tuple[str, ...]
     action_dtype: np.dtype[Any]
 
@@ -91,9 +90,14 @@ class GymnasiumEngine:
         self.model, self.num_envs, self.threads = nominal, len(envs), min(threads, len(envs))
         self.device, self.dtype = torch.device("cpu"), torch.float64
         self.signals = Signals.empty(len(envs), reading)
+        self.told_success = False  # whether an info ever did
         self._reading, self._label = reading, label
         self._raw: list[Any] = [env.unwrapped for env in envs]
-        self._fields = ModelFields(nominal, [raw.model for raw in self._raw])
+        models = [raw.model for raw in self._raw]
+        if len({id(raw.data) for raw in self._raw}) < len(envs):
+            raise TaskError(f"{label}: its instances share one mjData; expected one for each")
+        self._shared = len({id(model) for model in models}) < len(envs)
+        self._fields = ModelFields(nominal, models)
         self._data: dict[str, Tensor] = {}  # copies of what was asked for
         self._given: dict[str, Array] = {}  # of the writable ones: what the environments have
         self._action = np.zeros((len(envs), len(self._action_low())), reading.action_dtype)
@@ -117,6 +121,8 @@ class GymnasiumEngine:
         return self._data[name]
 
     def field(self, name: str) -> Tensor:
+        if self._shared:
+            raise TaskError(f"{self._label}: its instances share one mjModel, so they cannot have different worlds")
         return self._fields.tensor(name)
 
     def handed_out(self) -> list[Tensor]:
@@ -166,7 +172,7 @@ class GymnasiumEngine:
         return self._action.shape[1]
 
     def write_command(self, command: Tensor) -> None:
-        self._action[...] = command.numpy()
+        self._action[...] = as_action(command.numpy(), self._action.dtype)
 
     def step(self, nstep: int, commands: Tensor | None = None) -> None:
         """One `step` of every environment, which makes `nstep` physics steps."""
@@ -196,13 +202,23 @@ class GymnasiumEngine:
             self._failed[index] = True  # an environment may stumble over the NaN of its own simulation
             return
         s.reward[index], s.terminated[index], s.truncated[index] = _number(reward), terminated, truncated
-        if self._reading.success is not None:
-            s.success[index] = bool(_number(info.get(self._reading.success, False)))
+        told = next((key for key in SUCCESS if key in info), None)
+        self.told_success |= told is not None
+        s.success[index] = told is not None and self._truth(told, info[told])
         for name, values in s.terms.items():
-            values[index] = _number(info.get(name, np.nan))
+            value = info.get(name)
+            values[index] = value if is_number(value) else np.nan
         self._read(index, observation)
         finite = np.isfinite(s.reward[index]) and np.isfinite(s.observation[index]).all()
         self._failed[index] |= not finite or self._unstable(index)
+
+    def _truth(self, key: str, value: Any) -> bool:
+        """What an info says of success: True, 1, an array of one; None and NaN say nothing."""
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biufO":
+            raise TaskError(f"{self._label}: info[{key!r}]: expected True or False, got {value!r}")
+        one = array.reshape(-1)[0]
+        return bool(one) and one == one
 
     def _unstable(self, index: int) -> bool:
         fast = np.abs(self._raw[index].data.qvel) > self._speed_limits
@@ -298,7 +314,8 @@ class GymnasiumEngine:
                 "model": {name: torch.from_numpy(values) for name, values in model.items()},
                 "attributes": save_attributes(env),
             })  # fmt: skip
-        return {"envs": envs, "fields": self._fields.state_dict(), "failed": torch.from_numpy(self._failed.copy())}
+        failed, fields = torch.from_numpy(self._failed.copy()), self._fields.state_dict()
+        return {"envs": envs, "told_success": self.told_success, "fields": fields, "failed": failed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for env, raw, saved in zip(self.envs, self._raw, state["envs"], strict=True):
@@ -311,6 +328,7 @@ class GymnasiumEngine:
                 getattr(raw.data, name)[...] = values.numpy()
             load_attributes(env, saved["attributes"])
         self._fields.load_state_dict(state["fields"])
+        self.told_success = state["told_success"]
         self._failed[:] = state["failed"].numpy()
         self._warned[:] = [self._warnings(i) for i in range(self.num_envs)]
         self._follow()

@@ -62,8 +62,10 @@ def find_spec(env_id: str) -> EnvSpec:
     return gymnasium.registry[name]
 
 
-def make_env(env_id: str, options: Mapping[str, Any]) -> GymnasiumEnv:
-    """A new environment without time limit (that is the task's) and without Gymnasium's checks at every call.
+def make_env(env_id: str, options: Mapping[str, Any], max_episode_steps: int) -> GymnasiumEnv:
+    """A new environment with a time limit and without Gymnasium's checks at every call.
+
+    The limit is the task's too, but wrappers outside of Gymnasium's may do something when an episode reaches it.
 
     Raises:
         UnknownTaskError: the id does not exist.
@@ -75,7 +77,9 @@ def make_env(env_id: str, options: Mapping[str, Any]) -> GymnasiumEnv:
         raise UnknownOptionError(f"{label}: render_mode: simreal draws pictures itself, leave it out")
     with quiet(), refusals(label):
         try:
-            env: GymnasiumEnv = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
+            env: GymnasiumEnv = gymnasium.make(
+                spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+            )
         except TypeError as error:
             if "unexpected keyword" not in str(error):
                 raise

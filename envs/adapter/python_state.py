@@ -1,12 +1,13 @@
 """What an environment keeps outside of MuJoCo, as plain data: generators, and attributes of plain types.
 
 No general way exists to save an arbitrary Python object without code (pickle runs it when loading). Saved are, of the
-environment, its wrappers and environments within it, every attribute that is a number, text, None, a NumPy array, a
-NumPy generator, or a list, tuple, set or dict of such. Arrays that are views of MuJoCo's memory are left to it.
+environment, its wrappers and objects within them, every attribute that is a number, text, None, a NumPy array, a NumPy
+generator, or a list, tuple, set, deque or dict of such. Arrays that are views of MuJoCo's memory are left to it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,15 +61,24 @@ def unsaved_attributes(env: Any) -> list[str]:
     return names
 
 
-def _attributes(env: Any, prefix: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any, str]]:
-    """Path, owner and name of the attributes of an environment and of environments that it holds."""
+def _attributes(env: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any, str]]:
+    """Path, owner and name of the attributes of an environment and of objects that it holds, each object once."""
+    seen = set() if seen is None else seen
     if id(env) in seen:
         return
+    seen.add(id(env))
     for name, value in list(vars(env).items()):
-        if isinstance(value, gymnasium.Env):
-            yield from _attributes(value, f"{prefix}{name}.", seen | {id(env)})
+        if _is_walked(value):
+            yield from _attributes(value, f"{prefix}{name}.", seen)
         elif not _is_view(value):
             yield f"{prefix}{name}", env, name
+
+
+def _is_walked(value: Any) -> bool:
+    """Whether a value is an object whose attributes are looked at one by one, such as running statistics."""
+    if isinstance(value, (*_SAME_FOR_LIFE, np.random.RandomState)) or callable(value) or _is_mujocos(value):
+        return False
+    return isinstance(getattr(value, "__dict__", None), dict) and bool(vars(value))
 
 
 def _is_view(value: Any) -> bool:
@@ -94,6 +104,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return {"array": _tensor(value)}
+    if type(value) is deque:
+        return {"deque": [encode(list(value)), value.maxlen]}
     if type(value) in (list, tuple, set):
         items = sorted(value, key=repr) if isinstance(value, set) else value
         return {type(value).__name__: [encode(item) for item in items]}
@@ -109,6 +121,8 @@ def decode(value: Any) -> Any:
     ((kind, content),) = value.items()
     if kind == "dict":
         return {decode(key): decode(item) for key, item in content}
+    if kind == "deque":
+        return deque(decode(content[0]), content[1])
     if kind == "array":
         return content.numpy().copy()
     if kind == "number":

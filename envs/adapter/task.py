@@ -6,10 +6,11 @@ and `reset` are called. Each environment has its own mjModel, to which physics r
 | of the environment | here |
 |---|---|
 | observation: a Box | one component, "observation" |
-| observation, achieved_goal, desired_goal | the first and the last; a goal task, rewarded by `compute_reward` |
-| observation: another Dict of Boxes | a component for every Box; nested keys are joined by dots |
+| observation, achieved_goal, desired_goal | all but the second; a goal task, rewarded by `compute_reward` |
+| observation: another Dict, or a Tuple | a component for every Box and choice in it; nested keys are joined by dots |
 | action space: a Box with bounds | one component; -1 and 1 are the bounds |
-| `info["is_success"]`, `info["success"]` | success |
+| `info["is_success"]`, `info["success"]` | success, at the steps whose info says so |
+| `compute_terminated` | which goals end an episode |
 | other single numbers in `info` | terms of the outcome |
 | time limit it is registered with | `max_episode_steps` |
 """
@@ -17,6 +18,7 @@ and `reset` are called. Each environment has its own mjModel, to which physics r
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import mujoco
@@ -25,15 +27,21 @@ import torch
 from torch import Tensor
 
 from envs.adapter.engine import GymnasiumEngine, Reading
-from envs.adapter.make import GymnasiumEnv, find_spec, make_env, quiet, refusals
+from envs.adapter.goals import GoalFunction
+from envs.adapter.make import GymnasiumEnv, find_spec, make_env
+from envs.adapter.probe import Findings, probe
+from envs.adapter.python_state import unsaved_attributes
 from envs.adapter.spaces import action_component, observation_layout
+from envs.adapter.wrappers import bounded_action_space, statistics_in
 from envs.engine import Engine
 from envs.processors import available_threads
 from envs.registry import TaskError
 from envs.task import Outcome, Task
 
-_SUCCESS = ("is_success", "success")
 _CAMERA = ("distance", "azimuth", "elevation", "lookat", "trackbodyid", "fixedcamid", "type")
+_log = logging.getLogger("simreal")
+_found: dict[str, Findings] = {}  # by id, options and time limit: an episode is played once
+_said: set[str] = set()
 
 
 class AdaptedTask(Task):
@@ -55,53 +63,78 @@ class AdaptedTask(Task):
         limit = find_spec(env_id).max_episode_steps if max_episode_steps is None else max_episode_steps
         if limit is None:
             raise TaskError(f"task: {self.id} is registered without a time limit: set task_options.max_episode_steps")
+        if limit < 1:
+            raise TaskError(f"task: {self.id}: max_episode_steps: expected at least 1, got {limit}")
         self.max_episode_steps = limit
-        env = make_env(env_id, options)
+        env = make_env(env_id, options, limit)
         try:
             self._inspect(env)
         finally:
             env.close()
 
     def _inspect(self, env: GymnasiumEnv) -> None:
-        """Learn from one environment what its spaces do not say, by a reset and a step."""
+        """Learn from one environment what its spaces do not say."""
         raw: Any = env.unwrapped
         self.model: mujoco.MjModel = copy.copy(raw.model)
         layout = observation_layout(self._env_id, env.observation_space)
-        component = action_component(self._env_id, env.action_space)
+        space: Any = bounded_action_space(env)
+        component = action_component(self._env_id, space)
         self.observation, self.action, self.goal_size = layout.components, (component,), layout.goal_size
-        space: Any = env.action_space
         self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
-        with quiet(), refusals(f"task: {self.id}"):
-            observation, _ = env.reset(seed=0)
-            before = raw.data.time
-            observation, _, _, _, info = env.step(np.asarray(component.offset, space.dtype))
-        self.decimation = round((raw.data.time - before) / raw.model.opt.timestep)
-        if self.decimation < 1:
-            raise TaskError(f"task: {self.id}: its step does not advance the time of its mjData")
-        for part, described in zip(layout.parts, layout.components, strict=True):
-            if part.read(observation).size != part.size:
-                got = part.read(observation).size
-                raise TaskError(f"task: {self.id}: {described.name}: expected {part.size} values, got {got}")
-        success = next((key for key in _SUCCESS if key in info), None)
-        terms = tuple(str(k) for k, v in info.items() if k not in _SUCCESS and _is_number(v))
-        self.has_success = success is not None
-        self._reading = Reading(layout, success, terms, np.dtype(space.dtype))
+        key = repr((self._env_id, sorted(self._options.items()), self.max_episode_steps))
+        if key not in _found:
+            _found[key] = probe(env, layout, self._low, self._high, space.dtype, f"task: {self.id}")
+        found = _found[key]
+        self.decimation, self.has_success = found.decimation, found.success
+        self._reading = Reading(layout, found.terms, np.dtype(space.dtype))
         renderer = getattr(raw, "mujoco_renderer", None)
         self.render_camera = _camera(  # pyright: ignore[reportAttributeAccessIssue]
             getattr(renderer, "default_cam_config", None) or {}
         )
-        self._vectorized = self.goal_size > 0 and self._is_vectorized(raw)
+        self._reward = GoalFunction("compute_reward", layout.goal_shape, float)
+        self._terminated = GoalFunction("compute_terminated", layout.goal_shape, bool)
+        if self.goal_size:
+            self._reward.inspect(raw, found.info)
+            self._terminated.inspect(raw, found.info)
+        self._altered = found.altered
+        for warning in self._warnings(env):
+            if warning not in _said:
+                _said.add(warning)
+                _log.warning("warning: %s: %s", self.id, warning)
 
-    def _is_vectorized(self, raw: Any) -> bool:
-        """Whether `compute_reward` takes many goals at once."""
-        goals = np.zeros((3, self.goal_size))
-        try:
-            return np.shape(raw.compute_reward(goals, goals, {})) == (3,)
-        except Exception:  # whatever the environment makes of goals that it does not expect
-            return False
+    def _warnings(self, env: GymnasiumEnv) -> list[str]:
+        """What a user should know before training on an environment."""
+        warnings, own = [], statistics_in(env)
+        if self._altered:
+            warnings.append(f"{self.export_obstacle}; no bundle will be written")
+        if self._reading.layout.odd_goals:
+            warnings.append("its goals are not two Boxes of one shape: they are observed as any key, without hindsight")
+        if own:
+            warnings.append(
+                f"{' and '.join(own)}: each environment learns statistics of its own, and those of an evaluation begin "
+                "anew: its observations or returns are not those of training"
+            )
+        lost = unsaved_attributes(env)
+        if lost:
+            warnings.append(f"a resumed run begins with these as they were made: {', '.join(lost[:5])}")
+        return warnings
+
+    @property
+    def export_obstacle(self) -> str | None:
+        if not self._altered:
+            return None
+        names = ", ".join(self._altered)
+        return (
+            f"its policy observes and acts through {names}, which a robot does not have; make the environment without "
+            "(learner.normalize_observation and observation_delay are simreal's own)"
+        )
+
+    @property
+    def hindsight_obstacle(self) -> str | None:
+        return self._reward.obstacle if self.goal_size else None
 
     def make_engine(self, num_envs: int, threads: int | None) -> Engine:
-        envs = [make_env(self._env_id, self._options) for _ in range(num_envs)]
+        envs = [make_env(self._env_id, self._options, self.max_episode_steps) for _ in range(num_envs)]
         return GymnasiumEngine(envs, self.model, self._reading, threads or available_threads(), f"task: {self.id}")
 
     def native_action_range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +171,7 @@ class AdaptedTask(Task):
         reward, terminated, truncated, success = (
             torch.from_numpy(values.copy()) for values in (s.reward, s.terminated, s.truncated, s.success)
         )
+        self.has_success |= self._envs.told_success
         terms = {name: torch.from_numpy(values.copy()) for name, values in s.terms.items()}
         return Outcome(reward, terminated, success, terms, truncated)
 
@@ -165,12 +199,18 @@ class AdaptedTask(Task):
         return torch.from_numpy(self._envs.signals.achieved.copy())
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        shape, size = achieved.shape[:-1], self.goal_size
-        a, d = (goal.detach().cpu().double().reshape(-1, size).numpy() for goal in (achieved, desired))
-        compute = self._raw[0].compute_reward
-        rewards = compute(a, d, {}) if self._vectorized else [compute(x, y, {}) for x, y in zip(a, d, strict=True)]
-        values = torch.as_tensor(np.asarray(rewards, dtype=np.float64))
-        return values.reshape(shape).to(achieved.device, achieved.dtype)
+        if self.hindsight_obstacle is not None:
+            raise TaskError(f"task: {self.id}: {self.hindsight_obstacle}")
+        return self._of_goals(self._reward, achieved, desired).to(achieved.dtype)
+
+    def goal_terminated(self, achieved: Tensor, desired: Tensor) -> Tensor | None:
+        return None if self._terminated.obstacle is not None else self._of_goals(self._terminated, achieved, desired)
+
+    def _of_goals(self, function: GoalFunction, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Values [...] of a function of the environment for goals [..., G]."""
+        a, d = (goal.detach().cpu().double().reshape(-1, self.goal_size).numpy() for goal in (achieved, desired))
+        values = torch.from_numpy(function(self._raw[0], a, d))
+        return values.reshape(achieved.shape[:-1]).to(achieved.device)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         """Let gymnasium-robotics place its marker, in the model and data given."""
@@ -193,10 +233,6 @@ class AdaptedTask(Task):
         super().load_state_dict(state)
         if self.goal_size:
             self._given_goal.copy_(state["given_goal"])
-
-
-def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
 
 
 def _camera(config: dict[str, Any]) -> dict[str, Any]:
