@@ -12,6 +12,7 @@ from torch import Tensor
 
 from envs.engine import COMMAND_FIELDS, EngineError, Stage
 from envs.model_options import callback_problems, model_problems
+from envs.native_delays import control_samples, sensor_samples
 from envs.processors import available_threads
 from envs.stability import speed_limits
 
@@ -58,6 +59,8 @@ class CpuEngine:
         self._warnings = self._batch.warning[:, min(_UNSTABLE) : max(_UNSTABLE) + 1, 1]  # counts, live
         self._any_failed = False
         self._state = torch.from_numpy(self._batch.state)
+        self._controls, self._sensors = (of(model, self.device) for of in (control_samples, sensor_samples))
+        self._unstarted = np.zeros(num_envs, dtype=bool)  # reset, and nothing in its histories yet
         self._qpos = self._batch.bind("qpos")
         self._qpos_seen = self._qpos.copy()
         self._qvel, self._speed_limits = self._batch.bind("qvel"), speed_limits(model)
@@ -125,6 +128,7 @@ class CpuEngine:
             self._finish(int(index), nstep, commands[index].numpy(), start[index])
 
     def settle(self, nstep: int, mask: Tensor) -> None:
+        self.start_histories(mask)
         self._call(self._batch.step, _numpy(mask), nstep)
 
     def _finish(self, index: int, nstep: int, commands: np.ndarray, start_s: float) -> None:
@@ -155,6 +159,24 @@ class CpuEngine:
 
     def reset(self, mask: Tensor | None = None) -> None:
         self._run(self._batch.reset, _numpy(mask), -1, _NO_STAGE)
+        self._unstarted[slice(None) if mask is None else mask.numpy()] = True
+
+    def start_histories(self, mask: Tensor) -> None:
+        if not self.model.nhistory:
+            return
+        rows = mask.numpy() & self._unstarted
+        self._unstarted &= ~rows
+        started, history = torch.from_numpy(rows), self.data("history")
+        self._controls.fill(history, self.data("ctrl"), started)
+        if len(self._sensors.places) and rows.any():
+            sensordata, timing = self.data("sensordata"), [self.field(f"sensor_{t}") for t in ("delay", "interval")]
+            before = [values.clone() for values in timing]
+            for values in timing:
+                values.zero_()
+            self._call(self._batch.forward, rows)
+            for values, nominal in zip(timing, before, strict=True):
+                values.copy_(nominal)
+            self._sensors.fill(history, sensordata, started)
 
     def set_const(self, mask: Tensor | None = None) -> None:
         self._run(self._batch.set_const, _numpy(mask))

@@ -67,6 +67,11 @@ class Engine(Protocol):
         """Reset state to the model's defaults; derived fields follow at the next forward()."""
         ...
 
+    def start_histories(self, mask: Tensor) -> None:
+        """After a reset: delayed actuators and sensors (mjData.history) of mask [N] have had the present controls and
+        measured the present state for as long as they remember. `settle` does it first; what it leaves stays."""
+        ...
+
     def set_const(self, mask: Tensor | None = None) -> None:
         """Recompute the model constants that depend on expanded fields (mj_setConst)."""
         ...

@@ -236,6 +236,7 @@ class Environment:
         if self.layer.reset(mask):
             self.engine.set_const(mask)
         self.task.reset(mask)
+        self.engine.start_histories(mask)
         self.engine.forward(mask)
 
     def _observe(self, first: Tensor | None) -> Observed:

@@ -29,6 +29,7 @@ from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, has_height_field, with_options
 from envs.gpu_stages import STAGES
 from envs.gpu_static import StaticGeoms
+from envs.native_delays import control_samples, sensor_samples
 from envs.stability import speed_limits
 
 mjw: Any = importlib.import_module("mujoco_warp")
@@ -106,6 +107,7 @@ class GpuEngine:
         self._qpos_seen, self._version = self._qpos.clone(), self._qpos._version
         self._speed_limits = torch.as_tensor(speed_limits(self.model), dtype=self.dtype, device=self.device)
         self._weighed = (self.nominal("body_invweight0") > 0).to(self.device, self.dtype)
+        self._unstarted = torch.zeros(num_envs, dtype=torch.bool, device=self.device)  # reset; see `start_histories`
         self._resetting = False  # what is written between reset() and forward() is part of the reset
         self._evaluated = False
 
@@ -221,6 +223,7 @@ class GpuEngine:
     def settle(self, nstep: int, mask: Tensor) -> None:
         if not bool(mask.any()):  # steps of all simulations for nothing cost more than to wait for the device
             return
+        self.start_histories(mask)
         before = {name: view.clone() for name, view in self._state.items()}
         failed = wp.to_torch(self._failed).clone()
         with self._kept(mask):
@@ -290,6 +293,28 @@ class GpuEngine:
             default = self._fields["qpos0"] if name == "qpos" and "qpos0" in self._fields else self._default[name]
             _write_rows(view, default, mask)
         self._resetting = True
+        self._unstarted = self._unstarted | mask
+
+    def start_histories(self, mask: Tensor) -> None:
+        if not self.model.nhistory:
+            return
+        rows, history = mask & self._unstarted, self._state["history"]
+        self._unstarted = self._unstarted & ~rows
+        control_samples(self.model, self.device).fill(history, self.data("ctrl"), rows)
+        sensors = sensor_samples(self.model, self.device)
+        if not len(sensors.places):
+            return
+        sensordata, filled = self.data("sensordata"), history.clone()
+        timing = [wp.to_torch(array) for array in (self._m.sensor_delay, self._m.sensor_interval)]
+        before = [values.clone() for values in timing]
+        for values in timing:
+            values.zero_()
+        with self._kept(rows):
+            self._run_stage("acceleration")
+            sensors.fill(filled, sensordata, rows)
+        for values, nominal in zip(timing, before, strict=True):
+            values.copy_(nominal)
+        history.copy_(filled)
 
     def set_const(self, mask: Tensor | None = None) -> None:
         groups = self._stale_groups()

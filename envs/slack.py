@@ -238,6 +238,10 @@ class SlackEngine:
         self._inner.reset(mask)
         self._pull()
 
+    def start_histories(self, mask: Tensor) -> None:
+        self._push()
+        self._inner.start_histories(mask)
+
     def set_const(self, mask: Tensor | None = None) -> None:
         self._push()
         self._inner.set_const(mask)

@@ -1,126 +1,143 @@
-"""MuJoCo's own delays of actuators and sensors stay what they are when a world steps with another timestep."""
+"""MuJoCo's own delays of actuators and sensors, after a reset: as if the robot had stood so for long."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import mujoco
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from conftest import TinyTask, build, manual_layer
+from conftest import TinyTask, build, only
 from envs.cpu_engine import CpuEngine
-from envs.environment import Environment
-from envs.histories import delays, shortened_delay
-from envs.slack import SlackEngine
-from randomization.parameters import RandomizationError
-from simreal.alteration import Alteration, AlterationError
+from envs.native_delays import control_samples, sensor_samples
 
-# Delays of 20 ms at a physics step of 2 ms: histories of 10 samples. A sensor that samples every 10 ms needs 2. The
-# last actuator's history is too short for the 30 ms that it states: MuJoCo delays it by 5 samples, 10 ms.
-DELAYED = """
+MODEL = """
 <mujoco>
-  <option timestep="0.002" gravity="0 0 0"/>
+  <option timestep="0.01" gravity="0 0 0"/>
   <worldbody>
     <body name="arm">
-      <joint name="hinge" axis="0 1 0"/>
-      <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" mass="1"/>
+      <joint name="j" type="hinge" axis="0 0 1" damping="1"/>
+      <geom type="capsule" fromto="0 0 0 .3 0 0" size=".02"/>
     </body>
   </worldbody>
   <actuator>
-    <motor joint="hinge"/>
-    <motor name="late" joint="hinge" delay="0.02" nsample="10"/>
-    <motor name="short" joint="hinge" delay="0.03" nsample="5"/>
+    <motor name="weak" joint="j" gear="1e-9"/>
+    <position name="servo" joint="j" kp="20" delay="0.03" nsample="4"/>
+    <pid name="pid" joint="j" kp="1e-9" delay="0.02" nsample="2"/>
   </actuator>
   <sensor>
-    <clock delay="0.02" nsample="10"/>
-    <clock name="slow" delay="0.02" nsample="2" interval="0.01"/>
+    <framequat objtype="xbody" objname="arm" delay=".02" nsample="3"/>
+    <jointpos joint="j" delay="0.05" nsample="6"/>
+    <jointpos joint="j" interval="0.03 -0.01" delay="0.02" nsample="3"/>
+    <jointpos joint="j"/>
+    <actuatorfrc actuator="servo"/>
   </sensor>
 </mujoco>
 """
+N, Q0 = 3, 0.7
 
 
-class Recompiled(TinyTask):
-    """TinyTask, compiled through `compile_spec` from the beginning."""
+class Started(TinyTask):
+    """Episodes start at rest at Q0 + 0.1 * environment, where the servo holds.
 
-    def __init__(self, xml: str = DELAYED) -> None:
-        super().__init__(xml, decimation=20, max_episode_steps=100)
-        self.compile_full(())
+    Args:
+        settles: physics steps that the reset makes.
+    """
+
+    def __init__(self, settles: int = 0) -> None:
+        super().__init__(MODEL, decimation=1, max_episode_steps=1000)
+        self.settles = settles
+
+    def reset(self, mask: Tensor) -> None:
+        angle = Q0 + 0.1 * torch.arange(self.engine.num_envs, dtype=torch.float64)
+        for name, column in (("qpos", 0), ("ctrl", 1)):
+            values = self.engine.data(name)
+            values[:, column] = torch.where(mask, angle, values[:, column])
+        if self.settles:
+            self.engine.settle(self.settles, mask)
+
+    def command(self, action: Tensor) -> Tensor:
+        return self.engine.data("ctrl").clone()
 
 
-def arrival_s(model: mujoco.MjModel, actuator: int) -> float:
-    """When a command of 0.1 s reaches an actuator, s later."""
+ANGLES = [Q0, Q0 + 0.1, Q0 + 0.2]
+
+
+@pytest.mark.parametrize("settles", [0, 7])
+def test_a_delayed_servo_that_holds_its_start_does_not_move(settles: int) -> None:
+    env = build(Started(settles), N)
+    action = torch.zeros(N, env.task.action_size)
+    for step in range(12):
+        if step == 6:
+            env.reset(only(N, 1))
+        env.step(action)
+        np.testing.assert_allclose(env.engine.data("qpos")[:, 0], ANGLES, atol=1e-7)
+        np.testing.assert_allclose(env.engine.data("sensordata")[:, 7], 0.0, atol=1e-5)
+
+
+def test_delayed_sensors_show_the_start_from_the_first_observation_on() -> None:
+    env = build(Started(), N)
+    sensors = env.engine.data("sensordata")
+    for step in range(12):
+        if step == 6:
+            env.reset(only(N, 1))
+        half = torch.tensor(ANGLES, dtype=torch.float64) / 2.0
+        np.testing.assert_allclose(sensors[:, 0], half.cos(), atol=1e-7)
+        np.testing.assert_allclose(sensors[:, 3], half.sin(), atol=1e-7)
+        for column in (4, 5, 6):
+            np.testing.assert_allclose(sensors[:, column], ANGLES, atol=1e-7)
+        env.step(torch.zeros(N, env.task.action_size))
+
+
+def test_a_later_command_arrives_as_late_as_the_model_says() -> None:
+    env = build(Started(), 1)
+    engine = env.engine
+    engine.data("ctrl")[:, 1] = 0.0
+    forces = []
+    for _ in range(6):
+        engine.step(1)
+        forces.append(float(engine.data("sensordata")[0, 7]))
+    # read before it is written: 3 steps of 0.01 s, then 20 * (0 - 0.7) N m
+    np.testing.assert_allclose(forces[:3], 0.0, atol=1e-5)
+    assert forces[3] == pytest.approx(-14.0, abs=1e-4)
+
+
+def test_histories_of_other_environments_go_on() -> None:
+    env = build(Started(), N)
+    env.engine.data("ctrl")[:, 1] += 0.2
+    env.engine.step(2)
+    before = env.engine.data("history").clone()
+    env.reset(only(N, 1))
+    after = env.engine.data("history")
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert not torch.equal(after[1], before[1])
+
+
+def test_samples_lie_where_mujocos_own_functions_write_them() -> None:
+    model = mujoco.MjModel.from_xml_string(MODEL)
     data = mujoco.MjData(model)
-    while data.time < 1.0:
-        sent_s = data.time
-        data.ctrl[actuator] = float(sent_s >= 0.1 - 1e-9)
-        mujoco.mj_step(model, data)
-        if data.actuator_force[actuator] > 0.5:
-            return sent_s - 0.1
-    raise AssertionError("it never arrived")
+    ours = torch.from_numpy(data.history[None].copy())
+    controls, sensordata = torch.arange(1.0, model.nu + 1)[None], torch.arange(10.0, 10.0 + model.nsensordata)[None]
+    device = torch.device("cpu")
+    for samples, values in ((control_samples(model, device), controls), (sensor_samples(model, device), sensordata)):
+        samples.fill(ours, values, torch.tensor([True]))
+    for i in range(len(model.actuator_history)):
+        count, size, start = model.actuator_history[i, 0], model.actuator_ctrlnum[i], model.actuator_ctrladr[i]
+        if count:
+            values = np.tile(controls[0, start : start + size].double().numpy(), (int(count), 1))
+            mujoco.mj_initCtrlHistory(model, data, i, None, values)
+    for i in range(model.nsensor):
+        count, size, start = model.sensor_history[i, 0], model.sensor_dim[i], model.sensor_adr[i]
+        if count:
+            values = np.tile(sensordata[0, start : start + size].double().numpy(), (int(count), 1))
+            phase = data.history[model.sensor_historyadr[i]]
+            mujoco.mj_initSensorHistory(model, data, i, None, values, phase)
+    assert ours[0].tolist() == data.history.tolist()
 
 
-def age_s(model: mujoco.MjModel, sensor: int) -> float:
-    """How old the reading of a sensor of time is after half a second."""
-    data = mujoco.MjData(model)
-    while data.time < 0.5 - 1e-9:
-        mujoco.mj_step(model, data)
-    mujoco.mj_forward(model, data)
-    return data.time - data.sensordata[sensor]
-
-
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("backlash", [False, True])
-def test_delays_stay_under_another_timestep(factor: float, backlash: bool) -> None:
-    task = Recompiled()
-    blocks: dict[str, Any] = {"physics": {"timestep_factor": factor}} if factor != 1.0 else {}
-    if backlash:
-        blocks["model"] = {"backlash": {"play": 0.01}}
-    model = Alteration.model_validate(blocks).apply(task, Recompiled)
-    assert model.opt.timestep == task.model.opt.timestep == pytest.approx(0.002 * factor)
-    assert arrival_s(model, 0) == pytest.approx(0.0, abs=1e-9)
-    assert arrival_s(model, 1) == pytest.approx(0.02)
-    # whole steps that are at least as long as 10 ms
-    assert arrival_s(model, 2) == pytest.approx(0.012 if factor == 2.0 else 0.01)
-    assert age_s(model, 0) == pytest.approx(0.02)
-    assert 0.02 - 1e-9 <= age_s(model, 1) < 0.031
-
-
-def test_delays_stay_in_worlds_of_random_timesteps() -> None:
-    task = Recompiled()
-    layer = manual_layer(task, {"timestep": {"range": [0.5, 0.5]}})
-    environment = build(task, 2, layer)
-    model, _ = environment.engine.materialize(1)
-    assert model.opt.timestep == 0.001
-    assert arrival_s(model, 1) == pytest.approx(0.02)
-    assert arrival_s(task.model, 1) == pytest.approx(0.02)  # where a world's factor is 1
-    assert shortened_delay(task.model, 0.001) is None
-    assert environment.step(torch.ones(2, 3)).observed.policy.isfinite().all()
-
-
-def test_a_timestep_that_would_cut_a_delay_short_is_refused_where_the_model_cannot_be_compiled_again() -> None:
-    expected = (
-        "actuator late is delayed by 0.02 s, .* 0.001 s its history of 10 samples reaches back 0.01 s: .*nsample=20"
-    )
-    task = TinyTask(DELAYED)
-    with pytest.raises(AlterationError, match=expected):
-        Alteration.model_validate({"physics": {"timestep": 0.001}}).apply(task, lambda: TinyTask(DELAYED))
-    layer = manual_layer(task, {"timestep": {"range": [0.5, 1.0]}})  # not prepared
-    with pytest.raises(RandomizationError, match="timestep: " + expected):
-        Environment(task, CpuEngine(task.model, 2, threads=1), layer, 0)
-
-
-def test_enough_samples_are_left_alone() -> None:
-    xml = DELAYED.replace('nsample="10"', 'nsample="40"').replace('delay="0.03" nsample="5"', "")
-    task = TinyTask(xml)
-    model = Alteration.model_validate({"physics": {"timestep_factor": 0.25}}).apply(task, lambda: TinyTask(xml))
-    assert [d.samples for d in delays(model)] == [40, 40, 2]
-    assert arrival_s(model, 1) == pytest.approx(0.02)
-
-
-def test_a_world_of_random_timesteps_and_a_finer_one_compose() -> None:
-    task = Recompiled()
-    physics = {"physics": {"timestep_factor": 0.5}, "model": {"backlash": {"play": 0.01}}}
-    model = Alteration.model_validate(physics).apply(task, Recompiled, shortest=0.5)
-    engine = SlackEngine(CpuEngine(model, 2, threads=1))
-    assert [shortened_delay(m, 0.0005) for m in (task.model, engine.model)] == [None, None]
+def test_a_model_without_delays_pays_nothing() -> None:
+    engine = CpuEngine(TinyTask().model, 2, 1)
+    engine.reset()
+    engine.start_histories(torch.ones(2, dtype=torch.bool))
+    assert engine.handed_out() == []

@@ -252,6 +252,9 @@ class GymnasiumEngine:
                 self._data[name].numpy()[rows] = 0.0
         self._give()
 
+    def start_histories(self, mask: Tensor) -> None:
+        """What environments do about delays when they are reset is theirs."""
+
     def set_const(self, mask: Tensor | None = None) -> None:
         self._fields.write()
         for i in _indices(mask, self.num_envs):
