@@ -341,11 +341,12 @@ def edits_of(model: mujoco.MjModel, quantity: str, index: int) -> list[Edit]:
 
 
 def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
-    """How far a physical quantity of object `index` may be shifted down and up before its value makes no sense."""
+    """How far a physical quantity of object `index` may be shifted before its value makes less sense than in the model:
+    down (at most 0) and up (at least 0)."""
     low, high = -_INF, _INF
     for edit in edits_of(task.model, quantity, index):
         for value in edit_values(task, edit):
-            low, high = max(low, edit.low - value), min(high, edit.high - value)
+            low, high = max(low, min(edit.low - value, 0.0)), min(high, max(edit.high - value, 0.0))
     return low, high
 
 

@@ -26,7 +26,16 @@ from randomization.names import (
     quoting_hint,
 )
 from randomization.quantities import QUANTITIES, Mode, Quantity
-from randomization.suitable import EXPECTED, OF_COMMANDS, has_commands_for, makes_sense, usable, usable_names
+from randomization.suitable import (
+    EXPECTED,
+    OF_COMMANDS,
+    has_commands_for,
+    makes_sense,
+    switched_off,
+    usable,
+    usable_names,
+    why_unsuitable,
+)
 
 __all__ = [
     "Distribution", "Parameter", "RandomizationError", "build_parameters", "has_air", "has_commands_for", "listed",
@@ -123,6 +132,10 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
             f"{label}: {task.id} writes its controls itself, once per control step, so {name} cannot act on them; "
             f"there is {OF_COMMANDS[name]}"
         )
+    if off := switched_off(task, quantity):
+        raise RandomizationError(
+            f"{label}: {task.id} has {off} switched off (a flag of its model), {name} would do nothing"
+        )
     targets = _resolve(task, label, quantity, entry)
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
     step = _number(entry.get("step", (high - low) / 10.0 or 1.0))
@@ -167,7 +180,7 @@ def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
 
 def _exists(task: Task, quantity: Quantity) -> bool:
     """Whether a task has anything that a quantity could belong to."""
-    if not has_commands_for(task, quantity):
+    if not has_commands_for(task, quantity) or switched_off(task, quantity):
         return False
     return quantity.target == "none" or bool(object_places(task, quantity.target))
 
@@ -206,7 +219,9 @@ def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any
         matched += [hit for hit in hits if hit not in matched]
     for name in matched:
         if not makes_sense(task, quantity, places[name]):
-            raise RandomizationError(f"{label}.of: {name} is no {EXPECTED[quantity.name]}; name others with 'of'")
+            raise RandomizationError(
+                f"{label}.of: {why_unsuitable(task, quantity, name, places[name])}; name others with 'of'"
+            )
     return tuple(matched)
 
 

@@ -263,7 +263,8 @@ def _refuse_impossible(name: str, plan: _Plan, nominal: dict[int, float], parame
             low, high = min(products), max(products)
         for column in plan.shifts.get(element, ()):
             low, high = low + parameters[column].limits[0], high + parameters[column].limits[1]
-        if low < plan.low[element] or high > plan.high[element]:
+        # a model may hold more than makes sense: MuJoCo takes an impedance of 1 for 0.9999
+        if low < min(plan.low[element], value) or high > max(plan.high[element], value):
             columns = [c for c, _ in plan.factors.get(element, ())] + plan.shifts.get(element, [])
             raise RandomizationError(
                 f"{', '.join(parameters[c].name for c in columns)}: with this range {name} would go from {low:g} to "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mujoco
+
 from envs.task import Task
 from randomization.appearance import SUITABLE, is_suitable
 from randomization.fields import COM, UNSUITABLE, edits_of, is_zero
@@ -37,12 +39,42 @@ def has_commands_for(task: Task, quantity: Quantity) -> bool:
     return needed or quantity.name not in OF_COMMANDS
 
 
+_OFF = mujoco.mjtDisableBit
+_SWITCHES: dict[
+    str, tuple[mujoco.mjtDisableBit, ...]
+] = {  # beginnings of quantities' names, and what has to be on for them
+    "actuator_": (_OFF.mjDSBL_ACTUATION,),
+    "gravity": (_OFF.mjDSBL_GRAVITY,),
+    "base_": (_OFF.mjDSBL_GRAVITY,),
+    "joint_range": (_OFF.mjDSBL_LIMIT, _OFF.mjDSBL_CONSTRAINT),
+    "tendon_range": (_OFF.mjDSBL_LIMIT, _OFF.mjDSBL_CONSTRAINT),
+    "backlash_range": (_OFF.mjDSBL_LIMIT, _OFF.mjDSBL_CONSTRAINT),
+    "joint_frictionloss": (_OFF.mjDSBL_FRICTIONLOSS, _OFF.mjDSBL_CONSTRAINT),
+    "joint_stiffness": (_OFF.mjDSBL_SPRING,),
+    "tendon_stiffness": (_OFF.mjDSBL_SPRING,),
+    "tendon_length_spring": (_OFF.mjDSBL_SPRING,),
+    "joint_damping": (_OFF.mjDSBL_DAMPER,),
+    **dict.fromkeys(
+        ("geom_friction", "geom_sol", "geom_margin", "geom_gap"), (_OFF.mjDSBL_CONTACT, _OFF.mjDSBL_CONSTRAINT)
+    ),
+}
+
+
+def switched_off(task: Task, quantity: Quantity) -> str:
+    """What a quantity acts through and the model has switched off, as the model's file calls it; or nothing."""
+    flags = next((flags for start, flags in _SWITCHES.items() if quantity.name.startswith(start)), ())
+    off = [flag.name for flag in flags if int(task.model.opt.disableflags) & int(flag)]
+    return off[0].removeprefix("mjDSBL_").lower() if off else ""
+
+
 def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
     """Whether a quantity makes sense for object `index` of its kind: not the range of a joint without limits, or the
     size of a mesh. `EXPECTED` says what the object would have to be."""
     model, name = task.model, quantity.name
     if quantity.channel == "visual":
         return is_suitable(model, name, index)
+    if quantity.target == "actuator" and _group_is_off(model, index):
+        return False
     if name == "actuator_fade":
         return bool(edits_of(model, "actuator_strength", index))
     if name == "actuator_failure":
@@ -58,6 +90,18 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
     return bool(edits_of(model, name, index))
 
 
+def why_unsuitable(task: Task, quantity: Quantity, name: str, index: int) -> str:
+    """What is wrong with an object that a quantity makes no sense for."""
+    if quantity.target == "actuator" and _group_is_off(task.model, index):
+        return f"{name} belongs to a group of actuators that the model has switched off"
+    return f"{name} is no {EXPECTED[quantity.name]}"
+
+
+def _group_is_off(model: mujoco.MjModel, actuator: int) -> bool:
+    group = int(model.actuator_group[actuator])
+    return 0 <= group < 31 and bool(int(model.opt.disableactuator) >> group & 1)
+
+
 def does_nothing(task: Task, quantity: Quantity, index: int) -> bool:
     """Whether a quantity would leave an object that it makes sense for as it is: a factor of zero."""
     return quantity.channel == "physics" and quantity.mode == "scale" and is_zero(task, quantity.name, index)
@@ -70,6 +114,6 @@ def usable(task: Task, quantity: Quantity, index: int) -> bool:
 
 def usable_names(task: Task, quantity: Quantity) -> list[str]:
     """Labels of the objects that a quantity makes sense for: those that the pattern '*' chooses."""
-    if not has_commands_for(task, quantity):
+    if not has_commands_for(task, quantity) or switched_off(task, quantity):
         return []
     return [name for name, index in object_places(task, quantity.target).items() if usable(task, quantity, index)]

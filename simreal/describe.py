@@ -9,7 +9,7 @@ from envs.task import ActionComponent, Task
 from randomization.fields import nominal_values, room
 from randomization.names import object_index
 from randomization.quantities import QUANTITIES, Quantity
-from randomization.suitable import has_commands_for, usable_names
+from randomization.suitable import has_commands_for, switched_off, usable_names
 
 
 def describe(task: Task, console: Console) -> None:
@@ -105,7 +105,9 @@ def available(task: Task) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for quantity in QUANTITIES.values():
         names = usable_names(task, quantity)
-        if names or (quantity.target == "none" and has_commands_for(task, quantity)):
+        if names or (
+            quantity.target == "none" and has_commands_for(task, quantity) and not switched_off(task, quantity)
+        ):
             found[quantity.name] = names
     return found
 
