@@ -1,7 +1,7 @@
 """Where MuJoCo keeps what delayed actuators and sensors (`delay`, `nsample`) were given and measured.
 
-`mjData.history` holds, for each of them: [a slot of its own, cursor, times (nsample), samples (nsample * size)]. A reset
-sets the times before 0 and all samples to 0: a servo would be pulled to 0 rad, a quaternion would read 0 0 0 0.
+`mjData.history` holds, for each of them: [a slot of its own, cursor, times (nsample), samples (nsample * size)]. A
+reset sets the times before 0 and all samples to 0: a servo would be pulled to 0 rad, a quaternion would read 0 0 0 0.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ those of the link, sums of motor and slack, as an encoder on the link would meas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from envs.damping import servo_damping
 from envs.engine import Engine, Stage
+from envs.names import labels_of, names_of
 
-_SUFFIX = "~slack"
-_JOINT, _TO_JOINT = mujoco.mjtObj.mjOBJ_JOINT, (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
+_MARK = re.compile(r"~slack(\d*)$")  # ends the names of slack joints; a number where a model has such names already
+_TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _WIDTHS = {int(mujoco.mjtJoint.mjJNT_FREE): (7, 6), int(mujoco.mjtJoint.mjJNT_BALL): (4, 3)}  # in qpos, in qvel
 _SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _EXPLICIT = (int(mujoco.mjtIntegrator.mjINT_EULER), int(mujoco.mjtIntegrator.mjINT_RK4))
@@ -39,20 +41,19 @@ _OF_DOFS = ("qvel", "qacc", "qacc_warmstart", "qacc_smooth", "cdof", "cdof_dot")
 
 
 def geared_joints(model: mujoco.MjModel) -> list[str]:
-    """Named joints that an actuator drives and beside which there is room for slack.
+    """Labels (see `names`) of joints that an actuator drives and beside which there is room for slack.
 
     Where several joints share a body, that is the last one only: the axis of another's slack would turn with the rest.
     """
     driven = {
         int(model.actuator_trnid[i, 0]) for i in range(model.nactuator) if int(model.actuator_trntype[i]) in _TO_JOINT
     }
-    found = []
+    labels, found = labels_of(model, "joint"), []
     for joint in sorted(driven):
         body = int(model.jnt_bodyid[joint])
         last = joint == model.body_jntadr[body] + model.body_jntnum[body] - 1
-        name = mujoco.mj_id2name(model, _JOINT, joint)
-        if last and name and int(model.jnt_type[joint]) in _SINGLE:
-            found.append(name)
+        if last and int(model.jnt_type[joint]) in _SINGLE:
+            found.append(labels[joint])
     return found
 
 
@@ -61,23 +62,34 @@ class AddSlack:
     """An edit of a specification that gives joints slack; see `editing_specs`.
 
     Attributes:
-        joints: names of the driven joints.
+        joints: labels of the driven joints.
+        indices: where they are among the model's joints.
         armature: least inertia of each joint's rotor, see `_least_armature`.
+        mark: what ends the names of the slack joints, and of no other joint.
     """
 
     joints: tuple[str, ...]
+    indices: tuple[int, ...]
     armature: tuple[float, ...]
+    mark: str
 
     @classmethod
     def to(cls, model: mujoco.MjModel, joints: Sequence[str]) -> AddSlack:
-        """Slack for joints of a compiled model."""
-        return cls(tuple(joints), tuple(_least_armature(model, name) for name in joints))
+        """Slack for joints of a compiled model, given by their labels."""
+        labels = labels_of(model, "joint")
+        indices = tuple(labels.index(joint) for joint in joints)
+        level = max((_level(label) for label in labels), default=-1) + 1
+        armature = tuple(_least_armature(model, index) for index in indices)
+        return cls(tuple(joints), indices, armature, f"~slack{level or ''}")
 
     def __call__(self, spec: mujoco.MjSpec) -> None:
-        for name, armature in zip(self.joints, self.armature, strict=True):
-            joint = spec.joint(name)
+        joints = spec.joints  # in the order of the model; before any is added
+        for label, index, armature in zip(self.joints, self.indices, self.armature, strict=True):
+            joint = spec.joint(label) or joints[index]
+            if joint.name not in (label, ""):
+                raise ValueError(f"the order of its joints is another one: {joint.name!r} instead of {label!r}")
             joint.armature = max(joint.armature, armature)
-            slack = joint.parent.add_joint(name=name + _SUFFIX, type=joint.type, pos=joint.pos, axis=joint.axis)
+            slack = joint.parent.add_joint(name=label + self.mark, type=joint.type, pos=joint.pos, axis=joint.axis)
             slack.limited, slack.range = mujoco.mjtLimited.mjLIMITED_TRUE, (-1.0, 1.0)  # see `set_play`
             slack.solref_limit = _HARD  # gears are harder than MuJoCo's default limits
             slack.solimp_limit = _IMPEDANCE
@@ -86,13 +98,18 @@ class AddSlack:
             slack.springdamper = [0.0, 0.0]
 
 
-def _least_armature(model: mujoco.MjModel, name: str) -> float:
+def _level(label: str) -> int:
+    """-1 for a name that does not end as those of slack joints do, and the number at its end for one that does."""
+    mark = _MARK.search(label)
+    return int(mark[1] or 0) if mark else -1
+
+
+def _least_armature(model: mujoco.MjModel, joint: int) -> float:
     """Inertia of the rotor that a joint needs once its link hangs loose: with none it would turn without resistance.
 
     It is also what keeps damping stable that the integrator treats explicitly (that of servos; with RK4 that of the
     joint too): damping * timestep.
     """
-    joint = mujoco.mj_name2id(model, _JOINT, name)
     dof = int(model.jnt_dofadr[joint])
     damping = 0.0
     if int(model.opt.integrator) in _EXPLICIT:
@@ -156,8 +173,10 @@ def set_play(model: mujoco.MjModel, play: float) -> int:
 
 
 def _slack_joints(model: mujoco.MjModel) -> list[int]:
-    names = [mujoco.mj_id2name(model, _JOINT, i) or "" for i in range(model.njnt)]
-    return [i for i, name in enumerate(names) if name.endswith(_SUFFIX)]
+    """Those that `AddSlack` has added: of the joints that end as slack joints do, the last kind."""
+    levels = [_level(name) for name in names_of(model, "joint")]
+    level = max(levels, default=-1)
+    return [i for i, found in enumerate(levels) if found == level >= 0]
 
 
 @dataclass(frozen=True)

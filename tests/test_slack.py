@@ -197,3 +197,38 @@ def test_only_the_last_joint_of_a_body_can_have_slack() -> None:
     assert "abdomen_y" in names
     assert "abdomen_z" not in names  # turns before abdomen_y in the same body
     assert geared_joints(make_task("FetchPush-v4").model) == []
+
+
+CLASHING = """
+<mujoco>
+  <option timestep="0.002" gravity="0 0 0"/>
+  <worldbody>
+    <body><joint axis="0 0 1"/><geom size=".1"/></body>
+    <body pos="0 1 0"><joint name="joint0" axis="0 0 1"/><geom size=".1"/></body>
+    <body pos="0 2 0"><joint name="hip~slack" axis="0 0 1"/><geom size=".1"/></body>
+    <body pos="0 3 0"><joint name="hip~slack2" axis="0 0 1" range="-9 9"/><geom size=".1"/></body>
+  </worldbody>
+  <actuator>
+    <motor joint="hip~slack"/><motor joint="joint0"/><pid joint="joint0" kp="1" kv=".1"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def test_joints_that_are_called_as_slack_is_keep_their_ranges_and_unnamed_ones_get_some() -> None:
+    task = Compiled(CLASHING)
+    assert geared_joints(task.model) == ["joint0", "hip~slack"]
+    task.model.actuator_trnid[1, 0] = 0  # the motor drives the joint without a name
+    assert geared_joints(task.model) == ["joint0_unnamed", "joint0", "hip~slack"]
+    edit = AddSlack.to(task.model, geared_joints(task.model))
+    with editing_specs(edit):
+        model = Compiled(CLASHING).model
+    assert set_play(model, PLAY) == 3
+    names = [model.joint(i).name for i in range(model.njnt)]
+    added = [i for i, name in enumerate(names) if name.endswith("~slack3")]
+    assert names == ["", names[1], "joint0", names[3], "hip~slack", names[5], "hip~slack2"]
+    assert added == [1, 3, 5]  # each beside its own
+    assert model.jnt_range[added].tolist() == [[-PLAY, PLAY]] * 3
+    assert model.jnt_range[6].tolist() == pytest.approx([-9 * np.pi / 180, 9 * np.pi / 180])
+    engine = SlackEngine(CpuEngine(model, 2, threads=1))
+    assert engine.data("qpos").shape == (2, 4)
