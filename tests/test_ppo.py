@@ -28,7 +28,7 @@ from simreal.learn.ppo import (
     value_loss,
 )
 from simreal.learn.problem import Problem
-from simreal.learn.rollout import Batch
+from simreal.learn.rollout import Batch, Rollout
 from simreal.learn.trpo import conjugate_gradient
 
 N, NOBS, NPRIVILEGED, A = 4, 3, 2, 2
@@ -425,3 +425,22 @@ def test_a_trust_region_step_improves_the_surrogate_within_its_bound(memory: str
     batch, _ = filled(ppo, steps(seed=1))._prepare()
     assert ppo._trust_region_step(replace(batch, advantage=torch.zeros_like(batch.advantage)))["step_scale"] == 0.0
     assert all(torch.equal(a, b) for a, b in zip(before, ppo._actor_params, strict=True))
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1.0, 1e25])
+def test_advantages_are_standardized_in_any_unit(unit: float) -> None:
+    share = shares(torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
+    value = unit * torch.tensor([1.0, 2.0, 3.0, 6.0, 1e4])  # mean 3, variance (4 + 1 + 0 + 9) / 4
+    expected = torch.tensor([-2.0, -1.0, 0.0, 3.0]) / 3.5**0.5
+    torch.testing.assert_close(standardized(value, share)[:4], expected)
+    assert standardized(torch.full((5,), unit * 0.1), share).eq(0.0).all()
+
+
+def test_the_steps_of_an_episode_before_its_simulation_diverged_are_not_learnt_from() -> None:
+    rollout = Rollout(6, 1, 3, 1, 1, (0, 0), torch.device("cpu"))
+    rollout.terminated[[1, 4], [0, 0]] = True  # environment 0: steps 0-1 sound, 2-4 diverged, 5 goes on
+    rollout.diverged[4, 0] = True
+    rollout.truncated[3, 1] = True  # environment 1: steps 0-3 sound, 4-5 go on
+    rollout.terminated[0, 2] = rollout.diverged[0, 2] = True  # environment 2: step 0 diverged
+    expected = [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [1, 1, 1]]
+    assert rollout.sound().int().tolist() == expected

@@ -10,9 +10,9 @@ With rho = pi(a|s) / pi_old(a|s), A the advantage (`simreal.learn.returns`) and 
 
     L = Lp + value_coef mean (V(s) - target)^2 - entropy_coef mean H(pi(.|s))
 
-A truncated episode is bootstrapped from the value of its final observation, a terminated one is not. A step on
-which the simulation diverged has no weight in any loss, and counts for the steps before it as what the critic
-expected: neither a reward nor a punishment.
+A truncated episode is bootstrapped from the value of its final observation, a terminated one is not. The steps of an
+episode up to one on which the simulation diverged have no weight in any loss and no part in any statistics: before
+instability is noticed, numbers are finite and mean nothing.
 
 Actions that leave [-1, 1] are clipped on their way to the environment; the densities are those before clipping.
 """
@@ -36,6 +36,9 @@ from simreal.learn.rollout import Batch, Rollout
 from simreal.learn.sums import average, spread, total
 from simreal.learn.trpo import trust_region_step
 
+_TINY = 1e-37  # nearly the smallest float32 whose inverse is one
+_ROUNDING = 1e-6  # equal values differ by less of their size, after the sums that gave them
+
 
 def shares(weight: Tensor) -> Tensor:
     """Weights [...] of steps, 0 or 1, scaled to sum to 1 (to 0 if no step is valid)."""
@@ -48,9 +51,11 @@ def mean(value: Tensor, share: Tensor) -> Tensor:
 
 
 def standardized(value: Tensor, share: Tensor) -> Tensor:
-    """Values [...] with mean 0 and standard deviation 1 over the valid steps."""
+    """Values [...] with mean 0 and standard deviation 1 over the valid steps, in any unit; all 0 if all are equal."""
+    value = value / (value.abs() * (share > 0)).amax().clamp(min=_TINY)  # squares of large or small ones leave float32
     centred = value - mean(value, share)
-    return centred / (mean(centred.square(), share).sqrt() + 1e-8)
+    deviation = mean(centred.square(), share).sqrt()
+    return centred * torch.where(deviation > _ROUNDING, 1.0 / deviation, 0.0)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, share: Tensor) -> Tensor:
@@ -176,7 +181,7 @@ class PPO:
         rollout.terminated[t], rollout.truncated[t] = result.terminated, result.truncated
         rollout.diverged[t] = result.diverged
         if self.updates == 0:  # from the first step on; later once per rollout
-            self._take_statistics(t, t + 1)
+            self._take_statistics(t, t + 1, ~rollout.diverged)
         self._states = self._next_states
         if not self._asks or bool(result.done.any()):
             self._finish(result, t)
@@ -193,7 +198,8 @@ class PPO:
             self.rollout.final_value[t] = self.critic.unscaled(value[0])
         done = result.done.to(self.problem.device)
         self._states = [state.masked_fill(done[:, None], 0.0) for state in self._states]
-        self._ended += torch.stack(((result.episode_return * result.done).sum(), result.done.sum())).to(self._ended)
+        ended = result.done & ~result.diverged
+        self._ended += torch.stack((result.episode_return.masked_fill(~ended, 0.0).sum(), ended.sum())).to(self._ended)
 
     def _raw(self, observed: Observed) -> Tensor:
         """What actor and critic read [N, n], in SI units: the policy group first."""
@@ -208,12 +214,10 @@ class PPO:
         policy = self.policy.normalizer(raw[:, :n])
         return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
 
-    def _take_statistics(self, start: int, stop: int) -> None:
-        """Take the observations of some rows into the normalizers."""
-        raw, diverged = self.rollout.raw[start:stop], self.rollout.diverged[start:stop]
-        values = raw[~diverged] if bool(diverged.any()) else raw.flatten(0, 1)
-        if len(values) == 0:
-            return
+    def _take_statistics(self, start: int, stop: int, sound: Tensor) -> None:
+        """Take the observations of some rows into the normalizers, where they are sound [T, N]."""
+        raw, sound = self.rollout.raw[start:stop], sound[start:stop]
+        values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
         n = self.problem.observation_size
         self.policy.normalizer.update(values[:, :n])
         if values.shape[1] > n:
@@ -239,8 +243,10 @@ class PPO:
                 kl = float(self._divergence(batch))
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
-        if self.updates > 0:
-            self._take_statistics(0, config.horizon)
+        if self.updates == 0:  # again, without the episodes that turned out to be unsound
+            self.policy.normalizer.forget()
+            self.critic.normalizer.forget()
+        self._take_statistics(0, config.horizon, self.rollout.sound())
         self.updates += 1
         self.rollout.time = 0
         # Read once: a look at every minibatch would stall the device.
@@ -257,10 +263,11 @@ class PPO:
         last = critic.unscaled(critic(rollout.observation[-1:], self._states[1])[0])
         next_value = torch.where(rollout.truncated, rollout.final_value, torch.cat((value[1:], last)))
         advantage, target = self._estimate(value, next_value)
-        weight = (~rollout.diverged).float()
+        sound = rollout.sound()
+        weight = sound.float()
         log = self._statistics(value, target, weight)
         if config.normalize_value:
-            critic.adapt(target[~rollout.diverged])
+            critic.adapt(target[sound])
         if config.normalize_advantage == "batch":
             advantage = standardized(advantage, shares(weight))
         batch = Batch(
@@ -299,7 +306,7 @@ class PPO:
         error, spread = (mean((x - mean(x, share)).square(), share) for x in (target - value, target))
         action = self.policy.actor.action(self.rollout.action)
         log = {
-            "explained_variance": float(1.0 - error / spread.clamp(min=1e-8)),
+            "explained_variance": float(1.0 - error / spread.clamp(min=_TINY)),
             "action_std": float(average(self.rollout.log_std.exp())),
             "saturation": float(average((action.abs() > 0.96).float())),
         }

@@ -26,7 +26,7 @@ class Batch:
     old_value: Tensor  # [L, B]
     advantage: Tensor  # [L, B]
     target: Tensor  # [L, B] of the value
-    weight: Tensor  # [L, B] 0 where the simulation diverged, else 1
+    weight: Tensor  # [L, B] 0 where the simulation diverged then or later in the episode, else 1
     start: Tensor  # [L, B] bool, the step begins an episode
     actor_state: Tensor  # [1, B, S] memory at the start of the segments
     critic_state: Tensor  # [1, B, S']
@@ -71,7 +71,8 @@ class Rollout:
         self.horizon, self.segment = horizon, segment
         self.time = 0  # rows that are complete
         self.observation = rows(observation_size, count=horizon + 1)  # normalized; the last row follows the rollout
-        self.raw = rows(observation_size)
+        # Far from zero, float32 would round away what varies; a GPU has no more to give.
+        self.raw = rows(observation_size, dtype=torch.float64 if device.type == "cpu" else torch.float32)
         self.action, self.mean, self.log_std = rows(action_size), rows(action_size), rows(action_size)
         self.reward = rows()
         self.final_value = rows()  # of the state in which an episode was truncated, in units of reward
@@ -100,6 +101,14 @@ class Rollout:
         """
         done = self.terminated | self.truncated
         return torch.cat((torch.zeros_like(done[:1]), done[:-1]))
+
+    def sound(self) -> Tensor:
+        """[T, N] False in the steps of an episode whose simulation diverged in this rollout: what it showed before
+        it was noticed is finite and means nothing."""
+        steps = torch.arange(self.horizon, device=self.reward.device)[:, None]
+        ends = torch.where(self.terminated | self.truncated | self.diverged, steps, self.horizon)
+        end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
+        return ~self.diverged.gather(0, end.clamp(max=self.horizon - 1)) | (end == self.horizon)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps and the next update read; rows to come are not kept."""
