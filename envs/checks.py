@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.contract import check_command, check_observed, check_outcome
+from envs.first_look import check_goals
 from envs.observed import Observed
 from envs.registry import TaskError
 from envs.task import Component, Outcome, Task
@@ -52,6 +53,8 @@ class Checks:
         shapes = (_shape(policy), _shape(privileged), _shape(achieved_goal))
         if self._shapes.get("observation") != shapes:
             check_observed(self._task, self._n, policy, privileged, achieved_goal)
+            if achieved_goal is not None:
+                check_goals(self._task, achieved_goal)
             self._shapes["observation"] = shapes
 
     def derived(self, observation: Tensor, measured: Tensor) -> Tensor:

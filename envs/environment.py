@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.checks import Checks
 from envs.engine import Engine
+from envs.first_look import FirstLook, blaming
 from envs.observed import Observed, StepResult, copied, merged, on_device
 from envs.rng import EpisodeRandom
 from envs.task import Outcome, Task
@@ -108,7 +109,9 @@ class Environment:
         self.num_envs = engine.num_envs
         self.device = engine.device
         self.rng = EpisodeRandom(seed, self.num_envs, engine.device)
-        task.attach(engine, self.rng)
+        with blaming(task):
+            task.attach(engine, self.rng)
+        self._look = FirstLook(task, engine)
         self._command_size = engine.use_commands(task.command_fields)
         # Asking whether any episode ended is cheap on a CPU. A GPU would have to finish all its work first: there
         # everything is computed for all environments, and masks say where it counts.
@@ -140,6 +143,10 @@ class Environment:
 
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
         """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
+        with nullcontext() if self._look.over else self._look.at(0):
+            return self._reset(mask, seed)
+
+    def _reset(self, mask: Tensor | None, seed: int | None) -> Observed:
         everywhere = mask is None
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
@@ -158,6 +165,12 @@ class Environment:
 
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
+        if self._look.over:
+            return self._step(action)
+        with self._look.at(1):
+            return self._step(action)
+
+    def _step(self, action: Tensor) -> StepResult:
         self.engine.refresh_written()
         self.rng.set_step(self.steps)
         action = action.to(self.device)
