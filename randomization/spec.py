@@ -13,6 +13,7 @@ from envs.task import Task
 from randomization.adr import ADR
 from randomization.doraemon import Doraemon
 from randomization.frozen import Frozen, contract_entries, entries_of, frozen_parameters, read_run
+from randomization.names import quoting_hint
 from randomization.parameters import Parameter, RandomizationError, build_parameters, nearest
 from randomization.samplers import Manual, Sampler
 from randomization.untrusted import FileError, read_yaml
@@ -179,6 +180,8 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if problem["type"] == "literal_error" and isinstance(given, str):
         return f"{key}: {message[0].lower() + message[1:]}, got {got}{nearest(given[:100], _QUOTED.findall(message))}"
     shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {got}"
+    if problem["type"] == "string_type" and not isinstance(given, (dict, list)):
+        shown += quoting_hint(given)
     return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message
 
 

@@ -280,22 +280,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The document with `key.sub=value` settings applied; values are YAML."""
+    """The document with `key.sub=value` settings applied; values are YAML. A key with dots of its own, as a label may
+    have, is found where it is in the document already."""
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override}: expected key.sub=value")
-        *parents, last = key.split(".")
-        node = document
-        for parent in parents:
-            if not isinstance(node.setdefault(parent, {}), dict):
-                raise UserError(f"{override}: {parent} is not a mapping")
-            node = node[parent]
+        node, rest = document, key.split(".")
+        last = _first_key(node, rest)
+        while rest:
+            if not isinstance(node.setdefault(last, {}), dict):
+                raise UserError(f"{override}: {last} is not a mapping")
+            node = node[last]
+            last = _first_key(node, rest)
         try:
             node[last] = parse_yaml(value)
         except FileError:
             raise UserError(f"{override}: {value!r} is not valid YAML") from None
     return document
+
+
+def _first_key(node: Mapping[str, Any], rest: list[str]) -> str:
+    """The longest beginning of a path that is a key of a mapping, or its first part; it is taken off `rest`."""
+    known = (size for size in range(len(rest), 1, -1) if ".".join(rest[:size]) in node)
+    size = next(known, 1)
+    first, rest[:] = ".".join(rest[:size]), rest[size:]
+    return first
 
 
 def parse_schema(document: Mapping[str, Any], source: str) -> RunConfig:

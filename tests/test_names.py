@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from conftest import TinyTask, build, manual_layer
+from envs.locomotion.gymnasium_v5 import model_path
+from envs.registry import make_task
 from randomization.appearance import camera_names, light_names, surfaces
 from randomization.names import matching, nearest, object_places
 from randomization.parameters import RandomizationError, build_parameters
-from simreal.alteration import Alteration
+from randomization.spec import first_problem
+from simreal.alteration import Alteration, AlterationError
+from simreal.config import apply_overrides
+from simreal.worlds import WorldFile
 
 # Nothing of the mount has a name; what hangs on it is called as the mount would be.
 CLASH = """
@@ -44,6 +51,14 @@ ODD = """
   </worldbody>
 </mujoco>
 """
+
+
+class Spec(TinyTask):
+    """TinyTask, compiled so that worlds can change its parts."""
+
+    def __init__(self, xml: str) -> None:
+        super().__init__(xml)
+        self.compile_full(())
 
 
 def written(xml: str, quantity: str, of: str, field: str) -> list[float]:
@@ -180,3 +195,55 @@ def test_components_of_one_name_are_refused() -> None:
     task.observation = (task.observation[0], task.observation[0])
     with pytest.raises(ValueError, match="expected different names, got position, position"):
         object_places(task, "component")
+
+
+def test_an_override_reaches_a_label_with_dots_that_is_there() -> None:
+    document: dict[str, Any] = {
+        "randomization": {"parameters": {"leg.mass": {"range": [0.5, 2]}, "leg": {}}},
+        "seed": 1,
+    }
+    apply_overrides(
+        document, ["randomization.parameters.leg.mass.range=[1, 1]", "seed=2", "randomization.parameters.leg.of=x"]
+    )
+    assert document == {"randomization": {"parameters": {"leg.mass": {"range": [1, 1]}, "leg": {"of": "x"}}}, "seed": 2}
+
+
+def test_a_model_of_somebody_elses_for_gymnasiums_tasks_may_have_actuators_with_two_inputs(tmp_path: Path) -> None:
+    source = model_path("ant.xml").read_text()
+    motor = '<motor ctrllimited="true" ctrlrange="-1.0 1.0" joint="hip_4" gear="150"/>'
+    assert motor in source
+    path = tmp_path / "ant.xml"
+    path.write_text(source.replace(motor, '<pid joint="hip_4" kp="9" gear="150" posrange="-1 1" velrange="-1 1"/>'))
+    (motors,) = make_task("Ant-v5", xml_file=str(path)).action
+    assert (motors.size, motors.actuators[:2]) == (9, ("actuator0", "actuator0"))
+    assert motors.elements[:3] == ("actuator0[0]", "actuator0[1]", "actuator1[0]")
+    assert motors.joints[:3] == ("hip_4", "hip_4", "ankle_4")
+
+
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [
+        ("model: {payload: {body: 0, mass: 1}}", "model.payload.body"),
+        ("model: {backlash: {play: 0.1, of: no}}", "model.backlash.of.str"),
+        ("name: off", "name"),
+    ],
+)
+def test_worlds_say_how_to_quote_names_too(block: str, key: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        WorldFile.model_validate(yaml.safe_load(block))
+    message = first_problem(error.value, WorldFile)
+    assert message.startswith(f"{key}: input should be a valid string, got ")
+    assert "put a name in quotes" in message
+
+
+def test_a_driven_joint_is_named_exactly_or_by_pattern() -> None:
+    xml = ODD.replace("</worldbody>", '</worldbody><actuator><motor joint="no"/><motor joint="off"/></actuator>')
+    xml = xml.replace('"no"', '"hip[0]"').replace('"off"', '"hip0"')
+    for of, joints in (("hip[0]", ["hip[0]~slack"]), ("hip*", ["hip[0]~slack", "hip0~slack"])):
+        make = lambda: Spec(xml)  # noqa: E731
+        backlash = {"model": {"backlash": {"play": 0.1, "of": of}}}
+        model = Alteration.model_validate(backlash).apply(make(), make)
+        names = [model.joint(i).name for i in range(model.njnt)]
+        assert [name for name in names if name.endswith("~slack")] == joints
+    with pytest.raises(AlterationError, match=re.escape("no driven joint matches 'hip[0' (did you mean 'hip[0]'?)")):
+        Alteration.model_validate({"model": {"backlash": {"play": 0.1, "of": "hip[0"}}}).apply(Spec(xml), make)

@@ -30,11 +30,10 @@ import torch
 from torch import Tensor
 
 from envs.body_forces import compute_body_forces, note_plain
+from envs.names import labels_of
 from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 
 Range = tuple[float, float]  # lower and upper end
-
-_JOINT, _BODY, _ACTUATOR = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_ACTUATOR
 
 
 def model_path(xml_file: str) -> Path:
@@ -243,20 +242,27 @@ def _motors(model: mujoco.MjModel) -> ActionComponent:
     if not (low < high).all():
         raise ValueError("every actuator of the model needs a ctrlrange")
     on_joints = bool((model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_JOINT)).all())
-    joints = joint_names(model, model.actuator_trnid[:, 0].tolist()) if on_joints else ()
-    names = tuple(mujoco.mj_id2name(model, _ACTUATOR, i) or f"actuator{i}" for i in range(model.nu))
-    gear = ", ".join(f"{g:g}" for g in model.actuator_gear[:, 0])
+    owners = [i for i in range(model.nactuator) for _ in range(int(model.actuator_ctrlnum[i]))]  # of each control
+    joints = joint_names(model, model.actuator_trnid[owners, 0].tolist()) if on_joints else ()
+    labels = labels_of(model, "actuator")
+    names = tuple(labels[i] for i in owners)
+    inputs = [i - int(model.actuator_ctrladr[owner]) for i, owner in enumerate(owners)]
+    if len(set(owners)) < len(owners):  # an actuator with several inputs: those are what can be told apart
+        elements = tuple(f"{name}[{k}]" for name, k in zip(names, inputs, strict=True))
+    else:
+        elements = joints or names
+    gear = ", ".join(f"{model.actuator_gear[model.actuator_outadr[i], 0]:g}" for i in owners)
     return ActionComponent(
         "motors", model.nu, "1", tuple(((high - low) / 2.0).tolist()), tuple(((high + low) / 2.0).tolist()),
-        elements=joints or names, joints=joints, actuators=names, frame="joint",
+        elements=elements, joints=joints, actuators=names, frame="joint",
         description=f"motor command; force or torque on the joint per unit, N or N m: {gear}",
     )  # fmt: skip
 
 
 def joint_names(model: mujoco.MjModel, ids: Sequence[int] | range | None = None) -> tuple[str, ...]:
-    """Names of joints; an unnamed one is called joint<index>."""
-    chosen = range(model.njnt) if ids is None else ids
-    return tuple(mujoco.mj_id2name(model, _JOINT, i) or f"joint{i}" for i in chosen)
+    """Labels of joints, see `envs.names`."""
+    labels = labels_of(model, "joint")
+    return tuple(labels if ids is None else (labels[i] for i in ids))
 
 
 def joint_component(
@@ -273,7 +279,7 @@ def body_component(
     limits: tuple[float, float] | None = None,
 ) -> Component:  # fmt: skip
     """The same values for every body but the world, about the centre of mass of its kinematic tree, world axes."""
-    bodies = tuple(mujoco.mj_id2name(model, _BODY, i) or f"body{i}" for i in range(1, model.nbody))
+    bodies = tuple(labels_of(model, "body")[1:])
     names = tuple(f"{body}.{element}" for body in bodies for element in elements)
     return Component(
         name, len(names), unit, "tree centre of mass, world axes", names, bodies=bodies, limits=limits,

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from envs.locomotion.gymnasium_v5 import ForwardTask, Range, between, body_component, joint_component, joint_names
+from envs.names import labels_of
 from envs.task import Component, Outcome, id_of
 
 _XYZ = ("x", "y", "z")
@@ -60,7 +61,7 @@ class FreeTask(ForwardTask):
         self.observation = (*self._state_components(), *self._derived_components())
 
     def _state_components(self) -> tuple[Component, ...]:
-        torso = (mujoco.mj_id2name(self.model, mujoco.mjtObj.mjOBJ_BODY, 1) or "body1",)
+        torso = (labels_of(self.model, "body")[1],)
         joints = joint_names(self.model)[1:]
         quat = ("w", "x", "y", "z")
         return (
