@@ -26,6 +26,7 @@ from simreal.alteration import Alteration
 from simreal.config import PPOConfig, RunConfig, SACConfig
 from simreal.errors import UserError
 from simreal.learn.ddpg import DDPG
+from simreal.learn.hindsight import ENVS, Hindsight, find_out
 from simreal.learn.ppo import PPO
 from simreal.learn.problem import Learner, Problem
 from simreal.learn.sac import SAC
@@ -138,10 +139,11 @@ def learner_device(name: str) -> torch.device:
 
 def make_learner(config: RunConfig, environment: Environment) -> Learner:
     """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
-    task, problem = environment.task, Problem.of(environment, learner_device(config.device))
+    task = environment.task
     if not isinstance(config.learner, PPOConfig) and config.learner.her_k > 0 and task.hindsight_obstacle is not None:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
     try:
+        problem = Problem.of(environment, learner_device(config.device), _hindsight(config, environment))
         if isinstance(config.learner, PPOConfig):
             return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
         if isinstance(config.learner, SACConfig):
@@ -149,3 +151,13 @@ def make_learner(config: RunConfig, environment: Environment) -> Learner:
         return DDPG(problem, config.learner, config.seed, total_steps=config.train.env_steps)
     except ValueError as error:
         raise UserError(f"learner: {error}") from None
+
+
+def _hindsight(config: RunConfig, environment: Environment) -> Hindsight | None:
+    """What follows from the goal, where experience will be relabelled. Raises ValueError if it does not show."""
+    if isinstance(config.learner, PPOConfig) or not config.learner.her_k or not environment.task.goal_size:
+        return None
+    pair = [
+        make_environment(config.task, ENVS, engine="cpu", threads=1, task_options=config.task_options) for _ in range(2)
+    ]
+    return find_out(environment.task, *pair)

@@ -145,7 +145,7 @@ def _without_experience(config: RunConfig) -> LearnerConfig:
     learner = config.learner
     if isinstance(learner, PPOConfig):
         return learner.model_copy(update={"horizon": 1, "segment": 1, "minibatches": 1})
-    return learner.model_copy(update={"replay_size": 1})
+    return learner.model_copy(update={"replay_size": 1, "her_k": 0.0})
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:

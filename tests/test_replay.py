@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from conftest import snapshot
+from simreal.learn.hindsight import Hindsight
 from simreal.learn.normalizer import Normalizer
 from simreal.learn.replay import Batch, Replay, normalized
 
@@ -32,8 +33,8 @@ class Story:
     def __init__(self, replay: Replay) -> None:
         self.replay, self.time = replay, 0
 
-    def step(self, ended: str = "", invalid: str = "") -> None:
-        """One step; `ended` and `invalid` name environments: "t0" or "x1" is truncated 0, terminated 1."""
+    def step(self, ended: str = "", diverged: str = "") -> None:
+        """One step; `ended` and `diverged` name environments: "t0" or "x1" is truncated 0, terminated 1."""
         n = self.replay.num_envs
         env, time = torch.arange(float(n)), torch.full((n,), float(self.time))
         goal = torch.full((n,), ORIGINAL)
@@ -49,13 +50,13 @@ class Story:
             terminated=terminated,
             done=truncated | terminated,
             achieved_goal=achieved,
-            valid=torch.tensor([str(i) not in invalid.split() for i in range(n)]),
+            diverged=torch.tensor([str(i) in diverged.split() for i in range(n)]),
         )
         self.time += 1
 
 
 def new_replay(capacity: int, num_envs: int, her_k: float = 4.0) -> Replay:
-    return Replay(capacity, num_envs, 3, 1, goal_size=1, her_k=her_k, goal_reward=reward_of)
+    return Replay(capacity, num_envs, 3, 1, goal_size=1, her_k=her_k, hindsight=Hindsight(reward_of))
 
 
 def draw(replay: Replay, size: int = 20_000, seed: int = 0) -> Batch:
@@ -161,17 +162,19 @@ def test_random_histories_agree_with_a_plain_bookkeeping_of_episodes(seed: int) 
     assert relabellings(draw(replay)) == {(i, t, f) for i in range(n) for t in held for f in range(t, end[i][t] + 1)}
 
 
-def test_transitions_of_diverged_simulations_are_never_sampled() -> None:
+def test_episodes_that_diverged_are_never_sampled() -> None:
     story = Story(new_replay(100, 2))
+    story.step("x1")
     story.step()
-    story.step("x1", invalid="1")
+    story.step("x1", diverged="1")
     story.step()
     batch = draw(story.replay, 5000)
     assert len(batch.reward) == 5000
-    assert origins(batch) == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 2)}
+    # the step before the simulation was noticed to be unstable goes with it; the episode before stays
+    assert origins(batch) == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 3)}
     # a slot that is overwritten by a sound transition may be sampled again
     small = Story(new_replay(2, 1))
-    small.step("x0", invalid="0")
+    small.step("x0", diverged="0")
     small.step()
     assert origins(draw(small.replay, 500)) == {(0, 1)}
     small.step()
@@ -180,9 +183,34 @@ def test_transitions_of_diverged_simulations_are_never_sampled() -> None:
 
 def test_a_replay_without_a_sound_transition_says_so() -> None:
     story = Story(new_replay(10, 1))
-    story.step("x0", invalid="0")
+    story.step("x0", diverged="0")
+    assert not story.replay.sound()
     with pytest.raises(RuntimeError, match="no valid transition"):
         draw(story.replay, 4)
+
+
+def test_experience_counts_when_its_simulation_stayed_sound_for_a_while() -> None:
+    replay = Replay(100, 1, 3, 1, goal_size=1, lag=4)
+    story, counted = Story(replay), []
+    for _ in range(12):
+        story.step()
+        counted += replay.ripened()[:, 1].tolist()
+    assert {time for _, time in origins(draw(replay, 2000))} == set(range(8))  # of 12, the last four wait
+    assert counted == list(range(8))  # each once, in order
+    story.step("x0", diverged="0")
+    for _ in range(5):
+        story.step()
+        counted += replay.ripened()[:, 1].tolist()
+    assert counted == [*range(8), 13]  # what had waited is not counted any more; 14 to 17 wait now
+    assert {time for _, time in origins(draw(replay, 2000))} == {13}
+
+
+def test_the_first_experience_counts_at_once() -> None:
+    replay = Replay(100, 1, 3, 1, goal_size=1, lag=4)
+    story = Story(replay)
+    for ripe in (1, 1, 2, 2, 3, 3, 4, 4, 5):
+        story.step()
+        assert {time for _, time in origins(draw(replay, 500))} == set(range(ripe))
 
 
 def test_a_truncated_episode_is_not_a_terminated_one() -> None:
@@ -216,7 +244,7 @@ def test_a_restored_replay_gives_the_same_batches_now_and_later() -> None:
     marks = ["", "t0", "x1", "", "", "t0", "", "", "t0 t1"]
     story = Story(new_replay(12, 2))
     for mark in marks[:8]:
-        story.step(mark, invalid="1" if "x1" in mark else "")
+        story.step(mark, diverged="1" if "x1" in mark else "")
     generator = torch.Generator().manual_seed(3)
     story.replay.sample(10, generator)
     saved, random = snapshot(story.replay), generator.get_state()

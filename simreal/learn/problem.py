@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,23 +10,24 @@ from torch import Tensor, nn
 
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
+from simreal.learn.hindsight import Hindsight
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of the vectors and, for goal tasks, the reward of a goal."""
+    """Sizes of the vectors and, for learners with hindsight, what follows from a goal."""
 
     num_envs: int
     observation_size: int
     action_size: int
     goal_size: int
     privileged_size: int
-    goal_reward: Callable[[Tensor, Tensor], Tensor] | None
+    hindsight: Hindsight | None
     device: torch.device
     mirror: Mirror | None = None
 
     @classmethod
-    def of(cls, environment: Environment, device: torch.device) -> Problem:
+    def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> Problem:
         """The problem that an environment poses; the environment must have been reset."""
         task, observed = environment.task, environment.observed
         return cls(
@@ -36,7 +36,7 @@ class Problem:
             action_size=task.action_size,
             goal_size=task.goal_size,
             privileged_size=0 if observed.privileged is None else observed.privileged.shape[1],
-            goal_reward=task.goal_reward if task.goal_size else None,
+            hindsight=hindsight,
             device=device,
             mirror=task.mirror,
         )

@@ -22,7 +22,7 @@ from simreal.learn.history import ActionHistory, HistoryPolicy, features, stored
 from simreal.learn.networks import GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import make_normalizer
 from simreal.learn.problem import Meter, Problem
-from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.replay import LAG, Batch, Replay, normalized
 from simreal.learn.schedule import step_sizes
 from simreal.learn.sums import average, total
 
@@ -91,7 +91,7 @@ class SAC:
         )
         self.replay = Replay(
             config.replay_size, problem.num_envs, *shape, problem.goal_size,
-            config.her_k if problem.goal_size else 0, problem.goal_reward, device,
+            config.her_k if problem.goal_size else 0, problem.hindsight, self.history.size, LAG, device,
         )  # fmt: skip
         self.steps = 0  # environment steps recorded
         self.updates_due = 0.0
@@ -110,16 +110,16 @@ class SAC:
         final, past = result.final, self.history
         self.replay.add(
             stored(observed.policy, past.actions), action, result.reward, stored(final.policy, past.after(action)),
-            result.terminated, result.done, final.achieved_goal, ~result.diverged,
+            result.terminated, result.done, final.achieved_goal, result.diverged, result.success,
         )  # fmt: skip
         past.advance(action, result.done)
-        self.network.normalizer.update(observed.policy.to(self.problem.device))
+        self.network.normalizer.update(self.replay.ripened())
         self.steps += self.problem.num_envs
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.problem.num_envs
 
     def ready(self) -> bool:
-        return int(self.updates_due) >= self.config.updates_per_cycle
+        return int(self.updates_due) >= self.config.updates_per_cycle and self.replay.sound()
 
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         with fast_matmul():
