@@ -152,7 +152,7 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
 
         `seed` starts another sequence of episodes; a list of N gives every environment one of its own.
         """
-        given = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else [seed]
+        given: list[Any] = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else [seed]
         if len(given) not in (1, self.num_envs):
             raise ValueError(f"seed: expected one, or {self.num_envs}, one for each environment; got {len(given)}")
         seeds = [None if one is None else operator.index(one) for one in given]

@@ -8,11 +8,13 @@ import gymnasium
 import mujoco
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 
 XML = """<mujoco><option timestep="0.01"/><worldbody>
 <body name="cart"><joint name="x" type="slide" axis="1 0 0" damping="5"/><geom size="0.05" mass="1"/></body>
 <body name="ball" pos="0 0 2"><freejoint/><geom size="0.1" mass="0.5" contype="0" conaffinity="0"/></body>
 </worldbody><actuator><motor joint="x" gear="10"/></actuator></mujoco>"""
+ONE: dict[str, mujoco.MjData] = {}
 SHARED = mujoco.MjModel.from_xml_string(XML)
 
 
@@ -44,20 +46,24 @@ class Cart(gymnasium.Env[Any, Any]):
         self.model = SHARED if shared else mujoco.MjModel.from_xml_string(XML)
         self.data = mujoco.MjData(self.model)
         if shared == "data":
-            type(self).one = self.data = getattr(type(self), "one", self.data)
+            self.data = ONE.setdefault("data", self.data)
         self.tells, self.goals, self.reads, self.live = tells, goals, reads, live
         self.scalars, self.odd, self.value, self.limit = scalars, odd, value, limit
         self.action_space = spaces.Box(-3, 3, (1,), np.int32 if integers else np.float32)
         self.observation_space: Any = box(4)
         if goals is not None:
-            keys = {"observation": box(4), "achieved_goal": box(*goals), "desired_goal": box(*goals)}
+            keys: dict[str, spaces.Space[Any]] = {
+                "observation": box(4),
+                "achieved_goal": box(*goals),
+                "desired_goal": box(*goals),
+            }
             self.observation_space = spaces.Dict(keys | ({"camera": box(2, 3)} if extra else {}))
             self.goal = np.zeros(goals)
         if odd:
             pair, image = spaces.Tuple((box(1), box())), spaces.Box(0, 255, (1, 2), np.uint8)
             bits, phase = spaces.MultiBinary(2), spaces.Discrete(3, start=1)
             self.observation_space = spaces.Dict({"phase": phase, "bits": bits, "pair": pair, "image": image})
-        if ends is not None:
+        if ends is not None:  # else it has none
             self.compute_terminated = {"batch": self._ends, "one": self._ends_one, "info": self._ends_info}[ends]
         self.buffer, self.t = np.zeros(4), 0
         self.got: list[Any] = []
@@ -168,7 +174,7 @@ def with_wrappers(names: tuple[str, ...] = ()) -> Any:
 
 def register() -> None:
     """Make these known to Gymnasium; again and again does no harm."""
-    specs = (gymnasium.envs.registration.WrapperSpec("OnlyInfo", f"{__name__}:OnlyInfo", {}),)
+    specs = (WrapperSpec("OnlyInfo", f"{__name__}:OnlyInfo", {}),)
     for name, entry, wrappers in (
         ("LegalCart-v0", "cart", ()),
         ("LegalMonitored-v0", "cart", specs),

@@ -175,8 +175,8 @@ def test_what_ends_an_episode_is_asked_in_batches_where_that_gives_the_same(ends
 
 
 def test_an_environment_that_does_not_say_what_ends_an_episode_says_so() -> None:
-    for options in ({}, {"ends": "info"}):
-        task = make(goals=(2,), **options).task
+    for ends in (None, "info"):
+        task = make(CART, 2, goals=(2,), ends=ends).task
         assert task.goal_terminated(torch.zeros(3, 2), torch.zeros(3, 2)) is None
     fetch = make("gymnasium:FetchReach-v4", 1).task  # says that no goal does
     assert fetch.goal_terminated(torch.zeros(3, 3), torch.zeros(3, 3)).tolist() == [False] * 3
@@ -290,6 +290,15 @@ def test_objects_that_refer_to_each_other_are_saved_once() -> None:
     assert parts[7].number == 1.0
 
 
+def test_attributes_that_a_step_makes_are_resumed_and_other_wrappers_refused() -> None:
+    first, second = Cart(), Cart()
+    first.latest = 3.0  # pyright: ignore[reportAttributeAccessIssue]
+    load_attributes(second, save_attributes(first))
+    assert second.latest == 3.0  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="saved with other wrappers"):
+        load_attributes(with_wrappers(("ClipReward", "RepeatAction")), save_attributes(first))
+
+
 # Writing model fields (docs/gymnasium.md)
 
 
@@ -303,7 +312,7 @@ def test_a_field_written_as_documented_leaves_free_fall_as_it_is(task: str) -> N
     z, v = envs.engine.model.jnt_qposadr[root] + 2, envs.engine.model.jnt_dofadr[root] + 2
     envs.engine.data("qpos")[:, z] += 1.0  # clear of the arm
     envs.engine.data("qvel")[:, v] = 0.0
-    envs.step(np.zeros(envs.action_space.shape, np.float32))
+    envs.step(np.zeros((2, envs.task.action_size), np.float32))
     # g t: MuJoCo's 9.81 for one control period; both the heavy body and the other.
     expected = -9.81 * envs.task.control_period_s
     np.testing.assert_allclose(envs.engine.data("qvel")[:, v].numpy(), [expected] * 2, rtol=0.02)

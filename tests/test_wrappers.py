@@ -117,8 +117,8 @@ VECTOR_WRAPPERS: dict[str, Any] = {
     "ClipAction": vector.ClipAction,
     "ClipReward": lambda e: vector.ClipReward(e, 0.0, 1.0),
     "NormalizeReward": vector.NormalizeReward,
-    "RescaleAction": lambda e: vector.RescaleAction(e, np.float32(-2.0), np.float32(2.0)),
-    "TransformAction": lambda e: vector.TransformAction(e, lambda action: 0.5 * action),
+    "RescaleAction": lambda e: vector.RescaleAction(e, -2.0, 2.0),
+    "TransformAction": lambda e: vector.TransformAction(e, lambda action: action / 2.0),  # pyright: ignore
     "TransformReward": lambda e: vector.TransformReward(e, lambda reward: 2.0 * reward),
     "TwoRecorders": lambda e: vector.RecordEpisodeStatistics(vector.RecordEpisodeStatistics(e), stats_key="outer"),
     "VectorizeTransformReward": lambda e: vector.VectorizeTransformReward(

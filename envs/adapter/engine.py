@@ -331,7 +331,7 @@ class GymnasiumEngine:
                 getattr(raw.data, name)[...] = values.numpy()
             load_attributes(env, saved["attributes"])
         self._fields.load_state_dict(state["fields"])
-        self.told_success = state["told_success"]
+        self.told_success = state.get("told_success", False)
         self._failed[:] = state["failed"].numpy()
         self._warned[:] = [self._warnings(i) for i in range(self.num_envs)]
         self._follow()

@@ -37,14 +37,39 @@ def save_attributes(env: Any) -> dict[str, Any]:
 
 
 def load_attributes(env: Any, saved: dict[str, Any]) -> None:
-    """Give an environment the attributes of another of the same kind."""
-    for path, owner, name in list(_attributes(env)):
+    """Give an environment the attributes of another of the same kind, also those that its steps make.
+
+    Raises:
+        ValueError: it holds other wrappers or objects than the other one did.
+    """
+    attributes = list(_attributes(env))
+    owners = {path.removesuffix(name): owner for path, owner, name in attributes}
+    known = {_prefix(path) for path in saved}
+    for path, owner, name in attributes:
         if path in saved:
             present = owner.__dict__[name]
             if isinstance(present, np.random.Generator):
                 present.bit_generator.state = decode(saved[path])
             else:
                 owner.__dict__[name] = decode(saved[path])
+        elif _prefix(path) not in known and _is_saved(owner.__dict__[name]):
+            raise ValueError("its environments were saved with other wrappers, or by an earlier version")
+    for path in saved.keys() - {path for path, _, _ in attributes}:
+        if _prefix(path) in owners:
+            owners[_prefix(path)].__dict__[path.removeprefix(_prefix(path))] = decode(saved[path])
+
+
+def _prefix(path: str) -> str:
+    """The path of an attribute's owner, with its last dot."""
+    return path[: path.rfind(".") + 1]
+
+
+def _is_saved(value: Any) -> bool:
+    try:
+        encode(value)
+    except Unsaved:
+        return False
+    return True
 
 
 def unsaved_attributes(env: Any) -> list[str]:
@@ -52,11 +77,7 @@ def unsaved_attributes(env: Any) -> list[str]:
     names = []
     for path, owner, name in _attributes(env):
         value = owner.__dict__[name]
-        if isinstance(value, _SAME_FOR_LIFE) or callable(value) or _is_mujocos(value):
-            continue
-        try:
-            encode(value)
-        except Unsaved:
+        if not _is_constant(value) and not _is_saved(value):
             names.append(f"{path}: {type(value).__name__}")
     return names
 
@@ -88,6 +109,13 @@ def _is_view(value: Any) -> bool:
         if not isinstance(value, np.ndarray):
             return True
     return False
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a value is what the constructor makes of it for good: spaces, functions, and lists of such."""
+    if type(value) in (list, tuple):
+        return all(_is_constant(item) for item in value)
+    return isinstance(value, _SAME_FOR_LIFE) or callable(value) or _is_mujocos(value)
 
 
 def _is_mujocos(value: Any) -> bool:
