@@ -75,6 +75,8 @@ def make_environment(
         raise UserError(f"num_envs: expected at least 1, got {num_envs}")
     if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
         task_options = {**(task_options or {}), "max_episode_steps": max_episode_steps}
+    if threads is not None and threads < 1:  # MuJoCo would take all processors of the machine
+        raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
     task = make_task(task_id, **(task_options or {}))
     config = randomization_config(randomization)
     if sampler is None:

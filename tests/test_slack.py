@@ -120,6 +120,15 @@ def test_what_the_compiler_derives_from_inertia_is_that_of_the_task() -> None:
     assert model.actuator_gainprm[1, 2] == pytest.approx(200.0 / task.model.actuator_acc0[1])
 
 
+def test_full_inertia_matrices_do_not_change_what_the_compiler_derives() -> None:
+    task = Compiled(DERIVED.format(integrator="Euler"))
+    before = task.model
+    task.compile_full((1,))
+    assert task.model is not before
+    for field in ("actuator_biasprm", "actuator_gainprm", "actuator_lengthrange", "jnt_stiffness", "dof_damping"):
+        np.testing.assert_allclose(getattr(task.model, field), getattr(before, field), rtol=1e-12, err_msg=field)
+
+
 def test_what_a_task_writes_to_its_compiled_model_reaches_the_model_with_slack() -> None:
     task = Compiled()
     task.model.dof_armature[:], task.model.actuator_gainprm[0, 0], task.model.geom_friction[0, 0] = 0.3, 7.0, 0.123

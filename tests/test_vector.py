@@ -12,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import simreal
+from simreal.errors import UserError
 from simreal.vector import VecEnv
 
 RANDOMIZATION: dict[str, Any] = {
@@ -165,3 +166,9 @@ def test_stable_baselines3_trains_on_a_vec_env_unmodified() -> None:
     model.learn(600)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.policy.actor.parameters(), strict=True))
     assert len(model.ep_info_buffer) > 0
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_below_one_are_refused(threads: int) -> None:
+    with pytest.raises(UserError, match=f"threads: expected at least 1, .* got {threads}"):
+        simreal.make_vec("InvertedPendulum-v5", num_envs=1, threads=threads)
