@@ -22,6 +22,7 @@ from randomization.environment import Randomization
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
 from robots import ALLEGRO, SHADOW, needs
+from simreal.alteration import Alteration
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.deploy import Policy
@@ -422,3 +423,22 @@ def test_wrong_options_are_answered_in_one_line() -> None:
         make_task("AllegroCube-v0", goals="spinning")
     with pytest.raises(UnknownOptionError, match=r"smoothing: expected a number above 0 and up to 1, got 0"):
         make_task("AllegroCube-v0", smoothing=0)
+
+
+@needs_models
+@pytest.mark.parametrize("task_id", HANDS)
+def test_hands_can_have_backlash(task_id: str) -> None:
+    world = Alteration.model_validate({"model": {"backlash": {"play": 0.02}}})
+    environment = make_environment(task_id, 2, alteration=world)
+    plain, loose = environment.task.model, environment.engine.model
+    slack = [i for i in range(loose.njnt) if loose.joint(i).name.endswith("~slack")]
+    assert len(slack) == loose.njnt - plain.njnt >= 16
+    dofs = loose.jnt_dofadr[slack]
+    for field in ("dof_armature", "dof_frictionloss", "dof_damping"):  # which the task writes to all of the hand's dofs
+        assert not getattr(loose, field)[dofs].any(), field
+        assert getattr(loose, field).sum() == pytest.approx(getattr(plain, field).sum(), rel=0.01), field
+    observed = environment.reset().policy
+    rest = environment.step(torch.zeros(2, environment.task.action_size)).observed.policy
+    assert observed.shape == rest.shape
+    assert rest.isfinite().all()
+    assert environment.divergences == 0

@@ -25,7 +25,7 @@ import mujoco
 import numpy as np
 
 from envs.menagerie import load_robot
-from envs.task import compile_spec, id_of
+from envs.task import SpecEdit, compile_spec, id_of, spec_edits
 
 Vector = tuple[float, float, float]
 
@@ -126,9 +126,14 @@ class HandModel:
     targets: np.ndarray
 
 
-@cache
 def build(hand_name: str, full: tuple[int, ...] = ()) -> HandModel:
     """The model of a hand in `HANDS` holding a cube; `full`: see `compile_spec`."""
+    return _build(hand_name, full, spec_edits())
+
+
+@cache
+def _build(hand_name: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> HandModel:
+    """`_edits` are those that `compile_spec` makes: each set has a cached model of its own."""
     hand = HANDS[hand_name]
     spec = load_robot(hand.robot)
     _set_options(spec)
