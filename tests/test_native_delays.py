@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mujoco
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from conftest import TinyTask, build, only
 from envs.cpu_engine import CpuEngine
+from envs.environment import Environment
 from envs.native_delays import control_samples, sensor_samples
+from envs.task import ActionComponent
 
 MODEL = """
 <mujoco>
@@ -141,3 +145,22 @@ def test_a_model_without_delays_pays_nothing() -> None:
     engine.reset()
     engine.start_histories(torch.ones(2, dtype=torch.bool))
     assert engine.handed_out() == []
+
+
+def test_the_gpu_engine_starts_histories_alike() -> None:
+    pytest.importorskip("mujoco_warp")
+    from envs.gpu_engine import GpuEngine
+
+    task = Started()
+    task.model = mujoco.MjModel.from_xml_string(re.sub(r"<pid .*?/>", "", MODEL))  # which the GPU does not have
+    task.action = (ActionComponent("ctrl", 2, "rad", (1.0,) * 2, (0.0,) * 2),)
+    env = Environment(task, GpuEngine(task.model, N, "cpu"))
+    env.reset()
+    sensors, half = env.engine.data("sensordata"), torch.tensor(ANGLES) / 2.0
+    for step in range(5):
+        if step == 3:
+            env.reset(only(N, 1))
+        np.testing.assert_allclose(sensors[:, 0], half.cos(), atol=1e-6)
+        np.testing.assert_allclose(sensors[:, 4], ANGLES, atol=1e-6)
+        np.testing.assert_allclose(env.engine.data("qpos")[:, 0], ANGLES, atol=1e-5)
+        env.step(torch.zeros(N, 2))
