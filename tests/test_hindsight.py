@@ -253,3 +253,10 @@ def test_components_that_follow_the_goal_follow_a_relabelled_one(past: int) -> N
         assert torch.equal(way, goal - position)
         assert torch.equal(half, way / 2)
         assert rows[:, :past].eq(9.0).all()
+
+
+def test_statistics_know_the_goals_that_experience_is_relabelled_with() -> None:
+    replay = replay_of(hindsight(Relative), 4)
+    no, here = torch.zeros(1, dtype=torch.bool), torch.tensor([[1.0, 0.0, 2.0, 2.0]])  # half, position, way, goal
+    replay.add(here, torch.zeros(1, 1), torch.zeros(1), here, no, no, torch.tensor([[0.5]]))
+    assert replay.ripened().tolist() == [[1.0, 0.0, 2.0, 2.0], [0.25, 0.0, 0.5, 0.5]]

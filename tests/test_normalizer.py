@@ -58,3 +58,7 @@ def test_what_varies_a_little_far_from_zero_is_resolved() -> None:
     # float32 has steps of 2^-10 there, so that a deployed policy sees it coarsely: it is damped, not hidden
     assert 0.2 < float(seen.std()) <= 1.0
     assert float(torch.corrcoef(torch.stack((seen, place[:, 0])))[0, 1]) > 0.9999
+    rounded = normalizer(place.float())[:, 0].double()  # as a deployed policy gets it
+    half_a_step = 2.0**-11 / float(normalizer.scale())
+    assert float((rounded - seen).abs().max()) < 1.01 * half_a_step
+    assert abs(float((rounded - seen).mean())) < 0.1 * half_a_step  # the mean itself is not rounded

@@ -89,7 +89,10 @@ class Normalizer(nn.Module):
         """Normalized values [B, size] as float32. Computed in the input's precision before rounding."""
         if not self.active:
             return values.float()
-        normalized = (values - self.mean.to(values.dtype)) * self.inverse().to(values.dtype)
+        dtype = values.dtype
+        coarse = self.mean.to(dtype)
+        rest = (self.mean - coarse.double()).to(dtype)  # far from zero float32 cannot hold the mean exactly
+        normalized = (values - coarse - rest) * self.inverse().to(dtype)
         return normalized.clamp(-self.clip, self.clip).float()
 
 

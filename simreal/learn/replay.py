@@ -185,12 +185,20 @@ class Replay:
         return bool(self._valid.sum() > self._valid[waiting].sum())
 
     def ripened(self) -> Tensor:
-        """Observations [B, nobs] of the policy group that count since the last step was added."""
+        """Observations [B, nobs] of the policy group that count since the last step was added. Where goals are
+        relabelled, once more with the goal just achieved: networks see such goals too."""
         ripe = self._ripe()
         if ripe == self._time - 1 - min(self.lag, (self._time - 1) // 2):
             return self._rows[:0, 0, self.past_size : self.observation_size]
         slot = (ripe - 1) % self.slots
-        return self._rows[slot][self._valid[slot], self.past_size : self.observation_size]
+        rows, n = self._rows[slot][self._valid[slot]], self.observation_size
+        observation = rows[:, self.past_size : n]
+        if self.hindsight is None:
+            return observation
+        start = 2 * n + self.action_size
+        relabelled = observation.clone()
+        self._replace_goal(relabelled, rows[:, start : start + self.goal_size])
+        return torch.cat((observation, relabelled))
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled."""
@@ -239,12 +247,18 @@ class Replay:
         reward = rest + self.hindsight.reward(rows[:, achieved], goal)
         terminated = otherwise.bool() | self.hindsight.terminated(rows[:, achieved], goal)
         for part in (rows[:, past:n], rows[:, n + past : 2 * n]):  # as the policy group has it
-            part[:, -g:] = torch.where(chosen[:, None], goal, part[:, -g:])
-            if self.hindsight.columns:
-                columns = list(self.hindsight.columns)
-                part[:, columns] = torch.where(chosen[:, None], self.hindsight.rederived(part), part[:, columns])
+            self._replace_goal(part, torch.where(chosen[:, None], goal, part[:, -g:]), chosen)
         rows[:, -2] = torch.where(chosen, reward, rows[:, -2])
         rows[:, -1] = torch.where(chosen, terminated.to(rows), rows[:, -1])
+
+    def _replace_goal(self, observation: Tensor, goal: Tensor, chosen: Tensor | None = None) -> None:
+        """Put goals [B, G] into observations [B, nobs] of the policy group, and where `chosen` [B] what follows."""
+        assert self.hindsight is not None
+        observation[:, -self.goal_size :] = goal
+        if self.hindsight.columns:
+            columns, derived = list(self.hindsight.columns), self.hindsight.rederived(observation)
+            kept = derived if chosen is None else torch.where(chosen[:, None], derived, observation[:, columns])
+            observation[:, columns] = kept
 
     def _batch(self, rows: Tensor) -> Batch:
         n, a = self.observation_size, self.action_size
