@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from envs.task import ActionComponent, Component, Task
 from randomization.samplers import Sampler
 from simreal import __version__
-from simreal.deploy.policy import (
+from simreal.deploy.bundle import (
     CONTRACT,
     FORMAT,
     GOLDEN,
@@ -40,9 +40,9 @@ from simreal.deploy.policy import (
     SCHEMA_VERSION,
     UNSIGNED,
     BundleError,
-    Policy,
     relative_error,
 )
+from simreal.deploy.policy import Policy
 from simreal.documents import to_json
 from simreal.files import new_folder
 from simreal.learn.normalizer import Normalizer

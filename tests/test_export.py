@@ -359,9 +359,9 @@ def test_golden_actions_that_do_not_come_back_are_refused_and_run_no_code(
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_bundle_runs_on_one_thread_without_torch_and_mujoco(alone: bool, exported: Bundles, tmp_path: Path) -> None:
     path, module, blocked = ROOT, "simreal.deploy", ["torch", "mujoco", "gymnasium", "pydantic", "yaml", "onnx"]
-    if alone:  # the one file, copied to a robot
-        path, module, blocked = tmp_path, "policy", [*blocked, "simreal", "envs", "randomization"]
-        shutil.copy(ROOT / "simreal" / "deploy" / "policy.py", tmp_path)
+    if alone:  # the folder, copied to a robot under any name
+        path, module, blocked = tmp_path, "runtime", [*blocked, "simreal", "envs", "randomization"]
+        shutil.copytree(ROOT / "simreal" / "deploy", tmp_path / "runtime")
     code = f"""import sys
 sys.modules |= dict.fromkeys({blocked})
 sys.path.insert(0, {str(path)!r})

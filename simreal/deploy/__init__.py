@@ -1,5 +1,6 @@
 """Running exported policies on a robot: needs NumPy and ONNX Runtime, neither torch nor MuJoCo."""
 
-from simreal.deploy.policy import BundleError, Policy
+from .bundle import BundleError
+from .policy import Policy
 
 __all__ = ["BundleError", "Policy"]
