@@ -6,15 +6,18 @@ A wrong shape would otherwise come to light as a broadcast that is silently wron
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import mujoco
 import torch
 from torch import Tensor
 
+from envs.contract_model import check_against_model, problem
+from envs.contract_probe import check_truth
 from envs.engine import COMMAND_FIELDS
 from envs.model_options import model_problems
-from envs.registry import TaskError
+from envs.registry import TaskError, nearest
 from envs.task import ActionComponent, Component, Group, Outcome, Task
 
 
@@ -42,17 +45,18 @@ def check_task(task_id: str, task: Any) -> Task:
         value = getattr(task, name, None)
         if not isinstance(value, kind):
             got = "nothing" if value is None else type(value).__name__
-            raise _problem(task, name, f"expected {kind.__name__}", got)
+            raise problem(task, name, f"expected {kind.__name__}", got)
     for name in ("decimation", "max_episode_steps"):
         if getattr(task, name) < 1:
-            raise _problem(task, name, "expected at least 1", str(getattr(task, name)))
+            raise problem(task, name, "expected at least 1", str(getattr(task, name)))
     if type(task).make_engine is Task.make_engine:  # others step simulations of their own
-        for problem in model_problems(task.model):
-            raise TaskError(f"task: {task.id}: model: {problem}")
+        for obstacle in model_problems(task.model):
+            raise TaskError(f"task: {task.id}: model: {obstacle}")
     _check_components(task)
     for name in task.command_fields:
         if name not in COMMAND_FIELDS:
-            raise _problem(task, "command_fields", f"expected some of {', '.join(COMMAND_FIELDS)}", repr(name))
+            raise problem(task, "command_fields", f"expected some of {', '.join(COMMAND_FIELDS)}", repr(name))
+    check_against_model(task)
     return task
 
 
@@ -60,24 +64,57 @@ def _check_components(task: Task) -> None:
     for name, parts, kind in (("observation", task.observation, Component), ("action", task.action, ActionComponent)):
         for part in parts:
             if not isinstance(part, kind):
-                raise _problem(task, name, f"expected {kind.__name__}s", type(part).__name__)
+                raise problem(task, name, f"expected {kind.__name__}s", type(part).__name__)
             if part.size < 1:
-                raise _problem(task, f"{name} {part.name!r}", "expected a size of at least 1", str(part.size))
-            lengths = {"elements": part.elements} if part.elements else {}
-            if isinstance(part, ActionComponent):
-                lengths |= {"scale": part.scale, "offset": part.offset}
-            for key, values in lengths.items():
-                if len(values) != part.size:
-                    where = f"{name} {part.name!r}: {key}"
-                    raise _problem(task, where, f"expected {part.size} values", str(len(values)))
+                raise problem(task, f"{name} {part.name!r}", "expected a size of at least 1", str(part.size))
+            _check_values(task, f"{name} {part.name!r}", part)
         names = [part.name for part in parts]
         if len(set(names)) < len(names) or not names:
-            raise _problem(task, name, "expected components of different names", ", ".join(names) or "none")
+            raise problem(task, name, "expected components of different names", ", ".join(names) or "none")
     if task.goal_size:
         last = task.components("policy")[-1]
         if (last.name, last.size) != ("desired_goal", task.goal_size):
             expected = f"expected 'desired_goal' of size {task.goal_size} as the last policy component of a goal task"
-            raise _problem(task, "observation", expected, f"{last.name!r} of size {last.size}")
+            raise problem(task, "observation", expected, f"{last.name!r} of size {last.size}")
+
+
+def _check_values(task: Task, where: str, part: Component | ActionComponent) -> None:
+    """Lists of a component have a value for each of its own, and numbers make sense."""
+    lengths: dict[str, tuple[Any, ...]] = {"elements": part.elements} if part.elements else {}
+    if isinstance(part, Component):
+        if part.limits is not None and not part.limits[0] < part.limits[1]:
+            raise problem(task, f"{where}: limits", "expected the lowest before the highest value", str(part.limits))
+    else:
+        lengths |= {"scale": part.scale, "offset": part.offset}
+        lengths |= {key: given for key in ("stiffness", "damping", "effort_limit") if (given := getattr(part, key))}
+        if part.target_limits is not None:
+            lengths |= {f"target_limits[{side}]": part.target_limits[side] for side in (0, 1)}
+        if isinstance(part.initial_target, tuple):
+            lengths["initial_target"] = part.initial_target
+    for key, values in lengths.items():
+        if len(values) != part.size:
+            raise problem(task, f"{where}: {key}", f"expected {part.size} values", str(len(values)))
+        if key in ("scale", "offset", "initial_target") and not all(math.isfinite(value) for value in values):
+            raise problem(task, f"{where}: {key}", "expected finite numbers", str(values))
+    if isinstance(part, ActionComponent):
+        _check_sent(task, where, part)
+
+
+def _check_sent(task: Task, where: str, part: ActionComponent) -> None:
+    """How targets are limited and smoothed, and from where."""
+    if not 0.0 < part.smoothing <= 1.0:
+        raise problem(task, f"{where}: smoothing", "expected a number above 0 and up to 1", repr(part.smoothing))
+    if part.target_limits is not None:
+        for low, high in zip(*part.target_limits, strict=True):
+            if not low <= high:
+                raise problem(task, f"{where}: target_limits", "expected the lowest before the highest targets",
+                              f"{low:g} to {high:g}")  # fmt: skip
+    if isinstance(part.initial_target, str):
+        names = [c.name for c in task.components("policy") if c.size >= part.size]
+        if part.initial_target not in names:
+            near = nearest(part.initial_target, names).rstrip()
+            raise problem(task, f"{where}: initial_target", "expected a component of the observation",
+                          f"{part.initial_target!r}" + (f" ({near})" if near else ""))  # fmt: skip
 
 
 def check_observed(
@@ -97,9 +134,10 @@ def check_observed(
         assert values is not None
         for name, where in task.slices(group).items():
             if not bool(torch.isfinite(values[:, where]).all()):
-                raise _problem(task, method, f"component {name!r}: expected finite values", "NaN or infinity")
+                raise problem(task, method, f"component {name!r}: expected finite values", "NaN or infinity")
     if task.goal_size:
         _check(task, "achieved_goal", achieved_goal, (num_envs, task.goal_size), "real")
+    check_truth(task)
 
 
 def check_command(task: Task, num_envs: int, size: int, command: Tensor) -> None:
@@ -110,7 +148,7 @@ def check_command(task: Task, num_envs: int, size: int, command: Tensor) -> None
 def check_outcome(task: Task, num_envs: int, outcome: Any) -> None:
     """What the first step led to. Raises TaskError."""
     if not isinstance(outcome, Outcome):
-        raise _problem(task, "outcome", "expected a simreal.Outcome", type(outcome).__name__)
+        raise problem(task, "outcome", "expected a simreal.Outcome", type(outcome).__name__)
     _check(task, "outcome: reward", outcome.reward, (num_envs,), "real")
     flags = {"terminated": outcome.terminated, "success": outcome.success}
     if outcome.truncated is not None:
@@ -124,13 +162,9 @@ def check_outcome(task: Task, num_envs: int, outcome: Any) -> None:
 def _check(task: Task, where: str, value: Any, shape: tuple[int, ...], kind: str, listed: str = "") -> None:
     what = f"{list(shape)}" + (f" ({listed})" if listed else "")
     if not isinstance(value, Tensor):
-        raise _problem(task, where, f"expected a tensor {what}", type(value).__name__)
+        raise problem(task, where, f"expected a tensor {what}", type(value).__name__)
     if tuple(value.shape) != shape:
-        raise _problem(task, where, f"expected shape {what}", str(list(value.shape)))
+        raise problem(task, where, f"expected shape {what}", str(list(value.shape)))
     name = str(value.dtype).removeprefix("torch.")
     if (kind == "real" and not value.is_floating_point()) or (kind == "bool" and value.dtype != torch.bool):
-        raise _problem(task, where, f"expected {'a floating-point type' if kind == 'real' else 'bool'}", name)
-
-
-def _problem(task: Task, where: str, expected: str, got: str) -> TaskError:
-    return TaskError(f"task: {task.id}: {where}: {expected}, got {got}")
+        raise problem(task, where, f"expected {'a floating-point type' if kind == 'real' else 'bool'}", name)

@@ -34,8 +34,9 @@ class Component:
         unit: SI unit of the values ("m", "rad/s", "1" for none).
         frame: frame of reference ("world", "base", "joint", ...).
         elements: a name for each value.
-        joints: the joints that the values belong to, in order (empty for Cartesian values).
-        bodies: the bodies or sites measured.
+        joints: the joints that the values belong to, in order (empty for Cartesian values). Several values of one
+            joint are told apart by `elements`.
+        bodies: the bodies, sites or geoms measured.
         group: "policy" is what a robot can measure; "privileged" only a simulator knows.
         derived_from: names of components that this one is computed from. Sensor noise belongs to those;
             the task recomputes this one from what was measured.
@@ -66,8 +67,15 @@ class ActionComponent:
     stiffness * (target - angle) - damping * velocity, within +-effort_limit.
 
     Attributes:
+        joints: the joint that each value drives, or of a single value all that it drives.
+        actuators: the actuator that each value drives, or of a single value all that it drives.
         target_limits: lowest and highest targets; those beyond are limited to them.
         smoothing: share of the way from the last command to the target that a new command goes; 1 is the target.
+        initial_target: the last command when an episode starts, where `smoothing` is below 1: numbers, or the name of
+            the observed component that shows it then. None: found out at export, where the actuators can be looked at.
+        afterwards: in words, what the task does to the target beyond limits and smoothing ("added to the joint's
+            present position", "moves by 0.05 rad per step at most"). The robot has to do the same. What such a task
+            sends is not compared with this description.
     """
 
     name: str
@@ -85,6 +93,8 @@ class ActionComponent:
     description: str = ""
     target_limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     smoothing: float = 1.0
+    initial_target: tuple[float, ...] | str | None = None
+    afterwards: str = ""
 
 
 @dataclass(frozen=True)

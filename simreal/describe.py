@@ -54,7 +54,8 @@ def _actions(task: Task) -> Table:
     for c in task.action:
         index = f"{start}" if c.size == 1 else f"{start}-{start + c.size - 1}"
         target = _affine(c.scale[0], c.offset[0]) if _uniform(c) else "see below"
-        table.add_row(index, c.name, c.unit, c.frame, ", ".join(c.elements), target, c.description)
+        meaning = "; ".join(filter(None, (c.description, c.afterwards)))
+        table.add_row(index, c.name, c.unit, c.frame, ", ".join(c.elements), target, meaning)
         start += c.size
     return table
 

@@ -339,9 +339,11 @@ def _action_components(block_gripper: bool) -> tuple[ActionComponent, ...]:
         ActionComponent(
             "grip_displacement", 3, "m", (_DISPLACEMENT_M,) * 3, (0.0,) * 3, ("dx", "dy", "dz"),
             description="gripper displacement from where it is, per control step",
+            afterwards="added to where the gripper is",
         ),
         ActionComponent(
             "gripper", 1, "m", (finger_scale,), (0.0,), ("opening",), joints=_FINGERS,
             description="finger target relative to the fingers' position" + unused,
+            afterwards="added to where each finger is",
         ),
     )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Which actuators an action component drives, and what a unit of their `ctrl` is in the component's unit.
+
+MuJoCo's actuators need not have one input, act on one joint, or follow a target. Where they do, what reaches `ctrl` can
+be compared with what the component says; where they do not, this module finds nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from envs.task import ActionComponent, Task
+
+Quantity = Literal["position", "velocity", "force"]
+
+# Quantity, and whether it belongs to something that turns.
+UNITS: dict[str, tuple[Quantity, bool]] = {
+    "rad": ("position", True), "m": ("position", False), "rad/s": ("velocity", True), "m/s": ("velocity", False),
+    "N m": ("force", True), "Nm": ("force", True), "N*m": ("force", True), "N": ("force", False),
+}  # fmt: skip
+_JOINT_OBJECT, _ACTUATOR, _TENDON_OBJECT = (
+    mujoco.mjtObj.mjOBJ_JOINT,
+    mujoco.mjtObj.mjOBJ_ACTUATOR,
+    mujoco.mjtObj.mjOBJ_TENDON,
+)
+_ON_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
+_ON_TENDON = int(mujoco.mjtTrn.mjTRN_TENDON)
+_FIXED, _AFFINE, _NO_BIAS = (
+    int(mujoco.mjtGain.mjGAIN_FIXED),
+    int(mujoco.mjtBias.mjBIAS_AFFINE),
+    int(mujoco.mjtBias.mjBIAS_NONE),
+)
+_DIRECT = tuple(int(d) for d in (mujoco.mjtDyn.mjDYN_NONE, mujoco.mjtDyn.mjDYN_FILTER, mujoco.mjtDyn.mjDYN_FILTEREXACT))
+_HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """An actuator with one input.
+
+    Attributes:
+        actuator: its index.
+        name: its name, or what is said in place of one.
+        column: of `ctrl`.
+        joint: the hinge or slide that it acts on, or None.
+        tendon: the tendon that it acts on, or None.
+        turns: whether that is a hinge; None where it is neither hinge nor slide.
+        follows: what its input is; None for anything but the three.
+        gear: actuator length per joint or tendon length.
+    """
+
+    actuator: int
+    name: str
+    column: int
+    joint: int | None
+    tendon: int | None
+    turns: bool | None
+    follows: Quantity | None
+    gear: float
+
+    def per_ctrl(self, model: mujoco.MjModel, unit: str) -> float | None:
+        """What one unit of `ctrl` is in `unit`; None where the input is something else."""
+        quantity, angular = UNITS.get(unit, (None, None))
+        if quantity is None or quantity != self.follows or self.gear == 0.0:
+            return None
+        if self.joint is None and self.tendon is None:
+            return None
+        if self.turns is not None and self.turns != angular:
+            return None
+        if quantity == "force":
+            return float(model.actuator_gainprm[self.actuator, 0]) * self.gear
+        return 1.0 / self.gear
+
+    def clips(self, model: mujoco.MjModel) -> tuple[float, float] | None:
+        """Lowest and highest `ctrl` that MuJoCo lets through; None without limits."""
+        if model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL):
+            return None
+        if not model.actuator_ctrllimited[self.column]:
+            return None
+        low, high = model.actuator_ctrlrange[self.column].tolist()
+        return low, high
+
+
+def find_drive(model: mujoco.MjModel, actuator: int) -> Drive | None:
+    """The drive that an actuator is; None if it has no input or several."""
+    if int(model.actuator_ctrlnum[actuator]) != 1:
+        return None
+    kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
+    joint = target if kind in _ON_JOINT and int(model.jnt_type[target]) in (_HINGE, _SLIDE) else None
+    turns = None if joint is None else int(model.jnt_type[joint]) == _HINGE
+    name = mujoco.mj_id2name(model, _ACTUATOR, actuator) or f"number {actuator}"
+    return Drive(
+        actuator, name, int(model.actuator_ctrladr[actuator]), joint, target if kind == _ON_TENDON else None, turns,
+        _follows(model, actuator), float(model.actuator_gear[actuator, 0]),
+    )  # fmt: skip
+
+
+def _follows(model: mujoco.MjModel, i: int) -> Quantity | None:
+    gain, bias = model.actuator_gainprm[i], model.actuator_biasprm[i]
+    if int(model.actuator_gaintype[i]) != _FIXED or int(model.actuator_dyntype[i]) not in _DIRECT or gain[0] == 0.0:
+        return None
+    if int(model.actuator_biastype[i]) == _NO_BIAS:
+        return "force"
+    if int(model.actuator_biastype[i]) != _AFFINE or bias[0] != 0.0 or gain[0] < 0.0:
+        return None
+    if np.isclose(bias[1], -gain[0], rtol=1e-6, atol=0.0):
+        return "position"
+    return "velocity" if bias[1] == 0.0 and np.isclose(bias[2], -gain[0], rtol=1e-6, atol=0.0) else None
+
+
+def named_drives(model: mujoco.MjModel, part: ActionComponent) -> tuple[Drive, ...] | None:
+    """The drives of a component's values, by its actuators or else by its joints (or tendons); None where they are
+    not one for each value."""
+    if len(part.actuators) == part.size:
+        ids = [mujoco.mj_name2id(model, _ACTUATOR, name) for name in part.actuators]
+    elif len(part.joints) == part.size and not part.actuators:
+        ids = [_only_actuator(model, name) for name in part.joints]
+    else:
+        return None
+    return _drives(model, ids)
+
+
+def drives_by_order(task: Task, part: ActionComponent) -> tuple[Drive, ...] | None:
+    """The drives of a component that names neither joints nor actuators, if it cannot be any others: where the task
+    has one value for each of the actuators, which have one input each."""
+    model = task.model
+    if part.joints or part.actuators or task.command_fields != ("ctrl",) or task.action_size != model.nactuator:
+        return None
+    start = sum(p.size for p in task.action[: task.action.index(part)])
+    return _drives(model, list(range(start, start + part.size)))
+
+
+def _only_actuator(model: mujoco.MjModel, name: str) -> int:
+    """The one actuator on a joint or tendon of that name; -1 for none or several."""
+    joint, tendon = mujoco.mj_name2id(model, _JOINT_OBJECT, name), mujoco.mj_name2id(model, _TENDON_OBJECT, name)
+    found = [
+        i for i, (kind, target) in enumerate(zip(model.actuator_trntype, model.actuator_trnid[:, 0], strict=True))
+        if (int(kind) in _ON_JOINT and target == joint) or (int(kind) == _ON_TENDON and joint < 0 and target == tendon)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else -1
+
+
+def _drives(model: mujoco.MjModel, ids: list[int]) -> tuple[Drive, ...] | None:
+    found = tuple(drive for i in ids if i >= 0 and (drive := find_drive(model, i)) is not None)
+    return found if len(found) == len(ids) == len({drive.actuator for drive in found}) else None
