@@ -29,6 +29,9 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from envs.contract_probe import look
+from envs.contract_start import stated_start
+from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 from randomization.samplers import Sampler
 from simreal import __version__
@@ -40,9 +43,11 @@ from simreal.deploy.bundle import (
     SCHEMA_VERSION,
     UNSIGNED,
     BundleError,
+    read_parts,
     relative_error,
 )
 from simreal.deploy.policy import Policy
+from simreal.deploy.targets import Targets
 from simreal.documents import to_json
 from simreal.files import new_folder
 from simreal.learn.normalizer import Normalizer
@@ -138,6 +143,7 @@ def export_bundle(
         source = _prepare(policy, task)
         contract = _contract(source, task_name or task.id) | {k: _plain(v, k) for k, v in about.items()}
         golden = _golden(source, source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations)
+        golden |= _golden_targets(contract, golden)
         graph, arrays = _translate(source), io.BytesIO()
         _verify(graph, source, golden)
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
@@ -208,6 +214,17 @@ def _golden(source: _Source, given: Tensor | NDArray[Any]) -> dict[str, Array]:
     if not all(bool(value.isfinite().all()) for value in golden.values()):
         raise ExportError("the policy puts out NaN or infinity; its weights or its normalizer are broken")
     return {name: value.numpy() for name, value in golden.items()}
+
+
+def _golden_targets(contract: dict[str, Any], golden: dict[str, Array]) -> dict[str, NDArray[np.float64]]:
+    """`targets` [K, A] float64: what is sent for the golden actions, as steps of one episode; nothing where only the
+    robot knows from where it starts."""
+    try:
+        observation, action = read_parts(contract)
+    except BundleError as error:
+        raise ExportError(f"the contract cannot be written: {error}") from None
+    targets = Targets(action, observation)
+    return {"targets": targets.replay(golden["observations"], golden["actions"])} if targets.complete else {}
 
 
 def _translate(source: _Source) -> bytes:
@@ -300,12 +317,28 @@ def _observation_entries(source: _Source) -> list[dict[str, Any]]:
 
 
 def _action_entries(task: Task) -> list[dict[str, Any]]:
-    keys = ("elements", "joints", "actuators", "offset", "scale", "target_limits", "smoothing", "stiffness", "damping",
-            "effort_limit")  # fmt: skip
+    """The action's components, with what only shows when the task is run: see `envs.contract_probe`.
+
+    Raises:
+        ExportError: the task does not do what its components say.
+    """
+    keys = ("elements", "joints", "actuators", "offset", "scale", "target_limits", "smoothing", "afterwards",
+            "stiffness", "damping", "effort_limit")  # fmt: skip
     entries: list[dict[str, Any]] = []
-    for order, part in enumerate(task.action):
-        start = entries[-1]["index"][1] if entries else 0
-        entries.append(_entry(part, order, start, keys) | {"limits": [-1.0, 1.0]})
+    try:
+        found = look(task)
+        for order, part in enumerate(task.action):
+            begin = entries[-1]["index"][1] if entries else 0
+            entry = _entry(part, order, begin, keys) | {"limits": [-1.0, 1.0], "initial_target": None}
+            sent, start = found.get(part.name), stated_start(task, part)
+            if sent is not None:
+                entry["target_limits"], start = sent.limits, sent.start or start
+            if start is not None and part.smoothing < 1.0:
+                seen = {"component": start.component, "index": start.index}
+                entry["initial_target"] = seen if start.values is None else start.values
+            entries.append(entry)
+    except TaskError as error:
+        raise ExportError(str(error)) from None
     return _plain(entries, "action")
 
 
@@ -337,7 +370,7 @@ def _signed(contract: dict[str, Any], contents: dict[str, bytes]) -> bytes:
     return text.replace(UNSIGNED, digest, 1).encode()
 
 
-def _verify(graph: bytes, source: _Source, golden: dict[str, Array]) -> None:
+def _verify(graph: bytes, source: _Source, golden: Mapping[str, NDArray[Any]]) -> None:
     """Raise ExportError unless ONNX Runtime answers as torch does, in a batch and row by row."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
