@@ -24,7 +24,7 @@ from randomization.columns import Columns, StepDraws, index_of, whole
 from randomization.congestion import Congestion
 from randomization.latency import CommandLine
 from randomization.names import single_places
-from randomization.objects import controls_of, outputs_of
+from randomization.objects import controls_of
 from randomization.parameters import Parameter
 
 _LARGEST_JITTER = 3.0  # standard deviations
@@ -181,30 +181,3 @@ def _longest_delay_s(parameters: list[Parameter]) -> float:
     times_ms = {p.quantity: p.limits[1] for p in parameters}
     usual_ms = times_ms.get("action_delay", 0.0) + _LARGEST_JITTER * times_ms.get("action_delay_jitter", 0.0)
     return 1e-3 * (usual_ms + times_ms.get("action_burst_delay", 0.0))
-
-
-class LimpActuators:
-    """Applies `actuator_failure`: an actuator without gear exerts no force on anything.
-
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-    """
-
-    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom) -> None:
-        self._rng = rng
-        self._columns = Columns("actuator_failure", parameters, single_places(task, "actuator"), engine.device)
-        self.configured = self._columns.size > 0
-        if self.configured:
-            outputs, owners = outputs_of(task.model, self._columns.places)
-            self._outputs, self._owners = index_of(outputs, engine.device), index_of(owners, engine.device)
-            self._gear = engine.field("actuator_gear")
-            self._nominal = engine.nominal("actuator_gear")[outputs].to(engine.device, self._gear.dtype)
-
-    def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Draw which actuators fail in the worlds lam [N, d] of mask [N]."""
-        fails = self._rng.episode_uniform("actuator_failure", self._columns.size) < self._columns.of(lam)
-        gear = torch.where(fails[:, self._owners, None], 0.0, self._nominal)
-        present = self._gear[:, self._outputs]
-        self._gear[:, self._outputs] = torch.where(mask[:, None, None], gear, present)

@@ -13,9 +13,9 @@ from randomization.action_effects import ActionLatency, ActionNoise
 from randomization.adversary import Adversary
 from randomization.clock import Clock
 from randomization.columns import Index, StepDraws, index_of
-from randomization.command_effects import CommandEffects, LimpActuators
+from randomization.command_effects import CommandEffects
 from randomization.disturbance import MovingBase, Pushes, RandomForces
-from randomization.motor_fade import MotorFade
+from randomization.motor_fade import LimpActuators, MotorFade
 from randomization.parameters import Parameter
 from randomization.sensor_errors import SensorErrors
 from randomization.sensor_timing import SensorTiming
@@ -60,14 +60,15 @@ class ActingEffects:
 
     def before_reset(self, mask: Tensor) -> None:
         """Undo what these effects have written to model fields, before physics parameters write theirs."""
-        if self._fade.configured:
-            self._fade.before_reset(mask)
+        for part in (self._limp, self._fade):
+            if part.configured:
+                part.before_reset(mask)
         if self._base.configured:
             self._base.before_reset(mask)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin episodes in mask [N] in the worlds lam [N, d]."""
-        for part in (*self._parts.values(), self._limp):
+        for part in (self._limp, *self._parts.values()):  # what fades fades from what has failed
             if part.configured:
                 part.reset(mask, lam)
 

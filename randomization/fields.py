@@ -13,11 +13,13 @@ import mujoco
 import numpy as np
 
 from envs.task import Task
+from randomization.limits import force_limits
 from randomization.objects import slack_partner
 
 COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
 _INF = float("inf")
 _FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
+_TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _GEOM = mujoco.mjtGeom
 _NO_SIZE = {int(g) for g in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_HFIELD, _GEOM.mjGEOM_MESH, _GEOM.mjGEOM_SDF)}
 
@@ -31,6 +33,8 @@ class Edit:
         elements: flat indices within one environment's values.
         power: a factor lambda multiplies the values by lambda ** power.
         low, high: written values outside make no sense.
+        sharers: how many objects own the values together: a factor of one of them counts for its share, so that the
+            values are multiplied by the mean of all their factors.
     """
 
     field: str
@@ -38,6 +42,7 @@ class Edit:
     power: float = 1.0
     low: float = -_INF
     high: float = _INF
+    sharers: int = 1
 
 
 Writer = Callable[[mujoco.MjModel, int], list[Edit]]
@@ -63,6 +68,36 @@ def joint_dofs(field: str, low: float = -_INF) -> Writer:
         return [Edit(field, tuple(range(start, start + width)), low=low)]
 
     return edits
+
+
+def _transmitted(field: str, width: int = 1) -> Writer:
+    """What the actuators at a joint contribute to it."""
+
+    def edits(model: mujoco.MjModel, joint: int) -> list[Edit]:
+        at_it = [
+            a
+            for a in range(model.nactuator)
+            if int(model.actuator_trntype[a]) in _TO_JOINT and int(model.actuator_trnid[a, 0]) == joint
+        ]
+        return [Edit(field, tuple(width * a + c for c in range(width))) for a in at_it]
+
+    return edits
+
+
+def everywhere(*places: Writer) -> Writer:
+    """Every place where MuJoCo keeps parts of one thing: those that are not zero, or the first if all are."""
+
+    def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
+        found = [edit for place in places for edit in place(model, index)]
+        return [edit for edit in found if any(_nominal(model, edit))] or found[:1]
+
+    return edits
+
+
+def joint_dofs_poly(model: mujoco.MjModel, joint: int) -> list[Edit]:
+    """The quadratic and cubic damping of all dofs of a joint."""
+    dofs = joint_dofs("dof_dampingpoly")(model, joint)[0].elements
+    return [Edit("dof_dampingpoly", tuple(2 * dof + c for dof in dofs for c in (0, 1)))]
 
 
 def spring(model: mujoco.MjModel, index: int) -> list[Edit]:
@@ -156,10 +191,11 @@ def limits(kind: str, *sides: int) -> Writer:
 
 
 def force_range(model: mujoco.MjModel, index: int) -> list[Edit]:
-    """Both ends of the range of an actuator's force, where it is limited."""
-    if not model.actuator_forcelimited[index]:
-        return []
-    return [Edit("actuator_forcerange", (2 * index, 2 * index + 1))]
+    """Both ends of every range that limits an actuator's force: its own, its tendon's, its joints'."""
+    return [
+        Edit(limit.field, (2 * limit.index, 2 * limit.index + 1), sharers=limit.sharers)
+        for limit in force_limits(model, index)
+    ]
 
 
 def _prm(model: mujoco.MjModel, index: int, gain: tuple[int, ...], bias: tuple[int, ...]) -> list[Edit]:
@@ -284,16 +320,21 @@ WRITERS: dict[str, Writer] = {
     "geom_solimp_width": row("geom_solimp", 5, (2,)),
     "geom_margin": row("geom_margin", low=0.0),
     "geom_gap": row("geom_gap", low=0.0),
-    "joint_damping": joint_dofs("dof_damping"),
+    "joint_damping": everywhere(
+        joint_dofs("dof_damping"),
+        joint_dofs_poly,
+        _transmitted("actuator_damping"),
+        _transmitted("actuator_dampingpoly", 2),
+    ),
     "joint_frictionloss": joint_dofs("dof_frictionloss"),
     "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
-    "joint_stiffness": row("jnt_stiffness"),
+    "joint_stiffness": everywhere(row("jnt_stiffness"), row("jnt_stiffnesspoly", 2)),
     "joint_stiffness_added": spring,
-    "joint_armature": joint_dofs("dof_armature"),
+    "joint_armature": everywhere(joint_dofs("dof_armature"), _transmitted("actuator_armature")),
     "joint_range": limits("jnt", 0, 1),
     "joint_range_lower": limits("jnt", 0),
     "joint_range_upper": limits("jnt", 1),
-    "tendon_stiffness": row("tendon_stiffness"),
+    "tendon_stiffness": everywhere(row("tendon_stiffness"), row("tendon_stiffnesspoly", 2)),
     "tendon_length_spring": row("tendon_lengthspring", 2),
     "tendon_range": limits("tendon", 0, 1),
     "tendon_range_lower": limits("tendon", 0),
@@ -331,7 +372,7 @@ UNSUITABLE: dict[str, str] = {
     "actuator_kp": "position servo or PID",
     "actuator_kd": "servo or PID with damping",
     "actuator_ki": "PID with an integral gain",
-    "actuator_force_range": "actuator with a force range",
+    "actuator_force_range": "actuator with a force range, of its own or of its joint or tendon",
 }
 
 
@@ -365,6 +406,10 @@ def is_zero(task: Task, quantity: str, index: int) -> bool:
 
 def edit_values(task: Task, edit: Edit) -> list[float]:
     """Nominal values of an edit's elements."""
-    owner = task.model.opt if edit.field.startswith("opt.") else task.model
+    return _nominal(task.model, edit)
+
+
+def _nominal(model: mujoco.MjModel, edit: Edit) -> list[float]:
+    owner = model.opt if edit.field.startswith("opt.") else model
     flat = np.ravel(getattr(owner, edit.field.removeprefix("opt.")))
     return [float(flat[e]) for e in edit.elements]

@@ -1,11 +1,13 @@
-"""Motors that lose force during an episode, as warm motors and empty batteries do.
+"""Motors that lose force: slowly, as warm motors and empty batteries do, or altogether.
 
-The force of an actuator, and where it saturates, is multiplied by 1 - `actuator_fade` * t / T, where T is the longest
-episode: full at the start, and less by the fade at the time limit.
+`actuator_fade` multiplies the force of an actuator, and where it saturates, by 1 - fade * t / T, where T is the longest
+episode: full at the start, and less by the fade at the time limit. `actuator_failure` is the probability that it is 0.
+A limit that several actuators share (see `limits`) is multiplied by the mean of theirs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from envs.engine import Engine
 from envs.environment import Environment
+from envs.rng import EpisodeRandom
+from envs.task import Task
 from randomization.columns import Columns
 from randomization.fields import edits_of
 from randomization.names import single_places
@@ -22,16 +26,77 @@ from randomization.parameters import Parameter
 
 @dataclass
 class _Field:
-    """The values of one model field that fade."""
+    """The values of one model field that make up the force of some actuators."""
 
     live: Tensor  # [N, size] view of the engine's field
     elements: Tensor  # [m] flat indices
-    owner: Tensor  # [m] which of the fading actuators each belongs to
+    owner: Tensor  # [owners, m] whose each value is; the number of actuators where it has fewer owners
+    sharers: Tensor  # [m] how many actuators each belongs to, these or others
     nominal: Tensor  # [m]
-    fresh: Tensor  # [N, m] at the start of the episode, as its world has them
+
+    def left(self, left: Tensor) -> Tensor:
+        """What is left of each value [N, m] where left [N, actuators] is left of each actuator."""
+        padded = torch.cat((left, torch.ones_like(left[:, :1])), dim=1)
+        return (padded[:, self.owner].sum(dim=1) + (self.sharers - len(self.owner))) / self.sharers
+
+    def read(self) -> Tensor:
+        return self.live[:, self.elements]
 
     def write(self, values: Tensor) -> None:
         self.live[:, self.elements] = values.to(self.live.dtype)
+
+    def restore(self, rows: Tensor) -> None:
+        """Write the nominal values in rows [N, 1]."""
+        self.write(torch.where(rows, self.nominal, self.read()))
+
+
+def _fields(task: Task, engine: Engine, actuators: Sequence[int]) -> dict[str, _Field]:
+    """All values that make up the force of actuators, by field. What has no gains of a motor is left without gear."""
+    owned: dict[str, dict[int, tuple[list[int], int]]] = {}  # field: element: owners, number of sharers
+    for owner, actuator in enumerate(actuators):
+        edits = [(e.field, e.elements, e.sharers) for e in edits_of(task.model, "actuator_strength", actuator)]
+        for name, elements, sharers in edits or [("actuator_gear", range(6 * actuator, 6 * actuator + 6), 1)]:
+            for element in elements:
+                owners, _ = owned.setdefault(name, {}).setdefault(element, ([], sharers))
+                owners.append(owner)
+    return {name: _field(engine, name, owners, len(actuators)) for name, owners in owned.items()}
+
+
+def _field(engine: Engine, name: str, owned: dict[int, tuple[list[int], int]], nobody: int) -> _Field:
+    device, live = engine.device, engine.field(name).view(engine.num_envs, -1)
+    most = max(len(owners) for owners, _ in owned.values())
+    padded = [owners + [nobody] * (most - len(owners)) for owners, _ in owned.values()]
+    elements, owner = torch.tensor(list(owned), device=device), torch.tensor(padded, device=device).T
+    sharers = torch.tensor([n for _, n in owned.values()], dtype=torch.float64, device=device)
+    return _Field(live, elements, owner, sharers, engine.nominal(name).to(device, live.dtype).flatten()[elements])
+
+
+class LimpActuators:
+    """Applies `actuator_failure`: an actuator exerts no force on anything. Its rotor and its friction stay.
+
+    Args:
+        task, engine: attached to each other.
+        parameters: all of lambda, in order.
+        rng: the environment's random numbers.
+    """
+
+    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom) -> None:
+        self._rng = rng
+        self._columns = Columns("actuator_failure", parameters, single_places(task, "actuator"), engine.device)
+        self.configured = self._columns.size > 0
+        self._fields = _fields(task, engine, self._columns.places)
+
+    def before_reset(self, mask: Tensor) -> None:
+        """Repair what has failed in mask [N], before the world's own values are written."""
+        for field in self._fields.values():
+            field.restore(mask[:, None])
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Draw which actuators fail in the worlds lam [N, d] of mask [N], whose own values have been written."""
+        fails = self._rng.episode_uniform("actuator_failure", self._columns.size) < self._columns.of(lam)
+        left = torch.where(fails & mask[:, None], 0.0, 1.0)
+        for field in self._fields.values():
+            field.write(field.read() * field.left(left))
 
 
 class MotorFade:
@@ -47,42 +112,32 @@ class MotorFade:
         self._columns = Columns("actuator_fade", parameters, single_places(task, "actuator"), engine.device)
         self.configured = self._columns.size > 0
         self._fade = torch.zeros(engine.num_envs, self._columns.size, dtype=torch.float64, device=engine.device)
-        owned: dict[str, list[tuple[int, int]]] = {}
-        for owner, actuator in enumerate(self._columns.places):
-            for edit in edits_of(task.model, "actuator_strength", actuator):
-                owned.setdefault(edit.field, []).extend((element, owner) for element in edit.elements)
-        self._fields = {name: _field(engine, name, pairs) for name, pairs in owned.items()}
+        self._fields = _fields(task, engine, self._columns.places)
+        # At the start of the episode, as its world has them.
+        self._fresh = {name: field.read().clone() for name, field in self._fields.items()}
 
     def before_reset(self, mask: Tensor) -> None:
         """Give actuators back what they have lost in mask [N], before the world's own values are written."""
         for field in self._fields.values():
-            field.write(torch.where(mask[:, None], field.nominal, field.live[:, field.elements]))
+            field.restore(mask[:, None])
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the fade of new worlds lam [N, d] in mask [N]; their own values have been written."""
         rows = mask[:, None]
         self._fade = torch.where(rows, self._columns.of(lam), self._fade)
-        for field in self._fields.values():
-            field.fresh = torch.where(rows, field.live[:, field.elements], field.fresh)
+        for name, field in self._fields.items():
+            self._fresh[name] = torch.where(rows, field.read(), self._fresh[name])
 
     def apply(self) -> None:
         """Let the actuators have the force of this control step."""
         passed = self._environment.steps / self._environment.max_episode_steps
         left = 1.0 - self._fade * passed[:, None]
-        for field in self._fields.values():
-            field.write(field.fresh * left[:, field.owner])
+        for name, field in self._fields.items():
+            field.write(self._fresh[name] * field.left(left))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fade": self._fade, "fresh": {name: field.fresh for name, field in self._fields.items()}}
+        return {"fade": self._fade, "fresh": self._fresh}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._fade = state["fade"].clone()
-        for name, field in self._fields.items():
-            field.fresh = state["fresh"][name].clone()
-
-
-def _field(engine: Engine, name: str, pairs: list[tuple[int, int]]) -> _Field:
-    device, live = engine.device, engine.field(name).view(engine.num_envs, -1)
-    elements, owner = (torch.tensor(column, device=device) for column in zip(*pairs, strict=True))
-    nominal = engine.nominal(name).to(device, live.dtype).flatten()[elements]
-    return _Field(live, elements, owner, nominal, nominal.expand(engine.num_envs, -1).clone())
+        self._fresh = {name: state["fresh"][name].clone() for name in self._fields}

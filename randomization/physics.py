@@ -5,7 +5,8 @@ drift and other entries keep their values. Parameters that share a field are wri
 
     field[e] = nominal[e] * product of lambda ** power + sum of lambda + sum of lambda * n,   n ~ N(0, 1) per episode
 
-over the factors, shifts and spreads (see `quantity.Mode`) that name e.
+over the factors, shifts and spreads (see `quantity.Mode`) that name e. Where several objects own e (actuators the
+limit of their joint) the product is the mean of theirs.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class _Plan:
     """Which parameters act on which elements of one field."""
 
     factors: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # element: (column of lambda, power)
+    shared: dict[int, dict[str, list[int]]] = field(default_factory=dict)  # element: owner: columns
+    sharers: dict[int, int] = field(default_factory=dict)  # element: how many owners there are, named or not
     shifts: dict[int, list[int]] = field(default_factory=dict)  # element: columns
     spreads: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # element: (column, normal number)
     low: dict[int, float] = field(default_factory=dict)
@@ -59,6 +62,9 @@ class _Formula:
     factors: Tensor  # [layers, M] columns of lambda
     powers: Tensor  # [layers, P], of the elements `powered`; of others they are all 1
     powered: Tensor  # [P]
+    owners: Tensor  # [layers, owners, Q] columns of lambda, of the elements `shared`
+    owned: Tensor  # [owners, Q], 1 or, where an element has fewer owners, 0
+    shared: Tensor  # [Q]
     shifts: Tensor  # [layers, M] columns of lambda
     spreads: Tensor  # [layers, S] columns of lambda, of the elements `spread`
     normals: Tensor  # [layers, S] columns of the episode's normal numbers
@@ -73,7 +79,12 @@ class _Formula:
         factors = scale[:, self.factors]
         if len(self.powered):
             factors[:, :, self.powered] = factors[:, :, self.powered] ** self.powers
-        values = (self.nominal * factors.prod(dim=1)).add_(add[:, self.shifts].sum(dim=1))
+        factor = factors.prod(dim=1)
+        if len(self.shared):
+            factor[:, self.shared] *= (scale[:, self.owners].prod(dim=1) * self.owned).sum(dim=1) / self.owned.sum(
+                dim=0
+            )
+        values = (self.nominal * factor).add_(add[:, self.shifts].sum(dim=1))
         if normal is not None:
             spread = (add[:, self.spreads] * normal[:, self.normals]).sum(dim=1).add_(values[:, self.spread])
             values[:, self.spread] = torch.minimum(torch.maximum(spread, self.low), self.high)
@@ -179,12 +190,16 @@ def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan
         owned = {name: places[name] for name in parameter.targets or ("",)}
         if quantity.mode == "scale":
             _refuse_zeros(task, parameter, owned)
-        for edit in (e for index in owned.values() for e in edits_of(task.model, quantity.name, index)):
+        edits = [(name, edit) for name, index in owned.items() for edit in edits_of(task.model, quantity.name, index)]
+        for owner, edit in edits:
             plan = plans.setdefault(edit.field, _Plan())
             for element in edit.elements:
                 plan.low[element] = max(edit.low, plan.low.get(element, -torch.inf))
                 plan.high[element] = min(edit.high, plan.high.get(element, torch.inf))
-                if quantity.mode == "scale":
+                if quantity.mode == "scale" and edit.sharers > 1:
+                    plan.sharers[element] = edit.sharers
+                    plan.shared.setdefault(element, {}).setdefault(owner, []).append(column)
+                elif quantity.mode == "scale":
                     plan.factors.setdefault(element, []).append((column, edit.power))
                 elif quantity.mode == "add":
                     plan.shifts.setdefault(element, []).append(column)
@@ -207,7 +222,7 @@ def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, int]) -> No
 
 def _touched(plan: _Plan) -> list[int]:
     """Elements of a field that its plan writes."""
-    return sorted({*plan.factors, *plan.shifts, *plan.spreads})
+    return sorted({*plan.factors, *plan.shared, *plan.shifts, *plan.spreads})
 
 
 def _field(engine: Engine, name: str, plan: _Plan, parameters: Sequence[Parameter]) -> _Field:
@@ -239,11 +254,16 @@ def _formula(engine: Engine, plans: dict[str, _Plan], neutral: int) -> _Formula:
         return torch.tensor(values, device=device, dtype=torch.int64)
 
     columns = table([[c for c, _ in uses] for uses in factors], neutral).long()
+    shared = [(plan, element) for plan, element in rows if element in plan.shared]
+    owners, owned = _owners(shared, neutral)
     return _Formula(
         nominal=torch.cat([engine.nominal(n).flatten()[_touched(p)].double() for n, p in plans.items()]).to(device),
         factors=columns,
         powers=table([[power for _, power in factors[i]] for i in powered], 1.0, len(columns)),
         powered=index(powered),
+        owners=owners.to(device),
+        owned=owned.to(device),
+        shared=index([i for i, (plan, element) in enumerate(rows) if element in plan.shared]),
         shifts=table([plan.shifts.get(element, []) for plan, element in rows], neutral).long(),
         spreads=table([[c for c, _ in uses] for uses in pairs], neutral).long(),
         normals=table([[number for _, number in uses] for uses in pairs], 0).long(),
@@ -251,6 +271,19 @@ def _formula(engine: Engine, plans: dict[str, _Plan], neutral: int) -> _Formula:
         low=real([plan.low[element] for plan, element in spreads]),
         high=real([plan.high[element] for plan, element in spreads]),
     )
+
+
+def _owners(shared: Sequence[tuple[_Plan, int]], neutral: int) -> tuple[Tensor, Tensor]:
+    """Columns [layers, owners, Q] of what multiplies values that several objects own, and which owners there are."""
+    most = max((plan.sharers[element] for plan, element in shared), default=1)
+    layers = max((len(c) for plan, element in shared for c in plan.shared[element].values()), default=1)
+    owners = torch.full((layers, most, len(shared)), neutral, dtype=torch.int64)
+    owned = torch.zeros((most, len(shared)), dtype=torch.float64)
+    for place, (plan, element) in enumerate(shared):
+        owned[: plan.sharers[element], place] = 1.0  # those that nothing names have a factor of 1
+        for owner, columns in enumerate(plan.shared[element].values()):
+            owners[: len(columns), owner, place] = torch.tensor(columns)
+    return owners, owned
 
 
 def _refuse_impossible(name: str, plan: _Plan, nominal: dict[int, float], parameters: Sequence[Parameter]) -> None:

@@ -163,7 +163,13 @@ PHYSICS: tuple[Quantity, ...] = (
         ("geom_gap",),
         "distance beyond the margin at which a contact is seen but does not act yet",
     ),
-    _factor("joint_damping", "joint", (0.5, 2.0), ("dof_damping",), "viscous damping of a joint"),
+    _factor(
+        "joint_damping",
+        "joint",
+        (0.5, 2.0),
+        ("dof_damping", "dof_dampingpoly", "actuator_damping", "actuator_dampingpoly"),
+        "viscous damping of a joint, its actuators' included",
+    ),
     _factor("joint_frictionloss", "joint", (0.5, 2.0), ("dof_frictionloss",), "dry friction of a joint"),
     _shift(
         "joint_frictionloss_added",
@@ -173,7 +179,13 @@ PHYSICS: tuple[Quantity, ...] = (
         ("dof_frictionloss",),
         "dry friction added to a joint, for models that have none",
     ),
-    _factor("joint_stiffness", "joint", (0.75, 1.33), ("jnt_stiffness",), "stiffness of a joint's spring"),
+    _factor(
+        "joint_stiffness",
+        "joint",
+        (0.75, 1.33),
+        ("jnt_stiffness", "jnt_stiffnesspoly"),
+        "stiffness of a joint's spring",
+    ),
     _shift(
         "joint_stiffness_added",
         "joint",
@@ -183,7 +195,11 @@ PHYSICS: tuple[Quantity, ...] = (
         "stiffness added to a joint's spring, for models that have none",
     ),
     _factor(
-        "joint_armature", "joint", (0.5, 2.0), ("dof_armature",), "inertia of a joint's rotor, as felt at the joint"
+        "joint_armature",
+        "joint",
+        (0.5, 2.0),
+        ("dof_armature", "actuator_armature"),
+        "inertia of a joint's rotor, as felt at the joint",
     ),
     _spread(
         "joint_range",
@@ -209,7 +225,13 @@ PHYSICS: tuple[Quantity, ...] = (
         ("jnt_range",),
         "shift of the upper end of a joint's range",
     ),
-    _factor("tendon_stiffness", "tendon", (0.75, 1.33), ("tendon_stiffness",), "stiffness of a tendon's spring"),
+    _factor(
+        "tendon_stiffness",
+        "tendon",
+        (0.75, 1.33),
+        ("tendon_stiffness", "tendon_stiffnesspoly"),
+        "stiffness of a tendon's spring",
+    ),
     _factor(
         "tendon_length_spring",
         "tendon",
@@ -263,13 +285,19 @@ PHYSICS: tuple[Quantity, ...] = (
         "damping of a servo, D gain of a PID",
     ),
     _factor("actuator_ki", "actuator", (0.75, 1.5), ("actuator_gainprm",), "I gain of a PID"),
-    _factor("actuator_force_range", "actuator", (0.75, 1.25), ("actuator_forcerange",), "largest force of an actuator"),
+    _factor(
+        "actuator_force_range",
+        "actuator",
+        (0.75, 1.25),
+        ("actuator_forcerange", "jnt_actfrcrange", "tendon_actfrcrange"),
+        "largest force of an actuator: its own limit and its share of its joints' and tendon's",
+    ),
     _factor(
         "actuator_strength",
         "actuator",
         (0.7, 1.0),
-        ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"),
-        "force of an actuator, and where it saturates: below 1 it is weak",
+        ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "jnt_actfrcrange", "tendon_actfrcrange"),
+        "force of an actuator, and where it saturates (itself, its joints, its tendon): below 1 it is weak",
     ),
     _factor("backlash_range", "joint", (0.5, 2.0), ("jnt_range",), "play of a slack joint (two-joint backlash)"),
     _shift("gravity", "axis", "m/s^2", (-0.5, 0.5), ("opt.gravity",), "added to gravity along a world axis: x, y or z"),

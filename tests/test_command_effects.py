@@ -230,12 +230,13 @@ def test_a_failed_actuator_is_limp_for_an_episode_and_whole_again_in_the_next() 
     result = env.step(torch.ones(2, 1))
     assert float(result.final.policy[0, 0]) > 0.01
     assert float(result.final.policy[1, :2].abs().max()) == 0.0
-    assert env.engine.field("actuator_gear")[:, 0, 0].tolist() == [1.0, 0.0]
+    assert env.engine.field("actuator_gainprm")[:, 0, 0].tolist() == [20.0, 0.0]
+    assert env.engine.field("actuator_biasprm")[:, 0, :3].tolist() == [[0.0, -20.0, -1.0], [0.0, 0.0, 0.0]]
 
 
 def test_failures_are_as_frequent_as_their_probability() -> None:
     env = hinge({"actuator_failure": {"range": [0, 1]}}, [[0.2]] * N)
-    limp = env.engine.field("actuator_gear")[:, 0, 0] == 0
+    limp = env.engine.field("actuator_gainprm")[:, 0, 0] == 0
     assert abs(float(limp.double().mean()) - 0.2) < 4.5 * math.sqrt(0.16 / N)
 
 

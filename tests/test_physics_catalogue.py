@@ -47,9 +47,14 @@ MODEL = """
       <joint name="slack" axis="0 1 0" armature="0.001" range="-57.29577951308232 57.29577951308232"/>
     </body>
     <body name="ball" pos="2 0 0.1"><freejoint name="rolls"/><geom name="sphere" type="sphere" size="0.1" mass="1"/></body>
+    <body name="leaf" pos="4 0 1">
+      <joint name="curved" axis="0 1 0" stiffness="1 2 3" damping="0.5 0.2 0.1" actuatorfrcrange="-9 9"/>
+      <geom name="blade" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02"/>
+    </body>
   </worldbody>
   <tendon>
     <spatial name="rope" stiffness="20" springlength="0.3 0.4" range="0.1 0.9"><site site="hook"/><site site="end"/></spatial>
+    <fixed name="band" stiffness="4 5 6" springlength="0" actuatorfrcrange="-7 7"><joint joint="curved" coef="1"/></fixed>
   </tendon>
   <actuator>
     <position name="servo" joint="elbow" kp="20" kv="2" forcerange="-30 40"/>
@@ -57,13 +62,16 @@ MODEL = """
     <velocity name="wheel" joint="elbow" kv="3"/>
     <motor name="motor" joint="reach"/>
     <motor name="turn" joint="gear"/>
+    <motor name="rich" joint="curved" damping="0.4 0.3 0.2" armature="0.05"/>
+    <motor name="pull" tendon="band"/>
   </actuator>
 </mujoco>
 """  # noqa: E501
 ARM, TIP, STONE, DRUM, BALL = 1, 2, 3, 4, 5  # bodies
 FLOOR, ROD, PAD, HALF, OTHER, SPHERE = range(6)  # geoms
-ELBOW, REACH, SLACK = 0, 1, 4  # joints; of the first two, their dofs too
-SERVO, PID, WHEEL, MOTOR = range(4)
+ELBOW, REACH, SLACK, CURVED = 0, 1, 4, 6  # joints; of the first two, their dofs too
+CURVED_DOF = 16
+SERVO, PID, WHEEL, MOTOR, _, RICH, PULL = range(7)
 PRM = mujoco.MjModel.from_xml_string(MODEL).actuator_gainprm.shape[1]
 
 # quantity, of, lambda, {field: {row, or (row, column): value}}; rows and columns of the whole field.
@@ -97,14 +105,24 @@ CASES: list[tuple[str, str | None, float, Written]] = [
     ("geom_margin", "pad", 0.002, {"geom_margin": {PAD: 0.003}}),
     ("geom_gap", "rod", 0.002, {"geom_gap": {ROD: 0.002}}),
     ("joint_damping", "elbow", 3.0, {"dof_damping": {ELBOW: 1.5}}),
+    (
+        "joint_damping", "curved", 2.0,
+        {
+            "dof_damping": {CURVED_DOF: 1.0}, "dof_dampingpoly": {CURVED_DOF: [0.4, 0.2]},
+            "actuator_damping": {RICH: 0.8}, "actuator_dampingpoly": {RICH: [0.6, 0.4]},
+        },
+    ),
     ("joint_frictionloss", "elbow", 3.0, {"dof_frictionloss": {ELBOW: 0.3}}),
     ("joint_frictionloss_added", "reach", 0.2, {"dof_frictionloss": {REACH: 0.2}}),
     ("joint_stiffness", "elbow", 2.0, {"jnt_stiffness": {ELBOW: 6.0}}),
+    ("joint_stiffness", "curved", 2.0, {"jnt_stiffness": {CURVED: 2.0}, "jnt_stiffnesspoly": {CURVED: [4.0, 6.0]}}),
     ("joint_stiffness_added", "reach", 0.5, {"jnt_stiffness": {REACH: 0.5}}),
     ("joint_armature", "elbow", 2.0, {"dof_armature": {ELBOW: 0.02}}),
+    ("joint_armature", "curved", 2.0, {"actuator_armature": {RICH: 0.1}}),
     ("joint_range_lower", "reach", -0.05, {"jnt_range": {REACH: [-0.15, 0.2]}}),
     ("joint_range_upper", "reach", 0.05, {"jnt_range": {REACH: [-0.1, 0.25]}}),
     ("tendon_stiffness", "rope", 2.0, {"tendon_stiffness": {0: 40.0}}),
+    ("tendon_stiffness", "band", 2.0, {"tendon_stiffness": {1: 8.0}, "tendon_stiffnesspoly": {1: [10.0, 12.0]}}),
     ("tendon_length_spring", "rope", 2.0, {"tendon_lengthspring": {0: [0.6, 0.8]}}),
     ("tendon_range_lower", "rope", 0.1, {"tendon_range": {0: [0.2, 0.9]}}),
     ("tendon_range_upper", "rope", 0.1, {"tendon_range": {0: [0.1, 1.0]}}),
@@ -125,6 +143,11 @@ CASES: list[tuple[str, str | None, float, Written]] = [
             "actuator_forcerange": {SERVO: [-15, 20]},
         },
     ),
+    (
+        "actuator_strength", "rich", 0.5,
+        {"actuator_gainprm": {(RICH, 0): 0.5}, "jnt_actfrcrange": {CURVED: [-4.5, 4.5]}},
+    ),
+    ("actuator_force_range", "pull", 0.5, {"tendon_actfrcrange": {1: [-3.5, 3.5]}}),
     ("backlash_range", "slack", 0.5, {"jnt_range": {SLACK: [-0.5, 0.5]}}),
     ("actuator_force_range", "servo", 0.5, {"actuator_forcerange": {SERVO: [-15, 20]}}),
     ("gravity", "y", 0.5, {"opt.gravity": {1: 0.5}}),
@@ -344,5 +367,5 @@ def test_patterns_leave_out_what_a_quantity_makes_no_sense_for() -> None:
         ("servo", "pid"),
         ("servo", "pid", "wheel"),
         ("elbow", "reach", "slack"),
-        ("rod", "pad", "half", "other", "sphere"),
+        ("rod", "pad", "half", "other", "sphere", "blade"),
     ]
