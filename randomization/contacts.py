@@ -56,8 +56,10 @@ class Contacts:
         """The contacts [C] (bool) that a geom can have."""
         return (self.shapes == geom).any(axis=1)
 
-    def pairs_of(self, geom: int, least_condim: int = 1) -> list[int]:
-        """The `<pair>`s of a geom with at least this condim."""
+    def pairs_of(self, name: str, geom: int, least_condim: int = 1) -> list[int]:
+        """The `<pair>`s of a geom, of at least this condim, whose own values count."""
+        if self.overridden and name != "gap":
+            return []
         return [int(p) for p in self.pair[self.of(geom) & (self.pair >= 0) & (self.dim >= least_condim)]]
 
     def mixed(self, name: str, values: np.ndarray) -> np.ndarray:

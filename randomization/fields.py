@@ -6,13 +6,12 @@ quantity makes no sense for that object (a range of a joint without limits, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
 from envs.task import Task
+from randomization.contact_fields import distance, friction, solimp, solref
+from randomization.edit import Edit, Writer
 from randomization.limits import force_limits
 from randomization.objects import slack_partner
 
@@ -22,30 +21,6 @@ _FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BA
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _GEOM = mujoco.mjtGeom
 _NO_SIZE = {int(g) for g in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_HFIELD, _GEOM.mjGEOM_MESH, _GEOM.mjGEOM_SDF)}
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Values of one field that lambda changes.
-
-    Attributes:
-        field: of mjModel, or `opt.` and one of mjOption.
-        elements: flat indices within one environment's values.
-        power: a factor lambda multiplies the values by lambda ** power.
-        low, high: written values outside make no sense.
-        sharers: how many objects own the values together: a factor of one of them counts for its share, so that the
-            values are multiplied by the mean of all their factors.
-    """
-
-    field: str
-    elements: tuple[int, ...]
-    power: float = 1.0
-    low: float = -_INF
-    high: float = _INF
-    sharers: int = 1
-
-
-Writer = Callable[[mujoco.MjModel, int], list[Edit]]
 
 
 def row(field: str, width: int = 1, columns: tuple[int, ...] | None = None, low: float = -_INF) -> Writer:
@@ -161,18 +136,6 @@ def com(*axes: int) -> Writer:
         return [Edit("body_ipos", tuple(3 * index + axis for axis in axes))]
 
     return edits
-
-
-def solref(model: mujoco.MjModel, index: int) -> list[Edit]:
-    """Time constant of contacts. In the direct format (-stiffness, -damping) they go as 1/t^2 and 1/t."""
-    if model.geom_solref[index, 0] > 0:
-        return [Edit("geom_solref", (2 * index,))]
-    return [Edit("geom_solref", (2 * index,), power=-2.0), Edit("geom_solref", (2 * index + 1,), power=-1.0)]
-
-
-def solimp(column: int) -> Writer:
-    """dmin or dmax of a geom's impedance, which lies within 0 and 1."""
-    return lambda _, index: [Edit("geom_solimp", (5 * index + column,), low=0.0, high=0.9999)]
 
 
 def limits(kind: str, *sides: int) -> Writer:
@@ -310,16 +273,16 @@ WRITERS: dict[str, Writer] = {
     "geom_pos_x": row("geom_pos", 3, (0,)),
     "geom_pos_y": row("geom_pos", 3, (1,)),
     "geom_pos_z": row("geom_pos", 3, (2,)),
-    "geom_friction": row("geom_friction", 3),
-    "geom_friction_slide": row("geom_friction", 3, (0,)),
-    "geom_friction_spin": row("geom_friction", 3, (1,)),
-    "geom_friction_roll": row("geom_friction", 3, (2,)),
+    "geom_friction": everywhere(friction(0, 1, 2)),
+    "geom_friction_slide": everywhere(friction(0)),
+    "geom_friction_spin": everywhere(friction(1)),
+    "geom_friction_roll": everywhere(friction(2)),
     "geom_solref": solref,
     "geom_solimp_dmin": solimp(0),
     "geom_solimp_dmax": solimp(1),
-    "geom_solimp_width": row("geom_solimp", 5, (2,)),
-    "geom_margin": row("geom_margin", low=0.0),
-    "geom_gap": row("geom_gap", low=0.0),
+    "geom_solimp_width": solimp(2),
+    "geom_margin": distance("margin"),
+    "geom_gap": distance("gap"),
     "joint_damping": everywhere(
         joint_dofs("dof_damping"),
         joint_dofs_poly,

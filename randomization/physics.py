@@ -181,7 +181,7 @@ def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
 def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan], int]:
     """A plan per field, and how many normal numbers an episode needs."""
     plans: dict[str, _Plan] = {}
-    normals = 0
+    normals, changed = 0, set[tuple[str, int, int]]()
     for column, parameter in enumerate(parameters):
         quantity = QUANTITIES[parameter.quantity]
         if quantity.channel != "physics":
@@ -194,6 +194,9 @@ def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan
         for owner, edit in edits:
             plan = plans.setdefault(edit.field, _Plan())
             for element in edit.elements:
+                if edit.once and (edit.field, element, column) in changed:
+                    continue
+                changed.add((edit.field, element, column))
                 plan.low[element] = max(edit.low, plan.low.get(element, -torch.inf))
                 plan.high[element] = min(edit.high, plan.high.get(element, torch.inf))
                 if quantity.mode == "scale" and edit.sharers > 1:

@@ -23,7 +23,7 @@ MODEL = """
 <mujoco>
   <option timestep="0.002" density="1.2" viscosity="2e-5"/>
   <worldbody>
-    <geom name="floor" type="plane" size="9 9 1"/>
+    <geom name="floor" type="plane" size="9 9 1" condim="6"/>
     <site name="hook" pos="0 0 1.5"/>
     <body name="arm" pos="0 0 1">
       <inertial pos="0.1 0 0" mass="2" diaginertia="0.02 0.03 0.04"/>
@@ -49,9 +49,13 @@ MODEL = """
     <body name="ball" pos="2 0 0.1"><freejoint name="rolls"/><geom name="sphere" type="sphere" size="0.1" mass="1"/></body>
     <body name="leaf" pos="4 0 1">
       <joint name="curved" axis="0 1 0" stiffness="1 2 3" damping="0.5 0.2 0.1" actuatorfrcrange="-9 9"/>
-      <geom name="blade" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02"/>
+      <geom name="blade" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" contype="0" conaffinity="0"/>
     </body>
   </worldbody>
+  <contact>
+    <pair geom1="floor" geom2="blade" condim="6" friction="1 0.8 0.01 0.001 0.002" solref="0.02 1" margin="0.001"
+      solreffriction="-800 -30" adhesion="0.1"/>
+  </contact>
   <tendon>
     <spatial name="rope" stiffness="20" springlength="0.3 0.4" range="0.1 0.9"><site site="hook"/><site site="end"/></spatial>
     <fixed name="band" stiffness="4 5 6" springlength="0" actuatorfrcrange="-7 7"><joint joint="curved" coef="1"/></fixed>
@@ -68,7 +72,7 @@ MODEL = """
 </mujoco>
 """  # noqa: E501
 ARM, TIP, STONE, DRUM, BALL = 1, 2, 3, 4, 5  # bodies
-FLOOR, ROD, PAD, HALF, OTHER, SPHERE = range(6)  # geoms
+FLOOR, ROD, PAD, HALF, OTHER, SPHERE, BLADE = range(7)  # geoms
 ELBOW, REACH, SLACK, CURVED = 0, 1, 4, 6  # joints; of the first two, their dofs too
 CURVED_DOF = 16
 SERVO, PID, WHEEL, MOTOR, _, RICH, PULL = range(7)
@@ -97,6 +101,23 @@ CASES: list[tuple[str, str | None, float, Written]] = [
     ("geom_friction_slide", "rod", 2.0, {"geom_friction": {ROD: [2, 0.005, 0.0001]}}),
     ("geom_friction_spin", "rod", 2.0, {"geom_friction": {ROD: [1, 0.01, 0.0001]}}),
     ("geom_friction_roll", "rod", 2.0, {"geom_friction": {ROD: [1, 0.005, 0.0002]}}),
+    ("geom_friction", "blade", 2.0, {"pair_friction": {0: [2.0, 1.6, 0.02, 0.002, 0.004]}}),
+    (
+        "geom_friction", "*", 2.0,  # the pair's friction once, though both its geoms are named
+        {"geom_friction": {g: [2, 0.01, 0.0002] for g in range(6)}, "pair_friction": {0: [2, 1.6, 0.02, 0.002, 0.004]}},
+    ),
+    ("geom_friction_slide", "blade", 0.5, {"pair_friction": {0: [0.5, 0.4, 0.01, 0.001, 0.002]}}),
+    ("geom_friction_spin", "blade", 0.5, {"pair_friction": {0: [1.0, 0.8, 0.005, 0.001, 0.002]}}),
+    ("geom_friction_roll", "blade", 0.5, {"pair_friction": {0: [1.0, 0.8, 0.01, 0.0005, 0.001]}}),
+    ("geom_solref", "blade", 2.0, {"pair_solref": {0: [0.04, 1]}, "pair_solreffriction": {0: [-200, -15]}}),
+    ("geom_solimp_dmin", "blade", -0.1, {"pair_solimp": {0: [0.8, 0.95, 0.001, 0.5, 2]}}),
+    ("geom_solimp_width", "blade", 2.0, {"pair_solimp": {0: [0.9, 0.95, 0.002, 0.5, 2]}}),
+    ("geom_margin", "blade", 0.002, {"pair_margin": {0: 0.003}}),
+    (
+        "geom_margin", "*", 0.002,  # a contact has the sum of its geoms' margins
+        {"geom_margin": {g: 0.003 if g == PAD else 0.002 for g in range(6)}, "pair_margin": {0: 0.005}},
+    ),
+    ("geom_gap", "blade", 0.002, {"pair_gap": {0: 0.002}}),
     ("geom_solref", "rod", 1.5, {"geom_solref": {ROD: [0.03, 1]}}),
     ("geom_solref", "pad", 2.0, {"geom_solref": {PAD: [-225, -30]}}),  # stiffness / 2^2, damping / 2
     ("geom_solimp_dmin", "rod", -0.1, {"geom_solimp": {ROD: [0.8, 0.95, 0.001, 0.5, 2]}}),
