@@ -21,6 +21,7 @@ from envs.task import Task
 from randomization.columns import Columns
 from randomization.fields import edits_of
 from randomization.names import single_places
+from randomization.objects import outputs_of
 from randomization.parameters import Parameter
 
 
@@ -55,7 +56,9 @@ def _fields(task: Task, engine: Engine, actuators: Sequence[int]) -> dict[str, _
     owned: dict[str, dict[int, tuple[list[int], int]]] = {}  # field: element: owners, number of sharers
     for owner, actuator in enumerate(actuators):
         edits = [(e.field, e.elements, e.sharers) for e in edits_of(task.model, "actuator_strength", actuator)]
-        for name, elements, sharers in edits or [("actuator_gear", range(6 * actuator, 6 * actuator + 6), 1)]:
+        outputs, _ = outputs_of(task.model, [actuator])
+        gear = [("actuator_gear", range(6 * output, 6 * output + 6), 1) for output in outputs]
+        for name, elements, sharers in edits or gear:
             for element in elements:
                 owners, _ = owned.setdefault(name, {}).setdefault(element, ([], sharers))
                 owners.append(owner)

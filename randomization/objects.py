@@ -19,12 +19,25 @@ _LOCKED = 1e6  # a joint with so much damping is there to be moved by hand, as t
 
 
 def moving_bodies(model: mujoco.MjModel) -> list[int]:
-    """Bodies with mass that some joint moves."""
-    return [
-        i
-        for i in range(1, model.nbody)
-        if model.body_weldid[i] != 0 and model.body_mass[i] > 0 and model.body_dofnum[model.body_weldid[i]] > 0
-    ]
+    """Bodies with mass that some joint moves, unless it is locked."""
+    return [i for i in range(1, model.nbody) if model.body_mass[i] > 0 and moving_joints(model, i)]
+
+
+def moving_joints(model: mujoco.MjModel, body: int) -> list[int]:
+    """Joints that move a body, its own and those it hangs on, but for locked ones."""
+    locked, joints = locked_dofs(model), list[int]()
+    while body:
+        first = int(model.body_jntadr[body])
+        own = range(first, first + int(model.body_jntnum[body]))
+        joints += [joint for joint in own if not locked[model.jnt_dofadr[joint]]]
+        body = int(model.body_parentid[body])
+    return joints
+
+
+def locked_dofs(model: mujoco.MjModel) -> np.ndarray:
+    """Dofs [nv] (bool) with so much damping that nothing but the task moves them."""
+    damped = not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_DAMPER)
+    return (model.dof_damping >= _LOCKED) & damped
 
 
 def floating_bodies(model: mujoco.MjModel) -> list[int]:
@@ -60,7 +73,7 @@ def horizontal_dofs(model: mujoco.MjModel, body: int) -> list[tuple[int, tuple[f
     ways = _along_ground(turn @ model.jnt_axis[slides].T) if slides else np.zeros((0, 2))
     chosen = zip(model.jnt_dofadr[slides].tolist(), ways.tolist(), strict=True)
     dofs = [(int(dof), (float(x), float(y))) for dof, (x, y) in chosen if x or y]
-    return [] if any(model.dof_damping[dof] >= _LOCKED for dof, _ in dofs) else dofs
+    return [] if any(locked_dofs(model)[dof] for dof, _ in dofs) else dofs
 
 
 def _static_frame(model: mujoco.MjModel, body: int) -> np.ndarray | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from envs.task import Task
+from randomization.effective import idle_because, only_shown
+from randomization.frictions import Factor, is_compared, warn, without_effect
 from randomization.names import (
     is_pattern,
     listed,
@@ -110,6 +112,7 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     _refuse_overlaps(parameters)
     _refuse_idle(parameters)
     _refuse_wind_without_air(task, parameters)
+    _refuse_contacts_without_effect(task, parameters, entries)
     return parameters
 
 
@@ -136,6 +139,8 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
         raise RandomizationError(
             f"{label}: {task.id} has {off} switched off (a flag of its model), {name} would do nothing"
         )
+    if quantity.target == "none" and (reason := idle_because(task, quantity, 0)):
+        raise RandomizationError(f"{label}: {reason}")
     targets = _resolve(task, label, quantity, entry)
     low, high = _range(label, quantity, entry.get("range", quantity.default_range))
     step = _number(entry.get("step", (high - low) / 10.0 or 1.0))
@@ -214,10 +219,16 @@ def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any
         if is_pattern(pattern, names):  # a pattern may match what a factor does nothing to; a name may not
             found = [hit for hit in hits if usable(task, quantity, places[hit])]
             if not found:
-                raise RandomizationError(_nothing_left(label, quantity, pattern, task, [places[hit] for hit in hits]))
+                raise RandomizationError(
+                    _nothing_left(label, quantity, pattern, task, {hit: places[hit] for hit in hits})
+                )
             hits = found
         matched += [hit for hit in hits if hit not in matched]
     for name in matched:
+        if reason := idle_because(task, quantity, places[name]):
+            raise RandomizationError(f"{label}.of: {name} {reason}")
+        if reason := only_shown(task, quantity, places[name]):
+            warn(f"{label}.of: {name} {reason}")
         if not makes_sense(task, quantity, places[name]):
             raise RandomizationError(
                 f"{label}.of: {why_unsuitable(task, quantity, name, places[name])}; name others with 'of'"
@@ -225,10 +236,13 @@ def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any
     return tuple(matched)
 
 
-def _nothing_left(label: str, quantity: Quantity, pattern: str, task: Task, hits: list[int]) -> str:
+def _nothing_left(label: str, quantity: Quantity, pattern: str, task: Task, hits: dict[str, int]) -> str:
     """Why none of the objects that a pattern matches can be used."""
-    if not any(makes_sense(task, quantity, hit) for hit in hits):
+    if quantity.name in EXPECTED and not any(makes_sense(task, quantity, hit) for hit in hits.values()):
         return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {EXPECTED[quantity.name]}"
+    for name, hit in hits.items():
+        if reason := idle_because(task, quantity, hit) or only_shown(task, quantity, hit):
+            return f"{label}.of: no {quantity.target} that matches {pattern!r} would do: {name} {reason}"
     field, kind = quantity.writes[0], quantity.target
     return f"{label}.of: {field} of every {kind} that matches {pattern!r} is zero, so a factor would do nothing"
 
@@ -242,6 +256,21 @@ def _refuse_idle(parameters: list[Parameter]) -> None:
         if needs and (alone or not found):
             whose = f" of {listed(alone, 3)}" if alone else ""
             raise RandomizationError(f"{parameter.name}: does nothing without {needs}{whose}: add that")
+
+
+def _refuse_contacts_without_effect(task: Task, parameters: list[Parameter], entries: Mapping[str, Any]) -> None:
+    """Refuse factors of frictions that no contact takes, because those of the other geoms are larger."""
+    places = object_places(task, "geom")
+    factors = [
+        Factor(
+            parameter.name, parameter.quantity, {name: places[name] for name in parameter.targets},
+            frozenset(patterns_of(entries[parameter.name].get("of", "*"))), parameter.limits,
+        )
+        for parameter in parameters
+        if is_compared(parameter.quantity)
+    ]  # fmt: skip
+    if factors and (problem := without_effect(task.model, factors)):
+        raise RandomizationError(problem)
 
 
 def has_air(task: Task) -> bool:

@@ -6,6 +6,7 @@ import mujoco
 
 from envs.task import Task
 from randomization.appearance import SUITABLE, is_suitable
+from randomization.effective import idle_because, only_shown
 from randomization.fields import COM, UNSUITABLE, edits_of, is_zero
 from randomization.names import object_places
 from randomization.objects import has_gear, has_input, is_motor_or_servo
@@ -28,7 +29,7 @@ EXPECTED: dict[str, str] = {
     **SUITABLE,
     **dict.fromkeys(_BACKLASH, "motor, servo or PID with one input"),
     "actuator_fade": UNSUITABLE["actuator_strength"],
-    "actuator_failure": "actuator that acts through a gear (use actuator_strength or actuator_fade)",
+    "actuator_failure": "actuator with a gear or a force to take away",
     "actuator_stuck": "actuator with an input",
 }
 
@@ -78,7 +79,7 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
     if name == "actuator_fade":
         return bool(edits_of(model, "actuator_strength", index))
     if name == "actuator_failure":
-        return has_gear(model, index)
+        return has_gear(model, index) or bool(edits_of(model, "actuator_strength", index))
     if name == "actuator_stuck":
         return has_input(model, index)
     if name in _BACKLASH:
@@ -109,6 +110,8 @@ def does_nothing(task: Task, quantity: Quantity, index: int) -> bool:
 
 def usable(task: Task, quantity: Quantity, index: int) -> bool:
     """Whether a quantity makes sense for an object and does something to it."""
+    if idle_because(task, quantity, index) or only_shown(task, quantity, index):
+        return False
     return makes_sense(task, quantity, index) and not does_nothing(task, quantity, index)
 
 

@@ -49,8 +49,8 @@ CASES: list[tuple[dict[str, Any], float, dict[str, Any], set[str]]] = [
         {"body_mass": [0, 3, 1], "body_inertia": [[0] * 3, [0.02] * 3, [0.004] * 3]}, DERIVED_FROM_MASS,
     ),
     (
-        {"body_inertia": {"of": "box"}}, 0.5,
-        {"body_inertia": [[0] * 3, [0.02 / 3] * 3, [0.004] * 3]}, DERIVED_FROM_MASS,
+        {"body_inertia": {"of": "bystander"}}, 0.5,
+        {"body_inertia": [[0] * 3, [0.04 / 3] * 3, [0.002] * 3]}, DERIVED_FROM_MASS,
     ),
     (
         {"geom_friction": {"of": "box"}}, 2.0,
@@ -122,16 +122,16 @@ def test_only_environments_that_begin_an_episode_get_a_new_world() -> None:
 def test_factors_on_the_same_body_multiply_and_offsets_add() -> None:
     entries = {
         "all": {"quantity": "body_mass", "of": "*", "range": [0.1, 10]},
-        "one": {"quantity": "body_mass", "of": "box", "range": [0.1, 10]},
-        "shape": {"quantity": "body_inertia", "of": "box", "range": [0.1, 10]},
+        "one": {"quantity": "body_mass", "of": "bystander", "range": [0.1, 10]},
+        "shape": {"quantity": "body_inertia", "of": "bystander", "range": [0.1, 10]},
         "down": {"quantity": "gravity", "of": "z", "range": [-5, 5]},
         "everywhere": {"quantity": "gravity", "of": ["x", "z"], "range": [-5, 5]},
     }
     changed = changed_fields(world(entries, [[2.0, 3.0, 0.5, 1.0, 0.25]]), 0)
-    # box: 2 kg * 2 * 3 = 12 kg, bystander: 1 kg * 2; the box's inertia 0.0133 * 2 * 3 * 0.5 = 0.04
-    np.testing.assert_allclose(changed["body_mass"], [0.0, 12.0, 2.0])
-    np.testing.assert_allclose(changed["body_inertia"][BOX], [0.04] * 3)
-    np.testing.assert_allclose(changed["body_inertia"][BYSTANDER], [0.008] * 3)
+    # box: 2 kg * 2, bystander: 1 kg * 2 * 3; the bystander's inertia 0.004 * 2 * 3 * 0.5 = 0.012
+    np.testing.assert_allclose(changed["body_mass"], [0.0, 4.0, 6.0])
+    np.testing.assert_allclose(changed["body_inertia"][BOX], [0.08 / 3] * 3)
+    np.testing.assert_allclose(changed["body_inertia"][BYSTANDER], [0.012] * 3)
     np.testing.assert_allclose(changed["opt.gravity"], [0.25, 0.0, -9.81 + 1.0 + 0.25])
 
 
