@@ -15,6 +15,7 @@ from conftest import TinyTask, build, manual_layer
 from envs.locomotion.gymnasium_v5 import model_path
 from envs.registry import make_task
 from randomization.appearance import camera_names, light_names, surfaces
+from randomization.frozen import entries_of
 from randomization.names import matching, nearest, object_places
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.spec import first_problem
@@ -147,6 +148,8 @@ def test_an_exact_name_wins_over_a_pattern_and_case_counts(text: str, expected: 
 def test_a_name_with_brackets_is_found_and_frozen_ranges_find_it_again() -> None:
     (mass,) = build_parameters(TinyTask(ODD), {"body_mass": {"of": ["leg[0]", "leg*"]}})
     assert mass.targets == ("leg[0]", "leg*")
+    (frozen,) = build_parameters(TinyTask(ODD), entries_of([mass]))
+    assert frozen.targets == mass.targets
     with pytest.raises(RandomizationError, match=re.escape("no body matches 'leg[0' (did you mean 'leg[0]'?)")):
         build_parameters(TinyTask(ODD), {"body_mass": {"of": "leg[0"}})
 
