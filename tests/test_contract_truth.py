@@ -398,7 +398,7 @@ def test_sites_geoms_and_unnamed_joints_may_be_named(caplog: pytest.LogCaptureFi
 
 def test_a_control_period_that_is_not_that_of_the_physics_is_named() -> None:
     class Hasty(Robot):
-        control_period_s = 0.01  # pyright: ignore[reportIncompatibleMethodOverride]
+        control_period_s = 0.01  # pyright: ignore
 
     message = refused(Hasty())
     assert "control_period_s: expected decimation * timestep = 4 * 0.005 s = 0.02, got 0.01" in message

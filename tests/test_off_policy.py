@@ -13,6 +13,7 @@ from torch import Tensor
 from conftest import snapshot
 from envs.environment import Observed, StepResult
 from off_policy import Learner, ddpg, result_of, run, sac
+from simreal.learn.adam import Adam
 from simreal.learn.replay import Batch, normalized
 from simreal.learn.sac import SAC
 
@@ -48,15 +49,15 @@ def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_fu
 @pytest.mark.parametrize("make", [ddpg, sac])
 def test_linear_step_sizes_fall_to_zero_from_the_end_of_the_warm_up_to_that_of_the_run(make: Any) -> None:
     learner: Learner = make(lr_schedule="linear", total_steps=28, warmup_steps=8)
-    optimizers = [value for value in vars(learner).values() if isinstance(value, torch.optim.Optimizer)]
+    optimizers = [value for value in vars(learner).values() if isinstance(value, Adam)]
     assert len(optimizers) == (3 if isinstance(learner, SAC) else 2)
-    begun = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    begun = [optimizer.lr for optimizer in optimizers]
     observed = Observed(torch.zeros(2, 3), None, None, None)
     for _ in range(3):
         learner.record(observed, learner.act(observed), result_of(torch.zeros(2, 3), torch.zeros(2)))
     for step in range(3, 14):
         run(learner, 1, first=step)
-        rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+        rates = [optimizer.lr for optimizer in optimizers]
         assert rates == pytest.approx([rate * (13 - step) / 10 for rate in begun])
     before = [p.detach().clone() for p in learner.network.parameters()]
     run(learner, 2, first=14)  # beyond the end nothing moves
@@ -64,10 +65,10 @@ def test_linear_step_sizes_fall_to_zero_from_the_end_of_the_warm_up_to_that_of_t
     longer: Learner = make(lr_schedule="linear", total_steps=56, warmup_steps=8)
     longer.load_state_dict(snapshot(learner))  # a run that has ended goes on to another end
     run(longer, 1, first=16)
-    resumed = [value for value in vars(longer).values() if isinstance(value, torch.optim.Optimizer)]
+    resumed = [value for value in vars(longer).values() if isinstance(value, Adam)]
     left = (56 - longer.steps) / (56 - 8)
     assert 0 < left < 1
-    assert [o.param_groups[0]["lr"] for o in resumed] == pytest.approx([rate * left for rate in begun])
+    assert [o.lr for o in resumed] == pytest.approx([rate * left for rate in begun])
     with pytest.raises(ValueError, match="number of steps"):
         make(lr_schedule="linear")
 

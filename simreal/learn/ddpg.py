@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.config import DDPGConfig
+from simreal.learn.adam import Adam
 from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.networks import DeterministicActor, QNetwork, polyak_
@@ -79,8 +80,8 @@ class DDPG:
         self._actor_params = list(self.network.actor.parameters())
         self._online = [p.data for p in (*self._actor_params, *self.critic.parameters())]
         self._targets = [p.data for p in (*self.target_actor.parameters(), *self.target_critic.parameters())]
-        self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
+        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
+        self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
         self._step_sizes = step_sizes(config, (self.actor_optimizer, self.critic_optimizer), total_steps)
         self.replay = Replay(
             config.replay_size, problem.num_envs, *shape, problem.goal_size,

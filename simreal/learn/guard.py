@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from simreal.learn.adam import Adam
 from simreal.learn.problem import Learner
 
 
@@ -28,23 +28,16 @@ class Guard:
         parts = vars(learner)
         self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
         self._free = [part for part in parts.values() if isinstance(part, nn.Parameter)]
-        self._optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
+        self._optimizers = [part for part in parts.values() if isinstance(part, Adam)]
         self._generator: torch.Generator = parts["generator"]
-        self._live: list[Tensor] = []
-        self._kept: list[Tensor] = []
-        self._weights: list[Tensor] = []
-        self._moments = -1
+        self._collect()
         self._plain: dict[str, Any] = {}
 
     def remember(self) -> None:
         """Keep the present state; call it before an update."""
-        moments = sum(len(optimizer.state) for optimizer in self._optimizers)
-        if moments != self._moments:  # optimizers make theirs in their first step
-            self._moments = moments
-            self._collect()
         torch._foreach_copy_(self._kept, self._live)
         self._random_state = self._generator.get_state()
-        self._rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        self._rates = [optimizer.lr for optimizer in self._optimizers]
         self._plain = {
             name: list(value) if isinstance(value, list) else value
             for name, value in vars(self._learner).items()
@@ -58,13 +51,12 @@ class Guard:
         for module in self._modules:
             tensors |= {id(t): t.data for t in module.parameters()} | {id(t): t for t in module.buffers()}
         tensors |= {id(t): t.data for t in self._free}
-        self._weights = [t for t in tensors.values() if t.is_floating_point()]
+        self._weights: list[Tensor] = [t for t in tensors.values() if t.is_floating_point()]
         tensors |= {id(t): t for t in vars(self._learner).values() if isinstance(t, Tensor) and not t.requires_grad}
         for optimizer in self._optimizers:
-            for state in optimizer.state.values():
-                tensors |= {id(t): t for t in state.values() if isinstance(t, Tensor)}
-        self._live = list(tensors.values())
-        self._kept = [torch.empty_like(t) for t in self._live]
+            tensors |= {id(t): t for t in optimizer.tensors()}
+        self._live: list[Tensor] = list(tensors.values())
+        self._kept: list[Tensor] = [torch.empty_like(t) for t in self._live]
 
     def broken(self, metrics: Mapping[str, float]) -> list[str]:
         """What is NaN or infinite after an update: names of `metrics`, or "weights"."""
@@ -77,15 +69,10 @@ class Guard:
 
     def take_back(self) -> None:
         """Return to the state of the last `remember`."""
-        if sum(len(optimizer.state) for optimizer in self._optimizers) != self._moments:
-            for optimizer in self._optimizers:
-                optimizer.state.clear()
         torch._foreach_copy_(self._live, self._kept)
         self._generator.set_state(self._random_state)
-        rates = iter(self._rates)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = next(rates)
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            optimizer.lr = rate
         for name, value in self._plain.items():
             setattr(self._learner, name, value)
         rollout = getattr(self._learner, "rollout", None)

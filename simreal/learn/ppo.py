@@ -29,6 +29,7 @@ from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
+from simreal.learn.adam import Adam
 from simreal.learn.mirror import mirror_loss
 from simreal.learn.problem import Problem
 from simreal.learn.returns import gae, n_step, reward_to_go
@@ -141,7 +142,7 @@ class PPO:
         self._gradient = torch.zeros(sum(p.numel() for p in self._params), device=problem.device)
         for p, part in zip(self._params, self._gradient.split([p.numel() for p in self._params]), strict=True):
             p.grad = part.view_as(p)
-        self.optimizer = torch.optim.Adam(self._params, lr=config.lr, eps=1e-5, fused=True)
+        self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = Rollout(
             config.horizon, segment, problem.num_envs, problem.observation_size + privileged,
@@ -328,7 +329,7 @@ class PPO:
                 return False
             if config.lr_schedule == "kl_adaptive":
                 self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
-            self.optimizer.param_groups[0]["lr"] = self.lr
+            self.optimizer.lr = self.lr
             self._gradient.zero_()
             loss.backward()
             log["grad_norm"] = norm = self._gradient.norm()

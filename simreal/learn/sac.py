@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.config import SACConfig
+from simreal.learn.adam import Adam
 from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, features, stored
 from simreal.learn.networks import GaussianActor, QNetwork, polyak_
@@ -83,9 +84,9 @@ class SAC:
         self._actor_params = list(self.network.actor.parameters())
         self._online = [p.data for p in self.critic.parameters()]
         self._targets = [p.data for p in self.target_critic.parameters()]
-        self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.actor_lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.alpha_lr, fused=True)
+        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
+        self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
+        self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr)
         self._step_sizes = step_sizes(
             config, (self.actor_optimizer, self.critic_optimizer, self.alpha_optimizer), total_steps
         )

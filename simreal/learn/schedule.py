@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.optim import Optimizer
-
 from simreal.config import OffPolicyConfig
+from simreal.learn.adam import Adam
 
 
 class StepSizes:
@@ -17,20 +16,18 @@ class StepSizes:
         begin, end: environment steps between which they fall.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], begin: int, end: int) -> None:
-        # Not the groups themselves: an optimizer that loads its state makes new ones.
-        self._rates = [(optimizer, float(optimizer.param_groups[0]["lr"])) for optimizer in optimizers]
+    def __init__(self, optimizers: Sequence[Adam], begin: int, end: int) -> None:
+        self._rates = [(optimizer, optimizer.lr) for optimizer in optimizers]
         self._begin, self._end = begin, end
 
     def set(self, steps: int) -> None:
         """Set them for updates that are made after `steps` environment steps."""
         left = (self._end - steps) / max(self._end - self._begin, 1)
         for optimizer, rate in self._rates:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(max(left, 0.0), 1.0)
+            optimizer.lr = rate * min(max(left, 0.0), 1.0)
 
 
-def step_sizes(config: OffPolicyConfig, optimizers: Sequence[Optimizer], total_steps: int | None) -> StepSizes | None:
+def step_sizes(config: OffPolicyConfig, optimizers: Sequence[Adam], total_steps: int | None) -> StepSizes | None:
     """What `lr_schedule` asks for in a run of `total_steps`; None where step sizes stay. Raises ValueError."""
     if config.lr_schedule == "constant":
         return None
