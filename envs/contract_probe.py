@@ -197,7 +197,13 @@ class _Probe:
             raise TaskError(f"task: {self.task.id}: {self._says(element, fit)}")
         if fit is not None:
             self._warn(f"{self._named(element)}: what is sent moves on from the command before by the action")
-        elif self._added_to_joint(element):
+        elif (kept := self._from_joint(element)) is not None and abs(kept - 1.0) > 1e-6:
+            raise TaskError(
+                f"task: {self.task.id}: {self._named(element)}: the contract says {self._stated(element)}, the task "
+                f"sends what goes {1.0 - kept:.4g} of the way from the joint's present position, not from the command "
+                f"before; say in `afterwards` if that is meant"
+            )
+        elif kept is not None:
             self._warn(f"{self._named(element)}: what is sent is the target added to the joint's present position")
         elif self._differs_for_one_action(element):
             self._warn(f"{self._named(element)}: what is sent depends on more than the action, and is not the target")
@@ -268,10 +274,13 @@ class _Probe:
             index -= part.size
         raise IndexError(index)
 
-    def _added_to_joint(self, i: int) -> bool:
-        t = slice(None)
-        action = self.action[:, t, :, self.start + i].ravel()
-        return _exactly((self.sent - self.joint)[:, t, :, i].ravel(), (action, np.ones_like(action))) is not None
+    def _from_joint(self, i: int) -> float | None:
+        """The share of its joint's present position that, with its value of the action, explains an element's
+        commands; 1 where the target is added to it."""
+        action = self.action[:, USUAL, :, self.start + i].ravel()
+        joint = self.joint[:, USUAL, :, i].ravel()
+        found = _exactly(self.sent[:, USUAL, :, i].ravel(), (action, np.ones_like(action), joint))
+        return None if found is None or abs(found[2]) < 1e-6 else float(found[2])
 
     def _differs_for_one_action(self, i: int) -> bool:
         """Whether one and the same action leads to different commands."""

@@ -159,6 +159,8 @@ def smoothed(share: float) -> Sends:
         (smoothed(0.4), "sends 1 * a[hip] + 0.1, smoothed by 0.4: another smoothing"),
         (lambda r, a: targets_of(r, a).clamp(-0.85, 0.85), "other limits"),
         (lambda r, a: targets_of(r, a**3), "for a = "),
+        (lambda r, a: r.qpos + 0.4 * (targets_of(r, a) - r.qpos),
+         "sends what goes 0.4 of the way from the joint's present position, not from the command before"),
         (lambda r, a: targets_of(r, a) * torch.tensor([1.0, 1.0, 1.0, 3.0]),
          "action 'push': element '0' (actuator 'a_rail'): the contract says 5 * a[0], the task sends 15 * a[0]: "
          "another scale (3 times)"),
@@ -256,6 +258,9 @@ def test_another_option_of_a_task_that_has_passed_is_looked_at_again() -> None:
 
 
 def test_the_rehearsal_leaves_the_task_at_work_and_all_random_numbers_alone() -> None:
+    def draw() -> tuple[Tensor, np.ndarray]:
+        return torch.rand(3), np.random.rand(3)  # noqa: NPY002
+
     class Drawing(Robot):
         def on_attach(self) -> None:
             super().on_attach()
@@ -263,7 +268,7 @@ def test_the_rehearsal_leaves_the_task_at_work_and_all_random_numbers_alone() ->
 
         def command(self, action: Tensor) -> Tensor:
             self.calls["command"] += 1
-            torch.rand(3), np.random.rand(3)  # noqa: NPY002
+            draw()
             return super().command(action)
 
         def observe(self) -> Tensor:
@@ -281,7 +286,7 @@ def test_the_rehearsal_leaves_the_task_at_work_and_all_random_numbers_alone() ->
     assert task.calls == {"command": 1, "observe": 2}
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
-    torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    draw()
     expected = torch.rand(1), np.random.rand()  # noqa: NPY002
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
@@ -398,7 +403,7 @@ def test_sites_geoms_and_unnamed_joints_may_be_named(caplog: pytest.LogCaptureFi
 
 def test_a_control_period_that_is_not_that_of_the_physics_is_named() -> None:
     class Hasty(Robot):
-        control_period_s = 0.01  # pyright: ignore
+        control_period_s = 0.01  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     message = refused(Hasty())
     assert "control_period_s: expected decimation * timestep = 4 * 0.005 s = 0.02, got 0.01" in message
