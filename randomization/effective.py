@@ -53,7 +53,7 @@ def idle_because(task: Task, quantity: Quantity, index: int) -> str:
         return "changes nothing: all that touches it is the same along that axis"
     if name in _INERTIAL:
         return _body_reason(task, quantity, index)
-    if name in ("gravity", *_AIR):
+    if name in ("air_density", "air_viscosity"):
         return "" if _probed(task, quantity, index) else "changes nothing: nothing in the model can follow it"
     if name.startswith("base_"):
         felt = any(probe_of(model).acts([("opt.gravity", (axis,), (3.0,))]) for axis in (0, 1))
@@ -66,7 +66,10 @@ def idle_because(task: Task, quantity: Quantity, index: int) -> str:
 
 
 def only_shown(task: Task, quantity: Quantity, index: int) -> str:
-    """Why a quantity of a geom changes no motion, though it is seen, to follow the geom's name; "" if it does."""
+    """Why a quantity of an object may be named though it changes no motion here, to follow the object's name; "" if it
+    does. A geom is seen; of the axes of the world one file serves robots that follow all and planar ones."""
+    if quantity.target == "axis" and not _probed(task, quantity, index):
+        return "changes nothing: nothing in the model can follow it along this axis"
     if quantity.name.startswith(_PLACES) and not _felt(task.model, index):
         return "touches nothing: this changes what is seen of it and no motion"
     if quantity.name == "geom_gap" and not _gap_read(task.model, index):

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.task import ActionComponent, Task
+from randomization.effective import idle_because
 from randomization.fields import nominal_values, room
 from randomization.names import object_index
 from randomization.quantities import QUANTITIES, Quantity
@@ -107,7 +108,10 @@ def available(task: Task) -> dict[str, list[str]]:
     for quantity in QUANTITIES.values():
         names = usable_names(task, quantity)
         if names or (
-            quantity.target == "none" and has_commands_for(task, quantity) and not switched_off(task, quantity)
+            quantity.target == "none"
+            and has_commands_for(task, quantity)
+            and not switched_off(task, quantity)
+            and not idle_because(task, quantity, 0)
         ):
             found[quantity.name] = names
     return found

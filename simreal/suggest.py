@@ -64,13 +64,14 @@ def suggested_block(task: Task, only: Collection[str] | None = None) -> dict[str
 
 def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
     """What `of` says, as YAML."""
-    return _AXIS.get(quantity.name) or json.dumps(_patterns(task, quantity, names))
+    pattern = _patterns(task, quantity, names)
+    return pattern if quantity.name in _AXIS and isinstance(pattern, str) and pattern != "y" else json.dumps(pattern)
 
 
 def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[str]:
     """What `of` says: everything, one axis, or the loose objects for their size."""
     if quantity.name in _AXIS:
-        return _AXIS[quantity.name]
+        return _AXIS[quantity.name] if _AXIS[quantity.name] in names else names[0]
     loose = _loose_bodies(task) if quantity.name == "body_size" else []
     return [name for name in names if name in loose] or "*"
 

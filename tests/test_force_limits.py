@@ -86,7 +86,8 @@ def test_the_largest_force_is_the_strength_times_the_nominal_one(robot: str, qua
         env = worlds(xml, {quantity: {"range": [0.1, 1.0]}}, [[1.0], [0.8], [0.3]])
     else:  # at the third step of four, half of the fade has happened
         env = worlds(xml, {quantity: {"range": [0.0, 1.0]}}, [[0.0], [0.4], [1.0]], episode=4)
-        torques(env, 0.0), torques(env, 0.0)
+        torques(env, 0.0)
+        torques(env, 0.0)
     expected = [largest, 0.8 * largest, (0.3 if quantity == "actuator_strength" else 0.5) * largest]
     torch.testing.assert_close(torques(env), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
 

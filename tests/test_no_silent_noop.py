@@ -35,7 +35,8 @@ def test_the_models_above_show_every_quantity() -> None:
 
 
 def test_a_silent_no_op_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("randomization.parameters.idle_because", lambda *_: "")
+    for name in ("idle_because", "only_shown"):
+        monkeypatch.setattr(f"randomization.parameters.{name}", lambda *_: "")
     task = TinyTask(INLINE["planar"], decimation=5, max_episode_steps=100)
     assert silent(task, QUANTITIES["gravity"]) == ["y"]
     assert silent(task, QUANTITIES["body_com_y"]) == ["leg", "torso"]

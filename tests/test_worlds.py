@@ -218,7 +218,7 @@ def test_extremes_lie_around_the_range_and_never_in_it() -> None:
 
 def test_one_at_a_time_leaves_the_others_in_their_range() -> None:
     task = TinyTask()
-    names = ("joint_damping", "geom_friction", "body_mass")
+    names = ("joint_damping", "actuator_gain", "body_mass")
     wide = build_parameters(task, {name: {"range": [0.5, 2.0]} for name in names})
     inner = torch.tensor([[0.8, 1.2], [0.5, 2.0], [0.8, 1.2]])  # the second fills its limits
     sampler = Extremes(wide, inner, one_at_a_time=True)
@@ -237,7 +237,10 @@ def test_what_lies_beyond_a_range_is_half_its_width_within_what_makes_sense() ->
         "action_delay": {"range": [20, 60]},  # 20 ms more on either side
         "observation_noise": {"of": "grip_pos", "range": [0, 0.01]},  # nothing below 0
         "action_dropout": {"range": [0.5, 0.9]},  # a probability
-        "geom_gap": {"range": [0.0, 0.0]},  # no width: half the default's, 0.0005, and the model's own gap is 0
+        "geom_gap": {
+            "of": "floor0",
+            "range": [0.0, 0.0],
+        },  # no width: half the default's, 0.0005, and the model's own gap is 0
     }
     ends = [beyond(task, p) for p in build_parameters(task, entries)]
     expected = [(0.25, 4.0), (0.0, 80.0), (0.0, 0.015), (0.3, 1.0), (0.0, 0.00025)]
