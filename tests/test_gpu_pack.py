@@ -1,0 +1,104 @@
+"""What is carried to a machine with a GPU arrives whole, or the part that did not is named."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the source tree")
+sys.path.insert(0, str(FOLDER))
+
+CONTENT = {"site/a.py": b"print('a')\n", "site/big.bin": random.Random(0).randbytes(5000), "robots/x.xml": b"<mujoco/>"}
+
+
+def parts(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`parts.py` as the scripts call it."""
+    command = [sys.executable, str(FOLDER / "parts.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Path:
+    """Two archives in loads of at most 2000 bytes."""
+    for name, content in CONTENT.items():
+        path = tmp_path / "made" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    archives = []
+    for name in ("site", "robots"):
+        archives.append(tmp_path / f"{name}.tar.xz")
+        with tarfile.open(archives[-1], "w:xz") as tar:
+            tar.add(tmp_path / "made" / name, name)
+    done = parts("cut", "--most", 2000, tmp_path / "loads", *archives)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "loads"
+
+
+def kept(loads: Path) -> Path:
+    """A store to which every load was brought, one after another."""
+    store = loads.parent / "store"
+    for load in sorted(loads.iterdir()):
+        assert parts("keep", load, store).returncode == 0
+    return store
+
+
+def test_what_was_cut_into_loads_is_extracted_as_it_was(loads: Path) -> None:
+    carried = [sum(f.stat().st_size for f in load.iterdir() if f.name != "manifest.json") for load in loads.iterdir()]
+    assert len(carried) > 2
+    assert max(carried) <= 2000
+    store, target = kept(loads), loads.parent / "target"
+    shutil.rmtree(loads)  # each load is carried once
+    done = parts("unpack", store, target)
+    assert done.returncode == 0, done.stderr
+    found = {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    assert found == CONTENT
+
+
+def test_every_part_that_is_missing_or_altered_is_named_and_nothing_is_extracted(loads: Path) -> None:
+    store, target = kept(loads), loads.parent / "target"
+    gone, bent, short = sorted(p for p in store.iterdir() if p.name.startswith("site"))[:3]
+    gone.unlink()
+    content = bytearray(bent.read_bytes())
+    content[len(content) // 2] ^= 1
+    bent.write_bytes(content)
+    short.write_bytes(short.read_bytes()[:-1])
+    for command in (("check", store), ("unpack", store, target)):
+        done = parts(*command)
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert [line.partition(" (of ")[0] for line in lines] == [
+            f"missing: {gone.name}", f"altered: {bent.name}", f"altered: {short.name}",
+        ]  # fmt: skip
+        assert lines[2].endswith(f"{short.stat().st_size} bytes instead of {short.stat().st_size + 1}")
+        assert "Traceback" not in done.stderr
+    assert not target.exists()
+
+
+def test_a_load_of_another_packing_and_a_store_without_a_list_are_refused(loads: Path) -> None:
+    store = kept(loads)
+    listing = loads / "load-1" / "manifest.json"
+    listing.write_text(listing.read_text().replace("sha256", "sha512"))
+    done = parts("keep", loads / "load-1", store)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{listing}: altered, or of another packing")
+    for content, message in ((None, "missing: manifest.json"), ("[1]", "altered: manifest.json: not a list of parts")):
+        if content is None:
+            (store / "manifest.json").unlink()
+        else:
+            (store / "manifest.json").write_text(content)
+        done = parts("check", store)
+        assert (done.returncode, done.stderr.startswith(message)) == (2, True), done.stderr
+
+
+def test_the_scripts_are_sound_shell() -> None:
+    for script in sorted(FOLDER.glob("*.sh")):
+        assert os.access(script, os.X_OK), script
+        subprocess.run(["bash", "-n", script], check=True)
