@@ -108,7 +108,7 @@ class BufferWatch:
             self._judge(int(self._host[0]))
         self._host.copy_(self._flags, non_blocking=True)
         self._copied = torch.cuda.Event()
-        self._copied.record()
+        self._copied.record(torch.cuda.current_stream(self._flags.device))
 
     def _judge(self, bits: int) -> None:
         present = {_CONTACTS: f", now {self._room.contacts}", _CONSTRAINTS: f", now {self._room.constraints}"}

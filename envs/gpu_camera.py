@@ -21,6 +21,7 @@ from envs.engine import EngineError, WarpEngine
 
 mjw: Any = importlib.import_module("mujoco_warp")
 wp: Any = importlib.import_module("warp")
+_kernels: Any = importlib.import_module("envs.gpu_kernels")
 
 _DIRECTIONAL = int(mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 _SHOWN_GROUPS = (0, 1, 2)
@@ -100,7 +101,7 @@ class Camera:
         self._nominal = {name: torch.as_tensor(values).to(self._device) for name, values in nominal.items()}
         self.looks = Looks(**{name: self._spread(values) for name, values in self._nominal.items()})
         self._texid = torch.full((self._n, model.ngeom, 10), -1, dtype=torch.int32, device=self._device)
-        with wp.ScopedDevice(self._wp_device):
+        with _kernels.on_torch_stream(self._wp_device):
             lens, static = _lens(model, self._camera_id), _static(model, self._headlight, spare_lights)
             self._arrays = lens | static | self._share()  # by mujoco_warp's names
             self._context = self._make_context(patterns)
@@ -179,7 +180,7 @@ class Camera:
         """
         for name, values in self._nominal.items():
             getattr(self.looks, name).copy_(values)
-        with self._engine.posed() as (m, d), wp.ScopedDevice(self._wp_device):
+        with self._engine.posed() as (m, d), _kernels.on_torch_stream(self._wp_device):
             self._place(d)
             if dress is not None:
                 dress(self.looks)

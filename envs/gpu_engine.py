@@ -8,7 +8,7 @@ model's defaults and reported by `diverged`. What differs: numbers are float32; 
 tolerance of 1e-6 at best; on CUDA the order of sums, and so the last bits, differ between runs unless
 `GpuOptions.deterministic` is set.
 
-No method waits for the device. Call them from torch's default stream, which Warp's stream is ordered with.
+No method waits for the device. Everything runs on torch's present stream.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class GpuEngine:
         self._recorder = _kernels.Recorder(self._wp_device)
         self.room = buffers(self.model, options)
         self._m, self._d = self._allocate(options)
-        with wp.ScopedDevice(self._wp_device):
+        with _kernels.on_torch_stream(self._wp_device):
             self._failed, self._overflowed = wp.zeros(num_envs, dtype=bool), wp.zeros(1, dtype=int)
         self._watch = BufferWatch(wp.to_torch(self._overflowed), self.room)
         self._shapes = mujoco.MjData(self.model)
@@ -98,7 +98,8 @@ class GpuEngine:
         self._constants: dict[str, Tensor] = {}  # what follows from them
         self._commands: list[tuple[Any, Tensor]] = []  # input fields, for Warp and for torch
         self._schedule = self._empty_schedule(0)
-        self._static = StaticGeoms(self.model, self._wp_device)
+        with _kernels.on_torch_stream(self._wp_device):
+            self._static = StaticGeoms(self.model, self._wp_device)
         self._state = {name: view for name in _STATE if (view := self.data(name)).numel()}
         self._default = {name: view[:1].clone() for name, view in self._state.items()}
         if "history" in self._state:  # of delayed sensors: an evaluation may write it
@@ -115,7 +116,7 @@ class GpuEngine:
         """Model and data on the device."""
         room = {"nconmax": self.room.contacts, "njmax": self.room.constraints}
         try:
-            with wp.ScopedDevice(self._wp_device):
+            with _kernels.on_torch_stream(self._wp_device):
                 m = mjw.put_model(self.model)
                 d = mjw.make_data(self.model, nworld=self.num_envs, **room)
         except (NotImplementedError, ValueError) as error:
@@ -172,12 +173,12 @@ class GpuEngine:
         on_field = name in ("geom_margin", "pair_margin") and has_height_field(self.model)  # see `with_options`
         if on_field or not getattr(shared, "_is_batched", False):
             raise EngineError(f"engine: {name!r} cannot differ between simulations on the GPU: use the CPU engine")
-        with wp.ScopedDevice(self._wp_device):
+        with _kernels.on_torch_stream(self._wp_device):
             own = wp.empty((self.num_envs, *shared.shape[1:]), dtype=shared.dtype)
-        own._is_batched = True
-        view = wp.to_torch(own)
-        view.copy_(wp.to_torch(shared).expand_as(view))
-        setattr(owner, key, own)
+            own._is_batched = True
+            view = wp.to_torch(own)
+            view.copy_(wp.to_torch(shared).expand_as(view))
+            setattr(owner, key, own)
         self._recorder.forget()
         return view.view(self.num_envs, *np.shape(getattr(host, key)))
 
@@ -218,6 +219,20 @@ class GpuEngine:
         self._evaluated = True
         self._recorder.run(("step", nstep, scheduled), lambda: self._launch_steps(nstep, scheduled))
         self._saw(None)
+        if not self._recorder.part_of_another:
+            self.check_room()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Within, all that runs becomes part of a CUDA graph that the caller records on torch's stream.
+
+        Every replay is preceded by `refresh_written` and followed by `check_room`, which look at the host's side.
+        """
+        with self._recorder.inlined():
+            yield
+
+    def check_room(self) -> None:
+        """Raise EngineError if a step had not enough room, as soon as that is known without waiting."""
         self._watch.check()
 
     def settle(self, nstep: int, mask: Tensor) -> None:

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import warp as wp
 
 _LARGEST = wp.constant(1.0e10)  # mjMAXVAL: beyond it MuJoCo calls a simulation unstable
@@ -102,11 +104,35 @@ def place_static(
     geom_xmat[world, geom] = wp.quat_to_matrix(quat)
 
 
+_streams: dict[tuple[str, int], Any] = {}  # Warp's names for torch's streams
+
+
+@contextmanager
+def on_torch_stream(device: Any) -> Iterator[Any]:
+    """Warp's `device` and torch's stream are Warp's present ones within; yields the stream, None on a CPU.
+
+    What runs or is allocated within is ordered with torch's work before and after it, whichever stream that is on.
+    """
+    if not device.is_cuda:
+        with wp.ScopedDevice(device):
+            yield None
+        return
+    theirs = torch.cuda.current_stream(wp.device_to_torch(device))
+    key = (device.alias, theirs.cuda_stream)
+    if key not in _streams:
+        _streams[key] = wp.stream_from_torch(theirs)
+    with wp.ScopedStream(_streams[key], sync_enter=False):  # nothing of ours is left on the stream it replaces
+        yield _streams[key]
+
+
 class Recorder:
     """Runs sequences of launches; on CUDA as graphs, which cost the host one call instead of hundreds.
 
     The first run of a sequence is made launch by launch, because it loads kernels; the second is recorded. A graph
     holds addresses, so `forget` when an array has been replaced.
+
+    Everything runs on torch's stream (`on_torch_stream`). Only recording takes place on a stream of its own, where
+    nothing runs: CUDA cannot record its default stream.
 
     Args:
         device: Warp's.
@@ -116,19 +142,43 @@ class Recorder:
         self._device = device
         self._seen: set[Any] = set()
         self._graphs: dict[Any, Any] = {}
+        self._own: Any = None
+        self.part_of_another = False  # launches belong to a graph that somebody else records; see `inlined`
+
+    @contextmanager
+    def inlined(self) -> Iterator[None]:
+        """Within, launches become part of the graph that the caller records on torch's stream. Sequences must have run
+        before: that loads their kernels."""
+        self.part_of_another = True
+        try:
+            yield
+        finally:
+            self.part_of_another = False
 
     def run(self, key: Any, launch: Callable[[], None]) -> None:
         """Run the launches of `launch`, which are the same whenever `key` is."""
-        with wp.ScopedDevice(self._device):
+        with on_torch_stream(self._device) as stream:
+            if self.part_of_another and self._device.is_cuda:
+                with wp.ScopedCapture(stream=stream, external=True):
+                    launch()
+                return
             if not self._device.is_cuda or key not in self._seen:
                 launch()
                 self._seen.add(key)
                 return
             if key not in self._graphs:
-                with wp.ScopedCapture(device=self._device) as capture:
-                    launch()
-                self._graphs[key] = capture.graph
-            wp.capture_launch(self._graphs[key])
+                self._graphs[key] = self._record(launch)
+            wp.capture_launch(self._graphs[key], stream=stream)
+
+    def _record(self, launch: Callable[[], None]) -> Any:
+        if self._own is None:
+            self._own = wp.Stream(self._device)
+        with (
+            wp.ScopedStream(self._own, sync_enter=False),
+            wp.ScopedCapture(stream=self._own) as capture,
+        ):
+            launch()
+        return capture.graph
 
     def forget(self) -> None:
         """Drop all graphs."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
@@ -161,44 +164,83 @@ def test_auto_falls_back_to_the_cpu_for_a_model_that_the_gpu_refuses(monkeypatch
     assert isinstance(engine, CpuEngine)
 
 
+class FakeCuda:
+    """Stands for Warp and torch.cuda: streams, captures and graphs that write down what happens on which stream."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.torch_stream = "default"
+        self.stream = "warp"  # Warp's present one
+
+    @contextmanager
+    def ScopedStream(self, stream: str, sync_enter: bool) -> Iterator[None]:  # noqa: N802
+        assert not sync_enter
+        before, self.stream = self.stream, stream
+        yield
+        self.stream = before
+
+    @contextmanager
+    def ScopedCapture(self, stream: str, external: bool = False) -> Iterator[Any]:  # noqa: N802
+        assert stream == self.stream != "default"
+        self.log.append(f"{'join' if external else 'record'} on {stream}")
+        yield SimpleNamespace(graph="graph")
+        self.log.append("end")
+
+    def install(self, monkeypatch: pytest.MonkeyPatch, wp: Any) -> Any:
+        monkeypatch.setattr(wp, "ScopedStream", self.ScopedStream)
+        monkeypatch.setattr(wp, "ScopedCapture", self.ScopedCapture)
+        monkeypatch.setattr(wp, "Stream", lambda device: "own")
+        monkeypatch.setattr(wp, "stream_from_torch", lambda stream: stream.name)
+        monkeypatch.setattr(wp, "device_to_torch", lambda device: torch.device("cuda", 0))
+        monkeypatch.setattr(wp, "capture_launch", lambda graph, stream: self.log.append(f"{graph} on {stream}"))
+        present = lambda device: SimpleNamespace(name=self.torch_stream, cuda_stream=hash(self.torch_stream))  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "current_stream", present)
+        return SimpleNamespace(is_cuda=True, alias="fake")
+
+    def launch(self) -> None:
+        self.log.append(f"launch on {self.stream}")
+
+    def taken(self) -> list[str]:
+        log, self.log = self.log, []
+        return log
+
+
 def test_a_graph_is_recorded_in_the_second_run_and_again_when_an_array_was_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("mujoco_warp")
     from envs import gpu_kernels
 
-    log: list[str] = []
-
-    class Scope:
-        graph = "graph"
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.captures = "device" in kwargs
-
-        def __enter__(self) -> Scope:
-            log.extend(["begin"] * self.captures)
-            return self
-
-        def __exit__(self, *error: Any) -> None:
-            log.extend(["end"] * self.captures)
-
-    monkeypatch.setattr(gpu_kernels.wp, "ScopedDevice", Scope)
-    monkeypatch.setattr(gpu_kernels.wp, "ScopedCapture", Scope)
-    monkeypatch.setattr(gpu_kernels.wp, "capture_launch", log.append)
-
-    class Device:
-        is_cuda = True
-
-    recorder = gpu_kernels.Recorder(Device())
-    runs = []
-    for _ in range(3):
-        recorder.run("step", lambda: log.append("launch"))
-        runs.append(list(log))
-        log.clear()
-    assert runs == [["launch"], ["begin", "launch", "end", "graph"], ["graph"]]
+    cuda = FakeCuda()
+    recorder = gpu_kernels.Recorder(cuda.install(monkeypatch, gpu_kernels.wp))
+    recorded = ["record on own", "launch on own", "end", "graph on default"]
+    for expected in (["launch on default"], recorded, ["graph on default"]):
+        recorder.run("step", cuda.launch)
+        assert cuda.taken() == expected
     recorder.forget()
-    recorder.run("step", lambda: log.append("launch"))
-    assert log == ["launch"]
+    recorder.run("step", cuda.launch)
+    assert cuda.taken() == ["launch on default"]
+
+
+def test_launches_follow_torch_to_whatever_stream_it_is_on_and_into_a_graph_that_it_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("mujoco_warp")
+    from envs import gpu_kernels
+
+    cuda = FakeCuda()
+    recorder = gpu_kernels.Recorder(cuda.install(monkeypatch, gpu_kernels.wp))
+    for stream, expected in (("default", 1), ("side", 4), ("default", 1), ("side", 1)):
+        cuda.torch_stream = stream
+        recorder.run("step", cuda.launch)
+        log = cuda.taken()
+        assert len(log) == expected
+        assert log[-1].endswith(f" on {stream}")
+    with recorder.inlined():
+        recorder.run("step", cuda.launch)
+        recorder.run("another", cuda.launch)
+    assert cuda.taken() == ["join on side", "launch on side", "end"] * 2
+    assert cuda.stream == "warp"  # as it was found
 
 
 def test_a_sampler_that_hears_late_hears_the_same() -> None:

@@ -5,8 +5,8 @@
     python parts.py check STORE                name the parts that are missing or altered
     python parts.py unpack STORE TARGET        check, join, extract
 
-Exit status 2, and one line for each part concerned, where a part is missing or altered. Needs Python 3.11 and nothing else:
-it runs before anything is installed.
+Exit status 2, and one line for each part concerned, where a part is missing or altered. Needs Python 3.11 and nothing
+else: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def cut(folder: Path, archives: Sequence[Path], most: int = MOST_BYTES) -> dict[
     """Cut archives into parts and sort them into loads of at most `most` bytes.
 
     Returns:
-        The list of parts, which every load carries: {"loads": {load: {part: {"bytes", "sha256"}}}, "archives": {archive:
-        {"bytes", "sha256", "parts"}}}.
+        The list of parts, which every load carries: {"loads": {load: {part: {"bytes", "sha256"}}},
+        "archives": {archive: {"bytes", "sha256", "parts"}}}.
     """
     if most < 1:
         raise PartsError(f"most bytes of a load: expected at least 1, got {most}")
@@ -86,7 +86,7 @@ def keep(folder: Path, store: Path) -> list[str]:
     for listing in sorted(folder.rglob(LIST)):
         known = store / LIST
         if known.exists() and known.read_bytes() != listing.read_bytes():
-            raise PartsError(f"{listing}: altered, or of another packing than what {store} holds: empty that, or pack anew")
+            raise PartsError(f"{listing}: altered, or of another packing than {store} holds: empty that, or pack anew")
         shutil.copyfile(listing, known)
         for path in sorted(listing.parent.iterdir()):
             if path.name != LIST:
@@ -182,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.command == "cut":
             print(_table(cut(args.folder, args.archives, args.most)))
         elif args.command == "keep":
-            print("kept: " + (", ".join(keep(args.folder, args.store)) or f"nothing, there are no parts in {args.folder}"))
+            taken = keep(args.folder, args.store)
+            print("kept: " + (", ".join(taken) or f"nothing, there are no parts in {args.folder}"))
         elif args.command == "check":
             print(f"{len(check(args.store)['loads'])} loads, all parts as packed")
         else:

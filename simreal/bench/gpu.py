@@ -100,7 +100,7 @@ class BareLoop:
         engine: Any = environment.engine
         self._engine, self._device = engine, wp.device_from_torch(engine.device)
         room = {"nconmax": engine.room.contacts, "njmax": engine.room.constraints}
-        with wp.ScopedDevice(self._device):
+        with kernels.on_torch_stream(self._device):
             model = mjw.put_model(engine.model)
             data = mjw.make_data(engine.model, nworld=engine.num_envs, **room)
         model.opt.warn_overflow = 0
