@@ -196,8 +196,8 @@ def test_a_control_step_waits_for_nothing(task_id: str, everything: bool) -> Non
         environment.step(action)  # what is made once, in the first step
     with watched():
         for _ in range(3):
-            result = environment.step(action)
-    assert result.observed.policy.device == META
+            environment.step(action)
+    assert environment.observed.policy.device == META
 
 
 def test_collecting_experience_waits_for_nothing_after_the_first_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_collecting_experience_waits_for_nothing_after_the_first_rollout(monkeyp
     environment = made("Go1Velocity-v0", {"body_mass": {"range": [0.5, 2.0]}})
     with LikeCuda():
         environment.reset()
-        learner = PPO(Problem.of(environment, META), PPOConfig(horizon=4, minibatches=1), 0)
+        learner = PPO(Problem.of(environment, META), PPOConfig.model_validate({"horizon": 4, "minibatches": 1}), 0)
     learner.updates = 1
     with watched():
         for _ in range(3):
@@ -241,7 +241,7 @@ def test_what_does_not_wait_is_let_through() -> None:
         x[x > 0] = 0.0  # a fill where a mask says so
         torch.where(x > 0, x, 0.0)
         x.masked_fill_(x > 0, 1.0)
-        x[:, None] * torch.tensor(2.0)
+        x.mul_(torch.tensor(2.0))
 
 
 def test_waiting_is_an_error_only_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

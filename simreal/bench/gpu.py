@@ -20,10 +20,12 @@ from torch import Tensor
 
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
+from envs.gpu_waits import no_waits_if_asked
 from envs.menagerie import ModelUnavailableError
 from envs.registry import make_task, task_ids
 from randomization.parameters import RandomizationError
 from simreal.bench.command import Case, chosen
+from simreal.bench.gpu_graph import Record, StepGraph, cuda_graph
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.errors import UserError
@@ -130,10 +132,15 @@ class BareLoop:
             self._step_once()
 
 
-def bench_engine(task: str, num_envs: int, randomized: bool, lengths: Lengths) -> dict[str, Any]:
-    """Control steps of environments against those of the bare loop, from the same states with the same controls."""
+def bench_engine(
+    task: str, num_envs: int, randomized: bool, lengths: Lengths, one_graph: bool = False
+) -> dict[str, Any]:
+    """Control steps of environments against those of the bare loop, from the same states with the same controls.
+
+    With `one_graph` the same environments are also stepped as one CUDA graph per control step.
+    """
     before = _free_bytes()
-    environment = _environment(task, num_envs, randomized)
+    environment = made(task, num_envs, randomized)
     device = environment.device
     clock = Clock(device)
     generator = torch.Generator(device).manual_seed(0)
@@ -145,7 +152,8 @@ def bench_engine(task: str, num_envs: int, randomized: bool, lengths: Lengths) -
     def ours() -> None:
         commands.clear()
         for row in 2.0 * torch.rand(shape, generator=generator, device=device) - 1.0:
-            environment.step(row)
+            with no_waits_if_asked(device):
+                environment.step(row)
             poses = (engine.data("mocap_pos").clone(), engine.data("mocap_quat").clone()) if mocap else None
             commands.append((engine.data("ctrl").clone(), poses))
 
@@ -180,12 +188,34 @@ def bench_engine(task: str, num_envs: int, randomized: bool, lengths: Lengths) -
         "reference": "captured mujoco_warp.step",
         "bytes_per_env": used / num_envs,
         "ms_per_control_step": parts,
+    } | (bench_one_graph(environment, lengths, clock) if one_graph else {})
+
+
+def bench_one_graph(
+    environment: Environment, lengths: Lengths, clock: Clock, record: Record = cuda_graph
+) -> dict[str, Any]:
+    """Control steps of environments, each replayed as one graph; or why that cannot be."""
+    try:
+        graph = StepGraph(environment, record)
+    except RuntimeError as error:  # a GraphError, or CUDA's
+        return {"one_graph": str(error).splitlines()[0]}
+    actions = torch.zeros(environment.num_envs, environment.task.action_size, device=environment.device)
+
+    def chunk() -> None:
+        for _ in range(lengths.chunk):
+            graph.step(actions)
+
+    chunk()
+    seconds = _median([clock.seconds(chunk) for _ in range(lengths.chunks)])
+    return {
+        "one_graph_per_s": lengths.chunk * environment.num_envs / seconds,
+        "one_graph_carries": graph.carried,
     }
 
 
 def bench_training(task: str, num_envs: int, lengths: Lengths) -> dict[str, Any]:
     """The PPO loop as training runs it: frames per second, and where the time goes."""
-    environment = _environment(task, num_envs, True)
+    environment = made(task, num_envs, True)
     config = PPOConfig(**_PPO)
     learner = PPO(Problem.of(environment, environment.device), config, 0)
     clock = Clock(environment.device)
@@ -219,7 +249,7 @@ def bench_training(task: str, num_envs: int, lengths: Lengths) -> dict[str, Any]
 
 def bench_cpu(task: str, lengths: Lengths) -> dict[str, Any]:
     """Control steps of randomized environments on the CPU engine of this machine."""
-    environment = _environment(task, _CPU_ENVS, True, "cpu")
+    environment = made(task, _CPU_ENVS, True, "cpu")
     generator = torch.Generator().manual_seed(0)
 
     def chunk() -> None:
@@ -293,7 +323,7 @@ def gpu_table(rows: Sequence[dict[str, Any]], device: str) -> Table:
     return table
 
 
-def _environment(task: str, num_envs: int, randomized: bool, engine: Any = "gpu") -> Environment:
+def made(task: str, num_envs: int, randomized: bool, engine: Any = "gpu") -> Environment:
     """Environments, reset, with their episodes' ends spread; what a task does not have is not randomized."""
     block = None
     if randomized:
