@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def parts(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`parts.py` as the scripts call it."""
     command = [sys.executable, str(FOLDER / "parts.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Contents by path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -58,8 +64,7 @@ def test_what_was_cut_into_loads_is_extracted_as_it_was(loads: Path) -> None:
     shutil.rmtree(loads)  # each load is carried once
     done = parts("unpack", store, target)
     assert done.returncode == 0, done.stderr
-    found = {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
-    assert found == CONTENT
+    assert files_below(target) == CONTENT
 
 
 def test_every_part_that_is_missing_or_altered_is_named_and_nothing_is_extracted(loads: Path) -> None:
@@ -96,6 +101,35 @@ def test_a_load_of_another_packing_and_a_store_without_a_list_are_refused(loads:
             (store / "manifest.json").write_text(content)
         done = parts("check", store)
         assert (done.returncode, done.stderr.startswith(message)) == (2, True), done.stderr
+
+
+def wheel(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_wheels_are_laid_out_as_an_installer_would_less_what_is_left_out(tmp_path: Path) -> None:
+    one = wheel(
+        tmp_path / "one-1-py3-none-any.whl",
+        {"one/a.py": b"1", "one/bin/big.so": b"2", "one/tests/deep/t.py": b"3", "one-1.dist-info/METADATA": b"4"},
+    )
+    two = wheel(
+        tmp_path / "two-1-py3-none-any.whl",
+        {"two-1.data/platlib/two/b.py": b"5", "two-1.data/scripts/two": b"6", "one/a.py": b"1"},
+    )
+    done = parts("site", "--without", "one/bin/*", "--without", "one/tests/*", tmp_path / "site", one, two)
+    assert done.returncode == 0, done.stderr
+    found = {
+        str(p.relative_to(tmp_path / "site")): p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()
+    }
+    assert found == {"one/a.py": b"1", "one-1.dist-info/METADATA": b"4", "two/b.py": b"5"}
+    clash = wheel(tmp_path / "three-1-py3-none-any.whl", {"one/a.py": b"other"})
+    done = parts("site", tmp_path / "site", one, clash)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2, ["three-1-py3-none-any.whl: one/a.py is in another wheel too, with other content"],
+    )  # fmt: skip
 
 
 def test_the_scripts_are_sound_shell() -> None:

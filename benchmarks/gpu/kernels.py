@@ -152,7 +152,7 @@ def workloads() -> dict[str, Callable[[], None]]:
     for task in TASKS:
         found[task] = lambda task=task: play(task, False)
         found[f"{task}, randomized"] = lambda task=task: play(task, True)
-    return found | {"contract": contract, "pictures": lambda: draw("FetchPush-v4")}
+    return found | {"contract": contract, "pictures": lambda: draw(TASKS[0])}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@
     python parts.py keep FOLDER STORE          take the parts of a load into STORE
     python parts.py check STORE                name the parts that are missing or altered
     python parts.py unpack STORE TARGET        check, join, extract
+    python parts.py site TARGET WHEEL...       what the wheels install, less what --without names
 
 Exit status 2, and one line for each part concerned, where a part is missing or altered. Needs Python 3.11 and nothing
 else: it runs before anything is installed.
@@ -12,12 +13,15 @@ else: it runs before anything is installed.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +129,29 @@ def check(store: Path) -> dict[str, Any]:
     return json.loads((store / LIST).read_text())
 
 
+def site(target: Path, wheels: Sequence[Path], without: Sequence[str] = ()) -> None:
+    """Lay out pure files of wheels as an installer would, so that their folder on PYTHONPATH is all it takes.
+
+    Args:
+        target: the folder; emptied first.
+        wheels: with scripts, which are left out, and .data folders, whose libraries go to the top.
+        without: patterns of paths to leave out; "gymnasium_robotics/*" also covers what is deeper.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                inner = re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", name)
+                left_out = any(fnmatch.fnmatchcase(inner, pattern) for pattern in without)
+                if name.endswith("/") or left_out or re.match(r"[^/]+\.data/", inner):
+                    continue
+                path = target / inner
+                if path.exists() and path.read_bytes() != archive.read(name):
+                    raise PartsError(f"{wheel.name}: {inner} is in another wheel too, with other content")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(archive.read(name))
+
+
 class _Joined(io.RawIOBase):
     """Files read one after another."""
 
@@ -173,6 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cutting.add_argument("--most", type=int, default=MOST_BYTES, help="bytes of a load")
     cutting.add_argument("folder", type=Path)
     cutting.add_argument("archives", type=Path, nargs="+")
+    laying = commands.add_parser("site")
+    laying.add_argument("--without", action="append", default=[], help="pattern of paths to leave out")
+    laying.add_argument("target", type=Path)
+    laying.add_argument("wheels", type=Path, nargs="+")
     for name, places in (("keep", ("folder", "store")), ("check", ("store",)), ("unpack", ("store", "target"))):
         command = commands.add_parser(name)
         for place in places:
@@ -181,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.command == "cut":
             print(_table(cut(args.folder, args.archives, args.most)))
+        elif args.command == "site":
+            site(args.target, args.wheels, args.without)
         elif args.command == "keep":
             taken = keep(args.folder, args.store)
             print("kept: " + (", ".join(taken) or f"nothing, there are no parts in {args.folder}"))
