@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,3 +139,54 @@ def test_the_scripts_are_sound_shell() -> None:
     for script in sorted(FOLDER.glob("*.sh")):
         assert os.access(script, os.X_OK), script
         subprocess.run(["bash", "-n", script], check=True)
+
+
+def run(loads: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`run.sh` on the loads."""
+    places = {"--parts": loads, "--store": loads.parent / "store", "--out": loads.parent / "out"}
+    options = [str(part) for pair in places.items() for part in pair]
+    environment = os.environ | {"PYTHON": sys.executable}
+    return subprocess.Popen(
+        [str(FOLDER / "run.sh"), "--rehearse", *options, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+
+
+def results(loads: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (loads.parent / "out" / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_step_that_hangs_is_ended_by_its_limit_and_what_it_found_stays(loads: Path) -> None:
+    process = run(loads, "--budget", "9", "--only", "contract update", "--slow", "contract")
+    assert process.wait(timeout=120) == 0, process.stdout and process.stdout.read()
+    unpacked, found, ended, skipped, last = results(loads)
+    assert unpacked["step"] == "unpack"
+    assert (found["step"], found["note"]) == ("hang", "before")
+    assert (ended["step"], ended["status"]) == ("contract", 124)
+    assert ended["seconds"] <= 9 + 5
+    assert (skipped["step"], "s are left" in skipped["skipped"]) == ("update", True)
+    assert last["step"] == "run"
+
+
+def test_a_run_that_is_cut_off_says_so_and_leaves_no_process(loads: Path) -> None:
+    process = run(loads, "--budget", "300", "--only", "contract", "--slow", "contract")
+    deadline = time.monotonic() + 120
+    while not (loads.parent / "out" / "results.jsonl").exists() or len(results(loads)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert process.stdout is not None
+    process.stdout.read()  # ends when the last process that writes to it has
+    assert [line["step"] for line in results(loads)] == ["unpack", "hang", "run"]
+    assert results(loads)[-1]["cut_off"] == "TERM"
+
+
+def test_a_run_names_the_part_that_is_missing_and_does_nothing(loads: Path) -> None:
+    gone = sorted(p for p in (loads / "load-1").iterdir() if p.name != "manifest.json")[0]
+    gone.unlink()
+    process = run(loads, "--budget", "300")
+    assert process.wait(timeout=60) == 2
+    assert process.stdout is not None
+    assert f"missing: {gone.name} (of load-1)" in process.stdout.read()
+    assert not (loads.parent / "store" / "cargo").exists()

@@ -63,7 +63,7 @@ step() {
     shift 2
     [ -n "$only" ] && [[ " $only " != *" $name "* ]] && return 0
     [ "$limit" -gt "$(left)" ] && limit=$(left)
-    if [ "$limit" -lt 10 ]; then
+    if [ "$limit" -lt 5 ]; then
         note "{\"step\": \"$name\", \"skipped\": \"$(left) s are left\"}"
         return 0
     fi
