@@ -195,6 +195,8 @@ def bench_one_graph(
     environment: Environment, lengths: Lengths, clock: Clock, record: Record = cuda_graph
 ) -> dict[str, Any]:
     """Control steps of environments, each replayed as one graph; or why that cannot be."""
+    if record is cuda_graph and environment.device.type != "cuda":
+        return {"one_graph": "needs CUDA"}
     try:
         graph = StepGraph(environment, record)
     except RuntimeError as error:  # a GraphError, or CUDA's
