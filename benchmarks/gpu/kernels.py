@@ -20,6 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # none is used, and a process that has one open must not be forked
+
 import warp as wp
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]

@@ -82,4 +82,4 @@ for content in site kernels robots; do
     rm "$work/$content.tar"
     archives+=("$archive")
 done
-"$python" "$here/parts.py" cut --most "${LOAD_BYTES:-55000000}" "$parts" "${archives[@]}"
+"$python" "$here/parts.py" cut --most "${LOAD_BYTES:-58000000}" "$parts" "${archives[@]}"

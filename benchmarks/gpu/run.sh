@@ -86,8 +86,8 @@ if [ -n "$rehearse" ]; then
     limits=(contract 900 speed 900 go1 600 pictures 600 update 300)
 else
     # kernels: what the parts do not hold, on all processors
-    step kernels 100 "$python" "$here/kernels.py" --arch "${GPU_ARCH:-90}"
-    limits=(contract 90 speed 130 go1 150 pictures 40 update 60)
+    step kernels 80 "$python" "$here/kernels.py" --arch "${GPU_ARCH:-90}"
+    limits=(contract 80 speed 150 go1 140 pictures 30 update 50)
 fi
 declare -A limit=()
 for ((i = 0; i < ${#limits[@]}; i += 2)); do limit[${limits[i]}]=${limits[i + 1]}; done
@@ -101,6 +101,6 @@ part cube "$cube"
 part pictures "${limit[pictures]}"
 part update "${limit[update]}"
 if [ -d "$store/runs" ]; then
-    tar -C "$store" --exclude=checkpoints --exclude=tensorboard --exclude='events.*' -cJf "$out/runs.tar.xz" runs
+    tar -C "$store" --exclude=checkpoints --exclude=tensorboard --exclude='events.*' -czf "$out/runs.tar.gz" runs
 fi
 note "{\"step\": \"run\", \"seconds\": $((SECONDS - began)), \"left_s\": $(left)}"
