@@ -143,10 +143,13 @@ def _equal(a: Any, b: Any) -> bool:
 @contextmanager
 def cuda_graph(environment: Environment) -> Iterator[Callable[[], None]]:
     """Record what happens within as a CUDA graph; yields what replays it."""
-    graph, engine = torch.cuda.CUDAGraph(), environment.engine
-    side = torch.cuda.Stream(environment.device)
-    side.wait_stream(torch.cuda.current_stream(environment.device))
-    # thread_local: other threads (a pinned copy, the garbage collector of another engine) do not spoil it
+    graph, engine, device = torch.cuda.CUDAGraph(), environment.engine, environment.device
+    side, present = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    side.wait_stream(present)
+    with torch.cuda.stream(side):  # what libraries and Warp make once for a stream cannot be made while it is recorded
+        environment.step(torch.zeros(environment.num_envs, environment.task.action_size, device=device))
+    present.wait_stream(side)
+    # thread_local: what other threads do meanwhile does not spoil it
     with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"), engine.recorded():  # type: ignore[attr-defined]
         yield graph.replay
 
