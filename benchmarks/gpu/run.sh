@@ -96,7 +96,7 @@ part speed "${limit[speed]}"
 part go1 "${limit[go1]}"
 # the cube takes what the steps after it leave
 cube=$(($(left) - limit[pictures] - limit[update]))
-[ -n "$rehearse" ] && [ "$cube" -gt 600 ] && cube=600
+[ -n "$rehearse" ] && [ "$cube" -gt 180 ] && cube=180
 part cube "$cube"
 part pictures "${limit[pictures]}"
 part update "${limit[update]}"

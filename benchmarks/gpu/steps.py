@@ -48,6 +48,7 @@ class Job:
     rehearse: bool
     runs: Path
     began: float = field(default_factory=time.monotonic)
+    errors: int = 0
 
     def record(self, **values: Any) -> None:
         """Append a result."""
@@ -66,6 +67,7 @@ class Job:
         try:
             yield
         except Exception as error:
+            self.errors += 1
             message = (str(error).splitlines() or [""])[0][:300]
             self.record(**what, error=f"{type(error).__name__}: {message}")
 
@@ -96,7 +98,8 @@ def contract(job: Job) -> None:
             job.record(test=found[1].removeprefix("tests/"), outcome=found[2].lower())
         elif line.startswith(("E ", "/")):
             job.record(failure=line.strip()[:300])
-    job.record(device=device(), status=process.wait())
+    job.errors += process.wait() != 0
+    job.record(device=device(), status=process.returncode)
 
 
 def speed(job: Job) -> None:
@@ -139,7 +142,9 @@ def go1(job: Job) -> None:
         _simreal("evaluate", str(run), "--world", "nominal", "--episodes", episodes, "--json", str(run / "go1.json"),
                  seconds=max(job.left(), 5.0))  # fmt: skip
         world = json.loads((run / "go1.json").read_text())["worlds"][0]
-        job.record(name="evaluation", **{k: v for k, v in world.items() if isinstance(v, (int, float, str))})
+        measured = {name: world["measures"][name]["mean"] for name in ("linear_error", "turning_error", "fell")}
+        rest = {name: value for name, value in world.items() if isinstance(value, (int, float)) and name != "name"}
+        job.record(name="evaluation", **measured, **rest)
 
 
 def cube(job: Job) -> None:
@@ -228,6 +233,7 @@ def _train(job: Job, config: str, settings: list[str], reserve: float) -> Path:
             process.send_signal(signal.SIGINT)
             asked = True
     _copy_tables(job, run)
+    job.errors += process.returncode not in (0, 130)  # 130: interrupted, with its checkpoint written
     job.record(status=process.returncode)
     return run
 
@@ -272,7 +278,7 @@ def _give_memory_back() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step."""
+    """Run one step; 1 where a part of it failed, which is recorded."""
     parser = argparse.ArgumentParser(description="A step of what is measured on a GPU.")
     parser.add_argument("step", choices=list(STEPS))
     parser.add_argument("--out", type=Path, required=True)
@@ -290,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             job.record(error="torch finds no CUDA device; --rehearse runs without one")
             return 2
     STEPS[args.step](job)
-    return 0
+    return 1 if job.errors else 0
 
 
 if __name__ == "__main__":
