@@ -180,7 +180,8 @@ def unpack(store: Path, target: Path) -> None:
         try:
             with tarfile.open(fileobj=joined, mode="r|*") as tar:
                 # Older releases of Python 3.11 have no filters; the checksums say that the members are our own.
-                tar.extractall(target, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                known: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                tar.extractall(target, **known)
         except tarfile.TarError as error:
             raise PartsError(f"{archive}: {error}") from None
 
