@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.environment import Environment
 from envs.rng import _MIX1, EpisodeRandom, _EpisodeNumbers, _Request, mix
+from simreal.bench.gpu import Clock, Lengths, bench_one_graph
 from simreal.bench.gpu_graph import Carried, GraphError, StepGraph
 from simreal.bench.gpu_update import MinibatchGraph
 from simreal.build import make_environment
@@ -220,6 +221,17 @@ def test_a_step_that_does_more_on_the_host_is_refused_with_the_name_of_what_it_c
 def test_a_delay_which_counts_on_the_host_is_refused() -> None:
     with pytest.raises(GraphError, match=r"^environment\.layer\..*: \d became \d in a control step$"):
         StepGraph(tiny({"action_delay": {"range": [0, 50]}}), record=tape)
+
+
+@pytest.mark.usefixtures("like_a_gpu")
+def test_the_benchmark_says_how_fast_a_graph_is_or_why_there_is_none() -> None:
+    clock, lengths = Clock(torch.device("cpu")), Lengths(1, 1, 1)
+    found = bench_one_graph(tiny(None), lengths, clock, tape)
+    assert found["one_graph_per_s"] > 0.0
+    assert found["one_graph_carries"] > 3
+    refused = bench_one_graph(tiny({"action_delay": {"range": [0, 50]}}), lengths, clock, tape)
+    assert refused["one_graph"].endswith("in a control step")
+    assert bench_one_graph(tiny(None), lengths, clock) == {"one_graph": "needs CUDA"}
 
 
 def test_ranges_that_move_are_refused() -> None:

@@ -83,17 +83,18 @@ part() {
 }
 if [ -n "$rehearse" ]; then
     step kernels 300 "$python" "$here/kernels.py" --arch "${GPU_ARCH:-90}" --only contract
-    limits=(contract 900 speed 900 go1 600 pictures 600 update 300)
+    limits=(contract 900 speed 900 go1 600 graph 300 pictures 600 update 300)
 else
     # kernels: what the parts do not hold, on all processors
-    step kernels 80 "$python" "$here/kernels.py" --arch "${GPU_ARCH:-90}"
-    limits=(contract 80 speed 150 go1 140 pictures 30 update 50)
+    step kernels 60 "$python" "$here/kernels.py" --arch "${GPU_ARCH:-90}"
+    limits=(contract 80 speed 120 go1 140 graph 40 pictures 30 update 40)
 fi
 declare -A limit=()
 for ((i = 0; i < ${#limits[@]}; i += 2)); do limit[${limits[i]}]=${limits[i + 1]}; done
 part contract "${limit[contract]}"
 part speed "${limit[speed]}"
 part go1 "${limit[go1]}"
+part graph "${limit[graph]}"
 # the cube takes what the steps after it leave
 cube=$(($(left) - limit[pictures] - limit[update]))
 [ -n "$rehearse" ] && [ "$cube" -gt 180 ] && cube=180
