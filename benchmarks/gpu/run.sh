@@ -2,7 +2,7 @@
 # Everything that is to be measured on a GPU, from parts that pack.sh made, without a network:
 #
 #   run.sh --keep                 take the parts that this call carried to the store, and end
-#   run.sh [--budget S]           keep, check, unpack, then all steps that S seconds allow (540)
+#   run.sh [--budget S]           keep, check, unpack, then all steps that S seconds allow (570)
 #   run.sh --rehearse ...         tiny sizes, on Warp's CPU device
 #
 # Options: --parts FOLDER (.gpu), --store FOLDER, --out FOLDER ($OUT), --only "STEP ...", --slow STEP (it hangs: to see that
@@ -12,7 +12,7 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 python=${PYTHON:-python3}
-budget=540 rehearse="" only="" slow="" keep_only="" parts="$root/.gpu" out="${OUT:-$root/gpu-results}"
+budget=570 rehearse="" only="" slow="" keep_only="" parts="$root/.gpu" out="${OUT:-$root/gpu-results}"
 store="${TMPDIR:-/tmp}/simreal-gpu"
 while [ $# -gt 0 ]; do
     case "$1" in

@@ -122,7 +122,7 @@ def speed(job: Job) -> None:
 
 
 def graph(job: Job) -> None:
-    """The same beside control steps that are one graph each; apart, because a recording that fails spoils what follows."""
+    """The same beside control steps that are one graph each; apart: a recording that fails spoils what follows."""
     from simreal.bench.gpu import Lengths, bench_engine
 
     for task in TASKS[:1] if job.rehearse else TASKS:
