@@ -32,14 +32,12 @@ class Factor:
     Attributes:
         label: in the configuration.
         geoms: indices, by name.
-        sure: names that stand in the configuration as such, not those that a pattern matched.
         limits: lowest and highest value.
     """
 
     label: str
     quantity: str
     geoms: dict[str, int]
-    sure: frozenset[str]
     limits: tuple[float, float]
 
 
@@ -48,25 +46,19 @@ def is_compared(quantity: str) -> bool:
     return quantity in _KINDS or quantity == "geom_solref"
 
 
-def without_effect(model: mujoco.MjModel, factors: Sequence[Factor]) -> str:
-    """Why one of the factors would change no contact, in a line for people, or "". Warns of ends that change none."""
+def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
+    """Warn of ends of ranges at which a geom has no contact that differs.
+
+    No error: a range that an earlier run arrived at may be such a one, and has to load.
+    """
     contacts = contacts_of(model)
     for factor in factors:
-        ends = [end for end in dict.fromkeys(factor.limits) if end != 1.0]
         others = [other for other in factors if other is not factor]
-        changed = {end: _changed(contacts, factor, end, others) for end in ends}
-        idle = {
-            end: [name for name, geom in factor.geoms.items() if not _shows(contacts, factor, rows, geom)]
-            for end, rows in changed.items()
-        }
-        never = [name for name in factor.geoms if ends and all(name in found for found in idle.values())]
-        if never and (len(never) == len(factor.geoms) or factor.sure & set(never)):
-            name = next((n for n in never if n in factor.sure), never[0])
-            return f"{factor.label}.of: {_why(model, contacts, factor, name, ends[0])}"
-        for end, names in idle.items():
-            if names:
-                warn(f"{factor.label}: {_why(model, contacts, factor, names[0], end)}")
-    return ""
+        for end in dict.fromkeys(factor.limits):
+            changed = _changed(contacts, factor, end, others)
+            idle = [name for name, geom in factor.geoms.items() if not _shows(contacts, factor, changed, geom)]
+            if idle and end != 1.0:
+                warn(f"{factor.label}: {_why(model, contacts, factor, idle[0], end)}")
 
 
 @lru_cache(maxsize=1000)

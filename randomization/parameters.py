@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from envs.task import Task
 from randomization.effective import idle_because, only_shown
-from randomization.frictions import Factor, is_compared, warn, without_effect
+from randomization.frictions import Factor, is_compared, warn, warn_of_idle_ends
 from randomization.names import (
     is_pattern,
     listed,
@@ -112,7 +112,7 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
     _refuse_overlaps(parameters)
     _refuse_idle(parameters)
     _refuse_wind_without_air(task, parameters)
-    _refuse_contacts_without_effect(task, parameters, entries)
+    _warn_of_contacts(task, parameters)
     return parameters
 
 
@@ -258,19 +258,16 @@ def _refuse_idle(parameters: list[Parameter]) -> None:
             raise RandomizationError(f"{parameter.name}: does nothing without {needs}{whose}: add that")
 
 
-def _refuse_contacts_without_effect(task: Task, parameters: list[Parameter], entries: Mapping[str, Any]) -> None:
-    """Refuse factors of frictions that no contact takes, because those of the other geoms are larger."""
+def _warn_of_contacts(task: Task, parameters: list[Parameter]) -> None:
+    """Warn of factors of frictions that no contact takes, because those of the other geoms are larger."""
     places = object_places(task, "geom")
     factors = [
-        Factor(
-            parameter.name, parameter.quantity, {name: places[name] for name in parameter.targets},
-            frozenset(patterns_of(entries[parameter.name].get("of", "*"))), parameter.limits,
-        )
-        for parameter in parameters
-        if is_compared(parameter.quantity)
-    ]  # fmt: skip
-    if factors and (problem := without_effect(task.model, factors)):
-        raise RandomizationError(problem)
+        Factor(p.name, p.quantity, {name: places[name] for name in p.targets}, p.limits)
+        for p in parameters
+        if is_compared(p.quantity)
+    ]
+    if factors:
+        warn_of_idle_ends(task.model, factors)
 
 
 def has_air(task: Task) -> bool:

@@ -66,18 +66,6 @@ def test_a_pair_has_the_product_of_the_factors_of_both_its_geoms() -> None:
         (slide('priority="1"'), {"geom_solimp_dmax": {"of": "block"}}, "from the other geom .* such as 'floor'"),
         (slide('solmix="0"'), {"geom_solref": {"of": "floor"}}, "from the other geom .* such as 'block'"),
         (slide('solref="-900 -60"'), {"geom_solref": {"of": "block"}}, "from the other geom .* such as 'floor'"),
-        (
-            slide(), {"geom_friction": {"of": "block", "range": [0.3, 0.9]}},
-            r"larger of the two: lowering 'block' \(1\) to 0.3 times that does nothing beside 'floor' \(1\); name both",
-        ),
-        (
-            slide(block='friction="0.5 0.005 0.0001"'), {"geom_friction": {"of": "block", "range": [0.3, 2.0]}},
-            r"'block' \(0.5\) .* beside 'floor' \(1\); name both",
-        ),
-        (
-            slide('solref="-2000 -60"', 'solref="-900 -30"'), {"geom_solref": {"of": "block"}},
-            "stiffer solref of the two: that of 'block'",
-        ),
         (slide('priority="1"', "", PAIR.replace("/>", ' condim="1"/>')), {"geom_friction": {}}, "condim of at least 3"),
         (slide(), {"geom_pos_x": {"of": "floor"}}, "all that touches it is the same along that axis"),
         (PLANAR, {"geom_pos_y": {"of": "shin"}}, "all that touches it is the same along that axis"),
@@ -111,6 +99,33 @@ def test_gravity_that_compensation_takes_away_is_refused() -> None:
         with pytest.raises(RandomizationError, match="changes nothing"):
             build_parameters(TinyTask(xml), entries)
         build_parameters(TinyTask(xml.replace('"1"', '"0.5"', 1)), entries)
+
+
+@pytest.mark.parametrize(
+    ("xml", "entries", "messages"),
+    [
+        (
+            slide(), {"geom_friction": {"of": "block", "range": [0.3, 0.9]}},
+            [f"larger of the two: lowering 'block' (1) to {end} times that does nothing beside 'floor' (1); name both"
+             for end in (0.3, 0.9)],
+        ),
+        (
+            slide(block='friction="0.5 0.005 0.0001"'), {"geom_friction": {"of": "block", "range": [1.0, 2.0]}},
+            ["raising 'block' (0.5) to 2 times that does nothing beside 'floor' (1); name both"],
+        ),
+        (
+            slide('solref="-2000 -60"', 'solref="-900 -30"'), {"geom_solref": {"of": "block", "range": [1.0, 1.5]}},
+            ["stiffer solref of the two: that of 'block' times 1.5 leaves 'floor' to decide; name both"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_range_that_the_partner_makes_idle_is_warned_of(
+    xml: str, entries: dict[str, Any], messages: list[str]
+) -> None:
+    with warnings_heard() as heard:
+        build_parameters(TinyTask(xml), entries)
+    assert len(heard) == len(messages)
+    assert all(message in line for message, line in zip(messages, heard, strict=True))
 
 
 def test_half_a_range_that_does_nothing_is_warned_of_once() -> None:
