@@ -59,6 +59,7 @@ def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
             idle = [name for name, geom in factor.geoms.items() if not _shows(contacts, factor, changed, geom)]
             if idle and end != 1.0:
                 warn(f"{factor.label}: {_why(model, contacts, factor, idle[0], end)}")
+                break  # one line per parameter says enough
 
 
 @lru_cache(maxsize=1000)

@@ -102,30 +102,27 @@ def test_gravity_that_compensation_takes_away_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("xml", "entries", "messages"),
+    ("xml", "entries", "message"),
     [
         (
             slide(), {"geom_friction": {"of": "block", "range": [0.3, 0.9]}},
-            [f"larger of the two: lowering 'block' (1) to {end} times that does nothing beside 'floor' (1); name both"
-             for end in (0.3, 0.9)],
+            "larger of the two: lowering 'block' (1) to 0.3 times that does nothing beside 'floor' (1); name both",
         ),
         (
             slide(block='friction="0.5 0.005 0.0001"'), {"geom_friction": {"of": "block", "range": [1.0, 2.0]}},
-            ["raising 'block' (0.5) to 2 times that does nothing beside 'floor' (1); name both"],
+            "raising 'block' (0.5) to 2 times that does nothing beside 'floor' (1); name both",
         ),
         (
             slide('solref="-2000 -60"', 'solref="-900 -30"'), {"geom_solref": {"of": "block", "range": [1.0, 1.5]}},
-            ["stiffer solref of the two: that of 'block' times 1.5 leaves 'floor' to decide; name both"],
+            "stiffer solref of the two: that of 'block' times 1.5 leaves 'floor' to decide; name both",
         ),
     ],
 )  # fmt: skip
-def test_a_range_that_the_partner_makes_idle_is_warned_of(
-    xml: str, entries: dict[str, Any], messages: list[str]
-) -> None:
+def test_a_range_that_the_partner_makes_idle_is_warned_of(xml: str, entries: dict[str, Any], message: str) -> None:
     with warnings_heard() as heard:
         build_parameters(TinyTask(xml), entries)
-    assert len(heard) == len(messages)
-    assert all(message in line for message, line in zip(messages, heard, strict=True))
+    assert len(heard) == 1
+    assert message in heard[0]
 
 
 def test_half_a_range_that_does_nothing_is_warned_of_once() -> None:
