@@ -187,6 +187,8 @@ class Environment:
             self.engine.write_command(command if schedule is None else schedule)
             schedule = None
         self.engine.step(self.task.decimation, schedule)
+        if self.task.step_stage is not None:
+            self.engine.forward(stage=self.task.step_stage)
         self.task.after_step()
         self.steps += 1
         return self._conclude(action, unsound)

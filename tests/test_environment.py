@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import mujoco
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds, manual_layer, only
+from envs.engine import Stage
 from envs.environment import Environment, StepResult
 from envs.manipulation.fetch import FetchTask
 
@@ -359,3 +361,23 @@ def test_the_task_hears_the_policys_own_action_before_the_layer_changes_it() -> 
     environment.step(torch.tensor([[0.3], [-4.0]]))
     assert task.heard.flatten().tolist() == pytest.approx([0.3, -1.0])
     assert not torch.equal(task.heard, task.arrived)
+
+
+def test_a_task_may_have_derived_fields_brought_up_to_date_after_every_step() -> None:
+    class Reading(TinyTask):
+        def __init__(self, stage: Stage | None) -> None:
+            super().__init__(HINGE)
+            self.step_stage = stage
+
+    def lag(stage: Stage | None) -> float:
+        env = build(Reading(stage), 2)
+        place = env.engine.data("geom_xpos")
+        env.step(torch.full((2, 1), 0.5))
+        model, data = env.engine.model, mujoco.MjData(env.engine.model)
+        data.qpos[:] = env.engine.data("qpos")[0].numpy()
+        mujoco.mj_kinematics(model, data)
+        return float(np.abs(data.geom_xpos - place[0].numpy()).max())
+
+    assert lag("kinematics") == 0.0
+    assert lag("acceleration") == 0.0
+    assert lag(None) > 1e-5  # one physics step behind

@@ -41,3 +41,11 @@ def test_importing_simreal_loads_no_torch() -> None:
 def test_everything_promised_is_there() -> None:
     done = python("import simreal; [getattr(simreal, name) for name in simreal.__all__]")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_is_also_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "simreal", "envs"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FetchReach-v4" in done.stdout.splitlines()

@@ -1,0 +1,5 @@
+"""`python -m simreal`: the `simreal` command."""
+
+from simreal.cli import main
+
+main()
