@@ -60,6 +60,7 @@ Both get the same float32 observations. Actions lie in [-1, 1], so for them it i
 # Far outside training activations are large and so is float32's rounding; a missing clip would be off by far more.
 _EXTREME_TOLERANCE, _EXTREME_WIDTH = 1e-3, 10.0
 _GOLDEN_ROWS, _CHECK_ROWS = 64, 256
+_IR_VERSION = 9  # ONNX Runtime 1.17, which JetPack ships, refuses later ones; opset 20 needs no later one
 _RANGE_STDS = 3.0  # the training range is mean +- this many standard deviations
 
 Array = NDArray[np.float32]
@@ -243,6 +244,7 @@ def _translate(source: _Source) -> bytes:
             model = program.model_proto  # pyright: ignore[reportOptionalMemberAccess]
             _forget_origin(model)
             del model.graph.value_info[:]
+            model.ir_version = min(model.ir_version, _IR_VERSION)
             onnx.checker.check_model(model)
             return model.SerializeToString(deterministic=True)
     except Exception as error:  # the exporter raises whatever its many layers raise

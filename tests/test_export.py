@@ -258,6 +258,10 @@ def test_what_is_wrong_with_an_observation_is_named(exported: Bundles) -> None:
             policy(observation)
 
 
+def test_robots_have_the_runtime_that_a_graph_needs(bundle: Path) -> None:
+    assert onnx.load(bundle / "policy.onnx").ir_version <= 9  # ONNX Runtime 1.17 (JetPack) refuses 10
+
+
 def test_memory_is_explicit_in_the_graph_and_kept_for_every_row(exported: Bundles) -> None:
     policy, x = Policy.load(exported["recurrent"]), observations(3)
     assert policy.contract["recurrent_state"] == {"shape": [7], "initial": [0.25] * 7}
