@@ -95,7 +95,8 @@ def bench_update(learner: PPO, clock: Clock, repeats: int) -> Iterator[dict[str,
         with torch.no_grad():
             for p, value in zip(learner._params, start, strict=True):
                 p.copy_(value)
-        learner.optimizer.state.clear()
+        for moments in learner.optimizer.tensors():
+            moments.zero_()
 
     def plain() -> None:
         for part in parts:
