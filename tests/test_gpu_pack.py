@@ -182,6 +182,21 @@ def test_a_run_that_is_cut_off_says_so_and_leaves_no_process(loads: Path) -> Non
     assert results(loads)[-1]["cut_off"] == "TERM"
 
 
+def test_a_second_run_uses_what_the_first_unpacked_and_still_checks_the_parts(loads: Path) -> None:
+    def steps() -> list[str]:
+        process = run(loads, "--budget", "60", "--only", "none")
+        process.wait(timeout=60)
+        return [line["step"] for line in results(loads)]
+
+    assert steps() == ["unpack", "run"]
+    (loads.parent / "store" / "cargo" / "site" / "a.py").write_text("used again")
+    assert steps() == ["check", "run"]
+    assert (loads.parent / "store" / "cargo" / "site" / "a.py").read_text() == "used again"
+    part = next(p for p in (loads / "load-1").iterdir() if p.name != "manifest.json")
+    part.write_bytes(b"altered")
+    assert steps() == []
+
+
 def test_a_run_names_the_part_that_is_missing_and_does_nothing(loads: Path) -> None:
     gone = sorted(p for p in (loads / "load-1").iterdir() if p.name != "manifest.json")[0]
     gone.unlink()

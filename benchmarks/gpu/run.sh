@@ -49,13 +49,20 @@ cut_off() {
 trap 'cut_off TERM' TERM
 trap 'cut_off INT' INT
 
-# unpack: nothing is installed; Python finds the packages by their path
-if ! "$python" "$here/parts.py" unpack "$store/parts" "$store/cargo" 2>&1 | tee -a "$log"; then
-    exit 2
+# Nothing is installed: Python finds the packages by their path. What an earlier call unpacked is used again.
+command=check
+of=$(sha256sum <"$store/parts/manifest.json" 2>/dev/null)
+if [ ! -f "$store/cargo.of" ] || [ "$(cat "$store/cargo.of")" != "$of" ]; then
+    command=unpack
+    rm -rf "$store/cargo" "$store/cargo.of"
 fi
+target=("$store/parts")
+[ "$command" = unpack ] && target+=("$store/cargo")
+"$python" "$here/parts.py" "$command" "${target[@]}" 2>&1 | tee -a "$log" || exit 2
+echo "$of" >"$store/cargo.of"
 export PYTHONPATH="$root:$store/cargo/site${PYTHONPATH:+:$PYTHONPATH}"
 export MENAGERIE_ROOT="$store/cargo/robots" WARP_CACHE_PATH="$store/cargo/kernels" PYTHONUNBUFFERED=1
-note "{\"step\": \"unpack\", \"seconds\": $((SECONDS - began)), \"left_s\": $(left)}"
+note "{\"step\": \"$command\", \"seconds\": $((SECONDS - began)), \"left_s\": $(left)}"
 
 # step NAME LIMIT COMMAND...: with a limit of its own; skipped where the time that is left is too short for it
 step() {

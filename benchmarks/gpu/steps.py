@@ -232,7 +232,11 @@ def _train(job: Job, config: str, settings: list[str], reserve: float) -> Path:
     command = [sys.executable, "-m", "simreal.cli", "train", config, *overrides, "--run-dir", str(run)]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     asked = False
-    stop = lambda *_: os.killpg(process.pid, signal.SIGKILL)  # noqa: E731
+
+    def stop() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
     signal.signal(signal.SIGTERM, lambda *_: (stop(), sys.exit(143)))
     while process.poll() is None:
         time.sleep(1.0)
