@@ -103,7 +103,10 @@ part speed "${limit[speed]}"
 part go1 "${limit[go1]}"
 part graph "${limit[graph]}"
 # the cube takes what the steps after it leave
-cube=$(($(left) - limit[pictures] - limit[update]))
+cube=$(left)
+for later in pictures update; do
+    if [ -z "$only" ] || [[ " $only " == *" $later "* ]]; then cube=$((cube - limit[$later])); fi
+done
 [ -n "$rehearse" ] && [ "$cube" -gt 180 ] && cube=180
 part cube "$cube"
 part pictures "${limit[pictures]}"

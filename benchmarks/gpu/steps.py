@@ -164,7 +164,7 @@ def cube(job: Job) -> None:
     if job.rehearse:
         settings = ["num_envs=2", "learner.horizon=4", "learner.segment=4", "learner.minibatches=1",
                     "train.env_steps=2000000000", "train.log_interval=8"]  # fmt: skip
-    run = _train(job, "allegro_cube_adr", settings, reserve=0.0)
+    run = _train(job, "allegro_cube_adr", settings, reserve=0.0, resumable=True)
     rows, ranges = _rows(run / "metrics.csv"), _rows(run / "adr.csv")
     job.record(device=device(), rows=len(rows), last=_last(rows), adr=_last(ranges))
 
@@ -224,12 +224,17 @@ STEPS: dict[str, Callable[[Job], None]] = {
 }
 
 
-def _train(job: Job, config: str, settings: list[str], reserve: float) -> Path:
-    """Train until `reserve` of the step's time is left, then have the run save; returns its directory."""
+def _train(job: Job, config: str, settings: list[str], reserve: float, resumable: bool = False) -> Path:
+    """Train until `reserve` of the step's time is left, then have the run save; returns its directory.
+
+    A resumable run goes on where an earlier call left it.
+    """
     run = job.runs / job.name
-    shutil.rmtree(run, ignore_errors=True)
+    resume = ["--resume"] if resumable and any((run / "checkpoints").glob("*")) else []
+    if not resume:
+        shutil.rmtree(run, ignore_errors=True)
     overrides = ["engine=gpu", "evaluate.episodes=1", "evaluate.num_envs=1", "evaluate.worlds=[nominal]", *settings]
-    command = [sys.executable, "-m", "simreal.cli", "train", config, *overrides, "--run-dir", str(run)]
+    command = [sys.executable, "-m", "simreal.cli", "train", config, *overrides, "--run-dir", str(run), *resume]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     asked = False
 
