@@ -122,7 +122,12 @@ def _place(task: Task, trace: TracebackType | None) -> str | None:
 
 
 def check_goals(task: Task, achieved: Tensor) -> None:
-    """Rewards and successes of goals, for as many as anybody asks about. Raises TaskError."""
+    """Rewards and successes of goals, for as many as anybody asks about. Raises TaskError.
+
+    A task whose goals nobody can ask about (`hindsight_obstacle`) is not asked.
+    """
+    if task.hindsight_obstacle is not None:
+        return
     kinds: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
         "goal_reward": (task.goal_reward, "real"),
         "goal_success": (task.goal_success, "bool"),

@@ -175,7 +175,7 @@ def test_the_memory_of_a_learner_holds_the_transitions_of_their_steps(algorithm:
     memories = []
     for way in ("new", "engine", "buffer"):
         env = build(Sharing(way), N)
-        settings = {"algorithm": algorithm, "hidden": [8], "batch_size": 8, "warmup_steps": 100}
+        settings = {"algorithm": algorithm, "hidden": [8], "batch_size": 8, "warmup_steps": 100, "her_k": 0}
         config = RunConfig.model_validate({"task": "FetchReach-v4", "num_envs": N, "learner": settings})
         learner: Any = make_learner(config, env)
         for _ in range(6):
