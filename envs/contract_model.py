@@ -66,8 +66,7 @@ def _check_names(task: Task, where: str, part: Component | ActionComponent, keys
         if counted and not _counts_fit(task.model, part, names):
             expected = f"expected one {_ONE[key]} for each of {part.size} values"
             raise problem(task, f"{where}: {key}", expected, str(len(names)))
-        told_apart = isinstance(part, Component) and (part.derived_from or part.elements)
-        if counted and len(set(names)) < len(names) and not told_apart:
+        if counted and len(set(names)) < len(names) and not _told_apart(part):
             twice = next(name for name in names if names.count(name) > 1)
             raise problem(task, f"{where}: {key}", "expected different ones, or `elements` that tell them apart",
                           f"{twice!r} {names.count(twice)} times")  # fmt: skip
@@ -76,6 +75,16 @@ def _check_names(task: Task, where: str, part: Component | ActionComponent, keys
     if len(set(part.elements)) < len(part.elements):
         twice = next(name for name in part.elements if part.elements.count(name) > 1)
         raise problem(task, f"{where}: elements", "expected different names", f"{twice!r} twice")
+
+
+def _told_apart(part: Component | ActionComponent) -> bool:
+    """Whether names may come twice: a component may show several values of a joint, and an actuator may have several
+    controls, each an element of its own."""
+    if isinstance(part, Component):
+        return bool(part.derived_from or part.elements)
+    pairs = set(zip(part.joints, part.actuators, strict=False))
+    one_each = len({actuator for _, actuator in pairs}) == len({joint for joint, _ in pairs}) == len(pairs)
+    return bool(part.actuators) and one_each and len(set(part.elements)) == part.size
 
 
 def _counts_fit(model: mujoco.MjModel, part: Component | ActionComponent, names: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Generator
 
 _LIBRARIES = frozenset(sys.stdlib_module_names - {"test"}) | {
     "torch", "numpy", "mujoco", "mujoco_warp", "warp", "gymnasium", "gymnasium_robotics",
@@ -20,7 +20,7 @@ _plain: dict[type, bool] = {}
 
 def is_generator(value: Any) -> bool:
     """Whether a thing makes random numbers, and holds nothing but that."""
-    return isinstance(value, (np.random.Generator, np.random.RandomState, torch.Generator, random.Random))
+    return isinstance(value, (np.random.Generator, np.random.RandomState, Generator, random.Random))
 
 
 def content_of(value: Any) -> Any:
@@ -35,7 +35,7 @@ def content_of(value: Any) -> Any:
         return value.copy()
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
-    if isinstance(value, (np.random.RandomState, torch.Generator)):
+    if isinstance(value, (np.random.RandomState, Generator)):
         return value.get_state()
     if isinstance(value, random.Random):
         return value.getstate()
@@ -51,7 +51,7 @@ def restore(thing: Any, content: Any) -> None:
             np.copyto(thing, content)
     elif isinstance(thing, np.random.Generator):
         thing.bit_generator.state = content
-    elif isinstance(thing, (np.random.RandomState, torch.Generator)):
+    elif isinstance(thing, (np.random.RandomState, Generator)):
         thing.set_state(content)
     elif isinstance(thing, random.Random):
         thing.setstate(content)

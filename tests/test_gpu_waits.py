@@ -69,6 +69,9 @@ class MetaEngine:
     def field(self, name: str) -> Tensor:
         return self._like("model." + name, self._of_model(name))
 
+    def handed_out(self) -> list[Tensor]:
+        return list(self._made.values())
+
     def nominal(self, name: str) -> Tensor:
         return torch.as_tensor(np.array(self._of_model(name)))
 
@@ -98,6 +101,8 @@ class MetaEngine:
     def set_const(self, mask: Tensor | None = None) -> None: ...
 
     def refresh_written(self) -> None: ...
+
+    def start_histories(self, mask: Tensor) -> None: ...
 
 
 class Copies(TorchDispatchMode):

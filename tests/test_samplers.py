@@ -210,7 +210,11 @@ def test_a_restored_doraemon_continues_as_if_nothing_had_happened() -> None:
 
 
 def test_an_environment_under_doraemon_resumes_from_a_file_bit_for_bit(tmp_path: Path) -> None:
-    entries = {"body_mass": {"of": "box"}, "body_com": {"of": "box", "range": [0, 0.02]}, "geom_size": {"of": "box"}}
+    entries = {
+        "body_mass": {"of": "box"},
+        "body_com": {"of": "bystander", "range": [0, 0.02]},
+        "geom_size": {"of": "box"},
+    }
     block = {"sampler": "doraemon", "doraemon": {"buffer_size": 12}, "parameters": entries}
 
     def begun() -> Environment:
