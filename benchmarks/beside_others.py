@@ -167,7 +167,7 @@ class Busy:
             process.kill()
 
 
-def measure(rounds: int, seconds: float, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+def measure(rounds: int, seconds: float, settle: float, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Median figures by worker and condition."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {n: {c: [] for c in CONDITIONS} for n in names}
     busy = Busy(2)
@@ -185,9 +185,11 @@ def measure(rounds: int, seconds: float, names: list[str]) -> dict[str, dict[str
             for condition in CONDITIONS:
                 for name in names if number % 2 == 0 else reversed(names):
                     with busy.wanted(condition):
-                        workers[name].stdin.write(f"{seconds}\n")
-                        workers[name].stdin.flush()
-                        found[name][condition].append(json.loads(workers[name].stdout.readline()))
+                        for length in (settle, seconds):
+                            workers[name].stdin.write(f"{length}\n")
+                            workers[name].stdin.flush()
+                            figures = json.loads(workers[name].stdout.readline())
+                        found[name][condition].append(figures)
     finally:
         busy.end()
         for worker in workers.values():
@@ -206,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training beside other processes.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--settle", type=float, default=3.0, help="seconds before each measurement that do not count")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="+", default=list(WORKERS), choices=list(WORKERS))
     parser.add_argument("--worker", type=int)
@@ -213,7 +216,7 @@ def main() -> None:
     if options.worker is not None:
         work(options.worker)
         return
-    figures = measure(options.rounds, options.seconds, options.only)
+    figures = measure(options.rounds, options.seconds, options.settle, options.only)
     keys = dict.fromkeys(key for conditions in figures.values() for key in conditions[CONDITIONS[0]])
     for key in keys:
         print(f"\n{key:16s}" + "".join(f"{condition:>26s}" for condition in CONDITIONS))

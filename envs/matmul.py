@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
-# Both libraries read these when they multiply for the first time; whoever has set other values keeps them. Where a
-# processor has bfloat16 units (AMX) oneDNN, allowed to use them, would: at 8 bits of mantissa. MKL, which gets what
-# oneDNN does not take (small products, processors without AVX-512), divides sums among threads unless it is told to
-# give the same bits at any number of them.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+# MKL, which gets what oneDNN does not take (small products; everything, on processors without AVX-512 and on those with
+# AMX), divides sums among threads unless it is told to give the same bits at any number of them. It reads this when it
+# multiplies for the first time; whoever has set another value keeps it.
 _CAPABILITY = "AVX512" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "AVX2"
 os.environ.setdefault("MKL_CBWR", f"{_CAPABILITY},STRICT")
 
@@ -25,7 +23,7 @@ _LIKE_UPDATES = ((256, 256, 1), (256, 1, 8), (1024, 256, 12), (700, 4, 1), (512,
 def _exact() -> bool:
     """Whether oneDNN, allowed to use bfloat16, computes float32 products to float32 accuracy on this processor.
 
-    Not so where it has bfloat16 units and oneDNN was used before this module could keep it from them.
+    Not so where it has bfloat16 matrix units (AMX): oneDNN would use them, at 8 bits of mantissa. MKL is faster there.
     """
     if not torch.backends.mkldnn.is_available():
         return False

@@ -17,6 +17,7 @@ import torch
 _KEPT = 5  # durations that a choice is judged by: the newest of the usual number of threads
 _SLOWER, _IN_A_ROW = 1.5, 2  # so many pieces so much slower than the last ones: something has changed
 _TRIAL = 3  # pieces in a trial, judged by their median: threads that slept are slow to wake
+_HOPELESS = 3.0  # a first piece that takes so many times the usual time ends its trial
 _FASTER = 0.92  # a trial has to take at most this share of the usual time
 _SOONEST, _LATEST = 4, 256  # pieces between two trials: more and more as long as they change nothing
 _COST = 0.03  # largest share of the time that trials of a slower number of threads may cost
@@ -59,7 +60,7 @@ class ThreadChoice:
             self._judge_usual(seconds)
             return
         self._tried.append(seconds)
-        if len(self._tried) == _TRIAL:
+        if len(self._tried) == _TRIAL or seconds > _HOPELESS * median(self._kept):
             self._judge_trial(self._trial)
             self._trial = None
 
@@ -91,7 +92,7 @@ class ThreadChoice:
             self._kept.clear()
             self._kept.append(seconds)
         else:
-            affordable = int((sum(self._tried) - _TRIAL * usual) / (_COST * usual))
+            affordable = int((sum(self._tried) - len(self._tried) * usual) / (_COST * usual))
             self._pause = max(min(2 * self._pause, _LATEST), affordable)
         self._until_trial = self._pause
 
