@@ -16,6 +16,7 @@ from torch import Tensor
 from conftest import TinyTask, build
 from envs.contract import check_task
 from envs.contract_probe import look
+from envs.menagerie import ModelUnavailableError, UnknownRobotError
 from envs.registry import TaskError, make_task, task_ids
 from envs.task import ActionComponent, Component, Task
 
@@ -420,9 +421,9 @@ def test_all_tasks_that_come_along_keep_their_contracts(caplog: pytest.LogCaptur
     for task_id in task_ids():
         try:
             task = make_task(task_id)
-        except Exception as error:
-            if "Menagerie" not in str(error):
-                raise
+        except UnknownRobotError:
+            raise
+        except ModelUnavailableError:  # of the robots, those that can be had
             continue
         if (kind := (type(task), task.observation, task.action)) not in kinds:
             kinds.add(kind)

@@ -18,6 +18,7 @@ from envs.menagerie import robot_path
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.quantities import QUANTITIES
 from randomization.untrusted import parse_yaml
+from robots import GO1, missing
 from simreal.describe import available, describe
 from simreal.suggest import suggested_block, suggested_yaml
 from test_actuator_forces import zoo
@@ -26,14 +27,14 @@ INLINE = {"muscle": MUSCLE, "names": NAMES, "edges": EDGES, "off": OFF, "still":
 
 
 def packaged() -> list[Path]:
-    """A model of each kind from the packages that are installed."""
+    """A model of each kind from the packages that are installed, and a robot where it can be had."""
     robotics, plain = (Path(str(p.__file__)).parent for p in (gymnasium_robotics, gymnasium))
     return [
         robotics / "envs/assets/fetch/push.xml",
         robotics / "envs/assets/adroit_hand/adroit_relocate.xml",
         robotics / "envs/assets/hand/manipulate_block.xml",
         *(plain / f"envs/mujoco/assets/{name}.xml" for name in ("humanoid", "swimmer", "reacher")),
-        robot_path("unitree_go1", scene=True),
+        *([] if missing(GO1) else [robot_path(GO1, scene=True)]),
     ]
 
 
