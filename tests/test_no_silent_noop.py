@@ -48,7 +48,6 @@ ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 SURE = [q for q in PHYSICS if not q.name.startswith("geom_") and "range" not in q.name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in ASSETS.glob("*.xml")))
 def test_whatever_is_accepted_of_models_that_packages_ship_changes_the_motion(name: str) -> None:
     spec = mujoco.MjSpec.from_file(str(ASSETS / f"{name}.xml"))
