@@ -107,8 +107,8 @@ def _make_trainer(config: RunConfig, run: Path) -> Trainer:
 def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
-    Where oneDNN is missing sums may depend on them in the last bit, so that a run keeps them wherever it is resumed.
-    Where it is there, a run that began without a fixed number stays free to choose (`simreal.threads`).
+    Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
+    a run that began without a fixed number stays free to choose (`simreal.threads`).
     """
     if config.train.torch_threads is not None:
         return config
