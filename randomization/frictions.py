@@ -65,7 +65,7 @@ def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
 @lru_cache(maxsize=1000)
 def warn(message: str) -> None:
     """Warn of something once in a process."""
-    logging.getLogger("simreal").warning(message)
+    logging.getLogger("simreal").warning("warning: %s", message)
 
 
 def _shows(contacts: Contacts, factor: Factor, changed: np.ndarray, geom: int) -> bool:

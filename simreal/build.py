@@ -16,7 +16,7 @@ from envs.cpu_engine import CpuEngine
 from envs.engine import Engine, EngineError
 from envs.environment import Environment
 from envs.gpu_options import GpuOptions
-from envs.registry import make_task
+from envs.registry import TaskError, make_task
 from envs.slack import SlackEngine
 from randomization.environment import Randomization
 from randomization.physics import shortest_timestep, simple_bodies
@@ -151,6 +151,8 @@ def make_learner(config: RunConfig, environment: Environment) -> Learner:
         if isinstance(config.learner, SACConfig):
             return SAC(problem, config.learner, config.seed, total_steps=config.train.env_steps)
         return DDPG(problem, config.learner, config.seed, total_steps=config.train.env_steps)
+    except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
+        raise
     except ValueError as error:
         raise UserError(f"learner: {error}") from None
 

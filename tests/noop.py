@@ -45,7 +45,9 @@ class _Heard(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        said = record.getMessage()
+        assert said.startswith("warning: "), said
+        self.messages.append(said.removeprefix("warning: "))
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from conftest import build
 from envs.environment import Environment
+from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Outcome, Task
+from simreal.build import make_environment, make_learner
+from simreal.config import RunConfig
 from simreal.learn.hindsight import Hindsight, find_out
 from simreal.learn.replay import Replay
 
@@ -260,3 +263,18 @@ def test_statistics_know_the_goals_that_experience_is_relabelled_with() -> None:
     no, here = torch.zeros(1, dtype=torch.bool), torch.tensor([[1.0, 0.0, 2.0, 2.0]])  # half, position, way, goal
     replay.add(here, torch.zeros(1, 1), torch.zeros(1), here, no, no, torch.tensor([[0.5]]))
     assert replay.ripened().tolist() == [[1.0, 0.0, 2.0, 2.0], [0.25, 0.0, 0.5, 0.5]]
+
+
+class TooShort(Reach):
+    def command(self, action: Tensor) -> Tensor:
+        return action[:, :0]
+
+
+def test_a_fault_of_the_task_that_the_experiment_meets_is_the_tasks() -> None:
+    name = f"{__name__}:TooShort"
+    environment = make_environment(name, 2, threads=1)
+    environment.reset()
+    learner = {"algorithm": "sac", "hidden": [8], "her_k": 4}
+    config = RunConfig.model_validate({"task": name, "num_envs": 2, "learner": learner})
+    with pytest.raises(TaskError, match=r"^task: Reach-v0: command: expected shape"):
+        make_learner(config, environment)
