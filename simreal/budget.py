@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 from randomization.adr import ADR
 from randomization.samplers import Sampler
-from simreal.config import PPOConfig, RunConfig
+from simreal.config import RunConfig
 
 ENOUGH_MOVES = 10.0  # a parameter's default step is a tenth of its range
 
 
-def first_update(config: RunConfig) -> int:
-    """Environment steps after which a learner learns for the first time."""
-    learner = config.learner
-    if isinstance(learner, PPOConfig):
-        return learner.horizon * config.num_envs
-    n = config.num_envs
-    due = math.ceil(learner.updates_per_cycle / (learner.updates_per_step * n))
-    return n * (math.ceil(learner.warmup_steps / n) + due - 1)
-
-
 def untrained_warning(config: RunConfig) -> str | None:
     """One line for a run that ends before its learner has learnt anything; None otherwise."""
-    first = first_update(config)
+    first = config.learner.first_update(config.num_envs)
     if config.train.env_steps > first - config.num_envs:  # steps are taken in all environments at once
         return None
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,15 +23,16 @@ from randomization.physics import shortest_timestep, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import RandomizationConfig, randomization_config
 from simreal.alteration import Alteration
-from simreal.config import PPOConfig, RunConfig, SACConfig
+from simreal.config import RunConfig
 from simreal.errors import UserError
 from simreal.learn.ddpg import DDPG
 from simreal.learn.hindsight import ENVS, Hindsight, find_out
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Learner, Problem
+from simreal.learn.problem import Learner, LearnerSpec
 from simreal.learn.sac import SAC
 
 EngineName = Literal["auto", "cpu", "gpu"]
+_LEARNERS: dict[str, Callable[..., Learner]] = {"ppo": PPO, "sac": SAC, "ddpg": DDPG}
 _NO_CUDA = "engine 'gpu' without CUDA runs on the CPU: for checks only, many times slower than engine 'cpu'"
 
 
@@ -142,15 +143,12 @@ def learner_device(name: str) -> torch.device:
 def make_learner(config: RunConfig, environment: Environment) -> Learner:
     """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
     task = environment.task
-    if not isinstance(config.learner, PPOConfig) and config.learner.her_k > 0 and task.hindsight_obstacle is not None:
+    if config.learner.relabels and task.hindsight_obstacle is not None:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
     try:
-        problem = Problem.of(environment, learner_device(config.device), _hindsight(config, environment))
-        if isinstance(config.learner, PPOConfig):
-            return PPO(problem, config.learner, config.seed, total_steps=config.train.env_steps)
-        if isinstance(config.learner, SACConfig):
-            return SAC(problem, config.learner, config.seed, total_steps=config.train.env_steps)
-        return DDPG(problem, config.learner, config.seed, total_steps=config.train.env_steps)
+        spec = LearnerSpec.of(environment, learner_device(config.device), _hindsight(config, environment))
+        make = _LEARNERS[config.learner.algorithm]
+        return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
     except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
         raise
     except ValueError as error:
@@ -159,7 +157,7 @@ def make_learner(config: RunConfig, environment: Environment) -> Learner:
 
 def _hindsight(config: RunConfig, environment: Environment) -> Hindsight | None:
     """What follows from the goal, where experience will be relabelled. Raises ValueError if it does not show."""
-    if isinstance(config.learner, PPOConfig) or not config.learner.her_k or not environment.task.goal_size:
+    if not config.learner.relabels or not environment.task.goal_size:
         return None
     pair = [
         make_environment(config.task, ENVS, engine="cpu", threads=1, task_options=config.task_options) for _ in range(2)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from envs.gpu_options import GpuOptions
 from envs.registry import make_task
@@ -19,165 +18,8 @@ from randomization.spec import RandomizationConfig, first_problem
 from randomization.untrusted import FileError, parse_yaml
 from randomization.untrusted import read_yaml as read_yaml_file
 from simreal.errors import UserError
+from simreal.learn.options import DDPGConfig, PPOConfig, SACConfig, Strict
 from simreal.named_code import module_of, use_current_folder
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors; values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
-
-
-Width = Annotated[int, Field(ge=1, le=65_536)]
-Unbounded = Annotated[float, Field(allow_inf_nan=True)]
-_MOST_WEIGHTS = 100_000_000  # of a network's hidden layers: 400 MB, several times in a learner
-
-
-def _hidden(widths: tuple[int, ...]) -> tuple[int, ...]:
-    """Refuse layers whose weights would not fit, before anybody allocates them."""
-    weights = sum(a * b for a, b in pairwise(widths))
-    if weights > _MOST_WEIGHTS:
-        raise ValueError(f"expected at most {_MOST_WEIGHTS:,} weights between hidden layers, got {weights:,}")
-    return widths
-
-
-Hidden = Annotated[tuple[Width, ...], Field(min_length=1, max_length=32), AfterValidator(_hidden)]
-
-
-class OffPolicyConfig(Strict):
-    """What SAC and DDPG share."""
-
-    hidden: Hidden = Field((256, 256), description="units of each hidden layer")
-    actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
-    critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
-    )
-    gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
-    tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
-    batch_size: int = Field(256, ge=1)
-    replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
-    her_k: float = Field(4.0, ge=0, description="hindsight goals per original goal, for goal tasks; 0 for none")
-    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
-    updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
-    updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
-    target_limits: tuple[Unbounded, Unbounded] | None = Field(
-        None, description="lowest and highest possible return; targets are clipped to it"
-    )
-    action_history: int = Field(
-        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
-    )
-    normalize_observation: bool = Field(True, description="by running mean and std")
-    observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
-    average_updates: int = Field(
-        0,
-        ge=0,
-        description="updates that the evaluated and exported policy is an average over; 0 takes the last",
-    )
-
-
-class DDPGConfig(OffPolicyConfig):
-    """Deep deterministic policy gradient."""
-
-    algorithm: Literal["ddpg"] = "ddpg"
-    exploration_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on actions")
-    exploration_random: float = Field(0.3, ge=0, le=1, description="share of uniformly random actions")
-    action_penalty: float = Field(1.0, ge=0, description="weight of the mean squared pre-tanh action")
-
-
-class SACConfig(OffPolicyConfig):
-    """Soft actor-critic with automatic temperature."""
-
-    algorithm: Literal["sac"] = "sac"
-    alpha_lr: float = Field(3e-4, gt=0, description="Adam step size of log alpha")
-    initial_alpha: float = Field(0.1, gt=0, description="temperature at the start")
-    target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
-
-
-class PPOConfig(Strict):
-    """Policy gradients on fresh experience: PPO and its family, with or without memory."""
-
-    algorithm: Literal["ppo"] = "ppo"
-    objective: Literal["ppo_clip", "ppo_kl", "a2c", "reinforce", "trpo"] = Field(
-        "ppo_clip", description="what the policy maximizes; a2c and reinforce use every sample once"
-    )
-    advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
-        "gae", description="estimator of advantages; reinforce takes monte_carlo"
-    )
-    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
-    critic_hidden: Hidden = Field((64, 64), description="units of the critic's hidden layers")
-    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
-    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
-    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
-    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
-    privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
-    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
-    epochs: int = Field(10, ge=1, description="passes over a rollout")
-    minibatches: int = Field(16, ge=1, description="parts of a rollout, with one gradient step each")
-    gamma: float = Field(0.99, ge=0, lt=1, description="discount per control step")
-    lam: float = Field(0.95, ge=0, le=1, description="decay of GAE")
-    n_steps: int = Field(5, ge=1, description="rewards before the n_step estimator bootstraps")
-    lr: float = Field(5e-4, gt=0, description="Adam step size, at the start")
-    lr_schedule: Literal["constant", "linear", "kl_adaptive"] = Field(
-        "constant", description="linear: to 0 at the end of the run; kl_adaptive: keeps the KL near desired_kl"
-    )
-    lr_limits: tuple[float, float] = Field((1e-5, 1e-2), description="lowest and highest step size of kl_adaptive")
-    desired_kl: float = Field(
-        0.01, gt=0, description="nats per update that kl_adaptive and ppo_kl aim at, and the bound of trpo"
-    )
-    target_kl: float | None = Field(None, gt=0, description="an update ends early beyond 1.5 times this KL, nats")
-    clip: float = Field(0.2, gt=0, description="largest change of the probability ratio that ppo_clip rewards")
-    value_clip: float | None = Field(None, gt=0, description="largest rewarded change of a value, in std of returns")
-    kl_beta: float = Field(1.0, gt=0, description="weight of the KL penalty of ppo_kl, at the start")
-    value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
-    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    mirror_coef: float = Field(
-        0.0, ge=0, description="weight of the loss that makes the policy symmetric, for tasks that are"
-    )
-    bound_coef: float = Field(
-        0.0, ge=0, description="weight of the loss on mean actions beyond -1 and 1, whose noise is clipped away"
-    )
-    max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
-    normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
-        "batch", description="over what advantages are brought to mean 0 and std 1"
-    )
-    normalize_observation: bool = Field(True, description="by running mean and std")
-    normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
-    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
-    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
-    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
-    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
-    cg_iterations: int = Field(10, ge=1, description="conjugate gradient steps of trpo")
-    cg_damping: float = Field(0.1, ge=0, description="added to the Fisher matrix of trpo")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> PPOConfig:
-        if not 0.0 < self.lr_limits[0] <= self.lr_limits[1]:
-            raise ValueError(f"lr_limits: expected 0 < lowest <= highest, got {list(self.lr_limits)}")
-        # The KL is measured before a gradient step: before the only one of an update it is 0.
-        measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
-        if self.target_kl is not None and not measures_kl:
-            raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
-        if self.memory != "none" and self.horizon % self.segment:
-            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
-        if self.mirror_coef and self.memory != "none":
-            raise ValueError(f"mirror_coef: works without memory only, set it to 0 or memory {self.memory} to none")
-        if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
-            raise ValueError(f"objective {self.objective}: uses every sample once, set epochs and minibatches to 1")
-        if self.objective == "reinforce" and self.advantage != "monte_carlo":
-            raise ValueError("objective reinforce: set advantage to monte_carlo")
-        if self.objective == "trpo" and self.lr_schedule == "kl_adaptive":
-            raise ValueError("objective trpo: bounds the KL itself, set lr_schedule to constant or linear")
-        if self.lr_schedule == "kl_adaptive" and not measures_kl:
-            raise ValueError("lr_schedule kl_adaptive: needs several gradient steps per update, set it to constant")
-        if self.objective == "trpo":
-            for name in ("mirror_coef", "bound_coef"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}: objective trpo has no such loss, set it to 0")
-            if self.normalize_advantage == "minibatch":
-                raise ValueError("normalize_advantage: objective trpo steps on the whole batch, set it to batch")
-        return self
-
 
 LearnerConfig = Annotated[SACConfig | DDPGConfig | PPOConfig, Field(discriminator="algorithm")]
 

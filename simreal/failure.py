@@ -19,7 +19,7 @@ from simreal.files import cannot_write, write_text
 FOLDER = "failure"
 
 
-def keep_evidence(run: Path, checkpoint: Path, broken: list[str]) -> Path:
+def save_failed_update(run: Path, checkpoint: Path, broken: list[str]) -> Path:
     """Put a checkpoint of the state before the failed update into RUN/failure, with a note. Raises UserError."""
     kept = run / FOLDER / checkpoint.name
     try:

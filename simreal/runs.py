@@ -20,7 +20,7 @@ from randomization.untrusted import one_line
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoint_path, newest_checkpoint
-from simreal.config import LearnerConfig, PPOConfig, RunConfig, parse_config, parse_schema, read_yaml
+from simreal.config import RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
 from simreal.export import describe_randomization
 from simreal.files import LOCK, TEMPORARY, cannot_write
@@ -114,7 +114,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
     )
     environment.reset()
-    alone = {"num_envs": 1, "device": "cpu", "learner": _without_experience(config)}
+    alone = {"num_envs": 1, "device": "cpu", "learner": config.learner.without_experience()}
     learner = make_learner(config.model_copy(update=alone), environment)
     sampler = config.randomization.sampler_for(environment.task)
     try:
@@ -138,14 +138,6 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         module=policy,
         task_options=config.task_options,
     )
-
-
-def _without_experience(config: RunConfig) -> LearnerConfig:
-    """The learner's settings with as little room for experience as possible: only its policy is wanted."""
-    learner = config.learner
-    if isinstance(learner, PPOConfig):
-        return learner.model_copy(update={"horizon": 1, "segment": 1, "minibatches": 1})
-    return learner.model_copy(update={"replay_size": 1, "her_k": 0.0})
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:

@@ -20,10 +20,10 @@ from envs.processors import available_threads
 from randomization.environment import Randomization
 from simreal.build import learner_device, make_environment, make_learner
 from simreal.checkpoint import save_checkpoint
-from simreal.config import PPOConfig, RunConfig
+from simreal.config import RunConfig
 from simreal.errors import UserError
-from simreal.failure import keep_evidence
-from simreal.learn.guard import Guard
+from simreal.failure import save_failed_update
+from simreal.learn.guard import NanGuard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
 from simreal.measure import measure_of
@@ -35,11 +35,11 @@ class Interrupted(Exception):
     """Training was interrupted; a checkpoint has been written."""
 
 
-class NumbersLost(UserError):
+class NonFiniteUpdate(UserError):
     """An update ended in NaN or infinity; the state before it has been written."""
 
 
-class Stop:
+class SignalHandler:
     """Set by SIGINT and SIGTERM while `listening`; a second signal interrupts at once."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Stop:
         self.requested = True
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
+    def listening(self) -> Iterator[SignalHandler]:
         """Catch the signals within a block (in the main thread; elsewhere nothing is caught)."""
         try:
             previous = [signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)]
@@ -69,7 +69,7 @@ _GPU_STEPS = 16  # steps whose episodes are counted at once
 
 
 @dataclass
-class Statistics:
+class EpisodeStatistics:
     """Averages over the last episodes, of the reward's terms since the last row, and what the learner last reported."""
 
     success: deque[float]
@@ -84,7 +84,7 @@ class Statistics:
     kept: list[tuple[Tensor, ...]] = field(default_factory=list)  # steps whose episodes are not counted yet
 
     @classmethod
-    def new(cls, window: int = 100) -> Statistics:
+    def new(cls, window: int = 100) -> EpisodeStatistics:
         return cls(deque(maxlen=window), deque(maxlen=window), deque(maxlen=window))
 
     def finished(self, result: StepResult) -> None:
@@ -180,13 +180,7 @@ _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more t
 
 def update_threads(config: RunConfig) -> int:
     """Torch threads of an update on an idle machine: one where its matrix products are small, else all processors."""
-    learner = config.learner
-    if isinstance(learner, PPOConfig):
-        hidden, batch = learner.actor_hidden, config.num_envs * learner.horizon // learner.minibatches
-    else:
-        hidden, batch = learner.hidden, learner.batch_size
-    largest = batch * max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
-    return 1 if largest < _SMALL_PRODUCT else available_threads()
+    return 1 if config.learner.largest_product(config.num_envs) < _SMALL_PRODUCT else available_threads()
 
 
 class Trainer:
@@ -206,11 +200,11 @@ class Trainer:
         )  # fmt: skip
         self.environment.reset()
         self._measure = measure_of(self.environment.task)
-        if isinstance(config.learner, PPOConfig):
+        if config.learner.STAGGERED:
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
         self._device = learner_device(config.device)
-        self.statistics = Statistics.new()
+        self.statistics = EpisodeStatistics.new()
         if self._device.type != "cpu":
             self.statistics.keep_steps = _GPU_STEPS
         self.env_steps = 0
@@ -218,7 +212,7 @@ class Trainer:
         first = config.train.torch_threads or update_threads(config)
         adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
         self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive)
-        self._guard = Guard(self.learner)
+        self._guard = NanGuard(self.learner)
 
     @property
     def layer(self) -> Randomization:
@@ -232,14 +226,14 @@ class Trainer:
 
         Raises:
             Interrupted: by SIGINT or SIGTERM, after saving.
-            NumbersLost: an update ended in NaN or infinity, after saving the state before it.
+            NonFiniteUpdate: an update ended in NaN or infinity, after saving the state before it.
             UserError: the disk refuses; what was saved before is intact.
         """
         config = self.config.train
         started = time.monotonic()
         next_save = started + config.checkpoint_interval_s
         before = self.seconds
-        with Stop().listening() as stop, RunLog(self.run, self.layer.sampler, self.env_steps) as log, progress:
+        with SignalHandler().listening() as stop, RunLog(self.run, self.layer.sampler, self.env_steps) as log, progress:
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < config.env_steps:
                 self._collect()
@@ -277,8 +271,8 @@ class Trainer:
         broken = self.learn()
         if broken:
             checkpoint = self.save()
-            kept = keep_evidence(self.run, checkpoint, broken)
-            raise NumbersLost(
+            kept = save_failed_update(self.run, checkpoint, broken)
+            raise NonFiniteUpdate(
                 f"{self.run}: step {self.env_steps:,}: {broken[0]} after an update; the state before it is in "
                 f"{checkpoint}, `python -m simreal.failure {kept}` repeats it; lower the learning rate"
             )
@@ -287,15 +281,15 @@ class Trainer:
         """An update, if one is due. If it ends in NaN or infinity it is taken back: returns what was not finite."""
         if not self.learner.ready():
             return []
-        self._guard.remember()
+        self._guard.snapshot()
         self._threads.begin()
         try:
             metrics = self.learner.update(self._threads.step)
         finally:
             self._threads.end()
-        broken = self._guard.broken(metrics)
+        broken = self._guard.nonfinite(metrics)
         if broken:
-            self._guard.take_back()
+            self._guard.restore()
         else:
             self.statistics.learner = metrics
         return broken
@@ -326,7 +320,7 @@ class Trainer:
             self.environment.load_state_dict(checkpoint["environment"])
             self.statistics.load_state_dict(checkpoint["statistics"])
             self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
-            self._guard = Guard(self.learner)
+            self._guard = NanGuard(self.learner)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {reason}") from None

@@ -10,11 +10,11 @@ from torch import Tensor
 from envs.environment import Observed, StepResult
 from simreal.config import DDPGConfig, SACConfig
 from simreal.learn.ddpg import DDPG
-from simreal.learn.problem import Problem
-from simreal.learn.replay import Batch
+from simreal.learn.problem import LearnerSpec
+from simreal.learn.replay import ReplayBatch
 from simreal.learn.sac import SAC
 
-PROBLEM = Problem(2, 3, 2, 0, 0, None, torch.device("cpu"))
+PROBLEM = LearnerSpec(2, 3, 2, 0, 0, None, torch.device("cpu"))
 SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "warmup_steps": 0, "replay_size": 1000}
 Learner = DDPG | SAC
 
@@ -27,10 +27,10 @@ def sac(seed: int = 0, total_steps: int | None = None, **settings: Any) -> SAC:
     return SAC(PROBLEM, SACConfig(**(SMALL | settings)), seed, total_steps)
 
 
-def random_batch(size: int = 32, seed: int = 0) -> Batch:
+def random_batch(size: int = 32, seed: int = 0) -> ReplayBatch:
     g = torch.Generator().manual_seed(seed)
     terminated = (torch.rand(size, generator=g) < 0.3).float()
-    return Batch(
+    return ReplayBatch(
         torch.randn(size, 3, generator=g), torch.rand(size, 2, generator=g) * 2 - 1, torch.randn(size, generator=g),
         torch.randn(size, 3, generator=g), terminated,
     )  # fmt: skip

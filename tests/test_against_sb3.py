@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from simreal.config import DDPGConfig, SACConfig
 from simreal.learn.ddpg import DDPG
-from simreal.learn.problem import Problem
-from simreal.learn.replay import Batch
+from simreal.learn.problem import LearnerSpec
+from simreal.learn.replay import ReplayBatch
 from simreal.learn.sac import SAC
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
 OBSERVATION, ACTION, ROWS, UPDATES = 5, 3, 64, 30
-PROBLEM = Problem(1, OBSERVATION, ACTION, 0, 0, None, torch.device("cpu"))
+PROBLEM = LearnerSpec(1, OBSERVATION, ACTION, 0, 0, None, torch.device("cpu"))
 SETTINGS: dict[str, Any] = {
     "hidden": (32, 32), "batch_size": ROWS, "replay_size": 10, "gamma": 0.99, "tau": 0.01,
     "actor_lr": 1e-3, "critic_lr": 1e-3,
@@ -45,14 +45,14 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-def batches() -> list[Batch]:
+def batches() -> list[ReplayBatch]:
     g = torch.Generator().manual_seed(3)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
     return [
-        Batch(
+        ReplayBatch(
             draw(ROWS, OBSERVATION), draw(ROWS, ACTION).tanh(), 10.0 * draw(ROWS), draw(ROWS, OBSERVATION),
             (torch.rand(ROWS, generator=g) < 0.2).double(),
         )
@@ -158,7 +158,7 @@ def test_updates_of_ddpg_are_those_of_stable_baselines3(monkeypatch: pytest.Monk
         assert_same(mine, actor_weights(other), start)
 
 
-def update(model: Any, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def update(model: Any, batch: ReplayBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of theirs from the batch."""
     samples = stable_baselines3.common.type_aliases.ReplayBufferSamples(
         batch.observation, batch.action, batch.next_observation, batch.terminated[:, None], batch.reward[:, None]

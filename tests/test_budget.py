@@ -10,7 +10,7 @@ from tiny import LEARNERS, configuration, train
 from randomization.adr import ADR
 from randomization.parameters import Parameter
 from randomization.samplers import Manual
-from simreal.budget import budget_warning, expected_moves, first_update, untrained_warning
+from simreal.budget import budget_warning, expected_moves, untrained_warning
 
 TWO_SIDED = Parameter("a", nominal=0.0, limits=(-1.0, 1.0))
 ONE_SIDED = Parameter("b", nominal=1.0, limits=(1.0, 3.0))
@@ -54,7 +54,8 @@ def test_samplers_that_have_no_boundaries_are_not_warned_about() -> None:
 
 @pytest.mark.parametrize("kind", LEARNERS)
 def test_a_run_is_told_if_it_ends_before_its_first_update(kind: str, tmp_path: Path) -> None:
-    first = first_update(configuration(kind, "manual"))
+    config = configuration(kind, "manual")
+    first = config.learner.first_update(config.num_envs)
     for steps, learns in ((first, True), (first - 2, True), (first - 3, False)):  # three environments
         config = configuration(kind, "manual", steps)
         trainer = train(config, tmp_path / f"{steps}")

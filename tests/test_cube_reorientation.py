@@ -28,7 +28,7 @@ from simreal.config import PPOConfig
 from simreal.deploy import Policy
 from simreal.export import export_bundle
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 from simreal.suggest import suggested_yaml
 
 HANDS = ("AllegroCube-v0", "ShadowCube-v0")
@@ -403,7 +403,7 @@ def test_a_policy_with_memory_is_exported_with_every_joint_in_order(tmp_path: Pa
     config = PPOConfig(
         memory="lstm", memory_size=8, actor_hidden=(8,), critic_hidden=(8,), horizon=4, segment=2, minibatches=1
     )  # pyright: ignore[reportCallIssue]
-    learner = PPO(Problem.of(environment, torch.device("cpu")), config, seed=0)
+    learner = PPO(LearnerSpec.of(environment, torch.device("cpu")), config, seed=0)
     assert learner.critic.normalizer.mean.shape == (16 + 13 + 12 + 4 + 1,)  # the privileged group and lambda
     policy = Policy.load(export_bundle(learner.policy, task, tmp_path / "bundle"))
     (action,) = policy.contract["action"]

@@ -31,10 +31,10 @@ from simreal.config import DDPGConfig, SACConfig
 from simreal.deploy import BundleError, Policy
 from simreal.deploy.policy import UNSIGNED
 from simreal.export import ExportError, describe_randomization, export_bundle
-from simreal.learn.ddpg import DDPGPolicy
+from simreal.learn.networks import DeterministicActor, GaussianActor
 from simreal.learn.normalizer import Normalizer
-from simreal.learn.problem import Problem
-from simreal.learn.sac import SACPolicy
+from simreal.learn.off_policy import OffPolicyPolicy
+from simreal.learn.problem import LearnerSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("policy.json", "policy.onnx", "golden.npz")
@@ -80,10 +80,10 @@ def make_policy(kind: str, hidden: int = 64) -> Any:
     torch.manual_seed(0)
     if kind == "recurrent":
         return Remembering()
-    kinds: dict[str, Any] = {"ddpg": (DDPGPolicy, DDPGConfig), "sac": (SACPolicy, SACConfig)}
-    policy_class, config_class = kinds[kind]
-    problem = Problem.of(build(make_task(TASK.id), 1), torch.device("cpu"))
-    policy = policy_class(problem, config_class(hidden=(hidden,) * 3))
+    kinds: dict[str, Any] = {"ddpg": (DeterministicActor, DDPGConfig), "sac": (GaussianActor, SACConfig)}
+    actor, config_class = kinds[kind]
+    spec = LearnerSpec.of(build(make_task(TASK.id), 1), torch.device("cpu"))
+    policy = OffPolicyPolicy(spec, config_class(hidden=(hidden,) * 3), actor)
     policy.normalizer = normalizer()
     return policy
 

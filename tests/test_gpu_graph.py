@@ -26,8 +26,8 @@ from simreal.bench.gpu_update import MinibatchGraph
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
-from simreal.learn.rollout import Batch
+from simreal.learn.problem import LearnerSpec
+from simreal.learn.rollout import RolloutBatch
 
 EFFECTS: dict[str, Any] = {
     "observation_noise": {"of": "position", "range": [0, 0.1]},
@@ -249,14 +249,14 @@ def test_a_minibatch_that_is_replayed_makes_the_learners_step() -> None:
     def learner() -> PPO:
         environment = make_environment("InvertedPendulum-v5", 8, engine="cpu", threads=1)
         environment.reset()
-        made = PPO(Problem.of(environment, environment.device), PPOConfig.model_validate({"horizon": 12}), 0)
+        made = PPO(LearnerSpec.of(environment, environment.device), PPOConfig.model_validate({"horizon": 12}), 0)
         while not made.ready():
             observed = environment.observed
             action = made.act(observed)
             made.record(observed, action, environment.step(action))
         return made
 
-    def parts(learner: PPO) -> list[Batch]:
+    def parts(learner: PPO) -> list[RolloutBatch]:
         return list(learner._prepare()[0].minibatches(3))
 
     @contextmanager

@@ -33,7 +33,7 @@ from randomization.samplers import Manual
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 
 META = torch.device("meta")
 RANGES = {"body_mass": {"range": [0.7, 1.4]}, "action_delay": {"range": [0, 20]}, "observation_noise": {}}
@@ -210,7 +210,7 @@ def test_collecting_experience_waits_for_nothing_after_the_first_rollout(monkeyp
     environment = made("Go1Velocity-v0", {"body_mass": {"range": [0.5, 2.0]}})
     with LikeCuda():
         environment.reset()
-        learner = PPO(Problem.of(environment, META), PPOConfig.model_validate({"horizon": 4, "minibatches": 1}), 0)
+        learner = PPO(LearnerSpec.of(environment, META), PPOConfig.model_validate({"horizon": 4, "minibatches": 1}), 0)
     learner.updates = 1
     with watched():
         for _ in range(3):

@@ -16,7 +16,7 @@ from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.build import make_environment, make_learner
 from simreal.config import RunConfig
 from simreal.learn.hindsight import Hindsight, find_out
-from simreal.learn.replay import Replay
+from simreal.learn.replay import HerReplayBuffer
 
 MODEL = """<mujoco><option timestep="0.02" gravity="0 0 0"/><worldbody><body>
 <joint name="x" type="slide" axis="1 0 0" damping="5"/><geom size="0.05" mass="1" contype="0" conaffinity="0"/>
@@ -201,9 +201,9 @@ def test_what_does_not_show_or_contradicts_itself_is_refused_in_one_line(task: t
     assert "her_k" in str(error.value)
 
 
-def replay_of(rule: Hindsight, observation_size: int, past: int = 0) -> Replay:
+def replay_of(rule: Hindsight, observation_size: int, past: int = 0) -> HerReplayBuffer:
     """One that relabels nearly always, for one environment."""
-    return Replay(100, 1, observation_size, 1, 1, her_k=1e9, hindsight=rule, past_size=past)
+    return HerReplayBuffer(100, 1, observation_size, 1, 1, her_k=1e9, hindsight=rule, past_size=past)
 
 
 def test_a_relabelled_transition_ends_where_its_new_goal_is_reached_or_for_other_reasons() -> None:

@@ -10,9 +10,9 @@ import torch
 from envs.task import Mirror
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Policy
-from simreal.learn.mirror import mirror_loss, mirrored
+from simreal.learn.mirror import mirrored, symmetry_loss
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 
 
 def settings(**changes: Any) -> PPOConfig:
@@ -49,11 +49,11 @@ def test_the_loss_is_zero_for_a_symmetric_policy_only() -> None:
 
     a, b = mu(raw), mu(image(raw))
     expected = ((a[..., 0] - b[..., 1]) ** 2 + (a[..., 1] + b[..., 0]) ** 2).mean()
-    torch.testing.assert_close(mirror_loss(made, x, a, MIRROR), expected)
-    loss = mirror_loss(made, x, a, MIRROR)
+    torch.testing.assert_close(symmetry_loss(made, x, a, MIRROR), expected)
+    loss = symmetry_loss(made, x, a, MIRROR)
     optimizer = torch.optim.Adam(made.actor.parameters(), lr=0.03)
     for _ in range(300):
-        loss = mirror_loss(made, x, mu(raw), MIRROR)
+        loss = symmetry_loss(made, x, mu(raw), MIRROR)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -61,7 +61,7 @@ def test_the_loss_is_zero_for_a_symmetric_policy_only() -> None:
 
 
 def test_a_task_without_symmetry_and_a_policy_with_memory_refuse_it() -> None:
-    problem = Problem(2, 3, 2, 0, 0, None, torch.device("cpu"))
+    problem = LearnerSpec(2, 3, 2, 0, 0, None, torch.device("cpu"))
     with pytest.raises(ValueError, match="mirror_coef: this task has no symmetry"):
         PPO(problem, settings(horizon=8, minibatches=2, mirror_coef=1.0), 0)
     with pytest.raises(ValueError, match="mirror_coef: works without memory only"):

@@ -14,7 +14,7 @@ from conftest import snapshot
 from envs.environment import Observed, StepResult
 from off_policy import Learner, ddpg, result_of, run, sac
 from simreal.learn.adam import Adam
-from simreal.learn.replay import Batch, normalized
+from simreal.learn.replay import ReplayBatch, normalized
 from simreal.learn.sac import SAC
 
 
@@ -215,6 +215,6 @@ def test_without_normalization_networks_see_si_units_and_statistics_are_kept(mak
     with torch.no_grad():
         assert torch.equal(learner.policy(seen), learner.network.actor(seen))
     stored = learner.replay.sample(500, torch.Generator().manual_seed(0)).observation
-    assert torch.equal(normalized(Batch(stored, *[stored] * 4), learner.network.normalizer).observation, stored)
+    assert torch.equal(normalized(ReplayBatch(stored, *[stored] * 4), learner.network.normalizer).observation, stored)
     assert float(learner.network.normalizer.count) == 20  # of two environments' 20 steps half still wait
     assert float(learner.network.normalizer.mean.abs().min()) > 0

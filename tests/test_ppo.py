@@ -27,8 +27,8 @@ from simreal.learn.ppo import (
     surrogate_loss,
     value_loss,
 )
-from simreal.learn.problem import Problem
-from simreal.learn.rollout import Batch, Rollout
+from simreal.learn.problem import LearnerSpec
+from simreal.learn.rollout import RolloutBatch, RolloutBuffer
 from simreal.learn.trpo import conjugate_gradient
 
 N, NOBS, NPRIVILEGED, A = 4, 3, 2, 2
@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
 
 
 def learner(seed: int = 0, total_steps: int | None = None, **settings: Any) -> PPO:
-    problem = Problem(N, NOBS, A, 0, NPRIVILEGED, None, torch.device("cpu"))
+    problem = LearnerSpec(N, NOBS, A, 0, NPRIVILEGED, None, torch.device("cpu"))
     return PPO(problem, PPOConfig(**(SMALL | settings)), seed, total_steps)
 
 
@@ -157,7 +157,7 @@ def test_the_penalty_follows_the_kl() -> None:
     assert kl_adapted_beta(1.0, 0.012, 0.01) == 1.0
 
 
-def hand_batch(ppo: PPO) -> Batch:
+def hand_batch(ppo: PPO) -> RolloutBatch:
     """Two steps of a policy with mean 0 and std 1 at u = (0, 0) and (1, 0), collected with half of, and all of it.
 
     log pi = -log 2 pi - |u|^2 / 2, so rho = 2 and 1; A = 1, -1. The critic says 0 and should say 1, 3.
@@ -166,7 +166,7 @@ def hand_batch(ppo: PPO) -> Batch:
         torch.nn.init.zeros_(linear.weight)
     u, zero = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.zeros(1, 2, A)
     log_prob = gaussian_log_prob(u, zero, torch.zeros(A))
-    return Batch(
+    return RolloutBatch(
         observation=torch.randn(1, 2, NOBS + NPRIVILEGED), action=u, old_mean=zero + 0.5, old_log_std=zero,
         old_log_prob=log_prob - torch.tensor([[2.0, 1.0]]).log(), old_value=torch.zeros(1, 2),
         advantage=torch.tensor([[1.0, -1.0]]), target=torch.tensor([[1.0, 3.0]]), weight=torch.ones(1, 2),
@@ -437,7 +437,7 @@ def test_advantages_are_standardized_in_any_unit(unit: float) -> None:
 
 
 def test_the_steps_of_an_episode_before_its_simulation_diverged_are_not_learnt_from() -> None:
-    rollout = Rollout(6, 1, 3, 1, 1, (0, 0), torch.device("cpu"))
+    rollout = RolloutBuffer(6, 1, 3, 1, 1, (0, 0), torch.device("cpu"))
     rollout.terminated[[1, 4], [0, 0]] = True  # environment 0: steps 0-1 sound, 2-4 diverged, 5 goes on
     rollout.diverged[4, 0] = True
     rollout.truncated[3, 1] = True  # environment 1: steps 0-3 sound, 4-5 go on

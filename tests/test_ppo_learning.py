@@ -14,7 +14,7 @@ from envs.environment import Observed, StepResult
 from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 
 POINT_MASS = """
 <mujoco>
@@ -57,7 +57,7 @@ def train(updates: int, **settings: Any) -> list[float]:
     """Mean returns of the episodes that ended during each rollout of 32 environments."""
     environment = build(PointMass(), 32)
     base = {"horizon": 50, "actor_hidden": (32, 32), "critic_hidden": (32, 32), "minibatches": 4, "gamma": 0.95}
-    ppo = PPO(Problem.of(environment, torch.device("cpu")), PPOConfig(**(base | settings)), seed=0)
+    ppo = PPO(LearnerSpec.of(environment, torch.device("cpu")), PPOConfig(**(base | settings)), seed=0)
     returns = []
     while len(returns) < updates:
         observed = environment.observed
@@ -132,7 +132,7 @@ def recalled(memory: str, updates: int = 30) -> float:
     settings: dict[str, Any] = {"actor_hidden": (32,), "critic_hidden": (32,), "memory_size": 32, "segment": 6}
     settings |= {"horizon": 24, "minibatches": 4, "epochs": 5, "lr": 3e-3, "gamma": 0.9}
     config = PPOConfig(memory=memory, **settings)  # pyright: ignore[reportArgumentType]
-    ppo = PPO(Problem(64, 2, 1, 0, 0, None, torch.device("cpu")), config, seed=0)
+    ppo = PPO(LearnerSpec(64, 2, 1, 0, 0, None, torch.device("cpu")), config, seed=0)
     for _ in range(updates * config.horizon):
         observed = environment.observed
         action = ppo.act(observed)

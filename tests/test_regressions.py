@@ -14,7 +14,7 @@ from envs.rng import EpisodeRandom
 from randomization.adr import ADR
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from simreal.config import parse_config
-from simreal.learn.replay import Replay
+from simreal.learn.replay import HerReplayBuffer
 from simreal.runs import load_policy
 from simreal.train import Trainer
 
@@ -98,7 +98,7 @@ def test_more_mistakes_are_answered_with_their_label(entry: dict[str, Any]) -> N
 
 
 def test_a_small_batch_finds_a_sound_transition() -> None:
-    replay = Replay(10, 2, 1, 1)
+    replay = HerReplayBuffer(10, 2, 1, 1)
     no = torch.zeros(2, dtype=torch.bool)
     for t in range(5):
         replay.add(
@@ -110,8 +110,8 @@ def test_a_small_batch_finds_a_sound_transition() -> None:
 
 
 def test_a_full_ring_is_not_loaded_into_one_of_another_size() -> None:
-    def filled(slots: int, steps: int) -> Replay:
-        replay = Replay(slots, 1, 1, 1)
+    def filled(slots: int, steps: int) -> HerReplayBuffer:
+        replay = HerReplayBuffer(slots, 1, 1, 1)
         for t in range(steps):
             replay.add(
                 torch.full((1, 1), float(t)), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1),

@@ -1,4 +1,4 @@
-"""Replay with hindsight: what may be sampled, which goals it may be relabelled with, and how often."""
+"""HerReplayBuffer with hindsight: what may be sampled, which goals it may be relabelled with, and how often."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from conftest import snapshot
 from simreal.learn.hindsight import Hindsight
 from simreal.learn.normalizer import Normalizer
-from simreal.learn.replay import Batch, Replay, normalized
+from simreal.learn.replay import HerReplayBuffer, ReplayBatch, normalized
 
 ORIGINAL = -1.0  # the goal that every episode is played for; no achieved goal has this value
 
@@ -30,7 +30,7 @@ class Story:
     Observation [env, time, goal], next observation [env, time + 0.5, goal], action [env + time], achieved goal `code`.
     """
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: HerReplayBuffer) -> None:
         self.replay, self.time = replay, 0
 
     def step(self, ended: str = "", diverged: str = "") -> None:
@@ -55,20 +55,20 @@ class Story:
         self.time += 1
 
 
-def new_replay(capacity: int, num_envs: int, her_k: float = 4.0) -> Replay:
-    return Replay(capacity, num_envs, 3, 1, goal_size=1, her_k=her_k, hindsight=Hindsight(reward_of))
+def new_replay(capacity: int, num_envs: int, her_k: float = 4.0) -> HerReplayBuffer:
+    return HerReplayBuffer(capacity, num_envs, 3, 1, goal_size=1, her_k=her_k, hindsight=Hindsight(reward_of))
 
 
-def draw(replay: Replay, size: int = 20_000, seed: int = 0) -> Batch:
+def draw(replay: HerReplayBuffer, size: int = 20_000, seed: int = 0) -> ReplayBatch:
     return replay.sample(size, torch.Generator().manual_seed(seed))
 
 
-def origins(batch: Batch) -> set[tuple[int, int]]:
+def origins(batch: ReplayBatch) -> set[tuple[int, int]]:
     """(environment, time) of the transitions in a batch."""
     return {(int(e), int(t)) for e, t in batch.observation[:, :2].tolist()}
 
 
-def relabellings(batch: Batch) -> set[tuple[int, int, int]]:
+def relabellings(batch: ReplayBatch) -> set[tuple[int, int, int]]:
     """(environment, time, time at which the new goal was achieved) of the relabelled transitions."""
     chosen = batch.observation[:, 2] != ORIGINAL
     rows = batch.observation[chosen]
@@ -190,7 +190,7 @@ def test_a_replay_without_a_sound_transition_says_so() -> None:
 
 
 def test_experience_counts_when_its_simulation_stayed_sound_for_a_while() -> None:
-    replay = Replay(100, 1, 3, 1, goal_size=1, lag=4)
+    replay = HerReplayBuffer(100, 1, 3, 1, goal_size=1, lag=4)
     story, counted = Story(replay), []
     for _ in range(12):
         story.step()
@@ -206,7 +206,7 @@ def test_experience_counts_when_its_simulation_stayed_sound_for_a_while() -> Non
 
 
 def test_the_first_experience_counts_at_once() -> None:
-    replay = Replay(100, 1, 3, 1, goal_size=1, lag=4)
+    replay = HerReplayBuffer(100, 1, 3, 1, goal_size=1, lag=4)
     story = Story(replay)
     for ripe in (1, 1, 2, 2, 3, 3, 4, 4, 5):
         story.step()
@@ -223,7 +223,7 @@ def test_a_truncated_episode_is_not_a_terminated_one() -> None:
 
 
 def test_a_task_without_goals_is_replayed_as_it_was() -> None:
-    replay = Replay(10, 1, 2, 1)
+    replay = HerReplayBuffer(10, 1, 2, 1)
     replay.add(
         torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5]]), torch.tensor([3.0]), torch.tensor([[4.0, 5.0]]),
         torch.tensor([True]), torch.tensor([True]),
@@ -237,7 +237,7 @@ def test_a_task_without_goals_is_replayed_as_it_was() -> None:
         [1.0] * 2,
     )
     with pytest.raises(ValueError, match="needs a goal task"):
-        Replay(10, 1, 2, 1, her_k=4.0)
+        HerReplayBuffer(10, 1, 2, 1, her_k=4.0)
 
 
 def test_a_restored_replay_gives_the_same_batches_now_and_later() -> None:
@@ -269,7 +269,7 @@ def test_observations_reach_the_networks_normalized_and_nothing_else_changes() -
     normalizer = Normalizer(1, clip=2.0)
     normalizer.update(torch.tensor([[1.0], [3.0]]))  # mean 2, standard deviation 1
     column = torch.tensor([[2.5], [9.0]])
-    batch = Batch(column, column, column[:, 0], column - 2.0, torch.zeros(2))
+    batch = ReplayBatch(column, column, column[:, 0], column - 2.0, torch.zeros(2))
     seen = normalized(batch, normalizer)
     assert seen.observation.tolist() == [[0.5], [2.0]]
     assert seen.next_observation.tolist() == [[-1.5], [2.0]]

@@ -195,14 +195,14 @@ def update(job: Job) -> None:
     from simreal.bench.gpu_update import bench_update
     from simreal.config import PPOConfig
     from simreal.learn.ppo import PPO
-    from simreal.learn.problem import Problem
+    from simreal.learn.problem import LearnerSpec
 
     size = 2 if job.rehearse else 4096
     environment = made(TASKS[0], size, False)
     config = {"actor_hidden": (512, 256, 128), "critic_hidden": (512, 256, 128), "horizon": 24, "minibatches": 4}
     if job.rehearse:
         config = {"actor_hidden": (8,), "critic_hidden": (8,), "horizon": 4, "minibatches": 2}
-    learner = PPO(Problem.of(environment, environment.device), PPOConfig.model_validate(config), 0)
+    learner = PPO(LearnerSpec.of(environment, environment.device), PPOConfig.model_validate(config), 0)
     while not learner.ready():
         observed = environment.observed
         action = learner.act(observed)

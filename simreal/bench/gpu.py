@@ -32,7 +32,7 @@ from simreal.config import PPOConfig
 from simreal.errors import UserError
 from simreal.files import write_text
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 
 T = TypeVar("T")
 TASKS = ("Go1Velocity-v0", "FetchPush-v4", "AllegroCube-v0")
@@ -220,7 +220,7 @@ def bench_training(task: str, num_envs: int, lengths: Lengths) -> dict[str, Any]
     """The PPO loop as training runs it: frames per second, and where the time goes."""
     environment = made(task, num_envs, True)
     config = PPOConfig(**_PPO)
-    learner = PPO(Problem.of(environment, environment.device), config, 0)
+    learner = PPO(LearnerSpec.of(environment, environment.device), config, 0)
     clock = Clock(environment.device)
 
     def iterate() -> None:

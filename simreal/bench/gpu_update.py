@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.matmul import fast_matmul
 from simreal.bench.gpu import Clock
 from simreal.learn.ppo import PPO
-from simreal.learn.rollout import Batch
+from simreal.learn.rollout import RolloutBatch
 
 
 class MinibatchGraph:
@@ -26,10 +26,10 @@ class MinibatchGraph:
         record: how a graph is recorded; it yields what replays it.
     """
 
-    def __init__(self, learner: PPO, part: Batch, record: Callable[[], Any] | None = None) -> None:
-        device = learner.problem.device
+    def __init__(self, learner: PPO, part: RolloutBatch, record: Callable[[], Any] | None = None) -> None:
+        device = learner.spec.device
         self._learner = learner
-        self._part = Batch(*(value.clone() for value in vars(part).values()))
+        self._part = RolloutBatch(*(value.clone() for value in vars(part).values()))
         rate = torch.tensor(learner.lr, device=device)
         cuda = device.type == "cuda"
         self._optimizer = torch.optim.Adam(learner._params, lr=rate, eps=1e-5, fused=True, capturable=cuda)
@@ -73,7 +73,7 @@ class MinibatchGraph:
         learner._gradient.mul_((learner.config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         self._optimizer.step()
 
-    def step(self, part: Batch) -> None:
+    def step(self, part: RolloutBatch) -> None:
         """One minibatch."""
         for own, value in zip(vars(self._part).values(), vars(part).values(), strict=True):
             own.copy_(value)
@@ -86,7 +86,7 @@ def bench_update(learner: PPO, clock: Clock, repeats: int) -> Iterator[dict[str,
     `difference` is the largest of any parameter after one epoch, from where the plain epoch led from the same start.
     """
     batch, _ = learner._prepare()
-    device, count = learner.problem.device, learner.config.minibatches
+    device, count = learner.spec.device, learner.config.minibatches
     start = [p.detach().clone() for p in learner._params]
     order = torch.randperm(batch.weight.shape[1], device=device)
     parts = list(batch.shuffled(order).minibatches(count))

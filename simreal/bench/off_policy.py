@@ -11,13 +11,13 @@ import torch
 from simreal.bench.timing import Row, median_seconds
 from simreal.config import DDPGConfig, SACConfig
 from simreal.learn.ddpg import DDPG
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 from simreal.learn.sac import SAC
 
 _OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
 
 
-def _filled(learner: DDPG | SAC, problem: Problem) -> Callable[[], None]:
+def _filled(learner: DDPG | SAC, problem: LearnerSpec) -> Callable[[], None]:
     """A function that makes ten updates of a learner whose replay is filled with noise."""
     n = problem.num_envs
     for _ in range(20):
@@ -39,7 +39,7 @@ def bench_off_policy(algorithm: str, repeats: int) -> Row | None:
         reference = _stable_baselines(algorithm)
     except ImportError:
         return None
-    problem = Problem(256, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
+    problem = LearnerSpec(256, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
     sizes: dict[str, Any] = {"hidden": (256, 256), "batch_size": 256, "replay_size": 10_000, "her_k": 0}
     ours = (
         _filled(SAC(problem, SACConfig(**sizes), 0), problem)

@@ -14,7 +14,7 @@ from simreal.bench.timing import Row, median_seconds
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import gaussian_entropy, gaussian_log_prob
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
+from simreal.learn.problem import LearnerSpec
 
 _OBSERVATIONS, _ACTIONS = 45, 12  # Go1's sizes
 _HORIZON, _MINIBATCHES, _EPOCHS = 24, 4, 5
@@ -42,7 +42,7 @@ def bench_on_policy(num_envs: int, hidden: tuple[int, ...], repeats: int) -> lis
 
 
 def _ours(num_envs: int, hidden: tuple[int, ...]) -> Callable[[], None]:
-    problem = Problem(num_envs, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
+    problem = LearnerSpec(num_envs, _OBSERVATIONS, _ACTIONS, 0, 0, None, torch.device("cpu"))
     settings: dict[str, Any] = {
         "actor_hidden": hidden, "critic_hidden": hidden, "horizon": _HORIZON, "minibatches": _MINIBATCHES,
         "epochs": _EPOCHS, "lr": _LR, "lr_schedule": "kl_adaptive", "clip": _CLIP, "max_grad_norm": _MAX_NORM,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simreal.config import PPOConfig
 from simreal.learn.networks import LOG_STD_RANGE
 from simreal.learn.normalizer import Normalizer, make_normalizer
+from simreal.learn.options import PPOConfig
 from simreal.learn.sums import Linear, gru
 
 # In place: on large batches half the time of an activation goes into new memory.

@@ -13,7 +13,7 @@ from simreal.learn.adam import Adam
 from simreal.learn.problem import Learner
 
 
-class Guard:
+class NanGuard:
     """Remembers what an update changes, so that one that ends in NaN or infinity can be taken back.
 
     What is remembered is copied in one pass over the tensors (weights, running statistics, moments of the
@@ -33,7 +33,7 @@ class Guard:
         self._collect()
         self._plain: dict[str, Any] = {}
 
-    def remember(self) -> None:
+    def snapshot(self) -> None:
         """Keep the present state; call it before an update."""
         torch._foreach_copy_(self._kept, self._live)
         self._random_state = self._generator.get_state()
@@ -58,7 +58,7 @@ class Guard:
         self._live: list[Tensor] = list(tensors.values())
         self._kept: list[Tensor] = [torch.empty_like(t) for t in self._live]
 
-    def broken(self, metrics: Mapping[str, float]) -> list[str]:
+    def nonfinite(self, metrics: Mapping[str, float]) -> list[str]:
         """What is NaN or infinite after an update: names of `metrics`, or "weights"."""
         names = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if names:
@@ -67,7 +67,7 @@ class Guard:
         total = torch.stack([norm.double() for norm in torch._foreach_norm(self._weights)]).sum()
         return [] if math.isfinite(float(total)) else ["a weight is not finite"]
 
-    def take_back(self) -> None:
+    def restore(self) -> None:
         """Return to the state of the last `remember`."""
         torch._foreach_copy_(self._live, self._kept)
         self._generator.set_state(self._random_state)

@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.task import Mirror
 from simreal.learn.actor_critic import Policy
 from simreal.learn.normalizer import Normalizer
-from simreal.learn.sums import average
+from simreal.learn.sums import mean_all
 
 
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
@@ -23,7 +23,7 @@ def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
     return image.clamp(-normalizer.clip, normalizer.clip)
 
 
-def mirror_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tensor:
+def symmetry_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tensor:
     """mean |mu(s) - M_a mu(M_s s)|^2 [] over steps.
 
     Args:
@@ -34,7 +34,7 @@ def mirror_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tens
     """
     index, sign = _tensors(mirror.action, mirror.action_sign, mean)
     image, _, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
-    return average((mean - sign * image[..., index]).square().sum(dim=-1))
+    return mean_all((mean - sign * image[..., index]).square().sum(dim=-1))
 
 
 def _tensors(index: tuple[int, ...], sign: tuple[float, ...], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from simreal.config import OffPolicyConfig, PPOConfig
-from simreal.learn.sums import columns
+from simreal.learn.options import OffPolicyConfig, PPOConfig
+from simreal.learn.sums import column_sums
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
 # deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
@@ -49,8 +49,8 @@ class Normalizer(nn.Module):
         n = values.shape[0]
         if n == 0:
             return
-        batch_mean = columns(values) / n
-        batch_var = columns((values - batch_mean).square_()) / n  # `var` takes several times as long
+        batch_mean = column_sums(values) / n
+        batch_var = column_sums((values - batch_mean).square_()) / n  # `var` takes several times as long
         total = self.count + n
         delta = batch_mean - self.mean
         m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total

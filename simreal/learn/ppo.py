@@ -27,14 +27,14 @@ from torch import Tensor
 
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
-from simreal.config import PPOConfig
 from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
 from simreal.learn.adam import Adam
-from simreal.learn.mirror import mirror_loss
-from simreal.learn.problem import Problem
+from simreal.learn.mirror import symmetry_loss
+from simreal.learn.options import PPOConfig
+from simreal.learn.problem import LearnerSpec
 from simreal.learn.returns import gae, n_step, reward_to_go
-from simreal.learn.rollout import Batch, Rollout
-from simreal.learn.sums import average, spread, total
+from simreal.learn.rollout import RolloutBatch, RolloutBuffer
+from simreal.learn.sums import expand_rows, mean_all, sum_all
 from simreal.learn.trpo import trust_region_step
 
 _TINY = 1e-37  # nearly the smallest float32 whose inverse is one
@@ -48,7 +48,7 @@ def shares(weight: Tensor) -> Tensor:
 
 def mean(value: Tensor, share: Tensor) -> Tensor:
     """Mean [] of values [...] over the valid steps; `share` as `shares` gives it."""
-    return total(value * share)
+    return sum_all(value * share)
 
 
 def standardized(value: Tensor, share: Tensor) -> Tensor:
@@ -117,42 +117,42 @@ class PPO:
 
     policy: Policy | RecurrentPolicy
 
-    def __init__(self, problem: Problem, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
-        self.config, self.problem, self.total_steps = config, problem, total_steps
+    def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
+        self.config, self.spec, self.total_steps = config, spec, total_steps
         self.recurrent = config.memory != "none"
         segment = config.segment if self.recurrent else 1
-        sequences = problem.num_envs * config.horizon // segment
+        sequences = spec.num_envs * config.horizon // segment
         if sequences < config.minibatches:
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
-        if config.mirror_coef and problem.mirror is None:
+        if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
         if config.lr_schedule == "linear" and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
         torch.manual_seed(seed)
-        self.generator = torch.Generator(problem.device).manual_seed(seed)
-        privileged = problem.privileged_size if config.privileged_critic else 0
+        self.generator = torch.Generator(spec.device).manual_seed(seed)
+        privileged = spec.privileged_size if config.privileged_critic else 0
         make = RecurrentPolicy if self.recurrent else Policy
-        self.policy = make(problem.observation_size, problem.action_size, config).to(problem.device)
-        self.critic = Critic(problem.observation_size, privileged, config).to(problem.device)
+        self.policy = make(spec.observation_size, spec.action_size, config).to(spec.device)
+        self.critic = Critic(spec.observation_size, privileged, config).to(spec.device)
         self._actor_params = list(self.policy.actor.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
             self._params += self._actor_params
         # One vector that all gradients are parts of: cleared, measured and scaled at once.
-        self._gradient = torch.zeros(sum(p.numel() for p in self._params), device=problem.device)
+        self._gradient = torch.zeros(sum(p.numel() for p in self._params), device=spec.device)
         for p, part in zip(self._params, self._gradient.split([p.numel() for p in self._params]), strict=True):
             p.grad = part.view_as(p)
         self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
-        self.rollout = Rollout(
-            config.horizon, segment, problem.num_envs, problem.observation_size + privileged,
-            problem.action_size, state_sizes, problem.device,
+        self.rollout = RolloutBuffer(
+            config.horizon, segment, spec.num_envs, spec.observation_size + privileged,
+            spec.action_size, state_sizes, spec.device,
         )  # fmt: skip
-        self._states = [torch.zeros(problem.num_envs, size, device=problem.device) for size in state_sizes]
+        self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
-        self._asks = problem.device.type == "cpu"  # whether anything ended; a GPU would have to finish its work first
+        self._asks = spec.device.type == "cpu"  # whether anything ended; a GPU would have to finish its work first
         # Sum of the returns of the episodes that ended in this rollout, and their number.
-        self._ended = torch.zeros(2, dtype=torch.float64, device=problem.device)
+        self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
         self.steps = 0  # environment steps recorded
         self.updates = 0
         self.lr, self.beta = config.lr, config.kl_beta
@@ -163,13 +163,13 @@ class PPO:
         raw = self._raw(observed)
         x = self._normalized(raw)
         rollout.raw[t], rollout.observation[t] = raw, x
-        mean, log_std, state = self.policy.actor(x[None, :, : self.problem.observation_size], self._states[0])
+        mean, log_std, state = self.policy.actor(x[None, :, : self.spec.observation_size], self._states[0])
         if self.recurrent:
             if t % rollout.segment == 0:
                 rollout.actor_state[t // rollout.segment] = self._states[0]
                 rollout.critic_state[t // rollout.segment] = self._states[1]
             self._next_states = [state, self.critic(x[None], self._states[1])[1]]
-        noise = torch.randn(mean[0].shape, generator=self.generator, device=self.problem.device)
+        noise = torch.randn(mean[0].shape, generator=self.generator, device=self.spec.device)
         u = mean[0] + log_std.exp().view(-1, noise.shape[1]) * noise
         rollout.mean[t], rollout.log_std[t], rollout.action[t] = mean[0], log_std, u
         return self.policy.actor.action(u)
@@ -189,7 +189,7 @@ class PPO:
         rollout.time += 1
         if rollout.full:
             rollout.observation[rollout.time] = self._normalized(self._raw(result.observed))
-        self.steps += self.problem.num_envs
+        self.steps += self.spec.num_envs
 
     def _finish(self, result: StepResult, t: int) -> None:
         """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
@@ -197,21 +197,21 @@ class PPO:
             x = self._normalized(self._raw(result.final))
             value, _ = self.critic(x[None], self._states[1])
             self.rollout.final_value[t] = self.critic.unscaled(value[0])
-        done = result.done.to(self.problem.device)
+        done = result.done.to(self.spec.device)
         self._states = [state.masked_fill(done[:, None], 0.0) for state in self._states]
         ended = result.done & ~result.diverged
         self._ended += torch.stack((result.episode_return.masked_fill(~ended, 0.0).sum(), ended.sum())).to(self._ended)
 
     def _raw(self, observed: Observed) -> Tensor:
         """What actor and critic read [N, n], in SI units: the policy group first."""
-        policy = observed.policy.to(self.problem.device)
+        policy = observed.policy.to(self.spec.device)
         if self.rollout.raw.shape[2] == policy.shape[1]:
             return policy
         assert observed.privileged is not None
         return torch.cat((policy, observed.privileged.to(policy)), dim=1)
 
     def _normalized(self, raw: Tensor) -> Tensor:
-        n = self.problem.observation_size
+        n = self.spec.observation_size
         policy = self.policy.normalizer(raw[:, :n])
         return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
 
@@ -219,7 +219,7 @@ class PPO:
         """Take the observations of some rows into the normalizers, where they are sound [T, N]."""
         raw, sound = self.rollout.raw[start:stop], sound[start:stop]
         values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
-        n = self.problem.observation_size
+        n = self.spec.observation_size
         self.policy.normalizer.update(values[:, :n])
         if values.shape[1] > n:
             self.critic.normalizer.update(values[:, n:])
@@ -255,7 +255,7 @@ class PPO:
         return log | means | trusted | {"lr": self.lr}
 
     @torch.no_grad()
-    def _prepare(self) -> tuple[Batch, dict[str, float]]:
+    def _prepare(self) -> tuple[RolloutBatch, dict[str, float]]:
         """The rollout as one batch with advantages and targets, and what can be logged of it."""
         config, rollout, critic, cut = self.config, self.rollout, self.critic, self.rollout.segments
         x, start = cut(rollout.observation[:-1]), cut(rollout.start())
@@ -271,7 +271,7 @@ class PPO:
             critic.adapt(target[sound])
         if config.normalize_advantage == "batch":
             advantage = standardized(advantage, shares(weight))
-        batch = Batch(
+        batch = RolloutBatch(
             observation=x,
             action=cut(rollout.action),
             old_mean=cut(rollout.mean),
@@ -308,8 +308,8 @@ class PPO:
         action = self.policy.actor.action(self.rollout.action)
         log = {
             "explained_variance": float(1.0 - error / spread.clamp(min=_TINY)),
-            "action_std": float(average(self.rollout.log_std.exp())),
-            "saturation": float(average((action.abs() > 0.96).float())),
+            "action_std": float(mean_all(self.rollout.log_std.exp())),
+            "saturation": float(mean_all((action.abs() > 0.96).float())),
         }
         total, count = self._ended.tolist()
         if count:
@@ -317,9 +317,11 @@ class PPO:
         self._ended.zero_()
         return log
 
-    def _epoch(self, batch: Batch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None) -> bool:
+    def _epoch(
+        self, batch: RolloutBatch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
+    ) -> bool:
         """One pass over the batch in random order. False if the KL went beyond what is allowed."""
-        config, device = self.config, self.problem.device
+        config, device = self.config, self.spec.device
         order = torch.randperm(batch.weight.shape[1], generator=self.generator, device=device)
         for part in batch.shuffled(order).minibatches(config.minibatches):
             if before_step is not None:
@@ -338,7 +340,7 @@ class PPO:
             logs.append(log)
         return True
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
         config, share = self.config, shares(batch.weight)
         value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
         critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
@@ -360,30 +362,30 @@ class PPO:
             policy_loss = policy_gradient_loss(log_prob, advantage, share)
         with torch.set_grad_enabled(config.entropy_coef > 0.0):
             entropy = self.policy.actor.entropy(batch.action, mu, log_std)
-            entropy = entropy * total(share) if entropy.dim() == 0 else mean(entropy, share)
+            entropy = entropy * sum_all(share) if entropy.dim() == 0 else mean(entropy, share)
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
         if config.bound_coef:
             log["bound_loss"] = bound_loss(mu, share)
             loss = loss + config.bound_coef * log["bound_loss"]
-        if config.mirror_coef and self.problem.mirror is not None and isinstance(self.policy, Policy):
-            observation = batch.observation[..., : self.problem.observation_size]
-            log["mirror_loss"] = mirror_loss(self.policy, observation, mu, self.problem.mirror)
+        if config.mirror_coef and self.spec.mirror is not None and isinstance(self.policy, Policy):
+            observation = batch.observation[..., : self.spec.observation_size]
+            log["mirror_loss"] = symmetry_loss(self.policy, observation, mu, self.spec.mirror)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
-    def _distribution(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        observation = batch.observation[..., : self.problem.observation_size]
+    def _distribution(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        observation = batch.observation[..., : self.spec.observation_size]
         mean, log_std, _ = self.policy.actor(observation, batch.actor_state[0], batch.start)
-        return mean, log_std if self.policy.actor.state_dependent else spread(log_std, mean)
+        return mean, log_std if self.policy.actor.state_dependent else expand_rows(log_std, mean)
 
-    def _divergence(self, batch: Batch) -> Tensor:
+    def _divergence(self, batch: RolloutBatch) -> Tensor:
         """Mean KL(old || present policy) [] over the batch."""
         kl = gaussian_kl(batch.old_mean, batch.old_log_std, *self._distribution(batch))
         return mean(kl, shares(batch.weight))
 
-    def _trust_region_step(self, batch: Batch) -> dict[str, float]:
+    def _trust_region_step(self, batch: RolloutBatch) -> dict[str, float]:
         config, share = self.config, shares(batch.weight)
 
         def surrogate() -> Tensor:
@@ -413,7 +415,7 @@ class PPO:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("policy", "critic", "optimizer", "rollout"):
             getattr(self, name).load_state_dict(state[name])
-        self._states, self._next_states = ([s.to(self.problem.device) for s in pair] for pair in state["states"])
+        self._states, self._next_states = ([s.to(self.spec.device) for s in pair] for pair in state["states"])
         self.generator.set_state(state["generator"])
         self._ended.copy_(state["ended"])
         for name, value in state["counters"].items():

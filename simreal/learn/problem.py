@@ -1,4 +1,4 @@
-"""What a learner needs to know of the environments it learns in."""
+"""What a learner is told of the environments that it learns in, and what it does for the training loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simreal.learn.hindsight import Hindsight
 
 
 @dataclass(frozen=True)
-class Problem:
+class LearnerSpec:
     """Sizes of the vectors and, for learners with hindsight, what follows from a goal."""
 
     num_envs: int
@@ -28,8 +28,8 @@ class Problem:
     mirror: Mirror | None = None
 
     @classmethod
-    def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> Problem:
-        """The problem that an environment poses; the environment must have been reset."""
+    def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> LearnerSpec:
+        """Of an environment, which must have been reset."""
         task, observed = environment.task, environment.observed
         return cls(
             num_envs=environment.num_envs,
@@ -71,12 +71,16 @@ class Learner(Protocol):
         """
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning: nested mappings and lists of tensors and plain values."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        ...
 
 
-class Meter:
+class MeanMetrics:
     """Averages of logged scalars, kept as tensors so that logging does not stall the device."""
 
     def __init__(self) -> None:

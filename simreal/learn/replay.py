@@ -21,7 +21,7 @@ _MOST_CONTRADICTIONS = 10
 
 
 @dataclass(frozen=True)
-class Batch:
+class ReplayBatch:
     """Transitions for an update. Observations include the goal that the transition is learnt for."""
 
     observation: Tensor  # [B, nobs]
@@ -30,12 +30,12 @@ class Batch:
     next_observation: Tensor  # [B, nobs]
     terminated: Tensor  # [B] 0 or 1; a truncated episode goes on, so it counts as 0
 
-    def rows(self, start: int, stop: int) -> Batch:
+    def rows(self, start: int, stop: int) -> ReplayBatch:
         """Transitions start to stop."""
-        return Batch(*(value[start:stop] for value in vars(self).values()))
+        return ReplayBatch(*(value[start:stop] for value in vars(self).values()))
 
 
-class Replay:
+class HerReplayBuffer:
     """The last `capacity` transitions of N environments, in float32; sampling relabels goals, vectorised.
 
     Transitions lie in one array [slots, N, row] with row = observation | next observation | action |
@@ -200,7 +200,7 @@ class Replay:
         self._replace_goal(relabelled, rows[:, start : start + self.goal_size])
         return torch.cat((observation, relabelled))
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+    def sample(self, batch_size: int, generator: torch.Generator) -> ReplayBatch:
         """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled."""
         if self.hindsight is not None:
             self._check_evidence()
@@ -260,9 +260,9 @@ class Replay:
             kept = derived if chosen is None else torch.where(chosen[:, None], derived, observation[:, columns])
             observation[:, columns] = kept
 
-    def _batch(self, rows: Tensor) -> Batch:
+    def _batch(self, rows: Tensor) -> ReplayBatch:
         n, a = self.observation_size, self.action_size
-        return Batch(rows[:, :n], rows[:, 2 * n : 2 * n + a], rows[:, -2], rows[:, n : 2 * n], rows[:, -1])
+        return ReplayBatch(rows[:, :n], rows[:, 2 * n : 2 * n + a], rows[:, -2], rows[:, n : 2 * n], rows[:, -1])
 
     def state_dict(self) -> dict[str, Any]:
         """What is held, in little more than half its size: most next observations are those of the next step."""
@@ -307,7 +307,7 @@ class Replay:
         return oldest + (slots - oldest) % self.slots
 
 
-def normalized(batch: Batch, normalizer: Normalizer, past_size: int = 0) -> Batch:
+def normalized(batch: ReplayBatch, normalizer: Normalizer, past_size: int = 0) -> ReplayBatch:
     """The batch with observations as the networks see them; their first `past_size` values are past actions."""
     with torch.no_grad():
         return replace(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
+class RolloutBatch:
     """Segments of L steps in B sequences. Without memory L is 1 and a sequence is one step.
 
     Old means: of the policy and critic that collected. Values are in the critic's normalized units. A field whose
@@ -31,17 +31,17 @@ class Batch:
     actor_state: Tensor  # [1, B, S] memory at the start of the segments
     critic_state: Tensor  # [1, B, S']
 
-    def shuffled(self, order: Tensor) -> Batch:
+    def shuffled(self, order: Tensor) -> RolloutBatch:
         """The sequences in another order [B]."""
-        return Batch(*(v if v.shape[1] == 1 else v.index_select(1, order) for v in vars(self).values()))
+        return RolloutBatch(*(v if v.shape[1] == 1 else v.index_select(1, order) for v in vars(self).values()))
 
-    def minibatches(self, count: int) -> Iterator[Batch]:
+    def minibatches(self, count: int) -> Iterator[RolloutBatch]:
         """`count` parts of nearly equal size."""
         parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in vars(self).values()]
-        return (Batch(*part) for part in zip(*parts, strict=True))
+        return (RolloutBatch(*part) for part in zip(*parts, strict=True))
 
 
-class Rollout:
+class RolloutBuffer:
     """Storage of T steps, row by row. An action fills the first half of a row, its result the second.
 
     Args:

@@ -19,7 +19,7 @@ _PART = 128
 _ROWS = 1024  # up to as many, a product over rows is not divided
 
 
-def total(value: Tensor) -> Tensor:
+def sum_all(value: Tensor) -> Tensor:
     """Sum [] of all values [...]."""
     flat = value.flatten()
     while len(flat) > _SERIAL:
@@ -28,17 +28,17 @@ def total(value: Tensor) -> Tensor:
     return flat.sum()
 
 
-def average(value: Tensor) -> Tensor:
+def mean_all(value: Tensor) -> Tensor:
     """Mean [] of all values [...]."""
-    return total(value) / value.numel()
+    return sum_all(value) / value.numel()
 
 
-def columns(value: Tensor) -> Tensor:
+def column_sums(value: Tensor) -> Tensor:
     """Sums [n] over the rows of values [B, n]: only that of a single column is divided by torch."""
-    return total(value)[None] if value.shape[1] == 1 else value.sum(0)
+    return sum_all(value)[None] if value.shape[1] == 1 else value.sum(0)
 
 
-def spread(value: Tensor, like: Tensor) -> Tensor:
+def expand_rows(value: Tensor, like: Tensor) -> Tensor:
     """Values [n] for every row of `like` [..., n], where those are so many that the gradient would be divided."""
     return _Spread.apply(value, like.shape) if like[..., 0].numel() > _SERIAL else value  # pyright: ignore
 
@@ -53,7 +53,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (g,) = gradients
-        return columns(g.reshape(-1, g.shape[-1])), None
+        return column_sums(g.reshape(-1, g.shape[-1])), None
 
 
 class Linear(nn.Linear):
@@ -78,7 +78,7 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         (g,) = gradients
-        return g @ weight if ctx.needs_input_grad[0] else None, _over_rows(g, x), columns(g)
+        return g @ weight if ctx.needs_input_grad[0] else None, _over_rows(g, x), column_sums(g)
 
 
 def _over_rows(a: Tensor, b: Tensor) -> Tensor:

@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simreal.learn.sums import total
+from simreal.learn.sums import sum_all
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
     """x [n] with A x = b [n] for a symmetric positive definite A given by x -> A x (Hestenes and Stiefel 1952)."""
     x = torch.zeros_like(b)
     residual, direction = b.clone(), b.clone()
-    error = total(residual * residual)
+    error = sum_all(residual * residual)
     for _ in range(iterations):
-        if float(error) < 1e-20 * max(float(total(b * b)), 1e-30):
+        if float(error) < 1e-20 * max(float(sum_all(b * b)), 1e-30):
             break
         image = product(direction)
-        rate = error / total(direction * image)
+        rate = error / sum_all(direction * image)
         x += rate * direction
         residual -= rate * image
-        previous, error = error, total(residual * residual)
+        previous, error = error, sum_all(residual * residual)
         direction = residual + (error / previous) * direction
     return x
 
@@ -40,7 +40,7 @@ def fisher_product(kl: Tensor, parameters: Sequence[Tensor], damping: float) -> 
     first = _flat(torch.autograd.grad(kl, parameters, create_graph=True, allow_unused=True), parameters)
 
     def product(v: Tensor) -> Tensor:
-        second = torch.autograd.grad(total(first * v), parameters, retain_graph=True, allow_unused=True)
+        second = torch.autograd.grad(sum_all(first * v), parameters, retain_graph=True, allow_unused=True)
         return _flat(second, parameters) + damping * v
 
     return product
@@ -76,7 +76,7 @@ def trust_region_step(
         gradient = _flat(torch.autograd.grad(before, parameters, allow_unused=True), parameters)
         product = fisher_product(divergence(), parameters, damping)
         direction = conjugate_gradient(product, gradient, iterations)
-        curvature = total(direction * product(direction)).clamp(min=1e-12)
+        curvature = sum_all(direction * product(direction)).clamp(min=1e-12)
         step = torch.sqrt(2.0 * bound / curvature) * direction
         log = {"grad_norm": gradient.norm()}
         with torch.no_grad():

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
@@ -17,7 +17,6 @@ from randomization.parameters import nearest
 from randomization.spec import first_problem
 from simreal.config import (
     EvaluateConfig,
-    PPOConfig,
     RunConfig,
     Strict,
     apply_overrides,
@@ -215,7 +214,8 @@ def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None
             f"{before.name}, got {config.train.env_steps:,}"
         )
     if config.learner.lr_schedule == "linear":
-        others = "'constant' or 'kl_adaptive'" if isinstance(config.learner, PPOConfig) else "'constant'"
+        schedules = get_args(type(config.learner).model_fields["lr_schedule"].annotation)
+        others = " or ".join(repr(name) for name in schedules if name != "linear")
         raise UserError(
             f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use {others}, or "
             "train the arm from its start"

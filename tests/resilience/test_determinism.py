@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from envs.matmul import fast_matmul, thread_independent
 from simreal.config import parse_config
-from simreal.learn.sums import Linear, average, columns, gru, spread, total
+from simreal.learn.sums import Linear, column_sums, expand_rows, gru, mean_all, sum_all
 from simreal.threads import ThreadChoice
 from simreal.train import Trainer
 
@@ -103,7 +103,7 @@ def same_everywhere(results: list[list[Tensor]]) -> bool:
 def test_sums_do_not_depend_on_threads_and_are_sums(threads: Any) -> None:
     x = torch.randn(100_001, generator=torch.Generator().manual_seed(0))
     assert not same_everywhere(threads(lambda: [x.sum()]))  # what torch does by itself: the test can fail
-    found = threads(lambda: [total(x), average(x), columns(x[:, None]), columns(x[:99_999].view(-1, 3))])
+    found = threads(lambda: [sum_all(x), mean_all(x), column_sums(x[:, None]), column_sums(x[:99_999].view(-1, 3))])
     assert same_everywhere(found)
     exact = x.double()
     for value, expected in zip(
@@ -155,6 +155,8 @@ def test_a_gru_is_that_of_torch_and_does_not_depend_on_threads(threads: Any) -> 
 def test_a_parameter_of_every_row_has_the_gradient_of_a_broadcast(threads: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     log_std, g = torch.randn(1, requires_grad=True), torch.randn(40_000, 1, generator=generator)
-    found = threads(lambda: list(torch.autograd.grad((spread(log_std, g) * g).sum(-1).mul(g[:, 0]).sum(), log_std)))
+    found = threads(
+        lambda: list(torch.autograd.grad((expand_rows(log_std, g) * g).sum(-1).mul(g[:, 0]).sum(), log_std))
+    )
     assert same_everywhere(found)
     torch.testing.assert_close(found[0][0], (g.double().square().sum()[None]).float(), rtol=1e-5, atol=0.0)

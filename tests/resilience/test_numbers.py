@@ -21,8 +21,8 @@ from envs.registry import TaskError
 from envs.task import Outcome
 from simreal.checkpoint import load_checkpoint
 from simreal.cli import main
-from simreal.learn.guard import Guard
-from simreal.train import NumbersLost, Trainer
+from simreal.learn.guard import NanGuard
+from simreal.train import NonFiniteUpdate, Trainer
 
 NAN, INF = float("nan"), float("inf")
 
@@ -170,7 +170,7 @@ def test_an_update_that_loses_its_numbers_stops_and_leaves_the_state_before_it(
     FAULTS[fault](trainer)
     before = leaves(trainer.learner.state_dict())
     before = {path: value.clone() if isinstance(value, Tensor) else value for path, value in before.items()}
-    with pytest.raises(NumbersLost, match=r"step \d+: .*(is (nan|inf)|not finite) after an update") as caught:
+    with pytest.raises(NonFiniteUpdate, match=r"step \d+: .*(is (nan|inf)|not finite) after an update") as caught:
         trainer._learn()
     said = str(caught.value)
     assert "\n" not in said
@@ -214,9 +214,9 @@ def test_an_update_that_is_taken_back_might_as_well_not_have_been(learner: str, 
         for _ in range(80):
             trainer._collect()
             if undo and trainer.learner.ready():
-                trainer._guard.remember()
+                trainer._guard.snapshot()
                 trainer.learner.update()
-                trainer._guard.take_back()
+                trainer._guard.restore()
             trainer._learn()
         trainer.save()
         return folder
@@ -231,12 +231,12 @@ def test_an_update_that_is_taken_back_might_as_well_not_have_been(learner: str, 
 
 def test_the_guard_sees_a_weight_and_a_loss_that_are_not_finite(tmp_path: Path) -> None:
     trainer = Trainer(configuration("ddpg her", "manual"), tmp_path)
-    guard = Guard(trainer.learner)
-    guard.remember()
-    assert guard.broken({"loss": 1.0}) == []
-    assert guard.broken({"loss": NAN}) == ["loss is nan"]
+    guard = NanGuard(trainer.learner)
+    guard.snapshot()
+    assert guard.nonfinite({"loss": 1.0}) == []
+    assert guard.nonfinite({"loss": NAN}) == ["loss is nan"]
     with torch.no_grad():
         next(trainer.learner.policy.parameters())[0, 0] = INF
-    assert guard.broken({"loss": 1.0}) == ["a weight is not finite"]
-    guard.take_back()
-    assert guard.broken({}) == []
+    assert guard.nonfinite({"loss": 1.0}) == ["a weight is not finite"]
+    guard.restore()
+    assert guard.nonfinite({}) == []
