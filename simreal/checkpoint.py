@@ -1,6 +1,6 @@
 """Checkpoints: tensors and plain data, written so that a crash never leaves an unreadable run.
 
-A file is written beside its final name, synced to disk and renamed. It is read without an unpickler
+A file is written beside its final name, synced to disk and renamed. It is a safetensors file
 (`randomization.tensor_file`): no file of ours, or given to us, ever runs code.
 """
 
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from randomization.tensor_file import read_newest, read_tensors
+from randomization.tensor_file import read_newest, read_tensors, write_tensors
 from randomization.untrusted import FileError
 from simreal.errors import UserError
 from simreal.files import TEMPORARY, cannot_write, write_atomically
 
-FORMATS = (1, 2)  # a replay of format 1 cannot be resumed
+FORMAT = 3  # 1 and 2 were files of torch.save
+MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What loading a state of another configuration, or one that somebody made up, may raise."""
 
 
 def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep: int) -> Path:
@@ -30,7 +29,8 @@ def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep:
     except OSError as error:
         raise cannot_write(folder, error) from None
     path = checkpoint_path(folder, env_steps)
-    write_atomically(path, lambda file: _write(file, {"format": FORMATS[-1], "env_steps": env_steps, **content}))
+    content = {"format": FORMAT, "env_steps": env_steps, **content}
+    write_atomically(path, lambda file: write_tensors(file, content))
     for old in checkpoints(folder)[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink(missing_ok=True)
@@ -41,40 +41,6 @@ def is_outdated(run: Path, checkpoint: str | None) -> bool:
     """Whether figures measured of a checkpoint (None: they do not say) are of another than the newest kept."""
     kept = checkpoints(run / "checkpoints")
     return checkpoint is not None and bool(kept) and kept[-1].name != checkpoint
-
-
-def _write(file: IO[bytes], content: dict[str, Any]) -> None:
-    """torch.save, which hides what the disk said behind errors of its own."""
-    refused: list[OSError] = []
-
-    class Target:
-        def write(self, raw: bytes) -> int:
-            try:
-                return file.write(raw)
-            except OSError as error:
-                refused.append(error)
-                raise
-
-        def flush(self) -> None:
-            file.flush()
-
-    try:
-        torch.save(_compact(content), Target())  # pyright: ignore[reportArgumentType]
-    except RuntimeError:
-        if refused:
-            raise refused[0] from None
-        raise
-
-
-def _compact(value: Any) -> Any:
-    """The same values without what torch.save would add: it writes the whole memory that a view looks at."""
-    if isinstance(value, dict):
-        return {key: _compact(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_compact(item) for item in value)
-    if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
-        return value.clone()
-    return value
 
 
 def checkpoint_path(folder: Path, env_steps: int) -> Path:
@@ -121,8 +87,8 @@ def newest_checkpoint(run: Path, task: str | None = None) -> dict[str, Any]:
 
 
 def _checked(path: Path, content: dict[str, Any], task: str | None) -> dict[str, Any]:
-    if content.get("format") not in FORMATS or type(content.get("env_steps")) is not int:
-        raise UserError(f"{path}: not a simreal checkpoint of format {FORMATS[-1]}")
+    if content.get("format") != FORMAT or type(content.get("env_steps")) is not int:
+        raise UserError(f"{path}: not a simreal checkpoint of format {FORMAT}")
     if task is not None and content.get("task") != task:
         raise UserError(f"{path}: is of task {str(content.get('task'))[:100]}, expected {task}")
     return content

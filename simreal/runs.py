@@ -19,7 +19,7 @@ from randomization.samplers import Manual, Sampler
 from randomization.untrusted import one_line
 from simreal.alteration import Alteration
 from simreal.build import EngineName, make_environment, make_learner
-from simreal.checkpoint import checkpoint_path, newest_checkpoint
+from simreal.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.config import RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
 from simreal.export import describe_randomization
@@ -120,9 +120,9 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     try:
         learner.policy.load_state_dict(checkpoint["learner"]["policy"])
         sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except MISFITS as error:
         name = checkpoint_path(run / "checkpoints", checkpoint["env_steps"])
-        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
     policy = learner.policy.eval()
     act, reset = _stepper(policy)
     randomized = config.randomization.sampler != "none"

@@ -18,8 +18,9 @@ from envs.environment import Environment, StepResult
 from envs.matmul import thread_independent
 from envs.processors import available_threads
 from randomization.environment import Randomization
+from randomization.untrusted import one_line
 from simreal.build import learner_device, make_environment, make_learner
-from simreal.checkpoint import save_checkpoint
+from simreal.checkpoint import MISFITS, save_checkpoint
 from simreal.config import RunConfig
 from simreal.errors import UserError
 from simreal.failure import save_failed_update
@@ -321,6 +322,5 @@ class Trainer:
             self.statistics.load_state_dict(checkpoint["statistics"])
             self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
             self._guard = NanGuard(self.learner)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {reason}") from None
+        except MISFITS as error:
+            raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {one_line(error)}") from None

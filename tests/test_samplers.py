@@ -23,6 +23,7 @@ from randomization.frozen import Frozen, frozen_parameters
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
+from randomization.tensor_file import write_tensors
 from simreal.config import parse_config
 from simreal.export import describe_randomization
 
@@ -272,7 +273,8 @@ def write_run(run: Path, adr: ADR) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({"task": "FetchPush-v4", "randomization": block}, sort_keys=False))
     for step, state in ((1, ADR(adr.parameters).state_dict()), (2, adr.state_dict())):
         content = {"environment": {"layer": {"sampler": state}}}
-        torch.save(content, run / "checkpoints" / f"step_{step:012d}.pt")
+        with (run / "checkpoints" / f"step_{step:012d}.pt").open("wb") as file:
+            write_tensors(file, content)
 
 
 def write_bundle(bundle: Path, adr: ADR) -> None:

@@ -282,8 +282,6 @@ class HerReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "follows" not in state:
-            raise ValueError("its replay was written by an earlier version; the run can be evaluated, not resumed")
         rows, held, n = state["rows"], state["rows"].shape[0], self.observation_size
         shape = (self.num_envs, self._rows.shape[2] - n)
         if state["slots"] != self.slots or rows.shape[1:] != shape or held != min(state["time"], self.slots):

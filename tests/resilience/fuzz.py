@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,8 +33,10 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
+from safetensors.torch import load
 from tiny import LEARNERS, SAMPLERS, configuration, train
 
+from randomization.tensor_file import _checksum
 from simreal import workflow
 from simreal.cli import main as simreal
 from simreal.config import shipped_configs
@@ -182,14 +183,21 @@ def spoilt_checkpoint(material: Material, folder: Path, draw: random.Random) -> 
 
 
 def rewrite(source: Path, target: Path, draw: random.Random) -> None:
-    """A checkpoint of which one record, mostly the description, is spoilt."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        names = old.namelist()
-        (description,) = (name for name in names if name.endswith("data.pkl"))
-        chosen = description if draw.random() < 0.8 else draw.choice(names)
-        for name in names:
-            raw = old.read(name)
-            new.writestr(name, spoil_bytes(raw, draw) if name == chosen else raw)
+    """A checkpoint of which the plain content, or a byte of a tensor, is spoilt, and the checksum right."""
+    raw = source.read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header, data = json.loads(raw[8:begin]), bytearray(raw[begin:])
+    metadata, kind = header["__metadata__"], draw.random()
+    if kind < 0.5:
+        metadata["content"] = json.dumps(spoil_document(json.loads(metadata["content"]), draw))
+    elif kind < 0.8:
+        metadata["content"] = spoil_bytes(metadata["content"].encode(), draw).decode(errors="replace")
+    else:
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    tensors = load(bytes(raw[:begin] + data))
+    metadata["crc32"] = _checksum(metadata["content"], tensors)
+    text = json.dumps(header).encode()
+    target.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 KINDS: dict[str, Callable[[Material, Path, random.Random], list[str]]] = {

@@ -8,9 +8,9 @@ import os
 import pickle
 import random
 import shutil
-import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ import yaml
 from fuzz import Material, fuzz, sign
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import configuration
 
-from randomization.tensor_file import read_tensors
+from randomization.tensor_file import read_tensors, write_tensors
+from randomization.untrusted import FileError
 from simreal.checkpoint import load_checkpoint
 from simreal.config import load_config
 from simreal.errors import UserError
@@ -82,64 +84,41 @@ class Trap:
         return os.mkdir, ("sprung",)
 
 
-def archive(path: Path, description: bytes, records: dict[str, bytes] | None = None, method: int = 0) -> Path:
-    """A file as torch.save lays it out."""
-    with zipfile.ZipFile(path, "w", method) as file:
-        file.writestr("archive/data.pkl", description)
-        for name, raw in (records or {}).items():
-            file.writestr(f"archive/data/{name}", raw)
+def tensor_file(path: Path, header: dict[str, Any], data: bytes = b"", content: str = "{}") -> Path:
+    """A file as `write_tensors` lays it out, its checksum right if there are no tensors."""
+    metadata = {"content": content, "crc32": f"{zlib.crc32(content.encode()):08x}"}
+    raw = json.dumps({"__metadata__": metadata, **header}).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
     return path
 
 
-def stored(storage: bytes, size: tuple[int, ...], stride: tuple[int, ...], length: int) -> bytes:
-    """The description of {"x": a tensor of these sizes over a record named 0}."""
-
-    def number(n: int) -> bytes:
-        return b"\x8a\x08" + struct.pack("<q", n)  # LONG1
-
-    def tuple_of(numbers: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, numbers)) + b"t"
-
-    def text(value: str) -> bytes:
-        return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-    reference = (
-        b"(" + text("storage") + b"ctorch\n" + storage + b"\n" + text("0") + text("cpu") + number(length) + b"tQ"
-    )
-    arguments = b"(" + reference + number(0) + tuple_of(size) + tuple_of(stride) + b"\x89" + b"ccollections\n"
-    arguments += b"OrderedDict\n)Rt"
-    return b"\x80\x02}" + text("x") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+def entry(dtype: str, shape: tuple[int, ...], start: int, stop: int) -> dict[str, Any]:
+    """What a header says of a tensor."""
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
 
 
 def bombs(folder: Path) -> dict[str, Path]:
     """Checkpoints that would run code, or fill the memory, if they were believed."""
     folder.mkdir()
-    torch.save({"format": 2, "trap": Trap()}, folder / "payload.pt")
-    (folder / "plain.pt").write_bytes(pickle.dumps({"format": 2, "trap": Trap()}))
-    archive(folder / "bomb.pt", stored(b"FloatStorage", (1 << 28,), (1,), 1 << 28), {"0": bytes(1 << 28)}, 8)
-    archive(folder / "stretched.pt", stored(b"FloatStorage", (1 << 40,), (0,), 1), {"0": bytes(4)})
-    archive(folder / "overflow.pt", stored(b"FloatStorage", (1 << 31, 1 << 33), (1, 1), 1), {"0": bytes(4)})
-    archive(folder / "promised.pt", stored(b"FloatStorage", (1 << 40,), (1,), 1 << 40), {"0": bytes(4)})
-    doubling = b"]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(60)) + b"."
-    archive(folder / "doubling.pt", b"\x80\x02" + doubling)
-    archive(folder / "deep.pt", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
-    archive(folder / "long.pt", b"\x80\x02" + b"N0" * 3_000_000 + b"N.")
-    archive(folder / "outside.pt", stored(b"FloatStorage", (1,), (1,), 1), {"../../outside": bytes(4)})
-    overlapping(folder / "overlapping.pt")
+    torch.save({"format": 3, "trap": Trap()}, folder / "payload.pt")
+    (folder / "plain.pt").write_bytes(pickle.dumps({"format": 3, "trap": Trap()}))
+    (folder / "endless.pt").write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    tensor_file(folder / "promised.pt", {"x": entry("F32", (1 << 40,), 0, 1 << 42)}, bytes(4))
+    tensor_file(folder / "stretched.pt", {"x": entry("F32", (1 << 40,), 0, 4)}, bytes(4))
+    tensor_file(folder / "overflow.pt", {"x": entry("F32", (1 << 31, 1 << 33), 0, 4)}, bytes(4))
+    tensor_file(folder / "hole.pt", {"x": entry("F32", (1,), 4, 8)}, bytes(8))
+    tensor_file(folder / "outside.pt", {"../../outside": entry("F32", (1,), 0, 4)}, bytes(4))
+    many = {str(i): entry("U8", (4 << 20,), 0, 4 << 20) for i in range(1000)}
+    tensor_file(folder / "overlapping.pt", many, bytes(4 << 20))
+    tensor_file(folder / "deep.pt", {}, content="[" * 100_000 + "]" * 100_000)
+    tensor_file(folder / "missing.pt", {}, content='{"x": {"$tensor": "y"}}')
+    tensor_file(folder / "unhashable.pt", {}, content='{"x": {"$tensor": []}}')
+    tensor_file(folder / "digits.pt", {}, content='{"x": ' + "9" * 100_000 + "}")
+    tensor_file(folder / "long.pt", {}, content="[" + "[]," * 3_000_000 + "0]")
+    tensor_file(folder / "longest allowed.pt", {}, content="[" + "[]," * 1_300_000 + "0]")
+    with (folder / "truth.pt").open("wb") as file:
+        write_tensors(file, {"x": torch.tensor([7], dtype=torch.uint8).view(torch.bool)})
     return {path.stem: path for path in folder.iterdir()}
-
-
-def overlapping(path: Path) -> None:
-    """An archive whose directory names one record of 4 MB a thousand times."""
-    archive(path, b"\x80\x02}.", {"0": bytes(4 << 20)})
-    raw = path.read_bytes()
-    (start,) = struct.unpack("<I", raw[-6:-2])
-    directory, end = raw[start:-22], raw[-22:]
-    (entry,) = (directory[i:] for i in range(len(directory)) if directory[i:].startswith(b"PK\1\2") and i)
-    many = b"".join(entry.replace(b"data/0", b"d/%04d"[:6] % i if i < 10 else b"%06d" % i) for i in range(1000))
-    directory += many
-    end = end[:8] + struct.pack("<HHII", 1002, 1002, len(directory), start) + end[20:]
-    path.write_bytes(raw[:start] + directory + end)
 
 
 def test_checkpoints_that_would_run_code_or_fill_the_memory_are_refused(
@@ -153,10 +132,53 @@ def test_checkpoints_that_would_run_code_or_fill_the_memory_are_refused(
     assert not list(tmp_path.rglob("outside"))
 
 
-def test_the_made_up_description_is_one_that_can_be_read(tmp_path: Path) -> None:
-    raw = np.arange(6, dtype=np.float32).tobytes()
-    path = archive(tmp_path / "x.pt", stored(b"FloatStorage", (2, 3), (3, 1), 6), {"0": raw})
-    assert torch.equal(read_tensors(path)["x"], torch.arange(6.0).view(2, 3))
+def test_the_made_up_file_is_one_that_can_be_read(tmp_path: Path) -> None:
+    assert read_tensors(tensor_file(tmp_path / "x.pt", {}, content='{"x": [NaN, "a"]}'))["x"][1] == "a"
+
+
+def test_any_value_of_a_checkpoint_comes_back_and_other_programs_read_its_tensors(tmp_path: Path) -> None:
+    whole = torch.arange(6.0, dtype=torch.float64).view(2, 3)
+    content: dict[str, Any] = {
+        "a": {"b/c": whole, "b": {"c": whole[:, 1], "d": (torch.tensor(True), torch.zeros(0, 3))}},
+        "same": whole,
+        "generator": torch.Generator().get_state(),
+        "plain": [None, True, 2**70, 0.1, float("inf"), "\ud800 \n", {}, []],
+    }
+    path = tmp_path / "x.pt"
+    with path.open("wb") as file:
+        write_tensors(file, content)
+    found = read_tensors(path)
+    assert found["plain"] == content["plain"]
+    assert torch.equal(found["a"]["b/c"], whole)
+    assert torch.equal(found["a"]["b"]["c"], whole[:, 1])
+    assert found["a"]["b"]["d"][0].item() is True
+    assert found["a"]["b"]["d"][1].shape == (0, 3)
+    assert torch.equal(found["generator"], content["generator"])
+    assert torch.equal(load_file(path)["same"], whole)
+
+
+def test_a_single_bit_that_changed_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    with path.open("wb") as file:
+        write_tensors(file, {"x": torch.arange(3.0), "steps": 1.5, "name": "n"})
+    raw = path.read_bytes()
+    padding = raw[8:].index(b"}   ") + 9 if b"}   " in raw else len(raw)
+    for at in range(len(raw)):
+        for bit in range(8):
+            path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :])
+            try:
+                read_tensors(path)
+            except FileError:
+                continue
+            assert padding <= at < len(raw) - 12, (at, bit)  # white space that became other white space
+
+
+def test_checkpoints_of_earlier_versions_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "step_000000000001.pt"
+    torch.save({"format": 2, "env_steps": 1}, path)
+    message = refused(lambda: load_checkpoint(path))
+    assert message.startswith(f"{path}: ")
+    assert "written by an earlier version of simreal" in message
 
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
