@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_LARGEST_YAML = 1_000_000  # bytes
+_LARGEST_YAML = 250_000  # bytes
 _LARGEST_JSON = 16_000_000
 _DEEPEST = 40  # nested lists and mappings
-_MOST_NODES = 100_000  # values of a document, each alias counted as what it stands for
 _LARGEST_INTEGER = 2**63
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
@@ -70,23 +69,14 @@ def read_json(path: Path, most: int = _LARGEST_JSON) -> Any:
 def parse_yaml(text: str) -> Any:
     """A YAML document of plain data: mappings, lists, text, numbers, true, false and null.
 
-    Aliases are followed as long as the document they stand for has at most 100,000 values; tags that make anything
-    else are refused.
+    Aliases are refused, which a few lines can multiply without bound, and tags that make anything else.
 
     Raises:
-        FileError: not YAML, nested too deeply, or more than that.
+        FileError: not YAML, nested too deeply, or holding more than that.
     """
     try:
-        _bound(text)
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _size(node, {})
-            document = loader.construct_document(node)
-        finally:
-            loader.dispose()
+        _refuse_expansion(text)
+        document = yaml.load(text, Loader=_Loader)
     except FileError:
         raise
     except Exception as error:  # a malformed scalar raises whatever its constructor stumbles over
@@ -95,13 +85,12 @@ def parse_yaml(text: str) -> Any:
     return document
 
 
-def _bound(text: str) -> None:
-    """Refuse what is nested too deeply for the composer, which recurses, or has more values than it should make;
-    events come without recursion and are not kept."""
+def _refuse_expansion(text: str) -> None:
+    """Refuse aliases, and what is nested too deeply for the composer, which recurses; events come without recursion."""
     depth = 0
-    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        if number > 2 * _MOST_NODES:  # a mapping or list has two events
-            raise FileError(f"holds more than {_MOST_NODES} values")
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise FileError(f"holds an alias (*{event.anchor}), expected every value written out")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _DEEPEST:
@@ -110,26 +99,8 @@ def _bound(text: str) -> None:
             depth -= 1
 
 
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values that a node stands for; an alias counts as a copy."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) in known:
-        if known[id(node)] < 0:
-            raise FileError("an alias stands for something that contains it")
-        return known[id(node)]
-    known[id(node)] = -1
-    parts: list[Any] = node.value
-    children = [child for pair in parts for child in pair] if isinstance(node, yaml.MappingNode) else parts
-    size = 1 + sum(_size(child, known) for child in children)
-    if size > _MOST_NODES:
-        raise FileError(f"holds more than {_MOST_NODES} values, aliases counted as what they stand for")
-    known[id(node)] = size
-    return size
-
-
 def _refuse_foreign(value: Any) -> None:
-    """Raise FileError unless a value is plain data; its expanded size is bounded already."""
+    """Raise FileError unless a value is plain data."""
     if value is None or isinstance(value, (bool, str, float)):
         return
     if isinstance(value, int):
@@ -137,19 +108,15 @@ def _refuse_foreign(value: Any) -> None:
             raise FileError("holds an integer beyond 64 bits")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _refuse_foreign_key(key)
+            if isinstance(key, tuple) or key is None:
+                raise FileError(f"holds a key that is no text: {str(key)[:40]!r}")
+            _refuse_foreign(key)
             _refuse_foreign(item)
     elif isinstance(value, list):
         for item in value:
             _refuse_foreign(item)
     else:
         raise FileError(f"holds a {type(value).__name__}, expected text, numbers, lists and mappings")
-
-
-def _refuse_foreign_key(key: Hashable) -> None:
-    if isinstance(key, tuple) or key is None:
-        raise FileError(f"holds a key that is no text: {str(key)[:40]!r}")
-    _refuse_foreign(key)
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

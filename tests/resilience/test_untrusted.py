@@ -185,8 +185,8 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 DOCUMENTS = {
-    "aliases": (ALIASES + "task: *i\n", "aliases counted"),
-    "itself": ("task: &a [*a]\n", "contains it"),
+    "aliases": (ALIASES + "task: *i\n", "an alias (*a)"),
+    "itself": ("task: &a [*a]\n", "an alias (*a)"),
     "code": ("task: !!python/object/apply:os.mkdir [sprung]\n", "could not determine a constructor"),
     "name": ("task: !!python/name:os.system\n", "could not determine a constructor"),
     "deep": ("task: " + "[" * 50_000, "levels deep"),
@@ -194,9 +194,11 @@ DOCUMENTS = {
     "large": ("# " + "x" * 2_000_000, "larger than"),
     "integer": ("seed: " + "9" * 100_000 + "\n", "valid YAML"),
     "base 60": ("seed: " + ":".join(["59"] * 30_000) + "\n", "64 bits"),
-    "merge": ("a: &a {x: 1}\nb: {<<: [" + ", ".join(["*a"] * 60_000) + "]}\n", "aliases counted"),
+    "merge": ("a: &a {x: 1}\nb: {<<: [" + ", ".join(["*a"] * 50_000) + "]}\n", "an alias (*a)"),
     "bytes": ("task: !!binary aGVsbG8=\n", "bytes"),
-    "a million": ("hidden: [" + "1," * 400_000 + "1]\n", "more than 100000 values"),
+    "a million": ("hidden: [" + "1," * 400_000 + "1]\n", "larger than"),
+    "as many as fit": ("hidden: [" + "1," * 120_000 + "1]\n", "."),
+    "as many lists as fit": ("hidden: [" + "[]," * 80_000 + "1]\n", "."),
 }
 
 
