@@ -18,8 +18,8 @@ from simreal.learn.actor_critic import (
     gaussian_entropy,
     gaussian_kl,
     gaussian_log_prob,
-    tanh_log_slope,
 )
+from simreal.learn.networks import tanh_log_slope
 
 
 def config(**settings: Any) -> PPOConfig:
@@ -36,7 +36,7 @@ def test_densities_are_torchs() -> None:
     torch.testing.assert_close(gaussian_entropy(log_std), old.entropy())
     torch.testing.assert_close(gaussian_kl(mean, log_std, new_mean, new_log_std), kl_divergence(old, new))
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
-    ours = gaussian_log_prob(u, mean, log_std) - tanh_log_slope(u)
+    ours = gaussian_log_prob(u, mean, log_std) - tanh_log_slope(u).sum(-1)
     torch.testing.assert_close(ours, squashed.log_prob(torch.tanh(u)).sum(-1))
 
 
@@ -54,7 +54,7 @@ def test_the_entropy_of_a_squashed_policy_is_that_of_its_actions() -> None:
     mean, log_std = torch.zeros(100_000, 1), torch.full((1,), 4.0).log()
     u = mean + 4.0 * torch.randn(mean.shape, generator=draw)
     entropy = actor.entropy(u, mean, log_std).mean()
-    expected = -(gaussian_log_prob(u, mean, log_std) - tanh_log_slope(u)).mean()
+    expected = -(gaussian_log_prob(u, mean, log_std) - tanh_log_slope(u).sum(-1)).mean()
     assert entropy.item() == pytest.approx(expected.item(), abs=0.02)
     assert entropy < 0.0 < gaussian_entropy(log_std)
 

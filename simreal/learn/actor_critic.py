@@ -17,12 +17,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from simreal.learn.networks import LOG_STD_RANGE
+from simreal.learn.networks import LOG_STD_RANGE, mlp, tanh_log_slope
 from simreal.learn.normalizer import Normalizer, make_normalizer
 from simreal.learn.options import PPOConfig
-from simreal.learn.sums import Linear, gru
+from simreal.learn.sums import gru
 
 # In place: on large batches half the time of an activation goes into new memory.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -54,23 +53,6 @@ def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Te
     return (new_log_std - log_std + 0.5 * (ratio + shift - 1.0)).sum(-1)
 
 
-def tanh_log_slope(u: Tensor) -> Tensor:
-    """log det of d tanh(u) / du [...]: sum log(1 - tanh(u)^2), in the form that does not underflow."""
-    return (2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))).sum(-1)
-
-
-def _mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequential:
-    """Linear layers with `activation` in between, initialized orthogonally (Andrychowicz et al. 2021, C.3)."""
-    layers: list[nn.Module] = []
-    for i in range(len(sizes) - 1):
-        last = i == len(sizes) - 2
-        linear = Linear(sizes[i], sizes[i + 1])
-        nn.init.orthogonal_(linear.weight, output_gain if last else math.sqrt(2.0))
-        nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, _ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
-
-
 class Trunk(nn.Module):
     """An optional recurrent layer that reads the input, then an MLP.
 
@@ -90,7 +72,8 @@ class Trunk(nn.Module):
             self.memory, self.state_size = nn.LSTM(inputs, size), 2 * size
         elif config.memory == "gru":
             self.memory, self.state_size = nn.GRU(inputs, size), size
-        self.head = _mlp([inputs if self.memory is None else size, *hidden, outputs], config.activation, output_gain)
+        sizes = [inputs if self.memory is None else size, *hidden, outputs]
+        self.head = mlp(sizes, _ACTIVATIONS[config.activation], output_gain)
 
     @property
     def last(self) -> nn.Linear:
@@ -166,7 +149,7 @@ class Actor(nn.Module):
             return entropy
         # u as a function of mean and std for the noise that it was drawn with: the gradient reaches both.
         noise = ((u - mean) * torch.exp(-log_std)).detach()
-        return entropy + tanh_log_slope(mean + log_std.exp() * noise)
+        return entropy + tanh_log_slope(mean + log_std.exp() * noise).sum(-1)
 
 
 class Critic(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,31 @@ from simreal.learn.sums import Linear
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU in between: sizes [in, hidden..., out]."""
+def mlp(
+    sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU, output_gain: float | None = None
+) -> nn.Sequential:
+    """Linear layers with activations in between.
+
+    Args:
+        sizes: [in, hidden..., out].
+        activation: makes one.
+        output_gain: initialize orthogonally (Andrychowicz et al. 2021, C.3), the last layer with this gain; None as
+            torch does.
+    """
     layers: list[nn.Module] = []
     for i in range(len(sizes) - 1):
-        layers.append(Linear(sizes[i], sizes[i + 1]))
-        if i < len(sizes) - 2:
-            layers.append(nn.ReLU())
+        last = i == len(sizes) - 2
+        linear = Linear(sizes[i], sizes[i + 1])
+        if output_gain is not None:
+            nn.init.orthogonal_(linear.weight, output_gain if last else math.sqrt(2.0))
+            nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, activation()]
     return nn.Sequential(*layers)
+
+
+def tanh_log_slope(u: Tensor) -> Tensor:
+    """log of d tanh(u) / du [...]: log(1 - tanh(u)^2), in the form that does not underflow."""
+    return 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
 
 
 class EnsembleMLP(nn.Module):
@@ -101,14 +118,12 @@ class GaussianActor(nn.Module):
     def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [B, A] for standard normal `noise` [B, A], and its log-density [B].
 
-        log pi(a) = log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term as
-        2 (log 2 - u - softplus(-2u)), which does not underflow.
+        log pi(a) = log N(u; mean, std) - sum log(1 - tanh(u)^2)
         """
         mean, log_std = self.distribution(observation)
         u = mean + log_std.exp() * noise
         log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        squash = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-        return torch.tanh(u), (log_prob - squash).sum(dim=-1)
+        return torch.tanh(u), (log_prob - tanh_log_slope(u)).sum(dim=-1)
 
 
 @torch.no_grad()
