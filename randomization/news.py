@@ -1,4 +1,4 @@
-"""How a sampler, which lives on the CPU, hears of episodes that were played on a GPU."""
+"""Ends of episodes that are counted on the CPU while the episodes run on a GPU."""
 
 from __future__ import annotations
 
@@ -10,38 +10,57 @@ from torch import Tensor
 from randomization.samplers import Sampler
 
 
-class EpisodeNews:
-    """Tells a sampler how episodes went.
+class EpisodeQueue:
+    """Gathers what is known of ended episodes over several control steps.
 
-    To say which episodes ended a GPU would have to finish its work first, so there it is asked once in several control
-    steps; the sampler hears the same, in the same order, and moves its ranges up to so many steps later.
+    To say which episodes ended, a GPU would have to finish its work first; so it is asked once in `steps` control steps
+    instead of in each.
 
     Args:
-        sampler: which listens.
-        steps: control steps of which it hears at once.
+        steps: control steps after which the queue is full.
     """
 
-    def __init__(self, sampler: Sampler, steps: int) -> None:
-        self._sampler, self._steps = sampler, steps
-        self._kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self._kept: list[tuple[Tensor, ...]] = []
 
-    def tell(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
-        """A step after which the episodes in done [N] are over: boundary [N], performance [N], lam [N, d]."""
-        if self._steps == 1:
-            self._sampler.record(boundary[done], performance[done].double(), lam[done])
-            return
-        self._kept.append((done, boundary, performance.double(), lam))
-        if len(self._kept) < self._steps:
-            return
+    def add(self, done: Tensor, *values: Tensor) -> bool:
+        """Add a step after which the episodes in done [N] are over, with values [N, ...]. True if the queue is full."""
+        self._kept.append((done, *values))
+        return len(self._kept) >= self.steps
+
+    def take(self) -> list[tuple[Tensor, ...]]:
+        """Empty the queue: of every step, in order, the values [k, ...] of its k ended episodes, on the CPU."""
+        if not self._kept:
+            return []
         over, *columns = (torch.stack(column) for column in zip(*self._kept, strict=True))
         self._kept = []
         ended = over.sum(dim=1).tolist()
-        parts = (column[over].cpu().split(ended) for column in columns)
-        for episodes in zip(*parts, strict=True):  # step by step: ranges that move bear on the episodes after
-            self._sampler.record(*episodes)
+        return list(zip(*(column[over].cpu().split(ended) for column in columns), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
+        """What is waiting."""
         return {"kept": [torch.stack(column) for column in zip(*self._kept, strict=True)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         self._kept = list(zip(*(column.unbind() for column in state["kept"]), strict=True))
+
+
+class EpisodeNews(EpisodeQueue):
+    """Tells a sampler how episodes went: in their order, so that its ranges move up to `steps` control steps later.
+
+    Args:
+        sampler: is told.
+        steps: control steps of which it is told at once.
+    """
+
+    def __init__(self, sampler: Sampler, steps: int) -> None:
+        super().__init__(steps)
+        self._sampler = sampler
+
+    def tell(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
+        """A step after which the episodes in done [N] are over: boundary [N], performance [N], lam [N, d]."""
+        if self.add(done, boundary, performance.double(), lam):
+            for episodes in self.take():  # step by step: ranges that move bear on the episodes after
+                self._sampler.record(*episodes)

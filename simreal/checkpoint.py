@@ -7,14 +7,17 @@ A file is written beside its final name, synced to disk and renamed. It is a saf
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from randomization.tensor_file import read_newest, read_tensors, write_tensors
 from randomization.untrusted import FileError
 from simreal.errors import UserError
-from simreal.files import TEMPORARY, cannot_write, write_atomically
+from simreal.files import TEMPORARY, cannot_write, write_atomically, write_text
 
+FAILURES = "failure"  # folder of a run that keeps the state before an update that ended in NaN or infinity
 FORMAT = 3  # 1 and 2 were files of torch.save
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What loading a state of another configuration, or one that somebody made up, may raise."""
@@ -35,6 +38,26 @@ def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep:
         with contextlib.suppress(OSError):
             old.unlink(missing_ok=True)
     return path
+
+
+def save_failed_update(run: Path, checkpoint: Path, nonfinite: list[str]) -> Path:
+    """Put a checkpoint of the state before the failed update into RUN/failure, with a note. Raises UserError."""
+    kept = run / FAILURES / checkpoint.name
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(checkpoint, kept)  # needs no space
+        except OSError:
+            shutil.copyfile(checkpoint, kept)
+    except OSError as error:
+        raise cannot_write(kept, error) from None
+    write_text(
+        kept.parent / "README.txt",
+        f"{kept.name} is the state before an update after which {', '.join(nonfinite)}.\n"
+        f"To make that update again: python -m simreal.failure {kept}\n",
+    )
+    return kept
 
 
 def is_outdated(run: Path, checkpoint: str | None) -> bool:

@@ -1,50 +1,24 @@
-"""What a run leaves behind when its numbers are lost: the state before the update that lost them.
+"""Makes the update again that ended in NaN or infinity, from the state that the run kept.
 
     python -m simreal.failure RUN/failure/step_N.pt
 
-makes that update again and prints what is no longer finite.
+prints what is no longer finite after the update.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from randomization.untrusted import FileError, parse_yaml
+from simreal.checkpoint import FAILURES, load_checkpoint
+from simreal.config import parse_config
 from simreal.errors import UserError
-from simreal.files import cannot_write, write_text
-
-FOLDER = "failure"
-
-
-def save_failed_update(run: Path, checkpoint: Path, broken: list[str]) -> Path:
-    """Put a checkpoint of the state before the failed update into RUN/failure, with a note. Raises UserError."""
-    kept = run / FOLDER / checkpoint.name
-    try:
-        kept.parent.mkdir(exist_ok=True)
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(checkpoint, kept)  # needs no space
-        except OSError:
-            shutil.copyfile(checkpoint, kept)
-    except OSError as error:
-        raise cannot_write(kept, error) from None
-    write_text(
-        kept.parent / "README.txt",
-        f"{kept.name} is the state before an update after which {', '.join(broken)}.\n"
-        f"To make that update again: python -m simreal.failure {kept}\n",
-    )
-    return kept
+from simreal.train import Trainer
 
 
 def repeat_update(path: Path) -> list[str]:
     """Make the update that a file in RUN/failure comes before, and return what is not finite then."""
-    from simreal.checkpoint import load_checkpoint
-    from simreal.config import parse_config
-    from simreal.train import Trainer
-
     content = load_checkpoint(path)
     try:
         document = parse_yaml(str(content["config"]))
@@ -53,7 +27,7 @@ def repeat_update(path: Path) -> list[str]:
     trainer = Trainer(parse_config(document, str(path)), path.parent.parent)
     trainer.load(content)
     if not trainer.learner.ready():
-        raise UserError(f"{path}: no update comes next; expected a file from RUN/{FOLDER}")
+        raise UserError(f"{path}: no update comes next; expected a file from RUN/{FAILURES}")
     return trainer.learn()
 
 

@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from envs.environment import Environment, StepResult
+from envs.environment import Environment
 from envs.matmul import thread_independent
 from envs.processors import available_threads
 from randomization.environment import Randomization
 from randomization.untrusted import one_line
 from simreal.build import learner_device, make_environment, make_learner
-from simreal.checkpoint import MISFITS, save_checkpoint
+from simreal.checkpoint import MISFITS, save_checkpoint, save_failed_update
 from simreal.config import RunConfig
+from simreal.episode_statistics import EpisodeStatistics
 from simreal.errors import UserError
-from simreal.failure import save_failed_update
 from simreal.learn.guard import NanGuard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
@@ -67,107 +62,6 @@ class SignalHandler:
 
 
 _GPU_STEPS = 16  # steps whose episodes are counted at once
-
-
-@dataclass
-class EpisodeStatistics:
-    """Averages over the last episodes, of the reward's terms since the last row, and what the learner last reported."""
-
-    success: deque[float]
-    returns: deque[float]
-    successes: deque[float]
-    episodes: int = 0
-    learner: dict[str, float] | None = None
-    terms: Tensor | None = None  # sums over environments and steps
-    term_names: tuple[str, ...] = ()
-    steps: int = 0  # that `terms` sums up
-    keep_steps: int = 1  # more on a GPU, which has to finish its work to say which episodes ended
-    kept: list[tuple[Tensor, ...]] = field(default_factory=list)  # steps whose episodes are not counted yet
-
-    @classmethod
-    def new(cls, window: int = 100) -> EpisodeStatistics:
-        return cls(deque(maxlen=window), deque(maxlen=window), deque(maxlen=window))
-
-    def finished(self, result: StepResult) -> None:
-        """Take in the episodes that ended with a step."""
-        sound = ~result.diverged
-        self.kept.append((result.done, sound, result.success, result.episode_return, result.episode_successes))
-        if len(self.kept) >= self.keep_steps:
-            self.count()
-
-    def count(self) -> None:
-        """Count the episodes that are not counted yet."""
-        steps = [torch.stack(column).cpu() for column in zip(*self.kept, strict=True)]
-        for done, sound, success, returns, successes in zip(*steps, strict=True):
-            self.success += success[done].double().tolist()
-            self.returns += returns[done & sound].double().tolist()  # else finite, and nonsense
-            self.successes += (successes * sound)[done].double().tolist()
-            self.episodes += int(done.sum())
-        self.kept = []
-
-    def took(self, terms: dict[str, Tensor]) -> None:
-        """Take in the terms [N] of the reward of a step."""
-        if not terms:
-            return
-        sums = torch.stack(tuple(terms.values())).sum(dim=1)
-        self.terms = sums if self.terms is None else self.terms.to(sums) + sums
-        self.term_names = tuple(terms)
-        self.steps += len(next(iter(terms.values())))
-
-    def row(self) -> dict[str, float]:
-        """A row for the logs; averages of terms start anew."""
-        self.count()
-        row = self.metrics()
-        if self.terms is not None:
-            means = (self.terms / self.steps).tolist()
-            row |= {f"term/{name}": value for name, value in zip(self.term_names, means, strict=True)}
-            self.terms, self.steps = None, 0
-        return row
-
-    def success_rate(self) -> float:
-        """Share of recent episodes that ended in success; 0 before the first."""
-        return sum(self.success) / max(len(self.success), 1)
-
-    def mean_return(self) -> float:
-        """Mean return of recent episodes; 0 before the first."""
-        return sum(self.returns) / max(len(self.returns), 1)
-
-    def mean_successes(self) -> float:
-        """Mean number of steps with success in recent episodes; 0 before the first."""
-        return sum(self.successes) / max(len(self.successes), 1)
-
-    def metrics(self) -> dict[str, float]:
-        """Averages over episodes, and of the learner."""
-        row = {
-            "episodes": float(self.episodes),
-            "success_rate": self.success_rate(),
-            "successes": self.mean_successes(),
-            "return": self.mean_return(),
-        }
-        return row | (self.learner or {})
-
-    def state_dict(self) -> dict[str, Any]:
-        self.count()
-        return {
-            "success": list(self.success),
-            "returns": list(self.returns),
-            "successes": list(self.successes),
-            "episodes": self.episodes,
-            "learner": self.learner,
-            "terms": self.terms,
-            "term_names": list(self.term_names),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.success.extend(state["success"])
-        self.returns.extend(state["returns"])
-        self.successes.extend(state["successes"])
-        self.episodes, self.learner = state["episodes"], state["learner"]
-        self.terms, self.steps = state["terms"], state["steps"]
-        self.term_names = tuple(state["term_names"])
-
-
 _MOST_TIME_SAVING = 0.01  # share of the training time; where a checkpoint takes longer there are fewer
 
 
@@ -205,9 +99,7 @@ class Trainer:
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
         self._device = learner_device(config.device)
-        self.statistics = EpisodeStatistics.new()
-        if self._device.type != "cpu":
-            self.statistics.keep_steps = _GPU_STEPS
+        self.statistics = EpisodeStatistics(1 if self._device.type == "cpu" else _GPU_STEPS)
         self.env_steps = 0
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         first = config.train.torch_threads or update_threads(config)
@@ -263,9 +155,8 @@ class Trainer:
         action = self.learner.act(observed)
         result = self.environment.step(action).to(self._device)
         self.learner.record(observed, action, result)
-        self.statistics.took(result.terms)
-        if self.statistics.keep_steps > 1 or bool(result.done.any()):
-            self.statistics.finished(result)
+        self.statistics.add_reward_terms(result.terms)
+        self.statistics.add_episodes(result)
         self.env_steps += self.config.num_envs
 
     def _learn(self) -> None:

@@ -19,7 +19,7 @@ def column(*values: float) -> Tensor:
 
 
 def advantages(terminated: Tensor, truncated: Tensor, next_value: Tensor = NEXT) -> Tensor:
-    return gae(REWARD, VALUE, next_value, terminated, truncated, gamma=0.5, lam=0.5)
+    return gae(REWARD, VALUE, next_value, terminated, truncated, gamma=0.5, gae_lambda=0.5)
 
 
 def test_gae_of_an_episode_that_goes_on():
@@ -45,7 +45,7 @@ def test_termination_wins_where_an_episode_is_also_truncated():
 def test_environments_do_not_mix():
     both = torch.cat((NEVER, SECOND), dim=1)
     reward, value, following = (each.expand(3, 2) for each in (REWARD, VALUE, NEXT))
-    result = gae(reward, value, following, both, torch.zeros_like(both), gamma=0.5, lam=0.5)
+    result = gae(reward, value, following, both, torch.zeros_like(both), gamma=0.5, gae_lambda=0.5)
     assert torch.equal(result, torch.cat((advantages(NEVER, NEVER), advantages(SECOND, NEVER)), dim=1))
 
 
@@ -91,6 +91,6 @@ def test_the_three_estimators_agree_at_their_limits():
     ends = (next_value, terminated, truncated)
     long = reward_to_go(reward, *ends, gamma=0.9)
     torch.testing.assert_close(n_step(reward, *ends, gamma=0.9, steps=40), long)
-    torch.testing.assert_close(gae(reward, value, *ends, gamma=0.9, lam=1.0) + value, long)
+    torch.testing.assert_close(gae(reward, value, *ends, gamma=0.9, gae_lambda=1.0) + value, long)
     one = n_step(reward, *ends, gamma=0.9, steps=1)
-    torch.testing.assert_close(gae(reward, value, *ends, gamma=0.9, lam=0.0) + value, one)
+    torch.testing.assert_close(gae(reward, value, *ends, gamma=0.9, gae_lambda=0.0) + value, one)

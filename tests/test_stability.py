@@ -16,7 +16,7 @@ from randomization.environment import Randomization
 from randomization.parameters import Parameter
 from randomization.samplers import Manual
 from randomization.spec import Performance
-from simreal.train import EpisodeStatistics
+from simreal.episode_statistics import EpisodeStatistics
 
 BODIES = """<mujoco><option timestep="{timestep}"/><worldbody>
 <body><joint type="slide"/><geom size="{size}"/>
@@ -74,9 +74,9 @@ def test_an_episode_that_diverges_is_a_failure_whatever_it_had_gathered(
     env = build(TinyTask(WHEEL), 2, Randomization(sampler, performance))
     env.episode_return[1], env.episode_successes[1] = 1e9, 1000
     env.engine.data("qvel")[1] = 1e5
-    statistics = EpisodeStatistics.new()
+    statistics = EpisodeStatistics()
     result = env.step(torch.zeros(2, 1))
-    statistics.finished(result)
+    statistics.add_episodes(result)
     assert sampler.heard == [failure]
     # the averages of a run count it as an episode, without a return that means nothing
     assert (statistics.episodes, list(statistics.success), list(statistics.returns)) == (1, [0.0], [])

@@ -150,7 +150,7 @@ class PPO:
         )  # fmt: skip
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
-        self._asks = spec.device.type == "cpu"  # whether anything ended; a GPU would have to finish its work first
+        self._sync_allowed = spec.device.type == "cpu"  # whether numbers may be copied to the host in each step
         # Sum of the returns of the episodes that ended in this rollout, and their number.
         self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
         self.steps = 0  # environment steps recorded
@@ -184,7 +184,7 @@ class PPO:
         if self.updates == 0:  # from the first step on; later once per rollout
             self._take_statistics(t, t + 1, ~rollout.diverged)
         self._states = self._next_states
-        if not self._asks or bool(result.done.any()):
+        if not self._sync_allowed or bool(result.done.any()):
             self._finish(result, t)
         rollout.time += 1
         if rollout.full:
@@ -193,7 +193,7 @@ class PPO:
 
     def _finish(self, result: StepResult, t: int) -> None:
         """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
-        if not self._asks or bool(result.truncated.any()):
+        if not self._sync_allowed or bool(result.truncated.any()):
             x = self._normalized(self._raw(result.final))
             value, _ = self.critic(x[None], self._states[1])
             self.rollout.final_value[t] = self.critic.unscaled(value[0])
@@ -293,7 +293,7 @@ class PPO:
         reward = torch.where(rollout.diverged, value, rollout.reward)  # with no next state: worth what was expected
         ends = (rollout.terminated | rollout.diverged, rollout.truncated)
         if config.advantage == "gae":
-            advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, lam=config.lam)
+            advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, gae_lambda=config.lam)
             return advantage, advantage + value
         if config.advantage == "monte_carlo":
             target = reward_to_go(reward, next_value, *ends, gamma=config.gamma)

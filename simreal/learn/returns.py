@@ -26,16 +26,16 @@ def gae(
     truncated: Tensor,
     *,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
 ) -> Tensor:
     """Generalized advantages [T, N] (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
     delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
-    A_t     = delta_t + gamma lam (1 - done_t) A_{t+1}
+    A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
     """
     alive = 1.0 - terminated.to(reward.dtype)
     delta = torch.addcmul(reward - value, alive, next_value, value=gamma)
-    decay = gamma * lam * alive * (1.0 - truncated.to(reward.dtype))
+    decay = gamma * gae_lambda * alive * (1.0 - truncated.to(reward.dtype))
     return _discounted_sum(delta, decay, torch.zeros_like(reward[0]))
 
 
@@ -63,7 +63,7 @@ def reward_to_go(reward: Tensor, next_value: Tensor, terminated: Tensor, truncat
 
     G_t = r_t + gamma (0 if terminated_t, V(s'_t) if truncated_t or t = T - 1, else G_{t+1})
 
-    Equals `n_step` with steps >= T, and `gae` with lam = 1 plus the value, in one pass.
+    Equals `n_step` with steps >= T, and `gae` with lambda = 1 plus the value, in one pass.
     """
     alive = 1.0 - terminated.to(reward.dtype)
     cut = truncated.to(reward.dtype)
