@@ -34,10 +34,7 @@ class TrainConfig(Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
     torch_threads: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="threads of an update; null: as many as pay at present",
+        None, ge=1, le=1024, description="threads of an update; null: as many as pay at present"
     )
 
 

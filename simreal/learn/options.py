@@ -86,9 +86,7 @@ class OffPolicyConfig(LearnerOptions):
     normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
     average_updates: int = Field(
-        0,
-        ge=0,
-        description="updates that the evaluated and exported policy is an average over; 0 takes the last",
+        0, ge=0, description="updates that the evaluated and exported policy is an average over; 0 takes the last"
     )
 
     @property

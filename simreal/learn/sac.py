@@ -25,12 +25,7 @@ from simreal.learn.sums import mean_all, sum_all
 
 
 def sac_target(
-    reward: Tensor,
-    terminated: Tensor,
-    next_q: Tensor,
-    next_log_prob: Tensor,
-    alpha: Tensor | float,
-    gamma: float,
+    reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor | float, gamma: float
 ) -> Tensor:
     """y [B]; next_q [members, B] of the target critics. Haarnoja et al. 2018, eq. 2 and 3."""
     soft_value = next_q.amin(dim=0) - alpha * next_log_prob
