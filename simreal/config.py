@@ -62,7 +62,7 @@ class GpuConfig(Strict):
     deterministic: bool = Field(False, description="the same bits in every run on a GPU, at some cost in speed")
 
     def options(self) -> GpuOptions:
-        """The same for the engine."""
+        """These settings as the engine takes them."""
         return GpuOptions(**self.model_dump())
 
 

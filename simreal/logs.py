@@ -114,7 +114,7 @@ class RunLog:
             threading.excepthook = self._hook
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
-        """One row of metrics.csv and adr.csv, and the same to TensorBoard. Raises UserError if the disk refuses."""
+        """One row of metrics.csv and adr.csv, and their values to TensorBoard. Raises UserError if the disk refuses."""
         self._metrics.write({"env_steps": env_steps, **metrics})
         bounds: dict[str, float | int] = {"env_steps": env_steps, "entropy_npd": self._sampler.entropy()}
         for i, parameter in enumerate(self._sampler.parameters):

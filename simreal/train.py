@@ -36,7 +36,7 @@ class NonFiniteUpdate(UserError):
 
 
 class SignalHandler:
-    """Set by SIGINT and SIGTERM while `listening`; a second signal interrupts at once."""
+    """Notes SIGINT and SIGTERM while `listening`, for the loop to stop; a second signal raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False

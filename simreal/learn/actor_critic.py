@@ -44,7 +44,7 @@ def gaussian_entropy(log_std: Tensor) -> Tensor:
 
 
 def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Tensor) -> Tensor:
-    """KL(old || new) [...] of diagonal Gaussians; the same after both are squashed, a bijection changes no KL.
+    """KL(old || new) [...] of diagonal Gaussians. Squashing both leaves it as it is: a bijection changes no KL.
 
     sum log(std'/std) + (std^2 + (mean - mean')^2) / (2 std'^2) - 1/2
     """
@@ -139,7 +139,7 @@ class Actor(nn.Module):
         return mean, log_std.clamp(*LOG_STD_RANGE), state
 
     def action(self, u: Tensor) -> Tensor:
-        """What the environment gets for u [..., A]."""
+        """The action [..., A] in [-1, 1] for u [..., A]."""
         return torch.tanh(u) if self.squash == "tanh" else u.clamp(-1.0, 1.0)
 
     def entropy(self, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class Critic(nn.Module):
         return value.squeeze(-1), state
 
     def unit(self) -> Tensor:
-        """The unit [1] of what the critic puts out, in units of reward; 1 as long as all returns were the same."""
+        """Size [1] of the unit in which the critic states values, in units of reward; 1 until returns vary."""
         scale = self.returns.scale()
         return torch.where(scale > 0.0, scale, 1.0)
 
@@ -196,13 +196,17 @@ class Critic(nn.Module):
         last.bias.copy_(torch.where(known, (old_unit * last.bias + old_mean - mean) / unit, last.bias))
 
 
-class Policy(nn.Module):
-    """Normalizer and actor without memory: what is exported. Puts out the most likely action."""
+class _PolicyParts(nn.Module):
+    """Normalizer and actor."""
 
     def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
         super().__init__()
         self.normalizer = make_normalizer(observation_size, config)
         self.actor = Actor(observation_size, action_size, config)
+
+
+class Policy(_PolicyParts):
+    """Normalizer and actor without memory, which is what is exported. Puts out the most likely action."""
 
     def forward(self, observation: Tensor) -> Tensor:
         """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]."""
@@ -211,13 +215,8 @@ class Policy(nn.Module):
         return self.actor.action(mean.squeeze(0))
 
 
-class RecurrentPolicy(nn.Module):
-    """Normalizer and actor with memory: what is exported."""
-
-    def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
-        super().__init__()
-        self.normalizer = make_normalizer(observation_size, config)
-        self.actor = Actor(observation_size, action_size, config)
+class RecurrentPolicy(_PolicyParts):
+    """Normalizer and actor with memory, which is what is exported. Puts out the most likely action."""
 
     def initial_state(self, batch: int) -> Tensor:
         """The state [batch, S] at the start of an episode: zeros."""

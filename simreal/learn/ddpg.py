@@ -32,7 +32,7 @@ def ddpg_target(
 
 
 class DDPG(OffPolicyLearner):
-    """See `OffPolicyLearner`."""
+    """The learner; see `OffPolicyLearner`."""
 
     NOISES = 0
     config: DDPGConfig
@@ -45,6 +45,7 @@ class DDPG(OffPolicyLearner):
 
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A]: the policy's with normal noise, and a share of uniform ones."""
         n, a = self.spec.num_envs, self.spec.action_size
         random = torch.rand(n, a, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
         if self.steps < self.config.warmup_steps:

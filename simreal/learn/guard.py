@@ -1,4 +1,4 @@
-"""Notices that a learner's numbers are lost, and takes the update back that lost them."""
+"""Notices an update that ended in NaN or infinity, and takes it back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from simreal.learn.problem import Learner
 
 
 class NanGuard:
-    """Remembers what an update changes, so that one that ends in NaN or infinity can be taken back.
+    """Copies what an update changes, so that one that ends in NaN or infinity can be taken back.
 
-    What is remembered is copied in one pass over the tensors (weights, running statistics, moments of the
-    optimizers); experience is not, as updates only read it.
+    All tensors (weights, running statistics, moments of the optimizers) are copied in one pass; experience is not, as
+    updates only read it.
 
     Args:
         learner: whose updates are watched. Make another guard after loading a state into it.
@@ -25,16 +25,21 @@ class NanGuard:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        parts = vars(learner)
-        self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
-        self._free = [part for part in parts.values() if isinstance(part, nn.Parameter)]
-        self._optimizers = [part for part in parts.values() if isinstance(part, Adam)]
-        self._generator: torch.Generator = parts["generator"]
-        self._collect()
+        parts = list(vars(learner).values())
+        self._optimizers = [part for part in parts if isinstance(part, Adam)]
+        self._generator: torch.Generator = vars(learner)["generator"]
+        tensors = {id(part): part.data for part in parts if isinstance(part, nn.Parameter)}
+        for module in (part for part in parts if isinstance(part, nn.Module)):
+            tensors |= {id(t): t.data for t in (*module.parameters(), *module.buffers())}
+        self._weights: list[Tensor] = [t for t in tensors.values() if t.is_floating_point()]
+        tensors |= {id(part): part.data for part in parts if isinstance(part, Tensor)}
+        tensors |= {id(t): t for optimizer in self._optimizers for t in optimizer.tensors()}
+        self._live: list[Tensor] = list(tensors.values())
+        self._kept: list[Tensor] = [torch.empty_like(t) for t in self._live]
         self._plain: dict[str, Any] = {}
 
     def snapshot(self) -> None:
-        """Keep the present state; call it before an update."""
+        """Copy the present state; call it before an update."""
         torch._foreach_copy_(self._kept, self._live)
         self._random_state = self._generator.get_state()
         self._rates = [optimizer.lr for optimizer in self._optimizers]
@@ -46,20 +51,8 @@ class NanGuard:
         rollout = getattr(self._learner, "rollout", None)
         self._rollout_time = None if rollout is None else rollout.time
 
-    def _collect(self) -> None:
-        tensors: dict[int, Tensor] = {}
-        for module in self._modules:
-            tensors |= {id(t): t.data for t in module.parameters()} | {id(t): t for t in module.buffers()}
-        tensors |= {id(t): t.data for t in self._free}
-        self._weights: list[Tensor] = [t for t in tensors.values() if t.is_floating_point()]
-        tensors |= {id(t): t for t in vars(self._learner).values() if isinstance(t, Tensor) and not t.requires_grad}
-        for optimizer in self._optimizers:
-            tensors |= {id(t): t for t in optimizer.tensors()}
-        self._live: list[Tensor] = list(tensors.values())
-        self._kept: list[Tensor] = [torch.empty_like(t) for t in self._live]
-
     def nonfinite(self, metrics: Mapping[str, float]) -> list[str]:
-        """What is NaN or infinite after an update: names of `metrics`, or "weights"."""
+        """Lines that name what is NaN or infinite after an update: entries of `metrics`, or else a weight."""
         names = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if names:
             return names
@@ -68,7 +61,7 @@ class NanGuard:
         return [] if math.isfinite(float(total)) else ["a weight is not finite"]
 
     def restore(self) -> None:
-        """Return to the state of the last `remember`."""
+        """Return to the state of the last `snapshot`."""
         torch._foreach_copy_(self._live, self._kept)
         self._generator.set_state(self._random_state)
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):

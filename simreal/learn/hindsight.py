@@ -1,8 +1,8 @@
-"""What follows from the goal in a transition, so that a relabelled one is whole: reward, termination, observation.
+"""Finds out which parts of a transition depend on its goal (reward, termination, observation), to relabel all of them.
 
-A task states its reward for other goals; what else follows from the goal is found out by experiment. Two copies of the
-environments make the same steps, one of them with its goals replaced: just reached, nearly reached, far away. What
-differs between the two follows from the goal.
+A task states its reward for other goals; the rest is found out by experiment. Two copies of the environments make
+equal steps, one of them with its goals replaced: just reached, nearly reached, far away. What differs between the two
+depends on the goal.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def find_out(task: Task, one: Environment, other: Environment) -> Hindsight:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """K steps that led to the same in both copies, but for what follows from their goals."""
+    """K steps that differ between the two copies only in what follows from their goals."""
 
     achieved: Tensor  # [K, G]
     goal: Tensor  # [K, G] the environments' own
     policy: Tensor  # [K, nobs]
     reward: Tensor  # [K]
     terminated: Tensor  # [K]
-    other_goal: Tensor  # the same where goals were replaced
+    other_goal: Tensor  # this and what follows: of the copy whose goals were replaced
     other_policy: Tensor
     other_reward: Tensor
     other_terminated: Tensor
@@ -184,8 +184,8 @@ def _check_observation(task: Task, pairs: _Pairs, derive: Callable[[Tensor], Ten
 def _rule(task: Task, pairs: _Pairs | None) -> GoalValue:
     """Which goals end an episode: as the task states, or as the experiment shows. Raises ValueError."""
     advice = "implement goal_terminated(achieved, desired)"
-    if _states(task):
-        stated = _stated(task)
+    stated = _stated(task)
+    if stated is not None:
         if pairs is not None and not _agrees(stated, pairs):
             raise _refusal(task, "its goal_terminated says otherwise than its outcome does", "correct goal_terminated")
         return stated
@@ -197,13 +197,11 @@ def _rule(task: Task, pairs: _Pairs | None) -> GoalValue:
     raise _refusal(task, "which goals end an episode does not follow from goal_success", advice)
 
 
-def _states(task: Task) -> bool:
+def _stated(task: Task) -> GoalValue | None:
+    """`goal_terminated` of a task that has it."""
     zeros = torch.zeros(1, task.goal_size, dtype=task.engine.dtype, device=task.engine.device)
-    return task.goal_terminated(zeros, zeros) is not None
-
-
-def _stated(task: Task) -> GoalValue:
-    """`goal_terminated` of a task that states it."""
+    if task.goal_terminated(zeros, zeros) is None:
+        return None
 
     def terminated(achieved: Tensor, desired: Tensor) -> Tensor:
         value = task.goal_terminated(achieved, desired)

@@ -7,20 +7,12 @@ relabelling in particular credits actions with what earlier ones did.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from simreal.learn.normalizer import Normalizer
-
-
-class Network(Protocol):
-    """A policy network whose input is an observation and past actions."""
-
-    normalizer: Normalizer
-
-    def __call__(self, observation: Tensor, past: Tensor | None = None) -> Tensor: ...
 
 
 class ActionHistory:
@@ -36,7 +28,7 @@ class ActionHistory:
         return self.actions.shape[1]
 
     def after(self, action: Tensor) -> Tensor:
-        """The memory [N, size] when `action` [N, A] has been sent."""
+        """The memory [N, size] after `action` [N, A]."""
         return torch.cat((self.actions[:, self._step :], action.float()), dim=1) if self.size else self.actions
 
     def advance(self, action: Tensor, done: Tensor) -> None:
@@ -46,7 +38,7 @@ class ActionHistory:
 
 
 def stored(observation: Tensor, past: Tensor) -> Tensor:
-    """What the replay keeps, [N, size + nobs]: the desired goal stays last, where relabelling looks for it."""
+    """Past actions and observation [N, size + nobs] for the replay, where the desired goal has to stay last."""
     return torch.cat((past, observation.float()), dim=1) if past.shape[1] else observation
 
 

@@ -1,4 +1,4 @@
-"""Policies of symmetric robots should be symmetric: what they do in a mirrored state is the mirror image.
+"""Symmetry loss: policies of symmetric robots should answer a mirrored state with the mirrored action.
 
 Yu, Turk and Liu 2018 (arXiv 1801.08093, eq. 4) add mean |pi(s) - M_a pi(M_s s)|^2 to the loss, where M_s and M_a mirror
 observations and actions. It keeps a gait from limping, and every step teaches both sides.

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from envs.environment import Observed, StepResult
 from envs.matmul import fast_matmul
 from simreal.learn.adam import Adam
-from simreal.learn.averaging import WeightAverage
 from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import make_normalizer
 from simreal.learn.options import OffPolicyConfig
-from simreal.learn.problem import LearnerSpec, MeanMetrics
+from simreal.learn.problem import LearnerSpec, mean_metrics
 from simreal.learn.replay import LAG, HerReplayBuffer, ReplayBatch, normalized
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
@@ -73,8 +72,7 @@ class OffPolicyLearner(ABC):
         self.generator = torch.Generator(device).manual_seed(seed)
         self.network = OffPolicyPolicy(spec, config, actor).to(device)
         self.history = ActionHistory(spec.num_envs, config.action_history, actions, device)
-        self._average = WeightAverage(self.network, config.average_updates) if config.average_updates else None
-        leaving = self.network if self._average is None else self._average.network
+        leaving = self._leaving_network()
         remembers = config.action_history > 0
         self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
         shape = (spec.observation_size + self.history.size, actions)
@@ -93,6 +91,20 @@ class OffPolicyLearner(ABC):
         self.steps = 0  # environment steps recorded
         self.updates_due = 0.0
         self.updates = 0
+
+    def _leaving_network(self) -> OffPolicyPolicy:
+        """The network that is evaluated and exported: the one that learns, or a copy with averages of its weights.
+
+        A policy learnt off-policy changes from update to update, and the last one may by chance be a bad one. An
+        average along the way is steadier (Nikishin et al. 2018, "Improving stability in deep reinforcement learning with
+        weight averaging"; Polyak and Juditsky 1992). Learning does not see it.
+        """
+        if not self.config.average_updates:
+            return self.network
+        leaving = copy.deepcopy(self.network)
+        leaving.normalizer = self.network.normalizer
+        self._averaged, self._online_policy = ([p.data for p in n.parameters()] for n in (leaving, self.network))
+        return leaving
 
     @abstractmethod
     def act(self, observed: Observed) -> Tensor:
@@ -122,11 +134,11 @@ class OffPolicyLearner(ABC):
     @fast_matmul()
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         """Make all updates that are due, from one large sample; returns means to log."""
-        count = int(self.updates_due)
+        config, count = self.config, int(self.updates_due)
         self.updates_due -= count
         self._set_step_sizes()
-        metrics = MeanMetrics()
-        size = self.config.batch_size
+        logs: list[dict[str, Tensor]] = []
+        size = config.batch_size
         sampled = self.replay.sample(size * count, self.generator)
         batch = normalized(sampled, self.network.normalizer, self.history.size)
         shape = (self.NOISES, size * count, self.spec.action_size)
@@ -135,11 +147,12 @@ class OffPolicyLearner(ABC):
             if before_step is not None:
                 before_step()
             start, stop = i * size, (i + 1) * size
-            metrics.add(self._update(batch.rows(start, stop), noise[:, start:stop]))
-            if self._average is not None:
-                self._average.add(self.updates + i)
+            log = self._update(batch.rows(start, stop), noise[:, start:stop])
+            logs.append({name: value.detach() for name, value in log.items()})
+            if config.average_updates:
+                polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates + i + 1, config.average_updates))
         self.updates += count
-        return metrics.read() | {"updates": float(self.updates), "replay": float(len(self.replay))}
+        return mean_metrics(logs) | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
     def _set_step_sizes(self) -> None:
         """With lr_schedule "linear" all step sizes fall to 0 between the end of the warm-up and that of the run."""
@@ -172,7 +185,7 @@ class OffPolicyLearner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
         return {name: getattr(self, name).state_dict() for name in self._stateful()} | {
-            "actor": {} if self._average is None else self.network.actor.state_dict(),
+            "actor": self.network.actor.state_dict() if self.config.average_updates else {},
             "history": self.history.actions,
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
@@ -182,7 +195,7 @@ class OffPolicyLearner(ABC):
         """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
         for name in self._stateful():
             getattr(self, name).load_state_dict(state[name])
-        if self._average is not None:
+        if self.config.average_updates:
             self.network.actor.load_state_dict(state["actor"])
         self.history.actions = state["history"].to(self.spec.device, copy=True)
         self.generator.set_state(state["generator"])

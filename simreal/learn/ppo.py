@@ -159,6 +159,7 @@ class PPO:
 
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] drawn from the policy; what led to them goes into the rollout."""
         rollout, t = self.rollout, self.rollout.time
         raw = self._raw(observed)
         x = self._normalized(raw)
@@ -225,10 +226,12 @@ class PPO:
             self.critic.normalizer.update(values[:, n:])
 
     def ready(self) -> bool:
+        """Whether the rollout is full."""
         return self.rollout.full
 
     @fast_matmul()
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Learn from the rollout and begin the next one; returns what to log."""
         config = self.config
         batch, log = self._prepare()
         if self.total_steps is not None and config.lr_schedule == "linear":
@@ -401,6 +404,7 @@ class PPO:
         return {name: float(value) for name, value in log.items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
@@ -413,6 +417,7 @@ class PPO:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         for name in ("policy", "critic", "optimizer", "rollout"):
             getattr(self, name).load_state_dict(state[name])
         self._states, self._next_states = ([s.to(self.spec.device) for s in pair] for pair in state["states"])

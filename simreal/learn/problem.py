@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,18 @@ from simreal.learn.hindsight import Hindsight
 
 @dataclass(frozen=True)
 class LearnerSpec:
-    """Sizes of the vectors and, for learners with hindsight, what follows from a goal."""
+    """Sizes of the vectors that a learner gets and gives, and what else it is told of its environments.
+
+    Attributes:
+        num_envs: N.
+        observation_size: values of the policy group.
+        action_size: A.
+        goal_size: 0 for tasks without goals.
+        privileged_size: values that only a critic may read; 0 for none.
+        hindsight: what follows from a goal, for learners that relabel.
+        device: where the learner computes.
+        mirror: how the task is symmetric, if it is.
+    """
 
     num_envs: int
     observation_size: int
@@ -44,7 +55,7 @@ class LearnerSpec:
 
 
 class Learner(Protocol):
-    """What the training loop asks of PPO, SAC and DDPG."""
+    """An algorithm, as the training loop uses it."""
 
     @property
     def policy(self) -> nn.Module:
@@ -80,22 +91,6 @@ class Learner(Protocol):
         ...
 
 
-class MeanMetrics:
-    """Averages of logged scalars, kept as tensors so that logging does not stall the device."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Add one value of each name."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def read(self) -> dict[str, float]:
-        """Means since the last call."""
-        means = {name: float(value) / max(self._count, 1) for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
+def mean_metrics(logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Means of scalars [] logged by name; the device is waited for here only."""
+    return {name: float(sum(each[name].float() for each in logs)) / len(logs) for name in (logs or [{}])[0]}

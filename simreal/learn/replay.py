@@ -282,6 +282,7 @@ class HerReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises ValueError where it is of another size."""
         rows, held, n = state["rows"], state["rows"].shape[0], self.observation_size
         shape = (self.num_envs, self._rows.shape[2] - n)
         if state["slots"] != self.slots or rows.shape[1:] != shape or held != min(state["time"], self.slots):

@@ -82,6 +82,7 @@ class RolloutBuffer:
 
     @property
     def full(self) -> bool:
+        """Whether all T steps are there."""
         return self.time == self.horizon
 
     def segments(self, rows: Tensor) -> Tensor:
@@ -119,6 +120,7 @@ class RolloutBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         for name, value in state.items():
             if name != "time":
                 getattr(self, name)[: len(value)] = value

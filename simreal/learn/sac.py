@@ -33,7 +33,7 @@ def sac_target(
 
 
 class SAC(OffPolicyLearner):
-    """See `OffPolicyLearner`."""
+    """The learner; see `OffPolicyLearner`."""
 
     NOISES = 2  # for the next action and for the present one
     config: SACConfig
@@ -47,6 +47,7 @@ class SAC(OffPolicyLearner):
 
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] drawn from the policy; uniform ones during the warm-up."""
         shape = (self.spec.num_envs, self.spec.action_size)
         if self.steps < self.config.warmup_steps:
             return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
@@ -86,8 +87,10 @@ class SAC(OffPolicyLearner):
         }
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
         return super().state_dict() | {"log_alpha": self.log_alpha.detach().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         super().load_state_dict(state)
         self.log_alpha.data.copy_(state["log_alpha"])

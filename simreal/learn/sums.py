@@ -1,4 +1,4 @@
-"""Sums whose last bit does not depend on the number of threads.
+"""Sums, layers and gradients that are bitwise equal for any number of torch threads.
 
 torch divides a sum over many numbers, a dot product, and the gradient of a layer's weights over many rows among its
 threads; every share is rounded on its own, so that the result tells how many there were. Here such sums are divided
@@ -60,6 +60,7 @@ class Linear(nn.Linear):
     """nn.Linear; the gradient of its weights is a sum of parts of a fixed number of rows."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """x [B, n] -> x W' + b [B, m]."""
         # `requires_grad` first: it is False in an export, where the number of rows is a symbol.
         if self.weight.requires_grad and torch.is_grad_enabled() and len(input) > _ROWS:
             return _Affine.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
@@ -89,7 +90,7 @@ def _over_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 def gru(cell: nn.GRU, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """What a GRU of one layer makes of x [L, B, n] and a state h [1, B, H]: [L, B, H] and the state at the end."""
+    """A GRU of one layer over x [L, B, n] from a state h [1, B, H]: outputs [L, B, H] and the state at the end."""
     read, recall, read_bias, recall_bias = cell.all_weights[0]
     if not (read.requires_grad and torch.is_grad_enabled() and len(x) * x.shape[1] > _ROWS):
         return cell(x, h)
