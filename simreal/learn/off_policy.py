@@ -96,8 +96,8 @@ class OffPolicyLearner(ABC):
         """The network that is evaluated and exported: the one that learns, or a copy with averages of its weights.
 
         A policy learnt off-policy changes from update to update, and the last one may by chance be a bad one. An
-        average along the way is steadier (Nikishin et al. 2018, "Improving stability in deep reinforcement learning with
-        weight averaging"; Polyak and Juditsky 1992). Learning does not see it.
+        average along the way is steadier (Nikishin et al. 2018, "Improving stability in deep reinforcement learning
+        with weight averaging"; Polyak and Juditsky 1992). Learning does not see it.
         """
         if not self.config.average_updates:
             return self.network
