@@ -123,7 +123,8 @@ class GaussianActor(nn.Module):
         mean, log_std = self.distribution(observation)
         u = mean + log_std.exp() * noise
         log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        return torch.tanh(u), (log_prob - tanh_log_slope(u)).sum(dim=-1)
+        slope = tanh_log_slope(u)
+        return torch.tanh(u), (log_prob - slope).sum(dim=-1)
 
 
 @torch.no_grad()
