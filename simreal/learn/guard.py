@@ -27,7 +27,6 @@ class NanGuard:
         self._learner = learner
         parts = list(vars(learner).values())
         self._optimizers = [part for part in parts if isinstance(part, Adam)]
-        self._generator: torch.Generator = vars(learner)["generator"]
         tensors = {id(part): part.data for part in parts if isinstance(part, nn.Parameter)}
         for module in (part for part in parts if isinstance(part, nn.Module)):
             tensors |= {id(t): t.data for t in (*module.parameters(), *module.buffers())}
@@ -41,7 +40,7 @@ class NanGuard:
     def snapshot(self) -> None:
         """Copy the present state; call it before an update."""
         torch._foreach_copy_(self._kept, self._live)
-        self._random_state = self._generator.get_state()
+        self._random_state = self._learner.generator.get_state()
         self._rates = [optimizer.lr for optimizer in self._optimizers]
         self._plain = {
             name: list(value) if isinstance(value, list) else value
@@ -63,7 +62,7 @@ class NanGuard:
     def restore(self) -> None:
         """Return to the state of the last `snapshot`."""
         torch._foreach_copy_(self._live, self._kept)
-        self._generator.set_state(self._random_state)
+        self._learner.generator.set_state(self._random_state)
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.lr = rate
         for name, value in self._plain.items():

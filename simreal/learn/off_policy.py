@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from simreal.learn.history import ActionHistory, HistoryPolicy, stored
 from simreal.learn.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learn.normalizer import make_normalizer
 from simreal.learn.options import OffPolicyConfig
-from simreal.learn.problem import LearnerSpec, mean_metrics
+from simreal.learn.problem import Learner, LearnerSpec, mean_metrics
 from simreal.learn.replay import LAG, HerReplayBuffer, ReplayBatch, normalized
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
@@ -38,22 +38,17 @@ class OffPolicyPolicy(nn.Module):
         return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
 
 
-class OffPolicyLearner(ABC):
-    """Learns from replayed experience; a `simreal.learn.problem.Learner`.
+class OffPolicyLearner(Learner):
+    """Learns from replayed experience.
 
     Args:
-        spec: sizes, device, and what relabelling with other goals needs.
-        config: the options.
-        seed: of networks, exploration and batches.
-        total_steps: environment steps of the whole run, for lr_schedule "linear".
+        spec, config, seed, total_steps: see `Learner`.
         actor: class of the policy's network.
         critics: estimates of Q that the critic gives.
     """
 
     NOISES: ClassVar[int]
     """Standard normal numbers that a gradient step needs per transition and action."""
-
-    config: Any  # the options of the subclass
 
     def __init__(
         self,
@@ -64,12 +59,8 @@ class OffPolicyLearner(ABC):
         actor: ActorClass,
         critics: int,
     ) -> None:
-        if config.lr_schedule == "linear" and total_steps is None:
-            raise ValueError("lr_schedule linear: needs the number of steps of the run")
-        self.config, self.spec, self.total_steps = config, spec, total_steps
+        super().__init__(spec, config, seed, total_steps)
         device, actions = spec.device, spec.action_size
-        torch.manual_seed(seed)
-        self.generator = torch.Generator(device).manual_seed(seed)
         self.network = OffPolicyPolicy(spec, config, actor).to(device)
         self.history = ActionHistory(spec.num_envs, config.action_history, actions, device)
         leaving = self._leaving_network()
@@ -88,9 +79,7 @@ class OffPolicyLearner(ABC):
             config.replay_size, spec.num_envs, *shape, spec.goal_size,
             config.her_k if spec.goal_size else 0, spec.hindsight, self.history.size, LAG, device,
         )  # fmt: skip
-        self.steps = 0  # environment steps recorded
         self.updates_due = 0.0
-        self.updates = 0
 
     def _leaving_network(self) -> OffPolicyPolicy:
         """The network that is evaluated and exported: the one that learns, or a copy with averages of its weights.
@@ -105,10 +94,6 @@ class OffPolicyLearner(ABC):
         leaving.normalizer = self.network.normalizer
         self._averaged, self._online_policy = ([p.data for p in n.parameters()] for n in (leaving, self.network))
         return leaving
-
-    @abstractmethod
-    def act(self, observed: Observed) -> Tensor:
-        """Actions [N, A] in [-1, 1] to explore with."""
 
     @abstractmethod
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:

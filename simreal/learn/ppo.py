@@ -31,7 +31,7 @@ from simreal.learn.actor_critic import Critic, Policy, RecurrentPolicy, gaussian
 from simreal.learn.adam import Adam
 from simreal.learn.mirror import symmetry_loss
 from simreal.learn.options import PPOConfig
-from simreal.learn.problem import LearnerSpec
+from simreal.learn.problem import Learner, LearnerSpec
 from simreal.learn.returns import gae, n_step, reward_to_go
 from simreal.learn.rollout import RolloutBatch, RolloutBuffer
 from simreal.learn.sums import expand_rows, mean_all, sum_all
@@ -108,17 +108,14 @@ def kl_adapted_beta(beta: float, kl: float, desired: float) -> float:
     return beta * 2.0 if kl > desired * 1.5 else beta
 
 
-class PPO:
-    """Learner; see `simreal.learn.problem.Learner`.
+class PPO(Learner):
+    """The learner; see `Learner`."""
 
-    Args:
-        total_steps: environment steps of the whole run, for lr_schedule "linear".
-    """
-
-    policy: Policy | RecurrentPolicy
+    config: PPOConfig
+    policy: Policy | RecurrentPolicy  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
-        self.config, self.spec, self.total_steps = config, spec, total_steps
+        super().__init__(spec, config, seed, total_steps)
         self.recurrent = config.memory != "none"
         segment = config.segment if self.recurrent else 1
         sequences = spec.num_envs * config.horizon // segment
@@ -126,10 +123,6 @@ class PPO:
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
         if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
-        if config.lr_schedule == "linear" and total_steps is None:
-            raise ValueError("lr_schedule linear: needs the number of steps of the run")
-        torch.manual_seed(seed)
-        self.generator = torch.Generator(spec.device).manual_seed(seed)
         privileged = spec.privileged_size if config.privileged_critic else 0
         make = RecurrentPolicy if self.recurrent else Policy
         self.policy = make(spec.observation_size, spec.action_size, config).to(spec.device)
@@ -153,8 +146,6 @@ class PPO:
         self._sync_allowed = spec.device.type == "cpu"  # whether numbers may be copied to the host in each step
         # Sum of the returns of the episodes that ended in this rollout, and their number.
         self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
-        self.steps = 0  # environment steps recorded
-        self.updates = 0
         self.lr, self.beta = config.lr, config.kl_beta
 
     @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,41 +55,59 @@ class LearnerSpec:
         )
 
 
-class Learner(Protocol):
-    """An algorithm, as the training loop uses it."""
+class Learner(ABC):
+    """An algorithm, as the training loop uses it.
 
-    @property
-    def policy(self) -> nn.Module:
-        """Deterministic policy with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]."""
-        ...
+    Args:
+        spec: of the environments.
+        config: the options.
+        seed: of networks, exploration and batches.
+        total_steps: environment steps of the whole run, for lr_schedule "linear".
 
+    Attributes:
+        policy: deterministic, with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1].
+        generator: of all random numbers after the initial weights.
+        steps: environment steps recorded.
+        updates: made so far.
+    """
+
+    policy: nn.Module
+
+    def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
+        if config.lr_schedule == "linear" and total_steps is None:
+            raise ValueError("lr_schedule linear: needs the number of steps of the run")
+        self.spec, self.config, self.total_steps = spec, config, total_steps
+        torch.manual_seed(seed)
+        self.generator = torch.Generator(spec.device).manual_seed(seed)
+        self.steps = self.updates = 0
+
+    @abstractmethod
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] in [-1, 1] to explore with."""
-        ...
 
+    @abstractmethod
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
-        """Take in one step of every environment."""
-        ...
+        """Take in the step that the last `act` led to."""
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether enough was recorded for an update."""
-        ...
 
+    @abstractmethod
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         """Learn from what was recorded; returns what to log.
 
         Args:
             before_step: called before every gradient step, see `simreal.threads`.
         """
-        ...
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning: nested mappings and lists of tensors and plain values."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        ...
+        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
 
 
 def mean_metrics(logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
