@@ -10,8 +10,9 @@ from torch import Tensor
 from envs.environment import Environment, StepResult, on_device
 from envs.histories import KeepDelays, shortened_delay
 from envs.task import Task, editing_specs
-from randomization.clock import Clock
-from randomization.columns import StepDraws
+from randomization.clock import StepDurations
+from randomization.columns import StepRandomNumbers
+from randomization.effect import EffectContext
 from randomization.effects import ActingEffects, SensorEffects
 from randomization.news import EpisodeNews
 from randomization.parameters import Parameter
@@ -70,10 +71,9 @@ class Randomization:
         self._revealed: Tensor | None = None  # lambda as `reveal` shows it
         self._middle, self._half = ((low + high) / 2).to(engine.device), ((high - low) / 2).to(engine.device)
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
-        clock = Clock(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
-        draws = StepDraws(environment.rng)
-        self._acting = ActingEffects(environment, parameters, clock, draws)
-        self._sensing = SensorEffects(environment, parameters, clock, draws)
+        durations = StepDurations(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
+        context = EffectContext(environment, parameters, StepRandomNumbers(environment.rng), durations)
+        self._acting, self._sensing = ActingEffects(context), SensorEffects(context)
 
     def reset(self, mask: Tensor) -> bool:
         u = self._rng.episode_uniform("lambda", len(self.parameters))
