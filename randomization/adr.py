@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.messages import nearest
 from randomization.copies import DeviceCopies
-from randomization.parameters import Parameter, RandomizationError, nearest
+from randomization.parameters import Parameter, RandomizationError
 from randomization.samplers import range_entropy
 
 

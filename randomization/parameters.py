@@ -13,20 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from envs.messages import listed, nearest
 from envs.task import Task
 from randomization.effective import idle_because, only_shown
 from randomization.frictions import Factor, is_compared, warn, warn_of_idle_ends
-from randomization.names import (
-    is_pattern,
-    listed,
-    matching,
-    nearest,
-    object_index,
-    object_names,
-    object_places,
-    patterns_of,
-    quoting_hint,
-)
+from randomization.names import is_pattern, matching, object_places, patterns_of, quoting_hint
 from randomization.quantities import QUANTITIES, Mode, Quantity
 from randomization.suitable import (
     EXPECTED,
@@ -35,14 +26,8 @@ from randomization.suitable import (
     makes_sense,
     switched_off,
     usable,
-    usable_names,
     why_unsuitable,
 )
-
-__all__ = [
-    "Distribution", "Parameter", "RandomizationError", "build_parameters", "has_air", "has_commands_for", "listed",
-    "nearest", "object_index", "object_names", "usable_names",
-]  # fmt: skip
 
 Distribution = Literal["uniform", "loguniform", "normal", "lognormal"]
 

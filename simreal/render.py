@@ -7,10 +7,10 @@ from pathlib import Path
 import mujoco
 
 from envs.environment import Environment
+from envs.messages import nearest
 from randomization.appearance import VIEW, camera_names
 from randomization.environment import Randomization
 from randomization.mujoco_scene import SceneRandomizer
-from randomization.parameters import nearest
 from simreal.errors import UserError
 from simreal.offscreen import Image, Offscreen
 

@@ -18,7 +18,8 @@ from envs.environment import Environment
 from envs.task import Task
 from randomization import frictions
 from randomization.environment import Randomization
-from randomization.parameters import Parameter, RandomizationError, build_parameters, object_index, object_names
+from randomization.names import object_places
+from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.quantities import QUANTITIES, Quantity
 from randomization.suitable import does_nothing
 
@@ -64,7 +65,7 @@ def warnings_heard() -> Iterator[list[str]]:
 
 def accepted(task: Task, quantity: Quantity, only: Sequence[str] | None = None) -> list[Asked]:
     """The names (all of the kind, or `only` these) that a quantity takes without refusal or warning."""
-    names: Sequence[str] = ("",) if quantity.target == "none" else only or object_names(task, quantity.target)
+    names: Sequence[str] = ("",) if quantity.target == "none" else only or list(object_places(task, quantity.target))
     found: list[Asked] = []
     for name in names:
         entries: dict[str, Any] = {quantity.name: {"of": name} if name else {}}
@@ -76,7 +77,7 @@ def accepted(task: Task, quantity: Quantity, only: Sequence[str] | None = None) 
                 parameters = build_parameters(task, entries)
             except RandomizationError:
                 continue
-        index = 0 if not name else object_index(task, quantity.target, name)
+        index = 0 if not name else object_places(task, quantity.target)[name]
         if not heard and not does_nothing(task, quantity, index):  # refused where the world is written
             found.append(Asked(name, parameters))
     return found
