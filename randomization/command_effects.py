@@ -17,10 +17,11 @@ from torch import Tensor
 from envs.task_state import preserved
 from randomization.columns import index_of
 from randomization.congestion import BurstyDelay
-from randomization.effect import CommandEffect, EffectContext, Stateful
+from randomization.effect import CommandEffect, EffectContext
 from randomization.latency import CommandDelayBuffer
 from randomization.names import single_places
 from randomization.objects import controls_of
+from randomization.state import Stateful
 
 _LARGEST_JITTER = 3.0  # standard deviations
 

@@ -1,11 +1,10 @@
-"""What effects in time have in common: what they are made from, what they do at a reset, how their state is kept."""
+"""What effects in time have in common: what they are made from, and what they do at a reset."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,38 +16,12 @@ from envs.task import Task
 from randomization.clock import StepDurations
 from randomization.columns import ParameterIndex, StepRandomNumbers
 from randomization.parameters import Parameter
+from randomization.state import Stateful
 
 _ON_COMMANDS = (
     "action_delay", "action_delay_jitter", "action_burst_delay", "action_dropout", "actuator_stuck",
     "actuator_backlash",
 )  # fmt: skip
-
-
-class Stateful:
-    """An object whose state is some of its attributes: tensors, plain values, and parts with a state of their own."""
-
-    _state: ClassVar[tuple[str, ...]] = ()  # their names; those that a configuration does without do not count
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copies of the attributes, by their names without the underscore."""
-        return {name.lstrip("_"): _copied(getattr(self, name)) for name in self._state if hasattr(self, name)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        for name in filter(lambda name: hasattr(self, name), self._state):
-            present, value = getattr(self, name), state[name.lstrip("_")]
-            if hasattr(present, "load_state_dict"):
-                present.load_state_dict(value)
-            else:
-                setattr(self, name, _copied(value))
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    return value.state_dict() if hasattr(value, "state_dict") else value
 
 
 @dataclass(frozen=True)

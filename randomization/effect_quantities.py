@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from randomization.quantity import Channel, Quantity, Target
+from randomization.quantity import Channel, RandomizableQuantity, Target
 
 _INF = float("inf")
 
@@ -20,9 +20,9 @@ def _effect(
     description: str,
     nominal: float = 0.0,
     needs: str = "",
-) -> Quantity:
+) -> RandomizableQuantity:
     """A quantity that takes the place of its nominal value and writes no model field at reset."""
-    return Quantity(
+    return RandomizableQuantity(
         name, channel, "absolute", target, unit, nominal, limits, default_range, (), description, needs
     )  # fmt: skip
 
@@ -105,4 +105,4 @@ _ADVERSARY = (
         "beta: a random network's force / mass on a free body, and its torque / inertia in rad/s^2"),
 )  # fmt: skip
 
-EFFECTS: tuple[Quantity, ...] = (*_ACTION, *_OBSERVATION, *_DISTURBANCE, *_ADVERSARY)
+EFFECTS: tuple[RandomizableQuantity, ...] = (*_ACTION, *_OBSERVATION, *_DISTURBANCE, *_ADVERSARY)

@@ -13,10 +13,11 @@ from randomization.backlash import Backlash
 from randomization.columns import Index, index_of
 from randomization.command_effects import CommandDelay, CommandDropout, FirstCommand, StuckActuators
 from randomization.disturbance import MovingBase, Pushes, RandomForces
-from randomization.effect import Effect, EffectContext, Stateful
+from randomization.effect import Effect, EffectContext
 from randomization.motor_fade import LimpActuators, MotorFade
 from randomization.sensor_errors import SensorErrors
 from randomization.sensor_timing import SensorTiming
+from randomization.state import Stateful
 
 
 class ActingEffects:

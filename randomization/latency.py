@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from randomization.columns import chosen_rows
-from randomization.effect import Stateful
+from randomization.state import Stateful
 
 
 class CommandDelayBuffer(Stateful):

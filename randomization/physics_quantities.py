@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from randomization.quantity import Quantity, Target
+from randomization.quantity import RandomizableQuantity, Target
 
 _INF = float("inf")
 _Range = tuple[float, float]
@@ -10,27 +10,31 @@ _Range = tuple[float, float]
 
 def _factor(
     name: str, target: Target, default_range: _Range, writes: tuple[str, ...], description: str, positive: bool = False
-) -> Quantity:
+) -> RandomizableQuantity:
     """A factor of nominal values; `positive` where zero makes no sense."""
     limits = (1e-3 if positive else 0.0, _INF)
-    return Quantity(name, "physics", "scale", target, "1", 1.0, limits, default_range, writes, description)
+    return RandomizableQuantity(name, "physics", "scale", target, "1", 1.0, limits, default_range, writes, description)
 
 
 def _shift(
     name: str, target: Target, unit: str, default_range: _Range, writes: tuple[str, ...], description: str
-) -> Quantity:
+) -> RandomizableQuantity:
     """Something added to nominal values."""
-    return Quantity(name, "physics", "add", target, unit, 0.0, (-_INF, _INF), default_range, writes, description)
+    return RandomizableQuantity(
+        name, "physics", "add", target, unit, 0.0, (-_INF, _INF), default_range, writes, description
+    )
 
 
 def _spread(
     name: str, target: Target, unit: str, default_range: _Range, writes: tuple[str, ...], description: str
-) -> Quantity:
+) -> RandomizableQuantity:
     """The standard deviation of what is added to each nominal value, drawn anew in every episode."""
-    return Quantity(name, "physics", "spread", target, unit, 0.0, (0.0, _INF), default_range, writes, description)
+    return RandomizableQuantity(
+        name, "physics", "spread", target, unit, 0.0, (0.0, _INF), default_range, writes, description
+    )
 
 
-PHYSICS: tuple[Quantity, ...] = (
+PHYSICS: tuple[RandomizableQuantity, ...] = (
     _factor("body_mass", "body", (0.5, 2.0), ("body_mass", "body_inertia"),
         "mass; the inertia scales with it, as with a change of density", positive=True),
     _factor("body_inertia", "body", (0.7, 1.4), ("body_inertia",),

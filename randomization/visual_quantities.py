@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from randomization.quantity import Mode, Quantity
+from randomization.quantity import Mode, RandomizableQuantity
 
 _INF = float("inf")
 _Target = Literal["camera", "light", "material", "none"]
@@ -23,11 +23,13 @@ def _visual(
     limits: tuple[float, float],
     usual: tuple[float, float],
     description: str,
-) -> Quantity:
-    return Quantity(name, "visual", mode, target, unit, 1.0 if mode == "scale" else 0.0, limits, usual, (), description)
+) -> RandomizableQuantity:
+    return RandomizableQuantity(
+        name, "visual", mode, target, unit, 1.0 if mode == "scale" else 0.0, limits, usual, (), description
+    )
 
 
-VISUAL: tuple[Quantity, ...] = (
+VISUAL: tuple[RandomizableQuantity, ...] = (
     _visual("camera_position", "add", "camera", "m", (0.0, _INF), (0.0, 0.15),
         "distance by which a camera is displaced, in a direction drawn per episode"),
     _visual("camera_rotation", "add", "camera", "rad", (0.0, math.pi), (0.0, 0.05),

@@ -9,7 +9,7 @@ from envs.task import ActionComponent, Task
 from randomization.effective import idle_because
 from randomization.fields import nominal_values, room
 from randomization.names import object_places
-from randomization.quantities import QUANTITIES, Quantity
+from randomization.quantities import QUANTITIES, RandomizableQuantity
 from randomization.suitable import has_commands_for, switched_off, usable_names
 
 
@@ -117,7 +117,7 @@ def available(task: Task) -> dict[str, list[str]]:
     return found
 
 
-def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[float, float]:
+def sensible_range(task: Task, quantity: RandomizableQuantity, names: list[str]) -> tuple[float, float]:
     """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
     low, high = quantity.default_range
     if quantity.channel != "physics" or quantity.mode != "add":
@@ -128,7 +128,7 @@ def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[fl
     return low, high
 
 
-def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
+def nominal_text(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
     """Smallest and largest nominal value over objects, with the unit; lambda's for what writes no model field."""
     if quantity.channel != "physics":
         return f"{quantity.nominal:g}"
