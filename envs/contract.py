@@ -16,8 +16,9 @@ from torch import Tensor
 from envs.contract_model import check_against_model, problem
 from envs.contract_probe import check_truth
 from envs.engine import COMMAND_FIELDS
+from envs.messages import nearest
 from envs.model_options import model_problems
-from envs.registry import TaskError, nearest
+from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Group, Outcome, Task
 
 
@@ -112,9 +113,8 @@ def _check_sent(task: Task, where: str, part: ActionComponent) -> None:
     if isinstance(part.initial_target, str):
         names = [c.name for c in task.components("policy") if c.size >= part.size]
         if part.initial_target not in names:
-            near = nearest(part.initial_target, names).rstrip()
             raise problem(task, f"{where}: initial_target", "expected a component of the observation",
-                          f"{part.initial_target!r}" + (f" ({near})" if near else ""))  # fmt: skip
+                          f"{part.initial_target!r}{nearest(part.initial_target, names)}")  # fmt: skip
 
 
 def check_observed(

@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 
 from envs.drives import UNITS, Drive, find_drive, named_drives
-from envs.registry import TaskError, nearest
+from envs.messages import nearest
+from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 
 _O = mujoco.mjtObj
@@ -58,9 +59,9 @@ def _check_names(task: Task, where: str, part: Component | ActionComponent, keys
         known = {name for kind, count in _KINDS[key] for name in _names(task.model, kind, count)}
         for name in names:
             if name not in known and not _made_up(task.model, key, name):
-                near = nearest(name, sorted(known)).rstrip("? ")
+                near = nearest(name, sorted(known))
                 listed = ", ".join(sorted(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
-                hint = f" ({near}?)" if near else f"; there are: {listed or 'none with a name'}"
+                hint = near or f"; there are: {listed or 'none with a name'}"
                 raise TaskError(f"task: {task.id}: {where}: {key}: the model has no {_ONE[key]} {name!r}{hint}")
         counted = key != "bodies" and names
         if counted and not _counts_fit(task.model, part, names):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.engine import EngineError, WarpEngine
+from envs.visual_state import FROM_MATERIAL, VisualState, surface_of
 
 mjw: Any = importlib.import_module("mujoco_warp")
 wp: Any = importlib.import_module("warp")
@@ -26,34 +26,6 @@ _kernels: Any = importlib.import_module("envs.gpu_kernels")
 _DIRECTIONAL = int(mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 _SHOWN_GROUPS = (0, 1, 2)
 _COLOUR = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
-_FROM_MATERIAL = (0.5, 0.5, 0.5, 1.0)  # a geom's rgba that says so
-_PLAIN = {"specular": 0.5, "shininess": 0.5, "emission": 0.0}  # surfaces without a material
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What pictures of N worlds show, to be changed in place by what `Camera.shoot` is given.
-
-    There are L lights: the model's, the headlight where it shines, then those that were asked for, switched off; and a
-    surface for each of the G geoms.
-    """
-
-    eye_pos: Tensor  # [N, 3] world frame, m
-    eye_axes: Tensor  # [N, 3, 3]; columns: to the right, up, backwards
-    fov_deg: Tensor  # [N], vertical
-    light_pos: Tensor  # [N, L, 3] world frame, m
-    light_dir: Tensor  # [N, L, 3]
-    light_diffuse: Tensor  # [N, L, 3]
-    light_ambient: Tensor  # [N, L, 3]
-    light_specular: Tensor  # [N, L, 3]
-    light_active: Tensor  # [N, L] bool
-    light_castshadow: Tensor  # [N, L] bool
-    rgba: Tensor  # [N, G, 4]
-    specular: Tensor  # [N, G]
-    shininess: Tensor  # [N, G]
-    texture: Tensor  # [N, G] index; -1: none
-    texrepeat: Tensor  # [N, G, 2]
-    texuniform: Tensor  # [N, G] bool: repeats per metre instead of per surface
 
 
 class Camera:
@@ -69,7 +41,7 @@ class Camera:
         patterns: textures [height, width, 3] to have after the model's.
 
     Attributes:
-        looks: of the worlds.
+        state: what the last pictures showed, or the next ones will.
 
     Raises:
         EngineError: mujoco_warp cannot draw the model or the view.
@@ -97,9 +69,10 @@ class Camera:
         self._wp_device = wp.device_from_torch(self._device)
         self._headlight = bool(model.vis.headlight.active)
         self._nlight = model.nlight + self._headlight + spare_lights
-        nominal = _nominal(model, self._camera_id, hidden, self._headlight, spare_lights)
-        self._nominal = {name: torch.as_tensor(values).to(self._device) for name, values in nominal.items()}
-        self.looks = Looks(**{name: self._spread(values) for name, values in self._nominal.items()})
+        self._nominal = VisualState.nominal(
+            model, self._camera_id, hidden=hidden, spare_lights=spare_lights, device=self._device
+        )
+        self.state = self._nominal.expanded(self._n)
         self._texid = torch.full((self._n, model.ngeom, 10), -1, dtype=torch.int32, device=self._device)
         with _kernels.on_torch_stream(self._wp_device):
             lens, static = _lens(model, self._camera_id), _static(model, self._headlight, spare_lights)
@@ -107,13 +80,9 @@ class Camera:
             self._context = self._make_context(patterns)
         self.pixels = wp.to_torch(self._context.rgb_data)
 
-    def _spread(self, values: Tensor) -> Tensor:
-        """Values [...] for all worlds, [N, ...], in memory of their own."""
-        return values.expand(self._n, *values.shape).clone(memory_format=torch.contiguous_format)
-
     def _share(self) -> dict[str, Any]:
-        """The looks as Warp arrays on the same memory, by mujoco_warp's names."""
-        k, n = self.looks, self._n
+        """The state as Warp arrays on the same memory, by mujoco_warp's names."""
+        k, n = self.state, self._n
         vectors = {
             "light_diffuse": k.light_diffuse, "light_ambient": k.light_ambient, "light_specular": k.light_specular,
             "light_xpos": k.light_pos, "light_xdir": k.light_dir, "cam_xpos": k.eye_pos.view(n, 1, 3),
@@ -154,37 +123,36 @@ class Camera:
 
     def _place(self, d: Any) -> None:
         """Put the eye and the lights where the present state has them."""
-        looks, model, view = self.looks, self._model, self._view
+        state, model, view = self.state, self._model, self._view
         if self._camera_id is not None:
-            looks.eye_pos.copy_(wp.to_torch(d.cam_xpos)[:, self._camera_id])
-            looks.eye_axes.copy_(wp.to_torch(d.cam_xmat)[:, self._camera_id])
+            state.eye_pos.copy_(wp.to_torch(d.cam_xpos)[:, self._camera_id])
+            state.eye_axes.copy_(wp.to_torch(d.cam_xmat)[:, self._camera_id])
         else:
-            axes = torch.as_tensor(_free_axes(view.azimuth, view.elevation)).to(looks.eye_axes)
+            axes = torch.as_tensor(_free_axes(view.azimuth, view.elevation)).to(state.eye_axes)
             tracking = view.type == int(mujoco.mjtCamera.mjCAMERA_TRACKING)
-            lookat = torch.as_tensor(np.array(view.lookat)).to(looks.eye_pos)
+            lookat = torch.as_tensor(np.array(view.lookat)).to(state.eye_pos)
             centre = wp.to_torch(d.subtree_com)[:, view.trackbodyid] if tracking else lookat
-            looks.eye_axes.copy_(axes.expand_as(looks.eye_axes))
-            looks.eye_pos.copy_(centre + view.distance * axes[:, 2])
+            state.eye_axes.copy_(axes.expand_as(state.eye_axes))
+            state.eye_pos.copy_(centre + view.distance * axes[:, 2])
         if model.nlight:
-            looks.light_pos[:, : model.nlight] = wp.to_torch(d.light_xpos)
-            looks.light_dir[:, : model.nlight] = wp.to_torch(d.light_xdir)
+            state.light_pos[:, : model.nlight] = wp.to_torch(d.light_xpos)
+            state.light_dir[:, : model.nlight] = wp.to_torch(d.light_xdir)
         if self._headlight:  # shines from the camera
-            looks.light_pos[:, model.nlight] = looks.eye_pos
-            looks.light_dir[:, model.nlight] = -looks.eye_axes[:, :, 2]
+            state.light_pos[:, model.nlight] = state.eye_pos
+            state.light_dir[:, model.nlight] = -state.eye_axes[:, :, 2]
 
-    def shoot(self, dress: Callable[[Looks], None] | None = None) -> Tensor:
+    def render(self, change: Callable[[VisualState], None] | None = None) -> Tensor:
         """Pictures [N, height, width, 3] uint8 of the present state; a tensor of its own.
 
         Args:
-            dress: changes the looks from nominal to each world's, in place.
+            change: makes each world's `state` of the nominal one, in place.
         """
-        for name, values in self._nominal.items():
-            getattr(self.looks, name).copy_(values)
+        self.state.copy_(self._nominal)
         with self._engine.posed() as (m, d), _kernels.on_torch_stream(self._wp_device):
             self._place(d)
-            if dress is not None:
-                dress(self.looks)
-            self._texid[:, :, _COLOUR] = self.looks.texture
+            if change is not None:
+                change(self.state)
+            self._texid[:, :, _COLOUR] = self.state.texture
             m, d = copy.copy(m), copy.copy(d)
             for name, array in self._arrays.items():
                 setattr(d if hasattr(d, name) else m, name, array)
@@ -202,13 +170,13 @@ class Camera:
 
     def rays(self) -> Tensor:
         """Directions [N, height, width, 3] in the world frame, not normalized, of the pixels' middles; perspective."""
-        (width, height), looks = self._size, self.looks
-        top = torch.tan(torch.deg2rad(looks.fov_deg) / 2.0)[:, None]
+        (width, height), state = self._size, self.state
+        top = torch.tan(torch.deg2rad(state.fov_deg) / 2.0)[:, None]
         across = lambda count: (2.0 * torch.arange(count, device=self._device) + 1.0) / count - 1.0  # noqa: E731
         x = (top * across(width) * (width / height))[:, None, :].expand(-1, height, -1)
         y = (-top * across(height))[:, :, None].expand(-1, -1, width)
         local = torch.stack((x, y, -torch.ones_like(x)), dim=-1)
-        return torch.einsum("nij,nhwj->nhwi", looks.eye_axes, local)
+        return torch.einsum("nij,nhwj->nhwi", state.eye_axes, local)
 
 
 def refuse_undrawable(model: mujoco.MjModel, view: mujoco.MjvCamera) -> None:
@@ -216,7 +184,7 @@ def refuse_undrawable(model: mujoco.MjModel, view: mujoco.MjvCamera) -> None:
     if view.type != int(mujoco.mjtCamera.mjCAMERA_FIXED) and model.vis.global_.orthographic:
         raise EngineError("engine: the GPU engine draws free cameras with perspective only: use the CPU engine")
     for geom in np.flatnonzero(np.isin(model.geom_group, _SHOWN_GROUPS)):
-        surface = _surface(model, int(geom))
+        surface = surface_of(model, int(geom))
         texture = surface["texture"]
         cube = texture >= 0 and model.tex_type[texture] == int(mujoco.mjtTexture.mjTEXTURE_CUBE)
         if cube and model.tex_height[texture] > model.tex_width[texture] and surface["rgba"][3] > 0.0:
@@ -235,64 +203,18 @@ def _free_axes(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
     return np.stack((np.cross(forward, up), up, -forward), axis=1)
 
 
-def _nominal(
-    model: mujoco.MjModel, camera: int | None, hidden: Sequence[int], headlight: bool, spare: int
-) -> dict[str, NDArray[Any]]:
-    """What `Looks` holds where every world looks as the model says; poses are filled in later."""
-    single = np.float32
-    lights = {}
-    for part in ("diffuse", "ambient", "specular"):
-        rows = [getattr(model, f"light_{part}"), np.zeros((spare, 3))]
-        if headlight:
-            rows.insert(1, getattr(model.vis.headlight, part)[None])
-        lights[f"light_{part}"] = np.concatenate(rows).astype(single)
-    on, off = np.ones(int(headlight), bool), np.zeros(spare, bool)
-    count = model.nlight + headlight + spare
-    surfaces = [_surface(model, geom) for geom in range(model.ngeom)]
-    rgba = np.array([surface["rgba"] for surface in surfaces], single).reshape(-1, 4)
-    rgba[list(hidden), 3] = 0.0
-    return {
-        "eye_pos": np.zeros(3, single), "eye_axes": np.eye(3, dtype=single),
-        "fov_deg": np.array(model.vis.global_.fovy if camera is None else model.cam_fovy[camera], single),
-        "light_pos": np.zeros((count, 3), single), "light_dir": np.tile(np.array([0, 0, -1], single), (count, 1)),
-        **lights,
-        "light_active": np.concatenate((model.light_active.astype(bool), on, off)),
-        "light_castshadow": np.concatenate((model.light_castshadow.astype(bool), ~on, off)),
-        "rgba": rgba,
-        "specular": np.array([surface["specular"] for surface in surfaces], single),
-        "shininess": np.array([surface["shininess"] for surface in surfaces], single),
-        "texture": np.array([surface["texture"] for surface in surfaces], np.int32),
-        "texrepeat": np.array([surface["texrepeat"] for surface in surfaces], single).reshape(-1, 2),
-        "texuniform": np.array([surface["texuniform"] for surface in surfaces], bool),
-    }  # fmt: skip
-
-
-def _surface(model: mujoco.MjModel, geom: int) -> dict[str, Any]:
-    """How MuJoCo draws a geom: as its material says, with a colour of its own where it has one."""
-    material, own = int(model.geom_matid[geom]), tuple(model.geom_rgba[geom].tolist())
-    if material < 0:
-        return {"rgba": own, **_PLAIN, "texture": -1, "texrepeat": (1.0, 1.0), "texuniform": False}
-    return {
-        "rgba": own if own != _FROM_MATERIAL else tuple(model.mat_rgba[material].tolist()),
-        **{name: float(getattr(model, f"mat_{name}")[material]) for name in _PLAIN},
-        "texture": int(model.mat_texid[material, _COLOUR]),
-        "texrepeat": tuple(model.mat_texrepeat[material].tolist()),
-        "texuniform": bool(model.mat_texuniform[material]),
-    }
-
-
 def _static(model: mujoco.MjModel, headlight: bool, spare: int) -> dict[str, Any]:
     """Arrays that all worlds share, by mujoco_warp's names: lights beyond the model's, a material for each geom."""
     more = int(headlight) + spare
     pad = lambda values, row: np.concatenate((values, np.array([row] * int(more)).reshape(more, *values.shape[1:])))  # noqa: E731
-    emission = np.array([[_surface(model, geom)["emission"] for geom in range(model.ngeom)]])
+    emission = np.array([[surface_of(model, geom)["emission"] for geom in range(model.ngeom)]])
     return {
         "light_type": wp.array(pad(model.light_type, _DIRECTIONAL)[None], dtype=int),
         "light_attenuation": wp.array(pad(model.light_attenuation, (1.0, 0.0, 0.0))[None], dtype=wp.vec3),
         "light_cutoff": wp.array(pad(model.light_cutoff, 45.0)[None], dtype=float),
         "light_exponent": wp.array(pad(model.light_exponent, 10.0)[None], dtype=float),
         "geom_matid": wp.array(np.arange(model.ngeom)[None], dtype=int),
-        "geom_rgba": wp.array(np.tile(_FROM_MATERIAL, (1, model.ngeom, 1)), dtype=wp.vec4),
+        "geom_rgba": wp.array(np.tile(FROM_MATERIAL, (1, model.ngeom, 1)), dtype=wp.vec4),
         "mat_emission": wp.array(emission, dtype=float),
     }
 

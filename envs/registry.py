@@ -10,13 +10,14 @@ A task is named in one of three ways:
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
+
+from envs.messages import nearest
 
 if TYPE_CHECKING:
     from envs.task import Task
@@ -79,17 +80,11 @@ def check_task_id(task_id: str) -> None:
     if task_id not in announced:
         known = [*_TASKS, *announced]
         raise UnknownTaskError(
-            f"task: unknown task {task_id!r}: {nearest(task_id, known)}`simreal envs` lists all tasks"
+            f"task: unknown task {task_id!r}{nearest(task_id, known)}; `simreal envs` lists all tasks"
         )
     if len(announced[task_id]) > 1:
         values = " and ".join(entry.value for entry in announced[task_id])
         raise TaskError(f"task: {task_id!r} is announced by two packages, as {values}; name one of these instead")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean 'x'? " for messages, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def make_task(task_id: str, **options: Any) -> Task:
@@ -115,7 +110,7 @@ def make_task(task_id: str, **options: Any) -> Task:
     unknown = [name for name in options if name not in known]
     if unknown and len(known) == len(parameters):
         raise UnknownOptionError(
-            f"{task_id}: unknown option {unknown[0]!r}: {nearest(unknown[0], known)}"
+            f"{task_id}: unknown option {unknown[0]!r}{nearest(unknown[0], known)}; "
             f"there are: {', '.join(known) or 'none'}"
         )
     return check_task(task_id, build(**checked_options(task_id, build, registered | options)))
@@ -150,7 +145,7 @@ def _load(task_id: str, value: str) -> Any:
     found = getattr(module, name, None) if name.isidentifier() else None
     if found is None:
         known = [key for key in vars(module) if not key.startswith("_")]
-        raise UnknownTaskError(f"{label}: module {module_name!r} has no {name!r}: {nearest(name, known)}".rstrip(": "))
+        raise UnknownTaskError(f"{label}: module {module_name!r} has no {name!r}{nearest(name, known)}")
     return found
 
 

@@ -210,6 +210,14 @@ class EpisodeRandom:
             block.key = self._key
         return block.uniform[:, ahead], block.normal[:, ahead]
 
+    def quick_normal(self, tag: str, size: int, rows: Tensor | None = None) -> Tensor:
+        """Standard normal numbers [N, size] of the step, computed in float32; those of `mixed`, of which none are kept.
+
+        With rows, indices, only for those environments: [number of rows, size].
+        """
+        key, step = (self._key, self._step) if rows is None else (self._key[rows], self._step[rows])
+        return self._mixed((tag, 0, size), mix(key + (step + 1) * _MIX1))[1]
+
     def _draw_ahead(self, name: tuple[str, int, int], key: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What `mixed` gives in `count` steps from `step` [n] on, in one pass: many small operations cost more."""
         return self._mixed(name, mix(key[:, None] + (step[:, None] + torch.arange(1, count + 1)) * _MIX1))

@@ -1,4 +1,4 @@
-"""What becomes of an action before the task sees it: three kinds of noise, and whole steps of latency.
+"""What happens to an action before the task gets it: three kinds of noise, and whole steps of latency.
 
     executed = clip(action + action * multiplicative + bias + noise, -1, 1), `action_latency` control steps later
 
@@ -9,15 +9,12 @@ parameters of lambda, in the action's own unit: a policy's actions span [-1, 1].
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.columns import Columns, Span, StepDraws, chosen_rows, whole
-from randomization.parameters import Parameter
+from randomization.columns import ContiguousSlice, chosen_rows
+from randomization.effect import Effect, EffectContext
 
 
 def action_places(task: Task) -> dict[str, range]:
@@ -29,32 +26,24 @@ def action_places(task: Task) -> dict[str, range]:
     return places
 
 
-class ActionNoise:
-    """Applies `action_noise`, `action_bias` and `action_noise_multiplicative`.
+class ActionNoise(Effect):
+    """Applies `action_noise`, `action_bias` and `action_noise_multiplicative`."""
 
-    Args:
-        task: names the action's components.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        draws: random numbers of the step.
-    """
+    _state = ("_sigma", "_sigma_relative", "_bias")
 
-    def __init__(self, task: Task, parameters: list[Parameter], rng: EpisodeRandom, draws: StepDraws) -> None:
-        self._rng, self._draws = rng, draws
-        where = action_places(task)
+    def __init__(self, context: EffectContext) -> None:
+        self._rng, self._random = context.rng, context.random
+        where = action_places(context.task)
         columns = [
-            Columns(name, parameters, where, rng.device)
-            for name in ("action_noise", "action_noise_multiplicative", "action_bias")
+            context.index(name, where) for name in ("action_noise", "action_noise_multiplicative", "action_bias")
         ]
         self._additive, self._relative, self._constant = columns
         self.configured = any(c.size for c in columns)
-        self._noisy, self._scaled, self._shifted = spans = [Span(c, rng.device) for c in columns]
-        self._additive_draws = draws.reserve_normal(self._noisy.size)
-        self._relative_draws = draws.reserve_normal(self._scaled.size)
+        self._noisy, self._scaled, self._shifted = spans = [ContiguousSlice(c, self._rng.device) for c in columns]
+        self._additive_draws = context.random.reserve_normal(self._noisy.size)
+        self._relative_draws = context.random.reserve_normal(self._scaled.size)
         # [N, size] of each span, 0 where nothing acts
-        self._sigma, self._sigma_relative, self._bias = (
-            torch.zeros(rng.num_envs, span.size, dtype=torch.float64, device=rng.device) for span in spans
-        )
+        self._sigma, self._sigma_relative, self._bias = (context.zeros(span.size) for span in spans)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the standard deviations of new worlds lam [N, d] and draw this episode's offsets in mask [N]."""
@@ -70,7 +59,7 @@ class ActionNoise:
 
     def apply(self, action: Tensor) -> Tensor:
         """Action [N, A] in [-1, 1] -> with noise, in [-1, 1]."""
-        noisy, kind, normal = action.clone(), action.dtype, self._draws.normal
+        noisy, kind, normal = action.clone(), action.dtype, self._random.normal
         if self._relative.size:
             error = (self._sigma_relative * normal[:, self._relative_draws]).to(kind)
             noisy[:, self._scaled.where].addcmul_(action[:, self._scaled.where], error)
@@ -80,26 +69,18 @@ class ActionNoise:
             noisy[:, self._noisy.where].add_((self._sigma * normal[:, self._additive_draws]).to(kind))
         return noisy.clamp_(-1.0, 1.0)
 
-    def state_dict(self) -> dict[str, Any]:
-        names = ("sigma", "sigma_relative", "bias")
-        return {name: getattr(self, f"_{name}").clone() for name in names}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sigma, self._bias = state["sigma"].clone(), state["bias"].clone()
-        self._sigma_relative = state["sigma_relative"].clone()
-
-
-class ActionLatency:
+class ActionLatency(Effect):
     """Executes actions `action_latency` whole control steps late (rounded); until the first one, an action of zero."""
 
-    def __init__(self, task: Task, parameters: list[Parameter], rng: EpisodeRandom) -> None:
-        self._column = whole("action_latency", parameters, rng.device)
+    _state = ("_history", "_steps", "_newest")
+
+    def __init__(self, context: EffectContext) -> None:
+        self._column = context.index("action_latency")
         self.configured = self._column.size > 0
-        longest = max((round(p.limits[1]) for p in parameters if p.quantity == "action_latency"), default=0)
-        shape = (rng.num_envs, longest + 1 if self.configured else 0, task.action_size)
-        self._history = torch.zeros(shape, dtype=torch.float64, device=rng.device)
-        self._steps = torch.zeros(rng.num_envs, dtype=torch.int64, device=rng.device)
-        self._all = torch.arange(rng.num_envs, device=rng.device)
+        slots = round(context.longest("action_latency")) + 1 if self.configured else 0
+        self._history, self._steps = context.zeros(slots, context.task.action_size), context.zeros().long()
+        self._all = torch.arange(len(self._steps), device=self._steps.device)
         self._newest = 0
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
@@ -114,10 +95,3 @@ class ActionLatency:
         self._newest = (self._newest + 1) % slots
         self._history[:, self._newest] = action
         return self._history[self._all, (self._newest - self._steps) % slots].to(action.dtype)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self._history.clone(), "steps": self._steps, "newest": self._newest}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._history.copy_(state["history"])
-        self._steps, self._newest = state["steps"].clone(), state["newest"]

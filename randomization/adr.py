@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randomization.copies import DeviceCopies
-from randomization.parameters import Parameter, RandomizationError, nearest
-from randomization.samplers import range_entropy
+from envs.messages import nearest
+from randomization.copies import DeviceCache
+from randomization.parameters import Parameter, RandomizationError
+from randomization.samplers import NamedState, no_boundary, range_entropy
 
 
-class ADR:
+class ADR(NamedState):
     """Ranges that widen where the policy does well.
 
     Bounds never pass the calibrated value or a parameter's limits; a side whose limit is the calibrated value
@@ -38,6 +39,8 @@ class ADR:
         lower, upper: [d] float64, the present bounds.
         moves: [2d] int64, times that each boundary moved outwards minus inwards.
     """
+
+    _state = ("lower", "upper", "_sum", "_count", "moves", "judged", "decisions")
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class ADR:
         movable = torch.stack((limits[:, 0] < nominal, limits[:, 1] > nominal), dim=1).flatten()
         self._movable = movable.nonzero().squeeze(1)  # boundaries 2i, 2i + 1 that can move
         self._generator = torch.Generator().manual_seed(seed)
-        self._copies = DeviceCopies()
+        self._copies = DeviceCache()
 
     @property
     def movable_sides(self) -> int:
@@ -92,7 +95,7 @@ class ADR:
         """See `Sampler.draw`: lambda uniform in the ranges, one entry set to a boundary in boundary episodes."""
         lower, upper = self._copies("lower", self.lower, u.device), self._copies("upper", self.upper, u.device)
         lam = torch.lerp(lower, upper, u)
-        none = torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+        none = no_boundary(u)
         if not explore or not len(self._movable):
             return lam, none
         movable = self._copies("movable", self._movable, u.device)
@@ -161,27 +164,12 @@ class ADR:
         return range_entropy(self.lower, self.upper)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "names": [p.name for p in self.parameters],
-            "lower": self.lower.clone(),
-            "upper": self.upper.clone(),
-            "sum": self._sum.clone(),
-            "count": self._count.clone(),
-            "moves": self.moves.clone(),
-            "judged": self.judged.clone(),
-            "decisions": self.decisions.clone(),
-            "generator": self._generator.get_state(),
-        }
+        """Bounds, buffers, and the generator of `sample`."""
+        return super().state_dict() | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        names = [p.name for p in self.parameters]
-        if state["names"] != names:
-            raise RandomizationError(f"the state is of parameters {state['names']}, expected {names}")
-        self.lower, self.upper = state["lower"].clone(), state["upper"].clone()
-        self._sum, self._count = state["sum"].clone(), state["count"].clone()
-        self.moves = state["moves"].clone()
-        self.judged = state.get("judged", self.judged).clone()  # states of earlier versions do not have them
-        self.decisions = state.get("decisions", self.decisions).clone()
+        """Go on from what `state_dict` returned. Raises RandomizationError if it is of other parameters."""
+        super().load_state_dict(state)
         self._generator.set_state(state["generator"])
 
 

@@ -30,20 +30,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.engine import Engine
 from envs.matmul import fast_matmul
 from envs.rng import EpisodeRandom
-from envs.task import Task
-from randomization.columns import Columns, whole
+from randomization.effect import Effect, EffectContext
 from randomization.names import single_places
-from randomization.parameters import Parameter
 
 _UNITS, _LAYERS, _BINS = 265, 3, 31
 _PERIOD_S = 0.08  # between two decisions
 _BIAS = 0.5  # deviation of biases, in terms of the deviation of what the weights add up to
 _DTYPE = torch.float32
 _TINY = 1e-12  # keeps the root of zero finite
-_STATE = ("alpha", "beta", "origin", "fresh", "values", "wait")
 
 
 class RandomNetwork:
@@ -105,47 +101,38 @@ class RandomNetwork:
         self._biases.copy_(state["biases"])
 
 
-class Adversary:
+class Adversary(Effect):
     """Applies `adversary_action` and `adversary_wrench`. Costs nothing while both are zero in all worlds.
 
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        masses: of the bodies in each environment, [N, nbody] or [1, nbody].
-        inertias: [N, nbody, 3] or [1, nbody, 3], in the bodies' own frames.
+    Attributes:
+        bodies: that `wrenches` act on.
+        active: whether it acts in any world; on a GPU always.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        engine: Engine,
-        parameters: list[Parameter],
-        rng: EpisodeRandom,
-        masses: Tensor,
-        inertias: Tensor,
-    ) -> None:
+    _state = ("_alpha", "_beta", "_origin", "_fresh", "_values", "_wait", "active", "_any_fresh", "_network")
+
+    def __init__(self, context: EffectContext) -> None:
+        task, engine, self._environment = context.task, context.engine, context.environment
         n, device = engine.num_envs, engine.device
-        self._alpha_column = whole("adversary_action", parameters, device)
-        self._beta_column = Columns("adversary_wrench", parameters, single_places(task, "floating body"), device)
+        self._alpha_column = context.index("adversary_action")
+        self._beta_column = context.index("adversary_wrench", single_places(task, "floating body"))
         self.bodies = self._beta_column.places
         self.configured = bool(self._alpha_column.size or self.bodies)
         if not self.configured:
             return
         self._actions = task.action_size if self._alpha_column.size else 0
         inputs = sum(component.size for component in task.components("policy"))
-        self._network = RandomNetwork(inputs, self._actions + 6 * len(self.bodies), rng)
-        self._alpha = torch.zeros(n, 1, dtype=torch.float64, device=device)
-        self._beta = torch.zeros(n, len(self.bodies), 1, dtype=torch.float64, device=device)
-        self._origin = torch.zeros(n, inputs, dtype=torch.float64, device=device)
+        self._network = RandomNetwork(inputs, self._actions + 6 * len(self.bodies), context.rng)
+        self._alpha, self._beta = context.zeros(1), context.zeros(len(self.bodies), 1)
+        self._origin = context.zeros(inputs)
         self._fresh = torch.ones(n, 1, dtype=torch.bool, device=device)  # the episode's first observation is to come
         self._any_fresh = True
-        self._values = torch.zeros(n, self._network.outputs, dtype=torch.float64, device=device)
+        self._values = context.zeros(self._network.outputs)
         self._every = max(1, round(_PERIOD_S / task.control_period_s))  # control steps between two decisions
         self._wait = torch.zeros(n, dtype=torch.int64, device=device)  # control steps until the next one
         self.active = False
-        index = self._beta_column.index
-        self._masses, self._inertias, self._index = masses, inertias, index
+        self._masses, self._inertias = context.body_values("body_mass"), context.body_values("body_inertia")
+        self._index = self._beta_column.index
         if self.bodies:
             self._frames = engine.data("ximat")
 
@@ -179,8 +166,11 @@ class Adversary:
             decided = self._network(_sizes(observation[rows] - self._origin[rows]), rows)
             self._values = self._values.index_copy(0, rows, decided)
 
-    def act(self, action: Tensor) -> Tensor:
-        """What is left of the policy's action [N, A]."""
+    def apply(self, action: Tensor) -> Tensor:
+        """What is left of the policy's action [N, A]; the adversary decides first, where it is time to."""
+        if not self.active:
+            return action
+        self.read(self._environment.observed.policy)
         if not self._actions:
             return action
         return torch.lerp(action, self._values[:, : self._actions].to(action.dtype), self._alpha.to(action.dtype))
@@ -191,21 +181,6 @@ class Adversary:
         frame = self._frames[:, self._index].unflatten(2, (3, 3))
         torque = (frame.double() @ (self._inertias[:, self._index] * push[:, :, 3:])[..., None])[..., 0]
         return torch.cat((self._masses[:, self._index, None] * push[:, :, :3], torque), dim=2)
-
-    def state_dict(self) -> dict[str, Any]:
-        if not self.configured:
-            return {}
-        tensors = {name: getattr(self, f"_{name}") for name in _STATE}
-        flags = {"active": self.active, "any_fresh": self._any_fresh}
-        return tensors | flags | {"network": self._network.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if not self.configured:
-            return
-        for name in _STATE:
-            setattr(self, f"_{name}", state[name].clone())
-        self._network.load_state_dict(state["network"])
-        self.active, self._any_fresh = state["active"], state["any_fresh"]
 
 
 def _sizes(moved: Tensor) -> Tensor:

@@ -19,53 +19,40 @@ Backlash).
 
 from __future__ import annotations
 
-from typing import Any
-
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import Engine
-from envs.rng import EpisodeRandom
-from envs.task import Task
-from randomization.clock import Clock
-from randomization.columns import Columns, index_of
+from randomization.columns import index_of
+from randomization.effect import CommandEffect, EffectContext
 from randomization.names import single_places
 from randomization.objects import controls_of, outputs_of
-from randomization.parameters import Parameter
 
 _LARGEST_S = 0.5  # 1 / delta, delta = 2
 _NONE = 1e200  # delta without backlash
 _NOTHING = 1e-100  # a share of the step that is none
 
 
-class Backlash:
-    """Applies `actuator_backlash` to the controls in a command.
+class Backlash(CommandEffect):
+    """Applies `actuator_backlash` to the controls in a command."""
 
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        clock: turns times into steps.
-    """
+    _state = ("_down", "_up", "_slack")
 
-    def __init__(
-        self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom, clock: Clock
-    ) -> None:
-        self._rng, self._clock = rng, clock
-        places, device = single_places(task, "actuator"), engine.device
-        self._gap = Columns("actuator_backlash", parameters, places, device)
-        self._spread = Columns("actuator_backlash_spread", parameters, places, device)
+    def __init__(self, context: EffectContext) -> None:
+        self._rng, self._durations = context.rng, context.durations
+        task, engine, places = context.task, context.engine, single_places(context.task, "actuator")
+        self._gap, self._spread = (
+            context.index(name, places) for name in ("actuator_backlash", "actuator_backlash_spread")
+        )
         self.configured, self._actuators = self._gap.size > 0, len(places)
-        size = self._gap.size
         # delta * dt; float64 on every engine: float32 has no number for none
-        self._down = torch.full((engine.num_envs, size), _NONE, dtype=torch.float64, device=device)
+        self._down = context.zeros(self._gap.size) + _NONE
         self._up = self._down.clone()
         self._slack = torch.zeros_like(self._down)
         if not self.configured:
             return
-        model, places = task.model, self._gap.places
+        model, places, device = task.model, self._gap.places, engine.device
         self._controls = index_of(controls_of(model, places)[0], device)  # one of each
         self._outputs = index_of(outputs_of(model, places)[0], device)
         self._length, self._index = engine.data("actuator_length"), self._gap.index
@@ -86,7 +73,7 @@ class Backlash:
     def _delta(self, gap_s: Tensor, deviation: Tensor) -> Tensor:
         """delta * dt of one direction, for configured 1/delta [N, size] and n - 1 [N, size]."""
         gap_s = torch.where(gap_s > 0, gap_s ** (1.0 + deviation), 0.0).clamp(max=_LARGEST_S)
-        return torch.where(gap_s > 0, self._clock.period_s / gap_s, _NONE).to(self._slack.dtype)
+        return torch.where(gap_s > 0, self._durations.period_s / gap_s, _NONE).to(self._slack.dtype)
 
     def apply(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the joints feel of it."""
@@ -99,13 +86,6 @@ class Backlash:
         felt = command.clone()
         felt[:, self._controls] = torch.where(share > _NOTHING, wanted - share * error, wanted).to(felt.dtype)
         return felt
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"down": self._down, "up": self._up, "slack": self._slack}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._down, self._up = state["down"].clone(), state["up"].clone()
-        self._slack = state["slack"].clone()
 
 
 def _rest_command(model: mujoco.MjModel, places: list[int]) -> tuple[np.ndarray, np.ndarray]:

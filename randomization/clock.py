@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Durations of steps.
+class StepDurations:
+    """Durations of physics and control steps.
 
     Attributes:
         timestep_s: of a physics step in each environment [N]; live where worlds differ in it.

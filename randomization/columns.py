@@ -1,4 +1,4 @@
-"""Where lambda acts: which values of an action, an observation or a list of objects each parameter drives."""
+"""Which values of an action, an observation or a list of objects each parameter drives; random numbers of a step."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from randomization.quantities import QUANTITIES
 Index = slice | Tensor
 
 
-class Columns:
+class ParameterIndex:
     """The places that a quantity acts on, and the columns of lambda that drive them.
 
     Attributes:
         size: number of places.
         places: their indices, in ascending order.
-        index: the same for indexing a dimension: a slice where they are consecutive.
+        index: `places` for indexing a dimension: a slice where they are consecutive.
     """
 
     def __init__(
@@ -43,18 +43,15 @@ class Columns:
         return lam[:, self._column]
 
 
-class Span:
-    """A stretch of values that holds all places of a quantity, to be worked on at once: indexing costs more.
-
-    Args:
-        columns: the places.
+class ContiguousSlice:
+    """The slice from the first to the last place of a quantity, which is cheaper to compute on than an index is.
 
     Attributes:
-        where: the stretch.
+        where: the slice.
         size: its length.
     """
 
-    def __init__(self, columns: Columns, device: torch.device) -> None:
+    def __init__(self, columns: ParameterIndex, device: torch.device) -> None:
         first, last = (columns.places[0], columns.places[-1] + 1) if columns.size else (0, 0)
         self.where, self.size = slice(first, last), last - first
         self._inner = torch.tensor([place - first for place in columns.places], dtype=torch.int64, device=device)
@@ -73,7 +70,7 @@ class Span:
 
 
 def chosen_rows(mask: Tensor) -> Tensor | None:
-    """The rows [k] that a mask [N] names; None on a GPU, which would have to finish its work first to count them."""
+    """The rows [k] that a mask [N] names; None on a GPU, where counting them would wait for all work in progress."""
     return mask.nonzero()[:, 0] if mask.device.type == "cpu" else None
 
 
@@ -84,15 +81,10 @@ def index_of(numbers: list[int], device: torch.device) -> Index:
     return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
-def whole(quantity: str, parameters: list[Parameter], device: torch.device) -> Columns:
-    """The column of a quantity that belongs to the whole task."""
-    return Columns(quantity, parameters, {"": [0]}, device)
-
-
-def or_nominal(column: Columns, lam: Tensor, quantity: str) -> Tensor:
+def or_nominal(index: ParameterIndex, lam: Tensor, quantity: str) -> Tensor:
     """Values [N, 1] of a quantity, or its nominal value where it is not a parameter."""
-    if column.size:
-        return column.of(lam)
+    if index.size:
+        return index.of(lam)
     return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
 
 
@@ -101,7 +93,7 @@ def numbered(names: Sequence[str]) -> dict[str, list[int]]:
     return {name: [i] for i, name in enumerate(names)}
 
 
-class StepDraws:
+class StepRandomNumbers:
     """One draw of random numbers per control step, shared by all effects: small draws cost as much as large ones.
 
     Effects reserve numbers when they are made and find them, from `draw` on, in `uniform` and `normal`. The numbers of
@@ -121,12 +113,12 @@ class StepDraws:
         self._ready = False
 
     def reserve_uniform(self, size: int) -> slice:
-        """Columns of `uniform` that belong to the caller."""
+        """ParameterIndex of `uniform` that belong to the caller."""
         self._uniforms += size
         return slice(self._uniforms - size, self._uniforms)
 
     def reserve_normal(self, size: int) -> slice:
-        """Columns of `normal` that belong to the caller."""
+        """ParameterIndex of `normal` that belong to the caller."""
         self._normals += size
         return slice(self._normals - size, self._normals)
 
@@ -136,8 +128,8 @@ class StepDraws:
             self.uniform, self.normal = self._rng.mixed("step", self._uniforms, self._normals)
         self._ready = True
 
-    def use(self) -> None:
-        """See that the numbers of the present step are there; it ends with what the caller does."""
+    def ensure_drawn(self) -> None:
+        """Draw the numbers of the present step unless its observation did; the action is the last that uses them."""
         if not self._ready:
             self.draw()
         self._ready = False

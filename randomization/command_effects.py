@@ -1,183 +1,160 @@
-"""What becomes of a command between the task and the physics: lost, ignored, slack, late.
+"""What happens to commands between the task and the physics: lost, ignored, late.
 
     command -> dropped (`action_dropout`) -> ignored by stuck actuators -> backlash -> delayed (ms; jitter, bursts)
 
 A dropped command is one that never leaves: the one before it holds. Delay comes last, because it alone works at the
-resolution of a physics step; the others act once per control step.
+resolution of a physics step; the others act once per control step. Until the first command of an episode arrives, the
+robot does what it does for an action of zero: it stays.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from envs.checks import Checks
-from envs.engine import Engine
-from envs.rng import EpisodeRandom
-from envs.task import Task
 from envs.task_state import preserved
-from randomization.backlash import Backlash
-from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, index_of, whole
-from randomization.congestion import Congestion
-from randomization.latency import CommandLine
+from randomization.columns import index_of
+from randomization.congestion import BurstyDelay
+from randomization.effect import CommandEffect, EffectContext
+from randomization.latency import CommandDelayBuffer
 from randomization.names import single_places
 from randomization.objects import controls_of
-from randomization.parameters import Parameter
+from randomization.state import Stateful
 
 _LARGEST_JITTER = 3.0  # standard deviations
 
 
-class CommandEffects:
-    """Applies the parameters that act on commands.
+class CommandDropout(CommandEffect):
+    """Applies `action_dropout`."""
 
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        draws: random numbers of the step.
-        clock: turns times into steps.
-        checks: what notices commands that are no numbers.
-    """
+    _state = ("_held", "_p_lost")
 
-    def __init__(
-        self,
-        task: Task,
-        engine: Engine,
-        parameters: list[Parameter],
-        rng: EpisodeRandom,
-        draws: StepDraws,
-        clock: Clock,
-        checks: Checks,
-    ) -> None:
-        self._checks = checks
-        self._task, self._rng, self._draws, self._clock = task, rng, draws, clock
-        n, device = engine.num_envs, engine.device
-        self._delay, self._jitter, self._dropout = (
-            whole(name, parameters, device) for name in ("action_delay", "action_delay_jitter", "action_dropout")
-        )
-        self._stuck = Columns("actuator_stuck", parameters, single_places(task, "actuator"), device)
-        self._backlash = Backlash(task, engine, parameters, rng, clock)
-        self._congestion = Congestion(parameters, rng, draws, clock)
-        self._jitter_draws = draws.reserve_normal(self._jitter.size)
-        self._dropout_draws = draws.reserve_uniform(self._dropout.size)
-        self._varies = bool(self._jitter.size or self._congestion.configured)
-        late = bool(self._delay.size or self._varies)
-        self.configured = bool(late or self._dropout.size or self._stuck.size or self._backlash.configured)
-        size = engine.use_commands(task.command_fields) if self.configured else 0
-        self._held = torch.zeros(n, size, dtype=engine.dtype, device=device)  # the last command that was not lost
-        self._start = torch.zeros_like(self._held)  # the command of an action of zero where the episode began
-        self._ignores = torch.zeros(n, size, dtype=torch.bool, device=device)
-        self._p_lost = torch.zeros(n, 1, dtype=torch.float64, device=device)
-        self._delay_steps = torch.zeros(n, dtype=torch.float64, device=device)  # mean and deviation, physics steps
-        self._sigma_steps = torch.zeros(n, dtype=torch.float64, device=device)
-        self._fresh = torch.ones(n, dtype=torch.bool, device=device)  # nothing sent yet
-        self._any_fresh = True
-        self._rest = torch.zeros(n, task.action_size, device=device)
-        self._line: CommandLine | None = None
-        if self._stuck.size:
-            controls, owners = controls_of(task.model, self._stuck.places)
-            self._stuck_controls, self._stuck_owners = index_of(controls, device), index_of(owners, device)
-        if late:
-            longest = clock.most_physics_steps(_longest_delay_s(parameters))
-            self._line = CommandLine(n, size, task.decimation, longest, device, engine.dtype)
+    def __init__(self, context: EffectContext) -> None:
+        self._random, self._dropout = context.random, context.index("action_dropout")
+        self.configured = self._dropout.size > 0
+        self._draws = context.random.reserve_uniform(self._dropout.size)
+        self._held = context.zeros(context.command_size).to(context.engine.dtype)  # the last one that was not lost
+        self._p_lost = context.zeros(1)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Begin episodes in mask [N] in the worlds lam [N, d]."""
-        rows = mask[:, None]
+        self._p_lost = torch.where(mask[:, None], self._dropout.of(lam), self._p_lost)
+
+    def hold(self, command: Tensor, fresh: Tensor) -> None:
+        self._held = torch.where(fresh[:, None], command, self._held)
+
+    def apply(self, command: Tensor) -> Tensor:
+        lost = self._random.uniform[:, self._draws] < self._p_lost
+        self._held = torch.where(lost, self._held, command)
+        return self._held
+
+
+class StuckActuators(CommandEffect):
+    """Applies `actuator_stuck`: the controls of an actuator keep the command of the start."""
+
+    _state = ("_start", "_ignores")
+
+    def __init__(self, context: EffectContext) -> None:
+        self._rng = context.rng
+        self._stuck = context.index("actuator_stuck", single_places(context.task, "actuator"))
+        self.configured = self._stuck.size > 0
+        self._start = context.zeros(context.command_size).to(context.engine.dtype)
+        self._ignores = torch.zeros_like(self._start, dtype=torch.bool)
+        if self.configured:
+            controls, owners = controls_of(context.task.model, self._stuck.places)
+            self._controls, self._owners = (index_of(x, context.engine.device) for x in (controls, owners))
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        ignores = self._ignores.clone()
+        u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
+        ignores[:, self._controls] = (u < self._stuck.of(lam))[:, self._owners]
+        self._ignores = torch.where(mask[:, None], ignores, self._ignores)
+
+    def hold(self, command: Tensor, fresh: Tensor) -> None:
+        self._start = torch.where(fresh[:, None], command, self._start)
+
+    def apply(self, command: Tensor) -> Tensor:
+        return torch.where(self._ignores, self._start, command)
+
+
+class CommandDelay(CommandEffect):
+    """Applies `action_delay`, its jitter, and the bursts of `BurstyDelay`."""
+
+    _state = ("_delay_steps", "_sigma_steps", "_bursts", "_buffer")
+
+    def __init__(self, context: EffectContext) -> None:
+        self._random, self._durations = context.random, context.durations
+        self._delay, self._jitter = context.index("action_delay"), context.index("action_delay_jitter")
+        self._bursts = BurstyDelay(context)
+        self._draws = context.random.reserve_normal(self._jitter.size)
+        self._varies = bool(self._jitter.size or self._bursts.configured)
+        self.configured = bool(self._delay.size or self._varies)
+        # mean and deviation, physics steps
+        self._delay_steps, self._sigma_steps = context.zeros(), context.zeros()
+        self._buffer: CommandDelayBuffer | None = None
+        if self.configured:
+            longest_ms = context.longest("action_delay") + _LARGEST_JITTER * context.longest("action_delay_jitter")
+            longest_s = 1e-3 * (longest_ms + context.longest("action_burst_delay"))
+            engine, longest = context.engine, context.durations.most_physics_steps(longest_s)
+            self._buffer = CommandDelayBuffer(
+                engine.num_envs, context.command_size, context.task.decimation, longest, engine.device, engine.dtype
+            )
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        assert self._buffer is not None
+        zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._durations.timestep_s
+        delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
+        sigma = self._jitter.of(lam)[:, 0] / step_ms if self._jitter.size else zero
+        self._delay_steps = torch.where(mask, delay, self._delay_steps)
+        self._sigma_steps = torch.where(mask, sigma, self._sigma_steps)
+        self._buffer.reset(mask, delay.round().long())
+        if self._bursts.configured:
+            self._bursts.reset(mask, lam)
+
+    def hold(self, command: Tensor, fresh: Tensor) -> None:
+        if self._buffer is not None:
+            self._buffer.fill(command)
+
+    def apply(self, command: Tensor) -> Tensor:
+        assert self._buffer is not None
+        if not self._varies:
+            return self._buffer.send(command)
+        delay = self._delay_steps
+        if self._jitter.size:
+            normal = self._random.normal[:, self._draws][:, 0].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
+            delay = delay + self._sigma_steps * normal
+        if self._bursts.configured:
+            delay = delay + self._bursts.advance()
+        return self._buffer.send(command, delay.round().long())
+
+
+class FirstCommand(Stateful):
+    """Finds out what holds until the first command of an episode arrives: the command of an action of zero."""
+
+    _state = ("_fresh", "_any_fresh")
+
+    def __init__(self, context: EffectContext) -> None:
+        self._task, self._checks, engine = context.task, context.environment.checks, context.engine
+        self._dtype = engine.dtype
+        self._fresh = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)  # nothing sent yet
+        self._any_fresh = True
+        self._rest = torch.zeros(engine.num_envs, context.task.action_size, device=engine.device)
+
+    def reset(self, mask: Tensor) -> None:
+        """Episodes begin in mask [N]."""
         self._fresh, self._any_fresh = self._fresh | mask, True
-        if self._dropout.size:
-            self._p_lost = torch.where(rows, self._dropout.of(lam), self._p_lost)
-        if self._stuck.size:
-            ignores = self._ignores.clone()
-            u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
-            ignores[:, self._stuck_controls] = (u < self._stuck.of(lam))[:, self._stuck_owners]
-            self._ignores = torch.where(rows, ignores, self._ignores)
-        if self._backlash.configured:
-            self._backlash.reset(mask, lam)
-        if self._line is not None:
-            zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._clock.timestep_s
-            delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
-            sigma = self._jitter.of(lam)[:, 0] / step_ms if self._jitter.size else zero
-            self._delay_steps = torch.where(mask, delay, self._delay_steps)
-            self._sigma_steps = torch.where(mask, sigma, self._sigma_steps)
-            self._line.reset(mask, delay.round().long())
-        if self._congestion.configured:
-            self._congestion.reset(mask, lam)
 
-    def begin_step(self) -> None:
-        """Find out what holds until the first command of an episode arrives: what the robot does for an action of
-        zero, before the task hears of the first action."""
-        if self._any_fresh:
-            self._begin(self._rest_command())
-
-    def _rest_command(self) -> Tensor:
-        """The command [N, C] of an action of zero in the present state, of which the task remembers nothing."""
+    def hold(self, effects: Sequence[CommandEffect]) -> None:
+        """Give effects the command [N, C] of an action of zero in the present state, where an episode begins; to be
+        called before the task is given the first action."""
+        if not self._any_fresh:
+            return
         with preserved(self._task):
             self._task.decided(self._rest.clone())
             rest, unsound = self._checks.sound(self._task.command(self._rest.clone()))
         if unsound is not None:
             self._checks.say_of_rest(unsound)
-        return rest.to(self._held.dtype)
-
-    def send(self, command: Tensor) -> Tensor:
-        """Command [N, C] -> what the physics gets: [N, C], or [N, decimation, C] where there is a delay."""
-        self.begin_step()  # where the environment has not said that one begins
-        command = command.to(self._held.dtype)
-        if self._dropout.size:
-            lost = self._draws.uniform[:, self._dropout_draws] < self._p_lost
-            self._held = command = torch.where(lost, self._held, command)
-        if self._stuck.size:
-            command = torch.where(self._ignores, self._start, command)
-        if self._backlash.configured:
-            command = self._backlash.apply(command)
-        if self._line is None:
-            return command
-        return self._line.send(command, self._varied_delay() if self._varies else None)
-
-    def _begin(self, rest: Tensor) -> None:
-        """Until the first command arrives, the robot does what it does for an action of zero: it stays."""
-        rows = self._fresh[:, None]
-        self._start = torch.where(rows, rest, self._start)
-        self._held = torch.where(rows, rest, self._held)
-        if self._line is not None:
-            self._line.fill(rest)
+        for effect in effects:
+            effect.hold(rest.to(self._dtype), self._fresh)
         self._fresh, self._any_fresh = torch.zeros_like(self._fresh), False
-
-    def _varied_delay(self) -> Tensor:
-        """This command's delay [N] in physics steps."""
-        delay = self._delay_steps
-        if self._jitter.size:
-            normal = self._draws.normal[:, self._jitter_draws][:, 0].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
-            delay = delay + self._sigma_steps * normal
-        if self._congestion.configured:
-            delay = delay + self._congestion.advance()
-        return delay.round().long()
-
-    def state_dict(self) -> dict[str, Any]:
-        names = ("held", "start", "ignores", "p_lost", "delay_steps", "sigma_steps", "fresh")
-        line = {} if self._line is None else self._line.state_dict()
-        return {name: getattr(self, f"_{name}") for name in names} | {
-            "any_fresh": self._any_fresh,
-            "backlash": self._backlash.state_dict(),
-            "congestion": self._congestion.state_dict(),
-            "line": line,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("held", "start", "ignores", "p_lost", "delay_steps", "sigma_steps", "fresh"):
-            setattr(self, f"_{name}", state[name].clone())
-        self._any_fresh = state["any_fresh"]
-        self._backlash.load_state_dict(state["backlash"])
-        self._congestion.load_state_dict(state["congestion"])
-        if self._line is not None:
-            self._line.load_state_dict(state["line"])
-
-
-def _longest_delay_s(parameters: list[Parameter]) -> float:
-    """The longest delay that a command can have, its jitter and congestion included."""
-    times_ms = {p.quantity: p.limits[1] for p in parameters}
-    usual_ms = times_ms.get("action_delay", 0.0) + _LARGEST_JITTER * times_ms.get("action_delay_jitter", 0.0)
-    return 1e-3 * (usual_ms + times_ms.get("action_burst_delay", 0.0))

@@ -1,4 +1,4 @@
-"""CPU tensors on another device, without making that device wait."""
+"""CPU tensors on another device, copied there only when they have changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class DeviceCopies:
+class DeviceCache:
     """Copies of CPU tensors on another device, made again when a tensor has changed."""
 
     def __init__(self) -> None:

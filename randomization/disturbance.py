@@ -13,45 +13,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import mujoco
 import torch
 from torch import Tensor
 
-from envs.engine import Engine
-from envs.rng import EpisodeRandom
-from envs.task import Task
-from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, or_nominal, whole
+from randomization.columns import or_nominal
+from randomization.effect import Effect, EffectContext
 from randomization.names import single_places
 from randomization.objects import horizontal_dofs
-from randomization.parameters import Parameter, RandomizationError
+from randomization.parameters import RandomizationError
 
 _DECAY_TIME_S = 0.08
 
 
-class RandomForces:
-    """Applies `force_size`, `force_probability` and `force_decay`.
+class RandomForces(Effect):
+    """Applies `force_size`, `force_probability` and `force_decay`."""
 
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        draws: random numbers of the step.
-        clock: turns times into steps.
-    """
+    _state = ("_sigma", "_p", "_left", "_acceleration")
 
-    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], draws: StepDraws, clock: Clock) -> None:
-        self._draws, self._clock, n, device = draws, clock, engine.num_envs, engine.device
-        self._size = Columns("force_size", parameters, single_places(task, "moving body"), device)
-        self._probability, self._decay = (
-            whole(name, parameters, device) for name in ("force_probability", "force_decay")
-        )
+    def __init__(self, context: EffectContext) -> None:
+        self._random, self._durations = context.random, context.durations
+        self._size = context.index("force_size", single_places(context.task, "moving body"))
+        self._probability, self._decay = context.index("force_probability"), context.index("force_decay")
         self.bodies = self._size.places
         self.configured = bool(self.bodies)
         k = len(self.bodies)
-        self._starts, self._values = draws.reserve_uniform(k), draws.reserve_normal(3 * k)
-        zeros = lambda *shape: torch.zeros(n, *shape, dtype=torch.float64, device=device)  # noqa: E731
+        self._starts, self._values = context.random.reserve_uniform(k), context.random.reserve_normal(3 * k)
+        zeros = context.zeros
         self._sigma, self._p, self._left, self._acceleration = zeros(k, 1), zeros(1), zeros(1, 1), zeros(k, 3)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
@@ -59,60 +48,39 @@ class RandomForces:
         rows = mask[:, None]
         self._sigma = torch.where(rows[:, :, None], self._size.of(lam)[:, :, None], self._sigma)
         self._p = torch.where(rows, or_nominal(self._probability, lam, "force_probability"), self._p)
-        left = or_nominal(self._decay, lam, "force_decay") ** (self._clock.period_s / _DECAY_TIME_S)
+        left = or_nominal(self._decay, lam, "force_decay") ** (self._durations.period_s / _DECAY_TIME_S)
         self._left = torch.where(rows[:, :, None], left[:, :, None], self._left)
         self._acceleration = self._acceleration.masked_fill(rows[:, :, None], 0.0)
 
     def accelerations(self) -> Tensor:
         """This step's force / mass on each of `bodies`, [N, k, 3] in m/s^2."""
-        normal = self._draws.normal[:, self._values].unflatten(1, (-1, 3))
-        starts = (self._draws.uniform[:, self._starts] < self._p)[:, :, None]
+        normal = self._random.normal[:, self._values].unflatten(1, (-1, 3))
+        starts = (self._random.uniform[:, self._starts] < self._p)[:, :, None]
         self._acceleration = torch.where(starts, self._sigma * normal, self._acceleration * self._left)
         return self._acceleration
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"sigma": self._sigma, "p": self._p, "left": self._left, "acceleration": self._acceleration}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sigma, self._p, self._left = (state[name].clone() for name in ("sigma", "p", "left"))
-        self._acceleration = state["acceleration"].clone()
+class Pushes(Effect):
+    """Applies `push_velocity` and `push_interval`."""
 
+    _state = ("_speed_m_s", "_period_s", "_since_s")
 
-class Pushes:
-    """Applies `push_velocity` and `push_interval`.
-
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        draws: random numbers of the step.
-        clock: turns times into steps.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        engine: Engine,
-        parameters: list[Parameter],
-        rng: EpisodeRandom,
-        draws: StepDraws,
-        clock: Clock,
-    ) -> None:
-        self._rng, self._draws, self._clock, n, device = rng, draws, clock, engine.num_envs, engine.device
-        self._speed = Columns("push_velocity", parameters, single_places(task, "floating body"), device)
-        self._interval = whole("push_interval", parameters, device)
+    def __init__(self, context: EffectContext) -> None:
+        self._rng, self._random, self._durations = context.rng, context.random, context.durations
+        task, device = context.task, context.engine.device
+        self._speed = context.index("push_velocity", single_places(task, "floating body"))
+        self._interval = context.index("push_interval")
         self.configured = self._speed.size > 0
         k = self._speed.size
-        self._direction_draws = draws.reserve_uniform(k)
+        self._direction_draws = context.random.reserve_uniform(k)
         moves = [
             (dof, i, way) for i, body in enumerate(self._speed.places) for dof, way in horizontal_dofs(task.model, body)
         ]
         self._dofs = torch.tensor([dof for dof, _, _ in moves], dtype=torch.int64, device=device)
         self._pushed = torch.tensor([i for _, i, _ in moves], dtype=torch.int64, device=device)
         self._way = torch.tensor([way for _, _, way in moves], dtype=torch.float64, device=device)  # [dofs, 2]
-        zeros = lambda *shape: torch.zeros(n, *shape, dtype=torch.float64, device=device)  # noqa: E731
-        self._speed_m_s, self._period_s, self._since_s = zeros(k), zeros(1) + 1.0, zeros(k)
-        self._qvel = engine.data("qvel")
+        self._speed_m_s, self._period_s, self._since_s = context.zeros(k), context.zeros(1) + 1.0, context.zeros(k)
+        self._qvel = context.engine.data("qvel")
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the speeds of new worlds lam [N, d] in mask [N], and where in the interval the episode begins."""
@@ -125,51 +93,36 @@ class Pushes:
 
     def apply(self) -> None:
         """Change velocities where a push is due."""
-        self._since_s = self._since_s + self._clock.period_s
+        self._since_s = self._since_s + self._durations.period_s
         due = self._since_s >= self._period_s
         self._since_s = torch.where(due, (self._since_s - self._period_s).clamp(max=self._period_s), self._since_s)
-        angle = (2.0 * math.pi) * self._draws.uniform[:, self._direction_draws]
+        angle = (2.0 * math.pi) * self._random.uniform[:, self._direction_draws]
         speed = torch.where(due, self._speed_m_s, 0.0)
         kick = torch.stack((speed * angle.cos(), speed * angle.sin()), dim=2)  # [N, k, 2]
         self._qvel[:, self._dofs] += (kick[:, self._pushed] * self._way).sum(dim=2).to(self._qvel.dtype)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"speed": self._speed_m_s, "period": self._period_s, "since": self._since_s}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._speed_m_s, self._period_s = state["speed"].clone(), state["period"].clone()
-        self._since_s = state["since"].clone()
-
-
-class MovingBase:
+class MovingBase(Effect):
     """Applies `base_acceleration` and `base_frequency`.
-
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        clock: turns times into steps.
 
     Raises:
         RandomizationError: for a model in which gravity is switched off.
     """
 
-    def __init__(
-        self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom, clock: Clock
-    ) -> None:
-        self._rng, self._clock, n, device = rng, clock, engine.num_envs, engine.device
-        self._acceleration, self._frequency = (
-            whole(name, parameters, device) for name in ("base_acceleration", "base_frequency")
-        )
+    _state = ("_amplitude", "_hertz", "_angle", "_gravity")
+
+    def __init__(self, context: EffectContext) -> None:
+        self._rng, self._durations, task, engine = context.rng, context.durations, context.task, context.engine
+        self._acceleration, self._frequency = context.index("base_acceleration"), context.index("base_frequency")
         self.configured = self._acceleration.size > 0
-        zeros = lambda *shape: torch.zeros(n, *shape, dtype=torch.float64, device=device)  # noqa: E731
-        self._amplitude, self._hertz, self._angle = zeros(2), zeros(1), zeros(1)  # m/s^2 along x and y; Hz; rad
         if not self.configured:
             return
+        zeros = context.zeros
+        self._amplitude, self._hertz, self._angle = zeros(2), zeros(1), zeros(1)  # m/s^2 along x and y; Hz; rad
         if task.model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY):
             raise RandomizationError(f"base_acceleration: {task.id} has gravity switched off, which stands in for it")
         self._live = engine.field("opt.gravity")
-        self._nominal = engine.nominal("opt.gravity").to(device, engine.dtype)
+        self._nominal = engine.nominal("opt.gravity").to(engine.device, engine.dtype)
         self._gravity = self._live.clone()  # of the world, without the fictitious part
 
     def before_reset(self, mask: Tensor) -> None:
@@ -188,16 +141,7 @@ class MovingBase:
 
     def apply(self) -> None:
         """Tilt gravity for this control step, as the acceleration in its middle has it."""
-        turn = (2.0 * math.pi) * self._hertz * self._clock.period_s
+        turn = (2.0 * math.pi) * self._hertz * self._durations.period_s
         level = self._gravity[:, :2] - self._amplitude * torch.sin(self._angle + 0.5 * turn)
         self._live[:, :2] = level.to(self._live.dtype)
         self._angle = torch.remainder(self._angle + turn, 2.0 * math.pi)
-
-    def state_dict(self) -> dict[str, Any]:
-        if not self.configured:
-            return {}
-        return {name: getattr(self, f"_{name}") for name in ("amplitude", "hertz", "angle", "gravity")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, f"_{name}", value.clone())

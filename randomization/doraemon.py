@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from randomization.copies import DeviceCopies
+from randomization.copies import DeviceCache
 from randomization.parameters import Parameter, RandomizationError
-from randomization.samplers import WIDTH_FLOOR
+from randomization.samplers import WIDTH_FLOOR, NamedState
 
 _SMALLEST, _LARGEST = 1.0, 1e4  # of Beta parameters: one mode, and a width that float64 and the table resolve
 _NODES = 8193  # of the table that inverts the distribution function
@@ -55,7 +55,7 @@ def _trigamma(x: Tensor) -> Tensor:
     return torch.special.polygamma(1, x)
 
 
-class Doraemon:
+class Doraemon(NamedState):
     """Beta distributions that widen as far as the policy keeps succeeding.
 
     Args:
@@ -73,6 +73,8 @@ class Doraemon:
         updates: made so far.
         backups: updates that could only raise the success rate.
     """
+
+    _state = ("a", "b", "updates", "backups", "_history", "_worlds", "_success", "_log_q")
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Doraemon:
         share = (nominal - self._low) / self._width.clamp(min=1e-300)
         self.a, self.b = 1.0 + concentration * share, 1.0 + concentration * (1.0 - share)
         self.updates = self.backups = 0
-        self._copies = DeviceCopies()
+        self._copies = DeviceCache()
         self._history = torch.stack((self.a, self.b))[None]  # [kept, 2, d], newest last
         self._worlds = torch.zeros(0, len(self.parameters), dtype=torch.float64)  # in (0, 1)
         self._success, self._log_q = (torch.zeros(0, dtype=torch.float64) for _ in range(2))
@@ -233,20 +235,7 @@ class Doraemon:
         width = self._width.clamp(min=WIDTH_FLOOR)
         return float((torch.where(self._width > 0, beta_entropy(self.a, self.b), 0.0) + width.log()).mean())
 
-    def state_dict(self) -> dict[str, Any]:
-        names = ("a", "b", "updates", "backups", "_history", "_worlds", "_success", "_log_q")
-        state = {name.lstrip("_"): getattr(self, name) for name in names}
-        return {
-            "names": [p.name for p in self.parameters],
-            **{k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()},
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        names = [p.name for p in self.parameters]
-        if state["names"] != names:
-            raise RandomizationError(f"the state is of parameters {state['names']}, expected {names}")
-        self.a, self.b = state["a"].clone(), state["b"].clone()
-        self.updates, self.backups = state["updates"], state["backups"]
-        self._history, self._worlds = state["history"].clone(), state["worlds"].clone()
-        self._success, self._log_q = state["success"].clone(), state["log_q"].clone()
+        """Go on from what `state_dict` returned. Raises RandomizationError if it is of other parameters."""
+        super().load_state_dict(state)
         self._tabulate()

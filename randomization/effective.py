@@ -17,7 +17,7 @@ from randomization.contacts import LEAST_CONDIM, contacts_of, shape_name
 from randomization.fields import edit_values, edits_of
 from randomization.objects import locked_dofs, moving_joints
 from randomization.probe import probe_of
-from randomization.quantity import Quantity
+from randomization.quantity import RandomizableQuantity
 
 _ACTUATION = int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
 _PASSIVE = int(mujoco.mjtDisableBit.mjDSBL_SPRING) | int(mujoco.mjtDisableBit.mjDSBL_DAMPER)
@@ -38,7 +38,7 @@ _STRONG = {"air_viscosity": 1e3}  # times the widest default: little of it is fe
 _TRIED = 3.0
 
 
-def idle_because(task: Task, quantity: Quantity, index: int) -> str:
+def idle_because(task: Task, quantity: RandomizableQuantity, index: int) -> str:
     """Why a quantity of object `index` of its kind would change nothing, to follow the object's name; "" if it does."""
     model, name = task.model, quantity.name
     if not task.action_size and name.startswith(("action_", "adversary_action")):
@@ -65,7 +65,7 @@ def idle_because(task: Task, quantity: Quantity, index: int) -> str:
     return ""
 
 
-def only_shown(task: Task, quantity: Quantity, index: int) -> str:
+def only_shown(task: Task, quantity: RandomizableQuantity, index: int) -> str:
     """Why a quantity of an object may be named though it changes no motion here, to follow the object's name; "" if it
     does. A geom is seen; of the axes of the world one file serves robots that follow all and planar ones."""
     if quantity.target == "axis" and not _probed(task, quantity, index):
@@ -147,7 +147,7 @@ def _gap_read(model: mujoco.MjModel, geom: int) -> bool:
     )
 
 
-def _body_reason(task: Task, quantity: Quantity, body: int) -> str:
+def _body_reason(task: Task, quantity: RandomizableQuantity, body: int) -> str:
     model = task.model
     if quantity.name == "body_size" and any(contacts_of(model).of(geom).any() for geom in _geoms(model, body)):
         return ""
@@ -205,7 +205,7 @@ def _geoms(model: mujoco.MjModel, body: int) -> range:
     return range(first, first + int(model.body_geomnum[body]))
 
 
-def _probed(task: Task, quantity: Quantity, index: int) -> bool:
+def _probed(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     """Whether a large value of a quantity that writes smooth dynamics is felt anywhere."""
     changes: list[tuple[str, Sequence[int], Sequence[float]]] = []
     amount = _TRIED * max(abs(end) for end in quantity.default_range) * _STRONG.get(quantity.name, 1.0)

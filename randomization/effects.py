@@ -7,125 +7,109 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.engine import Engine
-from envs.environment import Environment
 from randomization.action_effects import ActionLatency, ActionNoise
 from randomization.adversary import Adversary
-from randomization.clock import Clock
-from randomization.columns import Index, StepDraws, index_of
-from randomization.command_effects import CommandEffects
+from randomization.backlash import Backlash
+from randomization.columns import Index, index_of
+from randomization.command_effects import CommandDelay, CommandDropout, FirstCommand, StuckActuators
 from randomization.disturbance import MovingBase, Pushes, RandomForces
+from randomization.effect import Effect, EffectContext
 from randomization.motor_fade import LimpActuators, MotorFade
-from randomization.parameters import Parameter
 from randomization.sensor_errors import SensorErrors
 from randomization.sensor_timing import SensorTiming
+from randomization.state import Stateful
 
 
 class ActingEffects:
-    """Between a policy's action and the physics; order: adversary, noise, latency, command, disturbances.
+    """What happens between a policy's action and the physics, as three lists in order.
 
-    Args:
-        environment: that the effects act on.
-        parameters: all of lambda, in order.
-        clock: turns times into steps.
-        draws: random numbers of the step.
+    Attributes:
+        effects: all of them, in the order in which episodes begin in them; those that lambda has no parameter of too.
     """
 
-    def __init__(self, environment: Environment, parameters: list[Parameter], clock: Clock, draws: StepDraws) -> None:
-        self._environment, self._draws = environment, draws
-        task, engine, rng = environment.task, environment.engine, environment.rng
-        masses, inertias = _inertial(engine, parameters)
-        self._adversary = Adversary(task, engine, parameters, rng, masses, inertias)
-        self._noise = ActionNoise(task, parameters, rng, draws)
-        self._latency = ActionLatency(task, parameters, rng)
-        self._commands = CommandEffects(task, engine, parameters, rng, draws, clock, environment.checks)
-        self._limp = LimpActuators(task, engine, parameters, rng)
-        self._fade = MotorFade(environment, parameters)
-        self._forces = RandomForces(task, engine, parameters, draws, clock)
-        self._pushes = Pushes(task, engine, parameters, rng, draws, clock)
-        self._base = MovingBase(task, engine, parameters, rng, clock)
-        self._parts = {
-            "adversary": self._adversary,
-            "noise": self._noise,
-            "latency": self._latency,
-            "commands": self._commands,
-            "fade": self._fade,
-            "forces": self._forces,
-            "pushes": self._pushes,
-            "base": self._base,
-        }
-        self._external: _ExternalForces | None = None
-        if self._forces.bodies or self._adversary.bodies:
-            self._external = _ExternalForces(engine, self._forces, self._adversary, masses)
+    def __init__(self, context: EffectContext) -> None:
+        self._random, self._dtype = context.random, context.engine.dtype
+        # Effects reserve random numbers when they are made: another order would give other numbers.
+        adversary, noise, latency = Adversary(context), ActionNoise(context), ActionLatency(context)
+        delay, dropout, stuck, backlash = (
+            kind(context) for kind in (CommandDelay, CommandDropout, StuckActuators, Backlash)
+        )
+        limp, fade = LimpActuators(context), MotorFade(context)
+        forces, pushes, base = RandomForces(context), Pushes(context), MovingBase(context)
+        external = ExternalForces(context, forces, adversary)
+        self._on_action = [effect for effect in (adversary, noise, latency) if effect.configured]
+        self._on_world = [effect for effect in (external, fade, pushes, base) if effect.configured]
+        self._commanded = (dropout, stuck, backlash, delay)
+        self._on_command = [effect for effect in self._commanded if effect.configured]
+        self._first_command = FirstCommand(context)
+        self.effects: dict[str, Effect] = {
+            "limp": limp, "adversary": adversary, "noise": noise, "latency": latency, "delay": delay,
+            "dropout": dropout, "stuck": stuck, "backlash": backlash, "fade": fade,  # fades from what has failed
+            "forces": forces, "pushes": pushes, "base": base, "external": external,
+        }  # fmt: skip
+        self._configured = [effect for effect in self.effects.values() if effect.configured]
 
     def before_reset(self, mask: Tensor) -> None:
         """Undo what these effects have written to model fields, before physics parameters write theirs."""
-        for part in (self._limp, self._fade):
-            if part.configured:
-                part.before_reset(mask)
-        if self._base.configured:
-            self._base.before_reset(mask)
+        for effect in self._configured:
+            effect.before_reset(mask)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin episodes in mask [N] in the worlds lam [N, d]."""
-        for part in (self._limp, *self._parts.values()):  # what fades fades from what has failed
-            if part.configured:
-                part.reset(mask, lam)
+        self._first_command.reset(mask)
+        for effect in self._configured:
+            effect.reset(mask, lam)
 
     def begin_step(self) -> None:
-        """Before the task hears of the action."""
-        if self._commands.configured:
-            self._commands.begin_step()
+        """Begin a control step, before the task is given the action."""
+        if self._on_command:
+            self._first_command.hold(self._commanded)
 
     def act(self, action: Tensor) -> Tensor:
-        """What is executed of an action [N, A]."""
-        self._draws.use()
-        if self._adversary.configured and self._adversary.active:
-            self._adversary.read(self._environment.observed.policy)
-            action = self._adversary.act(action)
-        if self._noise.configured:
-            action = self._noise.apply(action)
-        return self._latency.apply(action) if self._latency.configured else action
+        """The action [N, A] that is executed when the policy's is `action` [N, A]."""
+        self._random.ensure_drawn()
+        for effect in self._on_action:
+            action = effect.apply(action)
+        return action
 
     def send(self, command: Tensor) -> Tensor | None:
-        """What becomes of a command [N, C]; None if nothing does. Disturbs the world for this control step."""
-        if self._external is not None:
-            self._external.apply()
-        if self._fade.configured:
-            self._fade.apply()
-        if self._pushes.configured:
-            self._pushes.apply()
-        if self._base.configured:
-            self._base.apply()
-        return self._commands.send(command) if self._commands.configured else None
+        """Disturb the world for this control step, and pass a command [N, C] on.
+
+        Returns:
+            What the physics gets: [N, C] for the whole step, [N, decimation, C] for each physics step, or None for the
+            command as it is.
+        """
+        for effect in self._on_world:
+            effect.apply()
+        if not self._on_command:
+            return None
+        self.begin_step()  # where the environment has not said that one begins
+        command = command.to(self._dtype)
+        for effect in self._on_command:
+            command = effect.apply(command)
+        return command
 
     def state_dict(self) -> dict[str, Any]:
-        external = {} if self._external is None else {"external": self._external.state_dict()}
-        return {name: part.state_dict() for name, part in self._parts.items()} | external
+        """The state of all effects, by name."""
+        states = {name: effect.state_dict() for name, effect in self.effects.items()}
+        return states | {"first_command": self._first_command.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._draws.forget()
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        if self._external is not None:
-            self._external.load_state_dict(state["external"])
+        """Go on from what `state_dict` returned."""
+        self._random.forget()
+        for name, effect in self.effects.items():
+            effect.load_state_dict(state[name])
+        self._first_command.load_state_dict(state["first_command"])
 
 
-class SensorEffects:
-    """Between a clean observation and the policy: errors of the values, then when they arrive.
+class SensorEffects(Stateful):
+    """What happens between a clean observation and the policy: errors of the values, then when they arrive."""
 
-    Args:
-        environment: that is observed.
-        parameters: all of lambda, in order.
-        clock: turns times into steps.
-        draws: random numbers of the step.
-    """
+    _state = ("_errors", "_timing")
 
-    def __init__(self, environment: Environment, parameters: list[Parameter], clock: Clock, draws: StepDraws) -> None:
-        slices, rng = environment.task.slices("policy"), environment.rng
-        self._draws = draws
-        self._errors = SensorErrors(slices, parameters, rng, self._draws)
-        self._timing = SensorTiming(slices, parameters, rng, self._draws, clock)
+    def __init__(self, context: EffectContext) -> None:
+        self._random = context.random
+        self._errors, self._timing = SensorErrors(context), SensorTiming(context)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin episodes in mask [N] in the worlds lam [N, d]."""
@@ -135,10 +119,14 @@ class SensorEffects:
             self._timing.reset(mask, lam)
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
-        """Clean observation [N, nobs] -> measured, a new tensor; the same one where nothing is configured."""
+        """Clean observation [N, nobs] -> measured: a new tensor, or `observation` itself where nothing is configured.
+
+        Args:
+            first: see `SensorTiming.apply`.
+        """
         if not (self._errors.configured or self._timing.configured):
             return observation
-        self._draws.draw()
+        self._random.draw()
         measured = observation.clone()
         if self._errors.configured:
             self._errors.apply(measured)
@@ -146,26 +134,23 @@ class SensorEffects:
             self._timing.apply(measured, first)
         return measured
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"errors": self._errors.state_dict(), "timing": self._timing.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._errors.load_state_dict(state["errors"])
-        self._timing.load_state_dict(state["timing"])
-
-
-class _ExternalForces:
+class ExternalForces(Effect):
     """Adds random forces and the adversary's wrenches to what a task writes to MuJoCo's `xfrc_applied` itself.
 
     A task may write its forces at every control step, or once for many: what differs from what was left here is the
     task's, and the rest is what the task had written before.
     """
 
-    def __init__(self, engine: Engine, forces: RandomForces, adversary: Adversary, masses: Tensor) -> None:
+    _state = ("_own", "_left")
+
+    def __init__(self, context: EffectContext, forces: RandomForces, adversary: Adversary) -> None:
         self._forces, self._adversary = forces, adversary
-        self._applied = engine.data("xfrc_applied")
-        self._masses = masses
-        bodies, device = sorted({*forces.bodies, *adversary.bodies}), engine.device
+        bodies, device = sorted({*forces.bodies, *adversary.bodies}), context.engine.device
+        self.configured = bool(bodies)
+        if not self.configured:
+            return
+        self._applied, self._masses = context.engine.data("xfrc_applied"), context.body_values("body_mass")
         self._all: Index = index_of(bodies, device)
         self._forced = index_of(forces.bodies, device)
         self._places_forced, self._places_attacked = (
@@ -185,23 +170,7 @@ class _ExternalForces:
         if attacks:
             added[:, self._places_attacked] = self._adversary.wrenches().to(added.dtype)
         if self._forces.bodies:
-            added[:, self._places_forced, :3] += self._force()
+            force = self._masses[:, self._forced, None] * self._forces.accelerations()
+            added[:, self._places_forced, :3] += force.to(self._applied.dtype)
         self._left = self._own + added
         self._applied[:, self._all] = self._left
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"own": self._own, "left": self._left}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._own, self._left = state["own"].clone(), state["left"].clone()
-
-    def _force(self) -> Tensor:
-        force = self._masses[:, self._forced, None] * self._forces.accelerations()
-        return force.to(self._applied.dtype)
-
-
-def _inertial(engine: Engine, parameters: list[Parameter]) -> tuple[Tensor, Tensor]:
-    """Masses [N or 1, nbody] and principal inertias [N or 1, nbody, 3] of bodies, live where worlds differ in them."""
-    written = {name for p in parameters for name in p.writes}
-    values = lambda name: engine.field(name) if name in written else engine.nominal(name).to(engine.device)[None]  # noqa: E731
-    return values("body_mass"), values("body_inertia")

@@ -1,4 +1,4 @@
-"""The layer that turns lambda into worlds: physics, what happens to commands, what sensors report."""
+"""Turns lambda into worlds: physics, what happens to commands, what sensors report."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from torch import Tensor
 from envs.environment import Environment, StepResult, on_device
 from envs.histories import KeepDelays, shortened_delay
 from envs.task import Task, editing_specs
-from randomization.clock import Clock
-from randomization.columns import StepDraws
+from randomization.clock import StepDurations
+from randomization.columns import StepRandomNumbers
+from randomization.effect import EffectContext
 from randomization.effects import ActingEffects, SensorEffects
-from randomization.news import EpisodeNews
+from randomization.news import EpisodeReporter
 from randomization.parameters import Parameter
 from randomization.physics import PhysicsWriter, shortest_timestep, simple_bodies
 from randomization.samplers import Sampler
 from randomization.spec import Performance
 
-_GPU_STEPS = 16  # control steps of which a sampler hears at once
+_GPU_STEPS = 16  # control steps whose episodes are reported to a sampler together
 
 
 class Randomization:
     """A `Layer` whose worlds come from a sampler.
 
     Args:
-        sampler: chooses lambda; hears how episodes went.
-        performance: what it hears.
+        sampler: chooses lambda; is told how episodes went.
+        performance: of an episode, as the sampler is told it.
         explore: False plays ordinary episodes only (no boundary episodes) and tells the sampler nothing, as
             evaluation needs.
 
@@ -62,7 +63,7 @@ class Randomization:
     def attach(self, environment: Environment) -> None:
         engine, task, self._rng = environment.engine, environment.task, environment.rng
         n, parameters = engine.num_envs, self.parameters
-        self._news = EpisodeNews(self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS)
+        self._reporter = EpisodeReporter(self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS)
         nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=engine.device)
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)
@@ -70,10 +71,9 @@ class Randomization:
         self._revealed: Tensor | None = None  # lambda as `reveal` shows it
         self._middle, self._half = ((low + high) / 2).to(engine.device), ((high - low) / 2).to(engine.device)
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
-        clock = Clock(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
-        draws = StepDraws(environment.rng)
-        self._acting = ActingEffects(environment, parameters, clock, draws)
-        self._sensing = SensorEffects(environment, parameters, clock, draws)
+        durations = StepDurations(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
+        context = EffectContext(environment, parameters, StepRandomNumbers(environment.rng), durations)
+        self._acting, self._sensing = ActingEffects(context), SensorEffects(context)
 
     def reset(self, mask: Tensor) -> bool:
         u = self._rng.episode_uniform("lambda", len(self.parameters))
@@ -120,14 +120,14 @@ class Randomization:
         }[self.performance]
         # What an episode gathered before its simulation was noticed to be unstable means nothing.
         failure = -torch.inf if self.performance == "return" else 0
-        self._news.tell(done, self.boundary, performance.masked_fill(result.diverged, failure), self.lam)
+        self._reporter.report(done, self.boundary, performance.masked_fill(result.diverged, failure), self.lam)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "lam": self.lam,
             "boundary": self.boundary,
             "sampler": self.sampler.state_dict(),
-            "news": self._news.state_dict(),
+            "reporter": self._reporter.state_dict(),
             "acting": self._acting.state_dict(),
             "sensing": self._sensing.state_dict(),
         }
@@ -136,6 +136,6 @@ class Randomization:
         self.lam, self.boundary = state["lam"].clone(), state["boundary"].clone()
         self._revealed = None
         self.sampler.load_state_dict(on_device(state["sampler"], torch.device("cpu")))
-        self._news.load_state_dict(state["news"])
+        self._reporter.load_state_dict(state["reporter"])
         self._acting.load_state_dict(state["acting"])
         self._sensing.load_state_dict(state["sensing"])

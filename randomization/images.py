@@ -1,106 +1,119 @@
-"""What a camera does to a picture: colour, contrast, blur and noise, as pure functions.
+"""What cameras do to the pictures of N worlds: colour, contrast, blur and noise, as pure functions in torch.
 
-Pictures are float arrays [..., height, width, 3] in [0, 1]; results are too. `process` wraps all of them for
-bytes.
+Pictures are float tensors [N, height, width, 3] in [0, 1]; results are too. Numbers are [N], one for each picture.
+`postprocess` wraps all of them for bytes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-Picture = NDArray[Any]  # [..., height, width, 3]
-LUMA = np.array([0.299, 0.587, 0.114])  # brightness of red, green and blue, ITU-R BT.601
-
-
-def colour_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
-    """[3, 3] that turns the hue by `hue` turns and scales the distance from grey by `saturation`.
-
-    The turn is a rotation about the axis of greys (1, 1, 1); a third of a turn takes red to green to blue. Greys
-    stay as they are. Saturation interpolates between the grey of the same luma (0) and the colour (1).
-    """
-    angle = 2.0 * math.pi * hue
-    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
-    turn = math.cos(angle) * np.eye(3) + (1.0 - math.cos(angle)) / 3.0 + math.sin(angle) * cross
-    return (saturation * np.eye(3) + (1.0 - saturation) * LUMA) @ turn
-
-
-def recolour(
-    picture: Picture, hue: float = 0.0, saturation: float = 1.0, brightness: float = 0.0, contrast: float = 1.0
-) -> Picture:
-    """clip(contrast * (M rgb - 1/2) + 1/2 + brightness), with M of `colour_matrix`."""
-    matrix = (contrast * colour_matrix(hue, saturation)).astype(picture.dtype)
-    offset = 0.5 * (1.0 - contrast) + brightness
-    return np.clip(picture @ matrix.T + picture.dtype.type(offset), 0.0, 1.0)
-
-
-def gaussian(sigma_px: float) -> NDArray[np.float64]:
-    """Weights [2r + 1] of a Gaussian with r = ceil(3 sigma), sum 1."""
-    radius = math.ceil(3.0 * sigma_px)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)
-    return weights / weights.sum()
-
-
-def blur(picture: Picture, sigma_px: float) -> Picture:
-    """Gaussian blur; beyond the border, the border's pixels go on."""
-    if sigma_px <= 0.0:
-        return picture
-    weights = gaussian(sigma_px).astype(picture.dtype)
-    radius = len(weights) // 2
-    for axis in (-3, -2):
-        size = picture.shape[axis]
-        padding = [(0, 0)] * picture.ndim
-        padding[axis] = (radius, radius)
-        padded = np.pad(picture, padding, mode="edge")
-        picture = np.zeros_like(picture)
-        for start, weight in enumerate(weights):
-            window = [slice(None)] * picture.ndim
-            window[axis] = slice(start, start + size)
-            picture += weight * padded[tuple(window)]
-    return picture
-
-
-def add_noise(picture: Picture, deviation: float, seed: int) -> Picture:
-    """Independent normal noise on every value of every pixel, clipped."""
-    if deviation <= 0.0:
-        return picture
-    noise = np.random.default_rng(seed).standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(picture + picture.dtype.type(deviation) * noise, 0.0, 1.0)
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, ITU-R BT.601
 
 
 @dataclass(frozen=True)
-class Development:
-    """What happens to a picture, in this order; the defaults change nothing.
+class ImageFilter:
+    """What happens to N pictures, in this order; each number is [N], or None where it changes nothing.
 
     Attributes:
         hue: turns. saturation, contrast: factors. brightness: added, 1 is full scale.
         blur: standard deviation as a share of the picture's height.
         noise: standard deviation, 1 is full scale.
-        seed: of the noise.
+        most_blur: no `blur` is above it.
     """
 
-    hue: float = 0.0
-    saturation: float = 1.0
-    brightness: float = 0.0
-    contrast: float = 1.0
-    blur: float = 0.0
-    noise: float = 0.0
-    seed: int = 0
+    hue: Tensor | None = None
+    saturation: Tensor | None = None
+    brightness: Tensor | None = None
+    contrast: Tensor | None = None
+    blur: Tensor | None = None
+    noise: Tensor | None = None
+    most_blur: float = 0.0
 
 
-def process(picture: NDArray[np.uint8], how: Development) -> NDArray[np.uint8]:
-    """Bytes [..., height, width, 3] as a camera would deliver them."""
-    same = Development(seed=how.seed)
-    if how == same:
-        return picture
-    values = picture.astype(np.float32) / 255.0
-    colours = (how.hue, how.saturation, how.brightness, how.contrast)
-    if colours != (same.hue, same.saturation, same.brightness, same.contrast):
-        values = recolour(values, *colours)
-    values = blur(values, how.blur * picture.shape[-3])
-    values = add_noise(values, how.noise, how.seed)
-    return np.rint(values * 255.0).astype(np.uint8)
+NEUTRAL = {"hue": 0.0, "saturation": 1.0, "brightness": 0.0, "contrast": 1.0, "blur": 0.0, "noise": 0.0}
+_COLOURS = ("hue", "saturation", "brightness", "contrast")
+
+
+def postprocess(pictures: Tensor, how: ImageFilter, normal: Tensor | None = None) -> Tensor:
+    """Bytes [N, height, width, 3] as cameras would deliver them.
+
+    Args:
+        pictures: bytes [N, height, width, 3].
+        how: the numbers of each picture.
+        normal: standard normal numbers [N, height * width * 3], where there is noise.
+    """
+    colours = [getattr(how, name) for name in _COLOURS]
+    if all(part is None for part in (*colours, how.blur, how.noise)):
+        return pictures
+    height, values = pictures.shape[1], pictures.float() / 255.0
+    if any(colour is not None for colour in colours):
+        full = [
+            values.new_full((len(values),), NEUTRAL[name]) if colour is None else colour
+            for name, colour in zip(_COLOURS, colours, strict=True)
+        ]
+        values = recolour(values, *full)
+    if how.blur is not None:
+        values = blur(values, height * how.blur, height * how.most_blur)
+    if how.noise is not None and normal is not None:
+        values = add_noise(values, how.noise, normal)
+    return (255.0 * values).round().to(torch.uint8)
+
+
+def colour_matrix(hue: Tensor, saturation: Tensor) -> Tensor:
+    """[N, 3, 3] that turn the hue by `hue` turns and scale the distance from grey by `saturation`.
+
+    The turn is a rotation about the axis of greys (1, 1, 1); a third of a turn takes red to green to blue. Greys
+    stay as they are. Saturation interpolates between the grey of the same luma (0) and the colour (1).
+    """
+    angle, share = (2.0 * math.pi * hue)[:, None, None], saturation[:, None, None]
+    cross = hue.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
+    same = torch.eye(3, dtype=hue.dtype, device=hue.device)
+    turn = torch.cos(angle) * same + (1.0 - torch.cos(angle)) / 3.0 + torch.sin(angle) * cross
+    return (share * same + (1.0 - share) * hue.new_tensor(LUMA)) @ turn
+
+
+def recolour(picture: Tensor, hue: Tensor, saturation: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """clip(contrast * (M rgb - 1/2) + 1/2 + brightness), with M of `colour_matrix`."""
+    hue, saturation, brightness, contrast = (value.to(picture) for value in (hue, saturation, brightness, contrast))
+    scale, add = contrast[:, None, None, None], brightness[:, None, None, None]
+    turned = torch.einsum("nij,nhwj->nhwi", colour_matrix(hue, saturation), picture)
+    return (scale * turned + 0.5 * (1.0 - scale) + add).clamp(0.0, 1.0)
+
+
+def gaussian(sigma_px: Tensor, radius: int) -> Tensor:
+    """Weights [N, 2 radius + 1] of Gaussians, cut off at ceil(3 sigma), sum 1; float64."""
+    offset = torch.arange(-radius, radius + 1, device=sigma_px.device, dtype=torch.float64)
+    sigma = sigma_px.double().clamp(min=1e-6)[:, None]
+    weights = torch.exp(-0.5 * (offset / sigma).square()) * (offset.abs() <= torch.ceil(3.0 * sigma))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def blur(picture: Tensor, sigma_px: Tensor, most_px: float) -> Tensor:
+    """Gaussian blur; beyond the border, the border's pixels go on.
+
+    Args:
+        picture: [N, height, width, 3].
+        sigma_px: standard deviations [N].
+        most_px: no standard deviation is above it.
+    """
+    radius = math.ceil(3.0 * most_px)
+    weights = gaussian(sigma_px, radius).to(picture.dtype)
+    for axis in (1, 2):
+        size = picture.shape[axis]
+        blurred = torch.zeros_like(picture)
+        for k in range(2 * radius + 1):
+            where = (torch.arange(size, device=picture.device) + (k - radius)).clamp(0, size - 1)
+            blurred += weights[:, k, None, None, None] * picture.index_select(axis, where)
+        picture = blurred
+    return picture
+
+
+def add_noise(picture: Tensor, deviation: Tensor, normal: Tensor) -> Tensor:
+    """Independent normal noise on every value of every pixel, clipped; normal [N, height * width * 3]."""
+    scaled = deviation.to(picture)[:, None, None, None] * normal.view_as(picture).to(picture.dtype)
+    return (picture + scaled).clamp(0.0, 1.0)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from randomization.columns import chosen_rows
+from randomization.state import Stateful
 
 
-class CommandLine:
-    """A delay line for commands of N environments.
+class CommandDelayBuffer(Stateful):
+    """Commands of N environments that are on their way.
 
     Args:
         num_envs: N.
@@ -28,6 +29,8 @@ class CommandLine:
         max_delay: longest delay, in physics steps.
         device, dtype: of commands.
     """
+
+    _state = ("_history", "_delay", "_arrival", "_fresh", "_newest")
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class CommandLine:
         self._arrival = torch.zeros(num_envs, self._slots, dtype=torch.int64, device=device)
         self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)  # no command sent yet
         self._newest = 0
-        self._fixed_slots: dict[int, Tensor] = {}  # by `_newest`
+        self._fixed_slots: dict[int, Tensor] = {}  # [N, decimation] of the commands that hold, by `_newest`
         self._substep = torch.arange(decimation, device=device)
 
     def reset(self, mask: Tensor, delay: Tensor) -> None:
@@ -77,41 +80,25 @@ class CommandLine:
         Args:
             delay: [N] physics steps, of this command; None for the delay of the episode. A line gets one kind only.
         """
-        last, self._newest = self._newest, (self._newest + 1) % self._slots
-        self._history[:, self._newest] = command
-        slot = self._fixed_slot() if delay is None else (self._newest - self._varying_age(delay, last)) % self._slots
+        last, slots = self._newest, self._slots
+        self._newest = newest = (last + 1) % slots
+        self._history[:, newest] = command
+        if delay is None:
+            # At physics step s the newest command that has arrived was sent ceil((delay - s) / decimation) steps ago.
+            if newest not in self._fixed_slots:
+                late = (self._delay[:, None] - self._substep + self.decimation - 1).clamp(min=0)
+                self._fixed_slots[newest] = (newest - late // self.decimation) % slots
+            slot = self._fixed_slots[newest]
+        else:
+            # Commands arrive in order, so the newest that has arrived is known by how many have.
+            self._arrival -= self.decimation
+            own = delay.clamp(0, self.max_delay)
+            self._arrival[:, newest] = torch.maximum(own, self._arrival[:, last]) if slots > 1 else own
+            arrived = (self._arrival[:, None] <= self._substep[:, None]).sum(dim=2)
+            slot = (newest - (slots - arrived)) % slots
         return torch.gather(self._history, 1, slot[:, :, None].expand(-1, -1, command.shape[1]))
 
-    def _fixed_slot(self) -> Tensor:
-        """Slots [N, decimation] of the commands that hold in this step; kept as long as delays stay the same."""
-        if self._newest not in self._fixed_slots:
-            self._fixed_slots[self._newest] = (self._newest - self._fixed_age()) % self._slots
-        return self._fixed_slots[self._newest]
-
-    def _fixed_age(self) -> Tensor:
-        """At physics step s the newest command that has arrived was sent ceil((delay - s) / decimation) steps ago."""
-        late = self._delay[:, None] - self._substep
-        return ((late + self.decimation - 1).clamp(min=0)) // self.decimation
-
-    def _varying_age(self, delay: Tensor, last: int) -> Tensor:
-        """Commands arrive in order, so the newest that has arrived is known by how many have."""
-        self._arrival -= self.decimation
-        own = delay.clamp(0, self.max_delay)
-        self._arrival[:, self._newest] = torch.maximum(own, self._arrival[:, last]) if self._slots > 1 else own
-        arrived = (self._arrival[:, None] <= self._substep[:, None]).sum(dim=2)
-        return self._slots - arrived
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "history": self._history.clone(),
-            "delay": self._delay.clone(),
-            "arrival": self._arrival.clone(),
-            "fresh": self._fresh.clone(),
-            "newest": self._newest,
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._history.copy_(state["history"])
-        self._arrival.copy_(state["arrival"])
-        self._delay, self._fresh = state["delay"].clone(), state["fresh"].clone()
-        self._newest, self._fixed_slots = state["newest"], {}
+        """Go on from what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._fixed_slots = {}

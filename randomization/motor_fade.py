@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from envs.engine import Engine
-from envs.environment import Environment
-from envs.rng import EpisodeRandom
 from envs.task import Task
-from randomization.columns import Columns
+from randomization.effect import Effect, EffectContext
 from randomization.fields import edits_of
 from randomization.names import single_places
 from randomization.objects import outputs_of
-from randomization.parameters import Parameter
 
 
 @dataclass
@@ -74,60 +70,51 @@ def _field(engine: Engine, name: str, owned: dict[int, tuple[list[int], int]], n
     return _Field(live, elements, owner, sharers, engine.nominal(name).to(device, live.dtype).flatten()[elements])
 
 
-class LimpActuators:
-    """Applies `actuator_failure`: an actuator exerts no force on anything. Its rotor and its friction stay.
+class _MotorEffect(Effect):
+    """Changes the force of the actuators that a quantity names."""
 
-    Args:
-        task, engine: attached to each other.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-    """
-
-    def __init__(self, task: Task, engine: Engine, parameters: list[Parameter], rng: EpisodeRandom) -> None:
-        self._rng = rng
-        self._columns = Columns("actuator_failure", parameters, single_places(task, "actuator"), engine.device)
-        self.configured = self._columns.size > 0
-        self._fields = _fields(task, engine, self._columns.places)
-
-    def before_reset(self, mask: Tensor) -> None:
-        """Repair what has failed in mask [N], before the world's own values are written."""
-        for field in self._fields.values():
-            field.restore(mask[:, None])
-
-    def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Draw which actuators fail in the worlds lam [N, d] of mask [N], whose own values have been written."""
-        fails = self._rng.episode_uniform("actuator_failure", self._columns.size) < self._columns.of(lam)
-        left = torch.where(fails & mask[:, None], 0.0, 1.0)
-        for field in self._fields.values():
-            field.write(field.read() * field.left(left))
-
-
-class MotorFade:
-    """Applies `actuator_fade`.
-
-    Args:
-        environment: that the actuators belong to; its task and engine are attached to each other.
-        parameters: all of lambda, in order.
-    """
-
-    def __init__(self, environment: Environment, parameters: list[Parameter]) -> None:
-        self._environment, engine, task = environment, environment.engine, environment.task
-        self._columns = Columns("actuator_fade", parameters, single_places(task, "actuator"), engine.device)
-        self.configured = self._columns.size > 0
-        self._fade = torch.zeros(engine.num_envs, self._columns.size, dtype=torch.float64, device=engine.device)
-        self._fields = _fields(task, engine, self._columns.places)
-        # At the start of the episode, as its world has them.
-        self._fresh = {name: field.read().clone() for name, field in self._fields.items()}
+    def __init__(self, context: EffectContext, quantity: str) -> None:
+        self._index = context.index(quantity, single_places(context.task, "actuator"))
+        self.configured = self._index.size > 0
+        self._fields = _fields(context.task, context.engine, self._index.places)
 
     def before_reset(self, mask: Tensor) -> None:
         """Give actuators back what they have lost in mask [N], before the world's own values are written."""
         for field in self._fields.values():
             field.restore(mask[:, None])
 
+
+class LimpActuators(_MotorEffect):
+    """Applies `actuator_failure`: an actuator exerts no force on anything. Its rotor and its friction stay."""
+
+    def __init__(self, context: EffectContext) -> None:
+        super().__init__(context, "actuator_failure")
+        self._rng = context.rng
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Draw which actuators fail in the worlds lam [N, d] of mask [N], whose own values have been written."""
+        fails = self._rng.episode_uniform("actuator_failure", self._index.size) < self._index.of(lam)
+        left = torch.where(fails & mask[:, None], 0.0, 1.0)
+        for field in self._fields.values():
+            field.write(field.read() * field.left(left))
+
+
+class MotorFade(_MotorEffect):
+    """Applies `actuator_fade`."""
+
+    _state = ("_fade", "_fresh")
+
+    def __init__(self, context: EffectContext) -> None:
+        super().__init__(context, "actuator_fade")
+        self._environment = context.environment
+        self._fade = context.zeros(self._index.size)
+        # At the start of the episode, as its world has them.
+        self._fresh = {name: field.read().clone() for name, field in self._fields.items()}
+
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the fade of new worlds lam [N, d] in mask [N]; their own values have been written."""
         rows = mask[:, None]
-        self._fade = torch.where(rows, self._columns.of(lam), self._fade)
+        self._fade = torch.where(rows, self._index.of(lam), self._fade)
         for name, field in self._fields.items():
             self._fresh[name] = torch.where(rows, field.read(), self._fresh[name])
 
@@ -137,10 +124,3 @@ class MotorFade:
         left = 1.0 - self._fade * passed[:, None]
         for name, field in self._fields.items():
             field.write(self._fresh[name] * field.left(left))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fade": self._fade, "fresh": self._fresh}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._fade = state["fade"].clone()
-        self._fresh = {name: state["fresh"][name].clone() for name in self._fields}

@@ -6,7 +6,6 @@ which object is meant.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -50,16 +49,6 @@ def _numbered(labels: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def object_names(task: Task, target: Target) -> list[str]:
-    """Labels that a name or a pattern may match."""
-    return list(object_places(task, target))
-
-
-def object_index(task: Task, target: Target, name: str) -> int:
-    """Where the object with a label is; see `object_places`."""
-    return object_places(task, target)[name]
-
-
 def single_places(task: Task, target: Target) -> dict[str, list[int]]:
     """`object_places` for `Columns`, to which a name may stand for several places."""
     return {name: [place] for name, place in object_places(task, target).items()}
@@ -96,16 +85,3 @@ def quoting_hint(value: Any) -> str:
     if all(isinstance(v, str) or v is None or isinstance(v, (bool, int, float)) for v in values):
         return "; put a name in quotes that YAML reads as something else: '0', 'no', 'off', 'null'"
     return ""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" for messages, or an empty string."""
-    close = difflib.get_close_matches(name, [k for k in known if k != name], n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, shortened."""
-    names = list(names)
-    shown = ", ".join(names[:most])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"

@@ -47,19 +47,19 @@ class EpisodeQueue:
         self._kept = list(zip(*(column.unbind() for column in state["kept"]), strict=True))
 
 
-class EpisodeNews(EpisodeQueue):
-    """Tells a sampler how episodes went: in their order, so that its ranges move up to `steps` control steps later.
+class EpisodeReporter(EpisodeQueue):
+    """Reports to a sampler how episodes went: in their order, so that its ranges move up to `steps` control steps later.
 
     Args:
-        sampler: is told.
-        steps: control steps of which it is told at once.
+        sampler: whose `record` is called.
+        steps: control steps whose reports are handed over together.
     """
 
     def __init__(self, sampler: Sampler, steps: int) -> None:
         super().__init__(steps)
         self._sampler = sampler
 
-    def tell(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
+    def report(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
         """A step after which the episodes in done [N] are over: boundary [N], performance [N], lam [N, d]."""
         if self.add(done, boundary, performance.double(), lam):
             for episodes in self.take():  # step by step: ranges that move bear on the episodes after

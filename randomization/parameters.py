@@ -13,21 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from envs.messages import listed, nearest
 from envs.task import Task
 from randomization.effective import idle_because, only_shown
 from randomization.frictions import Factor, is_compared, warn, warn_of_idle_ends
-from randomization.names import (
-    is_pattern,
-    listed,
-    matching,
-    nearest,
-    object_index,
-    object_names,
-    object_places,
-    patterns_of,
-    quoting_hint,
-)
-from randomization.quantities import QUANTITIES, Mode, Quantity
+from randomization.names import is_pattern, matching, object_places, patterns_of, quoting_hint
+from randomization.quantities import QUANTITIES, Mode, RandomizableQuantity
 from randomization.suitable import (
     EXPECTED,
     OF_COMMANDS,
@@ -35,14 +26,8 @@ from randomization.suitable import (
     makes_sense,
     switched_off,
     usable,
-    usable_names,
     why_unsuitable,
 )
-
-__all__ = [
-    "Distribution", "Parameter", "RandomizationError", "build_parameters", "has_air", "has_commands_for", "listed",
-    "nearest", "object_index", "object_names", "usable_names",
-]  # fmt: skip
 
 Distribution = Literal["uniform", "loguniform", "normal", "lognormal"]
 
@@ -61,7 +46,7 @@ class Parameter:
         limits: lowest and highest value it may take; bounds stop there.
         step: ADR's Delta, in the parameter's unit.
         unit: of the value.
-        mode: see `Quantity`.
+        mode: see `RandomizableQuantity`.
         quantity: name of its quantity.
         targets: labels of the objects it applies to; see `names`.
         distribution: how fixed ranges are sampled; normal ones have their middle at the range's and two standard
@@ -170,7 +155,7 @@ def _number(value: Any) -> float | None:
     return float(value) if number else None
 
 
-def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
+def _range(label: str, quantity: RandomizableQuantity, value: Any) -> tuple[float, float]:
     ends = [_number(end) for end in value] if isinstance(value, (list, tuple)) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None:
         raise RandomizationError(f"{label}.range: expected two numbers [lower, upper], got {value!r}")
@@ -183,14 +168,14 @@ def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _exists(task: Task, quantity: Quantity) -> bool:
+def _exists(task: Task, quantity: RandomizableQuantity) -> bool:
     """Whether a task has anything that a quantity could belong to."""
     if not has_commands_for(task, quantity) or switched_off(task, quantity):
         return False
     return quantity.target == "none" or bool(object_places(task, quantity.target))
 
 
-def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _resolve(task: Task, label: str, quantity: RandomizableQuantity, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels of the objects that an entry's `of` means."""
     places = object_places(task, quantity.target)
     names = list(places)
@@ -236,7 +221,7 @@ def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any
     return tuple(matched)
 
 
-def _nothing_left(label: str, quantity: Quantity, pattern: str, task: Task, hits: dict[str, int]) -> str:
+def _nothing_left(label: str, quantity: RandomizableQuantity, pattern: str, task: Task, hits: dict[str, int]) -> str:
     """Why none of the objects that a pattern matches can be used."""
     if quantity.name in EXPECTED and not any(makes_sense(task, quantity, hit) for hit in hits.values()):
         return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {EXPECTED[quantity.name]}"

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from envs.engine import Engine
 from envs.histories import shortened_delay
+from envs.messages import listed
 from envs.names import labels_of
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.fields import COM, edits_of, is_zero
-from randomization.names import listed, object_places
+from randomization.names import object_places
 from randomization.parameters import Parameter, RandomizationError
 from randomization.quantities import QUANTITIES
 

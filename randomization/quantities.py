@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from randomization.effect_quantities import EFFECTS
 from randomization.physics_quantities import PHYSICS
-from randomization.quantity import Channel, Mode, Quantity, Target
+from randomization.quantity import Channel, Mode, RandomizableQuantity, Target
 from randomization.visual_quantities import VISUAL
 
-__all__ = ["QUANTITIES", "Channel", "Mode", "Quantity", "Target"]
+__all__ = ["QUANTITIES", "Channel", "Mode", "RandomizableQuantity", "Target"]
 
-QUANTITIES: dict[str, Quantity] = {
-    q.name: q
-    for q in (
-        *PHYSICS,
-        *EFFECTS,
-        *VISUAL,
-    )
-}  # fmt: skip
+QUANTITIES: dict[str, RandomizableQuantity] = {q.name: q for q in (*PHYSICS, *EFFECTS, *VISUAL)}

@@ -7,26 +7,14 @@ from typing import Literal
 
 Mode = Literal["scale", "add", "spread", "absolute"]
 Target = Literal[
-    "body",
-    "moving body",
-    "floating body",
-    "geom",
-    "joint",
-    "tendon",
-    "actuator",
-    "axis",
-    "action",
-    "component",
-    "none",
-    "camera",
-    "light",
-    "material",
-]
+    "body", "moving body", "floating body", "geom", "joint", "tendon", "actuator", "axis", "action", "component", "none",
+    "camera", "light", "material",
+]  # fmt: skip
 Channel = Literal["physics", "action", "observation", "disturbance", "adversary", "visual"]
 
 
 @dataclass(frozen=True)
-class Quantity:
+class RandomizableQuantity:
     """Something that can differ between worlds.
 
     Attributes:

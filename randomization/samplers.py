@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from envs.rng import EpisodeRandom
-from randomization.copies import DeviceCopies
-from randomization.parameters import Parameter
+from randomization.copies import DeviceCache
+from randomization.parameters import Parameter, RandomizationError
+from randomization.state import Stateful
 
 
 class Sampler(Protocol):
@@ -41,9 +42,30 @@ class Sampler(Protocol):
         """Entropy of the distribution in nats per dimension."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+
+class NamedState(Stateful):
+    """The state of a sampler that learns: it goes with the names of its parameters."""
+
+    parameters: list[Parameter]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, and whose it is."""
+        return {"names": [p.name for p in self.parameters]} | super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises RandomizationError if it is of other parameters."""
+        names = [p.name for p in self.parameters]
+        if state["names"] != names:
+            raise RandomizationError(f"the state is of parameters {state['names']}, expected {names}")
+        super().load_state_dict(state)
 
 
 WIDTH_FLOOR = 1e-6  # the logarithm of a width of zero is taken at this width
@@ -56,11 +78,16 @@ def range_entropy(lower: Tensor, upper: Tensor) -> float:
     return float((upper - lower).clamp(min=WIDTH_FLOOR).log().mean())
 
 
+def no_boundary(u: Tensor) -> Tensor:
+    """The boundary [n] of n ordinary episodes, drawn by numbers u [n, d]; see `Sampler.draw`."""
+    return torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+
+
 _EDGE = 2.0  # normal ranges end at this many standard deviations
 _BELOW = 0.5 * (1.0 - math.erf(_EDGE / math.sqrt(2.0)))  # probability mass cut off on either side
 
 
-class Manual:
+class Manual(Stateful):
     """Fixed ranges: every parameter uniform, log-uniform, normal or log-normal within its limits.
 
     Normal parameters have their mean in the middle of the range and two standard deviations on either side; what
@@ -75,10 +102,11 @@ class Manual:
         self._log = torch.tensor([k in ("loguniform", "lognormal") for k in kinds], dtype=torch.bool)
         self._normal = torch.tensor([k in ("normal", "lognormal") for k in kinds], dtype=torch.bool)
         first = {p.group: i for i, p in reversed(list(enumerate(parameters))) if p.group}
-        self._copies = DeviceCopies()
+        self._copies = DeviceCache()
         self._source = torch.tensor([first.get(p.group, i) for i, p in enumerate(parameters)], dtype=torch.int64)
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        """See `Sampler.draw`."""
         here = lambda name, tensor: self._copies(name, tensor, u.device)  # noqa: E731
         u = u[:, here("source", self._source)]
         lower, upper = here("lower", self.lower), here("upper", self.upper)
@@ -90,19 +118,14 @@ class Manual:
             logs = here("log", self._log)
             safe_low, safe_high = torch.where(logs, lower, 1.0).log(), torch.where(logs, upper, 1.0).log()
             lam = torch.where(logs, (safe_low + (safe_high - safe_low) * u).exp(), lam)
-        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+        return lam, no_boundary(u)
 
     def record(self, boundary: Tensor, performance: Tensor, lam: Tensor | None = None) -> None:
-        return None
+        """Does nothing: the ranges are fixed."""
 
     def entropy(self) -> float:
+        """See `range_entropy`."""
         return range_entropy(self.lower, self.upper)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 class Extremes(Manual):
@@ -127,6 +150,7 @@ class Extremes(Manual):
         self.extreme = free if only is None else free & only
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        """See `Sampler.draw`."""
         lower, upper, extreme = (x.to(u.device) for x in (self.lower, self.upper, self.extreme))
         low, high = self.inner.to(u.device).unbind(dim=1)
         way = u * ((low - lower) + (upper - high))
@@ -137,7 +161,7 @@ class Extremes(Manual):
             picked = which[(choice[:, 0] * len(which)).long().clamp(max=len(which) - 1)]
             leaves = torch.nn.functional.one_hot(picked, len(extreme)).bool()
         lam = torch.where(leaves, outside, low + (high - low) * u)
-        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+        return lam, no_boundary(u)
 
 
 class Points(Manual):
@@ -159,9 +183,10 @@ class Points(Manual):
         self._rng = rng
 
     def draw(self, u: Tensor, choice: Tensor, explore: bool = True) -> tuple[Tensor, Tensor]:
+        """See `Sampler.draw`."""
         if self._rng is None:
             raise RuntimeError("follow an environment's random numbers first")
         low, high = self.inner.to(u.device).unbind(dim=1)
         point = self.points.to(u.device)[self._rng.episode.to(u.device) % len(self.points)]
         lam = torch.where(point.isnan(), low + (high - low) * u, point)
-        return lam, torch.full((len(u),), -1, dtype=torch.int64, device=u.device)
+        return lam, no_boundary(u)

@@ -9,46 +9,32 @@ noise). The sigmas and the step are parameters of lambda.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from envs.rng import EpisodeRandom
-from randomization.columns import Columns, Span, StepDraws, chosen_rows
-from randomization.parameters import Parameter
-
-_STATE = ("factor", "offset", "sigma", "step")
+from randomization.columns import ContiguousSlice, chosen_rows
+from randomization.effect import Effect, EffectContext
 
 
-class SensorErrors:
-    """Applies `observation_scale`, `_bias`, `_noise` and `_quantization` to the policy group.
+class SensorErrors(Effect):
+    """Applies `observation_scale`, `_bias`, `_noise` and `_quantization` to the policy group."""
 
-    Args:
-        slices: where each component lies.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        draws: random numbers of the step.
-    """
+    _state = ("_factor", "_offset", "_sigma", "_step")
 
-    def __init__(
-        self, slices: Mapping[str, slice], parameters: list[Parameter], rng: EpisodeRandom, draws: StepDraws
-    ) -> None:
-        self._rng, self._draws = rng, draws
-        where = {name: range(part.start, part.stop) for name, part in slices.items()}
-        n, device = rng.num_envs, rng.device
+    def __init__(self, context: EffectContext) -> None:
+        self._rng, self._random = context.rng, context.random
+        where = {name: range(part.start, part.stop) for name, part in context.task.slices("policy").items()}
         self._scales, self._biases, self._noises, self._steps = columns = [
-            Columns(f"observation_{name}", parameters, where, device)
-            for name in ("scale", "bias", "noise", "quantization")
+            context.index(f"observation_{name}", where) for name in ("scale", "bias", "noise", "quantization")
         ]
         self.configured = any(c.size for c in columns)
-        self._scaled, self._shifted, self._noisy, self._rounded = spans = [Span(c, device) for c in columns]
-        self._normals = draws.reserve_normal(self._noisy.size)
+        self._scaled, self._shifted, self._noisy, self._rounded = spans = [
+            ContiguousSlice(c, self._rng.device) for c in columns
+        ]
+        self._normals = context.random.reserve_normal(self._noisy.size)
         # [N, size] of each span, neutral where nothing acts
         self._factor, self._offset, self._sigma, self._step = (
-            torch.full((n, span.size), neutral, dtype=torch.float64, device=device)
-            for span, neutral in zip(spans, (1.0, 0.0, 0.0, 0.0), strict=True)
+            context.zeros(span.size) + neutral for span, neutral in zip(spans, (1.0, 0.0, 0.0, 0.0), strict=True)
         )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
@@ -74,15 +60,8 @@ class SensorErrors:
         if self._biases.size:
             measured[:, self._shifted.where].add_(self._offset.to(kind))
         if self._noises.size:
-            normal = self._draws.normal[:, self._normals]
+            normal = self._random.normal[:, self._normals]
             measured[:, self._noisy.where].addcmul_(self._sigma.to(kind), normal.to(kind))
         if self._steps.size:
             values, step = measured[:, self._rounded.where], self._step.to(kind)
             values.copy_(torch.where(step > 0, (values / step).round_().mul_(step), values))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, f"_{name}").clone() for name in _STATE}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, f"_{name}", state[name].clone())

@@ -9,64 +9,50 @@ last stays; at a rate of `observation_freeze` per second the same happens for a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs.rng import EpisodeRandom
-from randomization.clock import Clock
-from randomization.columns import Columns, StepDraws, index_of, numbered
-from randomization.parameters import Parameter
+from randomization.columns import ParameterIndex, index_of, numbered
+from randomization.effect import Effect, EffectContext
 
 _FREEZE_S = 1.0
 _LARGEST_JITTER = 3.0  # standard deviations
 _TIMING = ("delay", "delay_jitter", "dropout", "freeze")
-_STATE = (
-    "history", "age", "steps", "sigma_steps", "p_lost", "p_freeze", "freeze_steps", "shown", "frozen",
-)  # fmt: skip
 
 
-class SensorTiming:
-    """Applies `observation_delay`, `_delay_jitter`, `_dropout` and `_freeze` to the policy group.
+class SensorTiming(Effect):
+    """Applies `observation_delay`, `_delay_jitter`, `_dropout` and `_freeze` to the policy group."""
 
-    Args:
-        slices: where each component lies.
-        parameters: all of lambda, in order.
-        rng: the environment's random numbers.
-        draws: random numbers of the step.
-        clock: turns times into steps.
-    """
+    _state = (
+        "_history", "_newest", "_age", "_steps", "_sigma_steps", "_p_lost", "_p_freeze", "_freeze_steps", "_shown",
+        "_frozen",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        slices: Mapping[str, slice],
-        parameters: list[Parameter],
-        rng: EpisodeRandom,
-        draws: StepDraws,
-        clock: Clock,
-    ) -> None:
-        self._draws, self._clock, n, device = draws, clock, rng.num_envs, rng.device
+    def __init__(self, context: EffectContext) -> None:
+        self._random, self._durations, device = context.random, context.durations, context.engine.device
+        slices, parameters, zeros = context.task.slices("policy"), context.parameters, context.zeros
         targets = {t for p in parameters if p.quantity.removeprefix("observation_") in _TIMING for t in p.targets}
         sensors = [name for name in slices if name in targets]
         self.configured, k = bool(sensors), len(sensors)
         self._delay, self._jitter, self._dropout, self._freeze = (
-            Columns(f"observation_{name}", parameters, numbered(sensors), device) for name in _TIMING
+            context.index(f"observation_{name}", numbered(sensors)) for name in _TIMING
         )
         self._late = bool(self._delay.size or self._jitter.size)
         self._losing = bool(self._dropout.size or self._freeze.size)
-        self._jitters = draws.reserve_normal(k if self._jitter.size else 0)
-        self._dropouts = draws.reserve_uniform(k if self._dropout.size else 0)
-        self._freezes = draws.reserve_uniform(k if self._freeze.size else 0)
+        self._jitters = context.random.reserve_normal(k if self._jitter.size else 0)
+        self._dropouts = context.random.reserve_uniform(k if self._dropout.size else 0)
+        self._freezes = context.random.reserve_uniform(k if self._freeze.size else 0)
         owners = [(p, i) for i, name in enumerate(sensors) for p in range(slices[name].start, slices[name].stop)]
         self._places = index_of([place for place, _ in owners], device)
         self._owner = torch.tensor([i for _, i in owners], dtype=torch.int64, device=device)
-        slots = 1 + clock.most_control_steps(_longest_delay_s(parameters)) if self._late else 0
-        zeros = lambda *shape: torch.zeros(n, *shape, dtype=torch.float64, device=device)  # noqa: E731
+        usual_ms, jitter_ms = context.longest("observation_delay"), context.longest("observation_delay_jitter")
+        longest_ms = usual_ms + _LARGEST_JITTER * jitter_ms
+        slots = 1 + context.durations.most_control_steps(1e-3 * longest_ms) if self._late else 0
         self._history = zeros(slots, len(owners) if self._late else 0)
         self._newest = 0
-        self._age = torch.zeros(n, k, dtype=torch.int64, device=device)  # of what is shown, control steps
+        self._age = zeros(k).long()  # of what is shown, control steps
         self._steps, self._sigma_steps = zeros(k), zeros(k)  # the delay's mean and deviation, control steps
         self._wanted: Tensor | None = None  # the delay of this step, in whole control steps
         self._p_lost, self._p_freeze, self._freeze_steps = zeros(k), zeros(k), zeros(1)
@@ -75,7 +61,7 @@ class SensorTiming:
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the timing of new worlds lam [N, d] in mask [N]."""
-        rows, period_s, self._wanted = mask[:, None], self._clock.period_s, None
+        rows, period_s, self._wanted = mask[:, None], self._durations.period_s, None
         self._freeze_steps = torch.where(rows, (_FREEZE_S / period_s).round().clamp(min=1.0), self._freeze_steps)
         self._steps = self._taken(rows, self._delay, 1e-3 * self._delay.of(lam) / period_s, self._steps)
         self._sigma_steps = self._taken(rows, self._jitter, 1e-3 * self._jitter.of(lam) / period_s, self._sigma_steps)
@@ -84,7 +70,7 @@ class SensorTiming:
         p_freeze = -torch.expm1(-self._freeze.of(lam) * period_s)
         self._p_freeze = self._taken(rows, self._freeze, p_freeze, self._p_freeze)
 
-    def _taken(self, rows: Tensor, columns: Columns, values: Tensor, present: Tensor) -> Tensor:
+    def _taken(self, rows: Tensor, columns: ParameterIndex, values: Tensor, present: Tensor) -> Tensor:
         """Present values [N, sensors] with those of `columns` replaced in rows [N, 1]."""
         if not columns.size:
             return present
@@ -114,7 +100,7 @@ class SensorTiming:
             self._newest = (self._newest + 1) % slots
             self._history[:, self._newest] = values
             if self._jitter.size:
-                normal = self._draws.normal[:, self._jitters].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
+                normal = self._random.normal[:, self._jitters].clamp(-_LARGEST_JITTER, _LARGEST_JITTER)
                 self._wanted = self._whole(torch.addcmul(self._steps, self._sigma_steps, normal))
             elif self._wanted is None:
                 self._wanted = self._whole(self._steps)
@@ -140,7 +126,7 @@ class SensorTiming:
 
     def _missing(self) -> Tensor:
         """Sensors [N, sensors] from which nothing comes in this step."""
-        uniform = self._draws.uniform
+        uniform = self._random.uniform
         if not self._freeze.size:
             return uniform[:, self._dropouts] < self._p_lost
         left = (self._frozen - 1.0).clamp_(min=0.0)
@@ -149,16 +135,7 @@ class SensorTiming:
         missing = self._frozen > 0
         return missing | (uniform[:, self._dropouts] < self._p_lost) if self._dropout.size else missing
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, f"_{name}").clone() for name in _STATE} | {"newest": self._newest}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, f"_{name}", state[name].clone())
-        self._newest, self._wanted = state["newest"], None
-
-
-def _longest_delay_s(parameters: list[Parameter]) -> float:
-    """The longest delay that any sensor can have, its jitter included."""
-    most = lambda name: max((p.limits[1] for p in parameters if p.quantity == name), default=0.0)  # noqa: E731
-    return 1e-3 * (most("observation_delay") + _LARGEST_JITTER * most("observation_delay_jitter"))
+        """Go on from what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._wanted = None

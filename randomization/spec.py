@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from envs.messages import nearest
 from envs.task import Task
 from randomization.adr import ADR
 from randomization.doraemon import Doraemon
 from randomization.frozen import Frozen, contract_entries, entries_of, frozen_parameters, read_run
 from randomization.names import quoting_hint
-from randomization.parameters import Parameter, RandomizationError, build_parameters, nearest
+from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers import Manual, Sampler
 from randomization.untrusted import FileError, read_yaml
 

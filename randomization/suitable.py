@@ -10,7 +10,7 @@ from randomization.effective import idle_because, only_shown
 from randomization.fields import COM, UNSUITABLE, edits_of, is_zero
 from randomization.names import object_places
 from randomization.objects import has_gear, has_input, is_motor_or_servo
-from randomization.quantities import Quantity
+from randomization.quantities import RandomizableQuantity
 
 # What happens to commands within a control step, or to single controls: only tasks that leave commands to the engine
 # can have it.
@@ -34,7 +34,7 @@ EXPECTED: dict[str, str] = {
 }
 
 
-def has_commands_for(task: Task, quantity: Quantity) -> bool:
+def has_commands_for(task: Task, quantity: RandomizableQuantity) -> bool:
     """False for what acts on single commands where the task hands whole actions to an environment of its own."""
     needed = "ctrl" in task.command_fields if quantity.target == "actuator" else bool(task.command_fields)
     return needed or quantity.name not in OF_COMMANDS
@@ -61,14 +61,14 @@ _SWITCHES: dict[
 }
 
 
-def switched_off(task: Task, quantity: Quantity) -> str:
+def switched_off(task: Task, quantity: RandomizableQuantity) -> str:
     """What a quantity acts through and the model has switched off, as the model's file calls it; or nothing."""
     flags = next((flags for start, flags in _SWITCHES.items() if quantity.name.startswith(start)), ())
     off = [flag.name for flag in flags if int(task.model.opt.disableflags) & int(flag)]
     return off[0].removeprefix("mjDSBL_").lower() if off else ""
 
 
-def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
+def makes_sense(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     """Whether a quantity makes sense for object `index` of its kind: not the range of a joint without limits, or the
     size of a mesh. `EXPECTED` says what the object would have to be."""
     model, name = task.model, quantity.name
@@ -91,7 +91,7 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
     return bool(edits_of(model, name, index))
 
 
-def why_unsuitable(task: Task, quantity: Quantity, name: str, index: int) -> str:
+def why_unsuitable(task: Task, quantity: RandomizableQuantity, name: str, index: int) -> str:
     """What is wrong with an object that a quantity makes no sense for."""
     if quantity.target == "actuator" and _group_is_off(task.model, index):
         return f"{name} belongs to a group of actuators that the model has switched off"
@@ -103,19 +103,19 @@ def _group_is_off(model: mujoco.MjModel, actuator: int) -> bool:
     return 0 <= group < 31 and bool(int(model.opt.disableactuator) >> group & 1)
 
 
-def does_nothing(task: Task, quantity: Quantity, index: int) -> bool:
+def does_nothing(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     """Whether a quantity would leave an object that it makes sense for as it is: a factor of zero."""
     return quantity.channel == "physics" and quantity.mode == "scale" and is_zero(task, quantity.name, index)
 
 
-def usable(task: Task, quantity: Quantity, index: int) -> bool:
+def usable(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     """Whether a quantity makes sense for an object and does something to it."""
     if idle_because(task, quantity, index) or only_shown(task, quantity, index):
         return False
     return makes_sense(task, quantity, index) and not does_nothing(task, quantity, index)
 
 
-def usable_names(task: Task, quantity: Quantity) -> list[str]:
+def usable_names(task: Task, quantity: RandomizableQuantity) -> list[str]:
     """Labels of the objects that a quantity makes sense for: those that the pattern '*' chooses."""
     if not has_commands_for(task, quantity) or switched_off(task, quantity):
         return []

@@ -6,6 +6,8 @@ environments: a world names patterns, it does not carry any.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +106,7 @@ def nominal_sky(model: mujoco.MjModel) -> NDArray[np.uint8]:
     return image[rows][:, pick, :3].astype(np.uint8)
 
 
-def gradient_sky(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+def gradient_sky(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
     """A background [6 * size, size, 3] that goes from one colour overhead to another below; colours in [0, 1].
 
     MuJoCo's faces are right, left, up, down, front, back.
@@ -114,9 +116,7 @@ def gradient_sky(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArr
     return np.concatenate(faces)
 
 
-def mixed_sky(
-    nominal: NDArray[np.uint8], amount: float, top: NDArray[np.float64], bottom: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def mixed_sky(nominal: NDArray[np.uint8], amount: float, top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.uint8]:
     """The nominal background (amount 0), a gradient between two colours (1), or in between."""
     mixed = (1.0 - amount) * nominal + amount * 255.0 * gradient_sky(top, bottom)
     return np.rint(mixed).astype(np.uint8)

@@ -14,9 +14,10 @@ from pydantic import Field
 
 from envs.damping import explicit_damping
 from envs.histories import KeepDelays, delays, shortened_delay, state_delays
+from envs.messages import listed, nearest
 from envs.slack import AddSlack, carry_over, geared_joints, set_play
 from envs.task import SpecEdit, Task, editing_specs
-from randomization.names import listed, matching, nearest, object_places, patterns_of
+from randomization.names import matching, object_places, patterns_of
 from simreal.config import Strict
 from simreal.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from randomization.parameters import nearest
+from envs.messages import nearest
 from simreal.baselines import BASELINES, baseline
 from simreal.errors import UserError
 from simreal.measure import MEASURES, RETURN, Measure

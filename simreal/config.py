@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from envs.gpu_options import GpuOptions
+from envs.messages import nearest
 from envs.registry import make_task
-from randomization.parameters import nearest
 from randomization.spec import RandomizationConfig, first_problem
 from randomization.untrusted import FileError, parse_yaml
 from randomization.untrusted import read_yaml as read_yaml_file

@@ -8,8 +8,8 @@ from rich.table import Table
 from envs.task import ActionComponent, Task
 from randomization.effective import idle_because
 from randomization.fields import nominal_values, room
-from randomization.names import object_index
-from randomization.quantities import QUANTITIES, Quantity
+from randomization.names import object_places
+from randomization.quantities import QUANTITIES, RandomizableQuantity
 from randomization.suitable import has_commands_for, switched_off, usable_names
 
 
@@ -117,22 +117,22 @@ def available(task: Task) -> dict[str, list[str]]:
     return found
 
 
-def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[float, float]:
+def sensible_range(task: Task, quantity: RandomizableQuantity, names: list[str]) -> tuple[float, float]:
     """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
     low, high = quantity.default_range
     if quantity.channel != "physics" or quantity.mode != "add":
         return low, high
-    for index in [object_index(task, quantity.target, name) for name in names] or [0]:
+    for index in [object_places(task, quantity.target)[name] for name in names] or [0]:
         down, up = room(task, quantity.name, index)
         low, high = max(low, 0.5 * down), min(high, 0.5 * up)
     return low, high
 
 
-def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
+def nominal_text(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
     """Smallest and largest nominal value over objects, with the unit; lambda's for what writes no model field."""
     if quantity.channel != "physics":
         return f"{quantity.nominal:g}"
-    indices = [object_index(task, quantity.target, name) for name in names] or [0]
+    indices = [object_places(task, quantity.target)[name] for name in names] or [0]
     values = [v for i in indices for v in nominal_values(task, quantity.name, i)]
     if quantity.target == "actuator" and quantity.name != "actuator_force_range":
         values = [abs(v) for v in values]  # gains: a servo's bias is (0, -kp, -kd)

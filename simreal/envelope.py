@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from randomization.parameters import Parameter, nearest
+from envs.messages import nearest
+from randomization.parameters import Parameter
 from randomization.quantities import QUANTITIES
 from randomization.samplers import Points
 from simreal.boxes import Array, Mask, peel, shrunk

@@ -14,7 +14,7 @@ from envs.environment import Environment
 from randomization.appearance import VIEW
 from randomization.environment import Randomization
 from randomization.textures import PATTERNS, pattern
-from randomization.visual_batch import Wardrobe, refuse_unseen
+from randomization.visual import BatchVisualRandomizer, paint_sky, refuse_unseen
 from simreal.errors import UserError
 from simreal.render import Scene, view_of
 
@@ -73,22 +73,23 @@ class _Batch:
         task, layer = environment.task, environment.layer
         parameters = layer.parameters if isinstance(layer, Randomization) else []
         self._layer = layer
-        self._wardrobe = Wardrobe(task, parameters, environment.rng, name, task.model.ntex)
-        patterns = [pattern(k) for k in range(PATTERNS)] if self._wardrobe.patterned else []
+        self._looks = BatchVisualRandomizer(task, parameters, environment.rng, name)
+        self._first_pattern = task.model.ntex
+        patterns = [pattern(k) for k in range(PATTERNS)] if self._looks.patterned else []
         self._camera = importlib.import_module("envs.gpu_camera").Camera(
             environment.engine, task.model, view, width, height,
-            hidden=_goal_marks(environment), spare_lights=self._wardrobe.spare_lights, patterns=patterns,
+            hidden=_goal_marks(environment), spare_lights=self._looks.spare_lights, patterns=patterns,
         )  # fmt: skip
 
     def take(self) -> Tensor:
-        camera, wardrobe, layer = self._camera, self._wardrobe, self._layer
-        if not isinstance(layer, Randomization) or not layer.parameters:
-            return camera.shoot()
+        camera, looks, layer = self._camera, self._looks, self._layer
+        if not isinstance(layer, Randomization) or not looks.active:
+            return camera.render()
         lam = layer.lam
-        pictures = camera.shoot(lambda looks: wardrobe.dress(looks, lam))
-        if wardrobe.sky:
-            pictures = wardrobe.paint_sky(pictures, lam, camera.background(), camera.rays())
-        return wardrobe.develop(pictures, lam)
+        pictures = camera.render(lambda state: looks.apply(state, lam, self._first_pattern))
+        if looks.sky:
+            pictures = paint_sky(pictures, camera.state, camera.background(), camera.rays())
+        return looks.postprocess(pictures, lam)
 
 
 def _goal_marks(environment: Environment) -> list[int]:

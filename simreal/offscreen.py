@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from randomization.mujoco_scene import Sky
 from randomization.textures import PATTERNS, library, mixed_sky, nominal_sky
-from randomization.visual_effects import Sky
 from simreal.errors import UserError
 
 Image = NDArray[np.uint8]

@@ -7,10 +7,10 @@ from pathlib import Path
 import mujoco
 
 from envs.environment import Environment
+from envs.messages import nearest
 from randomization.appearance import VIEW, camera_names
 from randomization.environment import Randomization
-from randomization.parameters import nearest
-from randomization.visual import VisualWorlds
+from randomization.mujoco_scene import SceneRandomizer
 from simreal.errors import UserError
 from simreal.offscreen import Image, Offscreen
 
@@ -30,9 +30,9 @@ class Scene:
     def __init__(self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW) -> None:
         self._environment = environment
         task, layer = environment.task, environment.layer
-        self._camera, self._camera_name = view_of(environment, camera), camera
+        self._camera = view_of(environment, camera)
         parameters = layer.parameters if isinstance(layer, Randomization) else []
-        self._visual = VisualWorlds(task, parameters, environment.rng)
+        self._visual = SceneRandomizer(task, parameters, environment.rng, camera)
         self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
 
     def picture(self, index: int, nominal: bool = False, label: str = "") -> Image:
@@ -49,8 +49,8 @@ class Scene:
         if nominal or not self._visual.active or not isinstance(layer, Randomization):
             return screen.draw(None, label)
         lam = layer.lam[index]
-        sky = self._visual.compose(screen.scene, model, lam, index, self._camera_name, screen.first_pattern)
-        return self._visual.develop(screen.draw(sky, label), lam, index)
+        sky = self._visual.apply(screen.scene, model, lam, index, screen.first_pattern)
+        return self._visual.postprocess(screen.draw(sky, label), lam, index)
 
     def close(self) -> None:
         """Free the renderer."""

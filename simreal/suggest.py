@@ -11,7 +11,7 @@ import mujoco
 from envs.names import labels_of
 from envs.task import Task
 from randomization.parameters import has_air
-from randomization.quantities import QUANTITIES, Quantity
+from randomization.quantities import QUANTITIES, RandomizableQuantity
 from simreal.describe import available, nominal_text, sensible_range
 
 # What is on from the start; the others refine, replace or complement these and are given as comments.
@@ -62,13 +62,13 @@ def suggested_block(task: Task, only: Collection[str] | None = None) -> dict[str
     return {"sampler": "manual", "parameters": parameters}
 
 
-def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
+def _of(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
     """What `of` says, as YAML."""
     pattern = _patterns(task, quantity, names)
     return pattern if quantity.name in _AXIS and isinstance(pattern, str) and pattern != "y" else json.dumps(pattern)
 
 
-def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[str]:
+def _patterns(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str | list[str]:
     """What `of` says: everything, one axis, or the loose objects for their size."""
     if quantity.name in _AXIS:
         return _AXIS[quantity.name] if _AXIS[quantity.name] in names else names[0]
@@ -76,7 +76,7 @@ def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[st
     return [name for name in names if name in loose] or "*"
 
 
-def _entry(task: Task, quantity: Quantity, names: list[str], of: str) -> str:
+def _entry(task: Task, quantity: RandomizableQuantity, names: list[str], of: str) -> str:
     low, high = sensible_range(task, quantity, names)
     settings = [f"of: {of}"] if names else []
     settings.append(f"range: [{_number(low)}, {_number(high)}]")

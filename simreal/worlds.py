@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError
 
 from envs.engine import EngineError
 from envs.environment import Environment
+from envs.messages import nearest
 from envs.task import Task
 from randomization.fields import room
-from randomization.parameters import Parameter, RandomizationError, nearest, object_index
+from randomization.names import object_places
+from randomization.parameters import Parameter, RandomizationError
 from randomization.quantities import QUANTITIES
 from randomization.samplers import Extremes, Manual, Sampler
 from randomization.spec import first_problem, randomization_config
@@ -154,7 +156,8 @@ def beyond(task: Task, parameter: Parameter, reach: float = 0.5) -> tuple[float,
         side = reach * (high - low if high > low else usual_high - usual_low)
         least, most = max(least, low - side), min(most, high + side)
     if quantity.channel == "physics" and quantity.mode == "add":
-        for index in [object_index(task, quantity.target, name) for name in parameter.targets] or [0]:
+        places = object_places(task, quantity.target)
+        for index in [places[name] for name in parameter.targets] or [0]:
             down, up = room(task, quantity.name, index)
             least, most = max(least, down), min(most, up)
     return min(least, low), max(most, high)

@@ -18,8 +18,9 @@ from envs.environment import Environment
 from envs.task import Task
 from randomization import frictions
 from randomization.environment import Randomization
-from randomization.parameters import Parameter, RandomizationError, build_parameters, object_index, object_names
-from randomization.quantities import QUANTITIES, Quantity
+from randomization.names import object_places
+from randomization.parameters import Parameter, RandomizationError, build_parameters
+from randomization.quantities import QUANTITIES, RandomizableQuantity
 from randomization.suitable import does_nothing
 
 _SEEN = 1e-11  # what counts as a difference: rounding is smaller, and the runs are short
@@ -62,9 +63,9 @@ def warnings_heard() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def accepted(task: Task, quantity: Quantity, only: Sequence[str] | None = None) -> list[Asked]:
+def accepted(task: Task, quantity: RandomizableQuantity, only: Sequence[str] | None = None) -> list[Asked]:
     """The names (all of the kind, or `only` these) that a quantity takes without refusal or warning."""
-    names: Sequence[str] = ("",) if quantity.target == "none" else only or object_names(task, quantity.target)
+    names: Sequence[str] = ("",) if quantity.target == "none" else only or list(object_places(task, quantity.target))
     found: list[Asked] = []
     for name in names:
         entries: dict[str, Any] = {quantity.name: {"of": name} if name else {}}
@@ -76,18 +77,20 @@ def accepted(task: Task, quantity: Quantity, only: Sequence[str] | None = None) 
                 parameters = build_parameters(task, entries)
             except RandomizationError:
                 continue
-        index = 0 if not name else object_index(task, quantity.target, name)
+        index = 0 if not name else object_places(task, quantity.target)[name]
         if not heard and not does_nothing(task, quantity, index):  # refused where the world is written
             found.append(Asked(name, parameters))
     return found
 
 
-def ends(quantity: Quantity) -> list[float]:
+def ends(quantity: RandomizableQuantity) -> list[float]:
     """The ends of a default range that are not the nominal value."""
     return [end for end in quantity.default_range if end != quantity.nominal]
 
 
-def silent(task: Task, quantity: Quantity, seeds: int = len(_STATES), only: Sequence[str] | None = None) -> list[str]:
+def silent(
+    task: Task, quantity: RandomizableQuantity, seeds: int = len(_STATES), only: Sequence[str] | None = None
+) -> list[str]:
     """The names of a task that a quantity takes without a word and of which neither end of its range changes anything.
 
     Args:
@@ -110,7 +113,7 @@ def silent(task: Task, quantity: Quantity, seeds: int = len(_STATES), only: Sequ
 
 
 def _worlds(
-    quantity: Quantity, asked: list[Asked], chances: int
+    quantity: RandomizableQuantity, asked: list[Asked], chances: int
 ) -> tuple[list[Parameter], list[list[float]], list[str | None]]:
     """Parameters of all names, the worlds [environments, parameters], and whose each is (None: the nominal one)."""
     parameters = [p for one in asked for p in one.parameters]
@@ -135,7 +138,7 @@ def _environment(task: Task, labelled: list[Parameter], rows: list[list[float]])
     return build(task, len(rows), Randomization(FixedWorlds(labelled, rows)))
 
 
-def _moves(task: Task, quantity: Quantity, asked: list[Asked], seed: int) -> set[str]:
+def _moves(task: Task, quantity: RandomizableQuantity, asked: list[Asked], seed: int) -> set[str]:
     """Names whose world moves otherwise than the nominal one from one random state under the same controls."""
     labelled, rows, whose = _worlds(quantity, asked, 1)
     env = _environment(_again(task), labelled, rows)
@@ -206,7 +209,7 @@ def _beside(model: mujoco.MjModel, qpos: np.ndarray, body: int, rng: np.random.G
     return data.geom_xpos[geom] + turned + 0.7 * own * direction
 
 
-def _acts(task: Task, quantity: Quantity, asked: list[Asked], seed: int) -> set[str]:
+def _acts(task: Task, quantity: RandomizableQuantity, asked: list[Asked], seed: int) -> set[str]:
     """Names whose worlds move or are measured otherwise than nominal ones under the same actions and chance."""
     found: set[str] = set()
     for one in asked:

@@ -13,11 +13,11 @@ from torch import Tensor
 from conftest import HINGE, SLIDER, FixedWorlds, TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
-from envs.rng import EpisodeRandom
-from randomization.clock import Clock
-from randomization.columns import StepDraws
-from randomization.congestion import Congestion
-from randomization.latency import CommandLine
+from randomization.clock import StepDurations
+from randomization.columns import StepRandomNumbers
+from randomization.congestion import BurstyDelay
+from randomization.effect import EffectContext
+from randomization.latency import CommandDelayBuffer
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 
 N = 1000
@@ -78,7 +78,7 @@ def test_without_any_command_the_robot_does_what_an_action_of_zero_does() -> Non
 
 
 def test_commands_with_varying_delays_arrive_in_order_and_of_two_together_the_newer_counts() -> None:
-    line = CommandLine(1, 1, 10, 30, torch.device("cpu"), torch.float64)
+    line = CommandDelayBuffer(1, 1, 10, 30, torch.device("cpu"), torch.float64)
     line.reset(torch.tensor([True]), torch.tensor([0]))
     line.fill(torch.zeros(1, 1, dtype=torch.float64))
     got = []
@@ -92,7 +92,7 @@ def test_commands_with_varying_delays_arrive_in_order_and_of_two_together_the_ne
 
 
 def test_a_command_of_the_last_episode_does_not_hold_up_those_of_the_next() -> None:
-    line = CommandLine(2, 1, 10, 30, torch.device("cpu"), torch.float64)
+    line = CommandDelayBuffer(2, 1, 10, 30, torch.device("cpu"), torch.float64)
     line.reset(torch.tensor([True, True]), torch.tensor([0, 0]))
     line.fill(torch.zeros(2, 1, dtype=torch.float64))
     line.send(torch.ones(2, 1, dtype=torch.float64), torch.tensor([30, 30]))
@@ -105,7 +105,7 @@ def test_a_command_of_the_last_episode_does_not_hold_up_those_of_the_next() -> N
 @pytest.mark.parametrize("decimation", [1, 4, 20])
 def test_varying_delays_agree_with_a_queue_that_is_simulated_one_physics_step_at_a_time(decimation: int) -> None:
     chance, steps, longest = random.Random(decimation), 60, 45
-    line = CommandLine(1, 1, decimation, longest, torch.device("cpu"), torch.float64)
+    line = CommandDelayBuffer(1, 1, decimation, longest, torch.device("cpu"), torch.float64)
     line.reset(torch.tensor([True]), torch.tensor([0]))
     line.fill(torch.zeros(1, 1, dtype=torch.float64))
     got, due, expected = [], [0], []
@@ -150,11 +150,12 @@ def test_a_congested_line_is_late_by_what_the_burst_adds() -> None:
 
 def test_congestion_comes_and_goes_at_its_rate_and_lasts_its_time() -> None:
     # p = 1 - exp(-2 * 0.04) = 0.0769 and q = 1 - exp(-0.04 / 0.2) = 0.1813 per step: congested p / (p + q) = 0.298
-    clock = Clock(torch.full((N,), 0.002, dtype=torch.float64), 0.002, 20)
-    rng = EpisodeRandom(5, N)
-    draws = StepDraws(rng)
+    durations = StepDurations(torch.full((N,), 0.002, dtype=torch.float64), 0.002, 20)
+    env = build(TinyTask(HINGE), N)
+    rng, draws = env.rng, StepRandomNumbers(env.rng)
     names = ("action_burst_delay", "action_burst_rate", "action_burst_time")
-    line = Congestion([Parameter(name, quantity=name, limits=(-1, 99)) for name in names], rng, draws, clock)
+    parameters = [Parameter(name, quantity=name, limits=(-1, 99)) for name in names]
+    line = BurstyDelay(EffectContext(env, parameters, draws, durations))
     everywhere = torch.ones(N, dtype=torch.bool)
     rng.next_episode(everywhere)
     line.reset(everywhere, torch.tensor([[30.0, 2.0, 0.2]], dtype=torch.float64).expand(N, -1))
@@ -288,7 +289,7 @@ def test_backlash_differs_between_directions_and_episodes_by_its_spread() -> Non
     entries = {"actuator_backlash": {"range": [0, 0.5]}, "actuator_backlash_spread": {"range": [0, 1]}}
     env = hinge(entries, [[0.1, 0.2]] * N, xml=MOTOR)
     layer: Any = env.layer
-    backlash = layer._acting._commands._backlash
+    backlash = layer._acting.effects["backlash"]
     n = torch.stack([torch.log(0.002 / d[:, 0]) / math.log(0.1) for d in (backlash._up, backlash._down)])
     kept = n > math.log(0.5) / math.log(0.1)  # delta is at least 2
     assert float(kept.double().mean()) > 0.99

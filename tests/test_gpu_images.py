@@ -1,4 +1,4 @@
-"""Pictures by mujoco_warp against MuJoCo's own of the same worlds: cameras, lights, surfaces, development."""
+"""Pictures by mujoco_warp against MuJoCo's own of the same worlds: cameras, lights, surfaces, image filters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ import simreal
 from conftest import TinyTask, fixed_worlds, only
 from envs.engine import EngineError
 from envs.environment import Environment
-from randomization.image_batch import blur, recolour
-from randomization.images import Development, process
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.visual_batch import BATCH_EFFECTS, UNSEEN, refuse_unseen
+from randomization.visual import UNSEEN, refuse_unseen
 from randomization.visual_effects import EFFECTS
 from randomization.visual_quantities import VISUAL
 from simreal.errors import UserError
@@ -194,7 +192,7 @@ class TestPictures:
 
 
 def test_every_visual_quantity_is_shown_or_refused() -> None:
-    assert {*BATCH_EFFECTS, "background_color", *UNSEEN} == EFFECTS.keys()
+    assert UNSEEN.keys() < EFFECTS.keys()
     parameters = build_parameters(TinyTask(ROOM), {"material_hue": {}, "mirrors": {"quantity": "material_reflectance"}})
     with pytest.raises(RandomizationError) as error:
         refuse_unseen(parameters, TinyTask(ROOM).model, "view")
@@ -236,20 +234,6 @@ def test_a_texture_of_six_faces_is_refused_when_the_environment_is_made() -> Non
     refuse_undrawable(TinyTask(ROOM).model, view)
     with pytest.raises(EngineError, match="six faces"):
         simreal.make_vec("HandManipulateBlock-v1", 1, "gpu", render_mode="rgb_array")
-
-
-def test_development_in_torch_is_that_of_numpy() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
-    values = torch.from_numpy(pictures).float() / 255.0
-    numbers = {"hue": (0.0, 0.2, -0.4), "saturation": (1.0, 0.3, 1.8), "brightness": (0.0, -0.1, 0.2)}
-    numbers |= {"contrast": (1.0, 0.6, 1.5), "blur": (0.0, 0.03, 0.08)}
-    columns = {name: torch.tensor(column) for name, column in numbers.items()}
-    sigma = 20 * columns.pop("blur")
-    ours = (255.0 * blur(recolour(values, **columns), sigma, 20 * 0.1)).round()
-    for i, how in enumerate(zip(*numbers.values(), strict=True)):
-        theirs = process(pictures[i], Development(**dict(zip(numbers, how, strict=True))))
-        np.testing.assert_allclose(ours[i].numpy(), theirs, atol=1.0)
-    np.testing.assert_array_equal(ours[0].numpy(), pictures[0])
 
 
 def test_a_vector_environment_hands_out_pictures_of_any_size_as_a_tensor() -> None:

@@ -333,5 +333,7 @@ def test_a_model_of_the_users_own_may_be_given_and_a_missing_one_is_named() -> N
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(UnknownOptionError, match=r"Ant-v5: unknown option 'healthy_z': did you mean 'healthy_z_range'"):
+    with pytest.raises(
+        UnknownOptionError, match=r"Ant-v5: unknown option 'healthy_z' \(did you mean 'healthy_z_range'"
+    ):
         make_task("Ant-v5", healthy_z=(0.0, 1.0))

@@ -13,22 +13,22 @@ from torch import Tensor
 from conftest import HINGE, TinyTask, build, fixed_worlds, only, snapshot
 from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
-from randomization.latency import CommandLine
+from randomization.latency import CommandDelayBuffer
 from randomization.parameters import build_parameters
 
 DELAY = {"action_delay": {"range": [0, 70]}}
 EVERYONE = torch.ones(4, dtype=torch.bool)
 
 
-def new_line(delays: list[int], longest: int = 33, decimation: int = 20) -> CommandLine:
+def new_line(delays: list[int], longest: int = 33, decimation: int = 20) -> CommandDelayBuffer:
     """A line per delay, each filled with the command 0."""
-    line = CommandLine(len(delays), 1, decimation, longest, torch.device("cpu"), torch.float64)
+    line = CommandDelayBuffer(len(delays), 1, decimation, longest, torch.device("cpu"), torch.float64)
     line.reset(torch.ones(len(delays), dtype=torch.bool), torch.tensor(delays))
     line.fill(torch.zeros(len(delays), 1, dtype=torch.float64))
     return line
 
 
-def send(line: CommandLine, value: float) -> list[list[int]]:
+def send(line: CommandDelayBuffer, value: float) -> list[list[int]]:
     """What arrives in each environment, per physics step, when all send `value`."""
     n = len(line.fresh)
     return line.send(torch.full((n, 1), value, dtype=torch.float64))[:, :, 0].long().tolist()

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from conftest import TinyTask, build, manual_layer
 from envs.locomotion.gymnasium_v5 import model_path
+from envs.messages import nearest
 from envs.registry import make_task
 from randomization.appearance import camera_names, light_names, surfaces
 from randomization.frozen import entries_of
-from randomization.names import matching, nearest, object_places
+from randomization.names import matching, object_places
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.spec import first_problem
 from simreal.alteration import Alteration, AlterationError

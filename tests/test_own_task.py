@@ -132,7 +132,7 @@ def test_a_class_is_a_task_by_its_module_and_name(installed: Path) -> None:
     assert task.id == "arm_of_mine:Arm"  # it gives itself none
     environment = build(task, 3)
     assert environment.observed.policy.shape == (3, 2)
-    with pytest.raises(UnknownOptionError, match=r"'targett': did you mean 'target'\? there are: target"):
+    with pytest.raises(UnknownOptionError, match=r"'targett' \(did you mean 'target'\?\); there are: target"):
         make_task("arm_of_mine:Arm", targett=0.3)
 
 
@@ -144,7 +144,7 @@ def test_an_installed_package_announces_tasks_by_entry_points(installed: Path) -
     assert "arm_of_mine" not in sys.modules  # listing imports nothing
     assert type(make_task("Arm-v0")).__module__ == "arm_of_mine"
     assert type(make_task("HalfCheetah-v5")).__module__ != "arm_of_mine"  # simreal's own ids cannot be taken
-    with pytest.raises(UnknownTaskError, match=r"'Arm-v1': did you mean 'Arm-v0'\?"):
+    with pytest.raises(UnknownTaskError, match=r"'Arm-v1' \(did you mean 'Arm-v0'\?\)"):
         make_task("Arm-v1")
 
 

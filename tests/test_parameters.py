@@ -14,7 +14,9 @@ from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.manipulation.fetch import FetchTask
 from envs.registry import make_task
 from randomization.adr import ADR
-from randomization.parameters import QUANTITIES, RandomizationError, build_parameters, object_names
+from randomization.names import object_places
+from randomization.parameters import RandomizationError, build_parameters
+from randomization.quantities import QUANTITIES
 from randomization.samplers import Manual
 from randomization.spec import randomization_config
 
@@ -125,11 +127,11 @@ def test_patterns_name_objects_and_unnamed_ones_go_by_their_number() -> None:
     task = FetchTask("FetchPush")
     (fingers,) = build_parameters(task, {"joint_damping": {"of": ["robot0:*_gripper_finger_joint", "robot0:r_*"]}})
     assert sorted(fingers.targets) == ["robot0:l_gripper_finger_joint", "robot0:r_gripper_finger_joint"]
-    names = object_names(task, "geom")
+    names = list(object_places(task, "geom"))
     assert len(names) == task.model.ngeom
     assert names[1] == "geom1"
-    assert object_names(task, "body")[0] == task.model.body(1).name  # the world does not move
-    assert object_names(task, "axis") == ["x", "y", "z"]
+    assert next(iter(object_places(task, "body"))) == task.model.body(1).name  # the world does not move
+    assert list(object_places(task, "axis")) == ["x", "y", "z"]
 
 
 def test_every_quantity_has_a_nominal_value_and_a_default_range_within_its_limits() -> None:

@@ -14,7 +14,8 @@ from conftest import TinyTask, build, fixed_worlds, manual_layer
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from randomization.fields import WRITERS, edits_of
-from randomization.parameters import RandomizationError, build_parameters, object_names
+from randomization.names import object_places
+from randomization.parameters import RandomizationError, build_parameters
 from randomization.physics_quantities import PHYSICS
 from randomization.quantities import QUANTITIES
 
@@ -233,7 +234,7 @@ def test_the_table_above_has_every_quantity_and_each_writes_what_it_declares() -
     assert {name for name, *_ in CASES} | spreads == set(WRITERS)
     task = TinyTask(MODEL)
     for quantity in PHYSICS:
-        names = object_names(task, quantity.target) or [""]
+        names = list(object_places(task, quantity.target)) or [""]
         first = 1 if quantity.target == "body" else 0
         edits = [e for i in range(len(names)) for e in edits_of(task.model, quantity.name, i + first)]
         assert {e.field for e in edits} == set(quantity.writes), quantity.name

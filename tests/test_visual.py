@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from conftest import TinyTask, build, fixed_worlds, manual_layer
+from envs.visual_state import VisualState
 from randomization.appearance import camera_names, light_names, surfaces
-from randomization.images import Development
+from randomization.images import NEUTRAL
+from randomization.mujoco_scene import SceneRandomizer, place
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.textures import PATTERNS, checker, gradient, library, mixed_sky, noise, nominal_sky, pattern
-from randomization.visual import VisualWorlds
-from randomization.visual_effects import EFFECTS, fold, rotation, unit_vector
+from randomization.visual import BatchVisualRandomizer
+from randomization.visual_effects import EFFECTS, fold, rotated, unit_vector
 from randomization.visual_quantities import VISUAL
 
 ROOM = """
@@ -79,8 +81,8 @@ class Studio:
         self.task = TinyTask(ROOM)
         self.environment = build(self.task, 1, fixed_worlds(self.task, entries, [world]))
         self.parameters = build_parameters(self.task, entries)
-        self.visual = VisualWorlds(self.task, self.parameters, self.environment.rng)
-        self.camera, self.scene = camera, mujoco.MjvScene(self.task.model, 100)
+        self.visual = SceneRandomizer(self.task, self.parameters, self.environment.rng, camera)
+        self.scene = mujoco.MjvScene(self.task.model, 100)
         self.view = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(self.task.model, self.view)
 
@@ -91,7 +93,7 @@ class Studio:
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, self.view, every, self.scene)
         if world is not None:
             lam = torch.tensor(world, dtype=torch.float64)
-            self.sky = self.visual.compose(self.scene, model, lam, 0, self.camera, 100)
+            self.sky = self.visual.apply(self.scene, model, lam, 0, 100)
         return looks(self.scene)
 
 
@@ -118,7 +120,7 @@ def test_the_names_of_a_model_are_listed_as_patterns_match_them() -> None:
 
 
 def test_every_visual_quantity_has_an_effect() -> None:
-    image = {f"image_{name}" for name in vars(Development()) if name != "seed"}
+    image = {f"image_{name}" for name in NEUTRAL}
     assert {q.name for q in VISUAL} == set(EFFECTS) | image
 
 
@@ -259,17 +261,59 @@ def test_an_episode_looks_the_same_whatever_the_number_of_environments() -> None
         for _ in range(episodes):
             environment.reset()
         layer: Any = environment.layer
-        visual = VisualWorlds(task, layer.parameters, environment.rng)
+        visual = SceneRandomizer(task, layer.parameters, environment.rng, "view")
         camera, scene = mujoco.MjvCamera(), mujoco.MjvScene(task.model, 100)
         mujoco.mjv_defaultFreeCamera(task.model, camera)
         model, data = environment.engine.materialize(index)
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
-        visual.compose(scene, model, layer.lam[index], index, "view", 100)
+        visual.apply(scene, model, layer.lam[index], index, 100)
         return looks(scene)
 
     third = dressed(1, 3, 0)  # episodes 0, 1, 2, 3 of the only environment
     assert changes(third, dressed(4, 0, 3)) == {}
     assert changes(third, dressed(1, 2, 0)) != {}
+
+
+def test_a_scene_of_one_world_gets_the_numbers_that_a_batch_of_all_worlds_gets() -> None:
+    task = TinyTask(ROOM)
+    worlds = [[q.nominal for q in VISUAL], *([share * q.default_range[1] for q in VISUAL] for share in (0.6, 1.0))]
+    worlds[2][[q.name for q in VISUAL].index("light_number")] = -1.0
+    entries = {**ALL, "material_texture": {"range": [0, 1]}}
+    environment = build(task, 3, fixed_worlds(task, entries, worlds))
+    parameters, lam = build_parameters(task, entries), torch.tensor(worlds, dtype=torch.float64)
+    one = SceneRandomizer(task, parameters, environment.rng, "view")
+    every = BatchVisualRandomizer(task, parameters, environment.rng, "view")
+    state = VisualState.nominal(task.model, None, spare_lights=every.spare_lights).expanded(3)
+    scene, view = mujoco.MjvScene(task.model, 100), mujoco.MjvCamera()
+    mujoco.mjv_defaultFreeCamera(task.model, view)
+    found: list[tuple[Looks, Any]] = []
+    for i in range(3):
+        model, data = environment.engine.materialize(i)
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, view, mujoco.mjtCatBit.mjCAT_ALL, scene)
+        place(VisualState(**{name: value[i : i + 1] for name, value in vars(state).items()}), scene, model)
+        sky = one.apply(scene, model, lam[i], i, 100)
+        found.append((looks(scene), sky))
+    every.apply(state, lam, 100)
+    for i, (scene_looks, sky) in enumerate(found):
+        for geom, k in ((0, FLOOR), (2, BOX), (3, BALL)):
+            assert scene_looks[k]["rgba"] == state.rgba[i, geom].tolist()
+            assert scene_looks[k]["shininess"] == float(state.shininess[i, geom])
+            assert scene_looks[k]["reflectance"] == float(state.reflectance[i, geom])
+            pattern_id = int(state.texture[i, geom])
+            assert scene_looks[k]["texid"] == pattern_id + (PATTERNS if geom and pattern_id >= 100 else 0)
+        shown = [light for name, light in scene_looks.items() if name[0] == "light" and sum(light["diffuse"])]
+        active = [k for k in (2, 0, 1, *range(3, 11)) if state.light_active[i, k]]  # as in the scene
+        assert [light["diffuse"] for light in shown] == state.light_diffuse[i, active].tolist()
+        assert [light["dir"] for light in shown] == state.light_dir[i, active].tolist()
+        np.testing.assert_allclose(scene_looks[EYES[0]]["pos"], state.eye_pos[i], rtol=1e-6)
+        assert scene_looks[EYES[0]]["up"] == state.eye_axes[i, :, 1].tolist()
+        assert sky is None if i == 0 else sky.top.tolist() == state.sky_top[i].tolist()
+    pictures = torch.randint(0, 256, (3, 12, 16, 3), dtype=torch.uint8)
+    together = every.postprocess(pictures, lam)
+    for i in range(3):
+        np.testing.assert_array_equal(one.postprocess(pictures[i].numpy(), lam[i], i), together[i])
+    assert torch.equal(together[0], pictures[0])
+    assert not torch.equal(together[1], pictures[1])
 
 
 def test_environments_that_are_not_shown_pay_nothing() -> None:
@@ -303,11 +347,12 @@ def test_patterns_leave_out_what_a_quantity_cannot_change() -> None:
 
 
 def test_directions_are_even_and_turns_are_right_handed() -> None:
-    np.testing.assert_allclose(unit_vector(np.array([0.5, 0.25])), [0.0, 1.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(unit_vector(np.array([1.0, 0.3])), [0.0, 0.0, 1.0], atol=1e-12)
-    quarter = rotation(np.array([0.0, 0.0, 1.0]), np.pi / 2)
-    np.testing.assert_allclose(quarter @ [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], atol=1e-12)
-    assert [fold(v) for v in (-0.25, 0.5, 1.25)] == [0.25, 0.5, 0.75]
+    real = lambda *numbers: torch.tensor(numbers, dtype=torch.float64)  # noqa: E731
+    np.testing.assert_allclose(unit_vector(real(0.5, 0.25)), [0.0, 1.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(unit_vector(real(1.0, 0.3)), [0.0, 0.0, 1.0], atol=1e-12)
+    quarter = rotated(real(1.0, 0.0, 0.0), real(0.0, 0.0, 1.0), torch.tensor(np.pi / 2))
+    np.testing.assert_allclose(quarter, [0.0, 1.0, 0.0], atol=1e-7)
+    assert fold(real(-0.25, 0.5, 1.25)).tolist() == [0.25, 0.5, 0.75]
 
 
 def test_procedural_patterns_are_what_their_names_say() -> None:

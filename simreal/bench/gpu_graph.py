@@ -195,11 +195,11 @@ class StepGraph:
         def tell(*told: Tensor) -> None:
             self._told = tuple(value.clone() for value in told)
 
-        layer._news.tell = tell  # type: ignore[method-assign]
+        layer._reporter.report = tell  # type: ignore[method-assign]
         try:
             yield
         finally:
-            del layer._news.tell
+            del layer._reporter.report
 
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A]."""
@@ -208,7 +208,7 @@ class StepGraph:
         self._action.copy_(action)
         self._replay()
         if self._told:
-            environment.layer._news.tell(*(value.clone() for value in self._told))
+            environment.layer._reporter.report(*(value.clone() for value in self._told))
         if hasattr(environment.engine, "check_room"):
             environment.engine.check_room()
         return self._result

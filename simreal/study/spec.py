@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
+from envs.messages import nearest
 from envs.registry import make_task
-from randomization.parameters import nearest
 from randomization.spec import first_problem
 from simreal.config import (
     EvaluateConfig,

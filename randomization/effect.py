@@ -1,0 +1,108 @@
+"""What effects in time have in common: what they are made from, and what they do at a reset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from envs.engine import Engine
+from envs.environment import Environment
+from envs.rng import EpisodeRandom
+from envs.task import Task
+from randomization.clock import StepDurations
+from randomization.columns import ParameterIndex, StepRandomNumbers
+from randomization.parameters import Parameter
+from randomization.state import Stateful
+
+_ON_COMMANDS = (
+    "action_delay", "action_delay_jitter", "action_burst_delay", "action_dropout", "actuator_stuck",
+    "actuator_backlash",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EffectContext:
+    """What effects are made from.
+
+    Attributes:
+        environment: that the effects act on; its task and engine are attached to each other.
+        parameters: all of lambda, in order.
+        random: numbers of the step; effects reserve theirs when they are made.
+        durations: turn times into steps.
+    """
+
+    environment: Environment
+    parameters: list[Parameter]
+    random: StepRandomNumbers
+    durations: StepDurations
+
+    @property
+    def task(self) -> Task:
+        """The environment's task."""
+        return self.environment.task
+
+    @property
+    def engine(self) -> Engine:
+        """The environment's engine."""
+        return self.environment.engine
+
+    @property
+    def rng(self) -> EpisodeRandom:
+        """The environment's random numbers."""
+        return self.environment.rng
+
+    def index(self, quantity: str, where: Mapping[str, Sequence[int]] | None = None) -> ParameterIndex:
+        """Where a quantity acts: on the places of its objects, or on the whole task if there is no such mapping."""
+        return ParameterIndex(quantity, self.parameters, {"": [0]} if where is None else where, self.engine.device)
+
+    def zeros(self, *shape: int) -> Tensor:
+        """[N, *shape] float64."""
+        return torch.zeros(self.engine.num_envs, *shape, dtype=torch.float64, device=self.engine.device)
+
+    def longest(self, quantity: str) -> float:
+        """The largest value that any world may have of a quantity; 0 where it is not a parameter."""
+        return max((p.limits[1] for p in self.parameters if p.quantity == quantity), default=0.0)
+
+    def body_values(self, name: str) -> Tensor:
+        """A model field of bodies [N or 1, nbody, ...]: live where worlds differ in it."""
+        if any(name in p.writes for p in self.parameters):
+            return self.engine.field(name)
+        return self.engine.nominal(name).to(self.engine.device)[None]
+
+    @cached_property
+    def command_size(self) -> int:
+        """C, the number of values in a command; 0 where nothing acts on commands, which then need not be kept."""
+        if not any(p.quantity in _ON_COMMANDS for p in self.parameters):
+            return 0
+        return self.engine.use_commands(self.task.command_fields)
+
+
+class Effect(Stateful):
+    """Something that happens during an episode, as strongly as lambda says.
+
+    Attributes:
+        configured: whether lambda has a parameter of it; if not, none of its methods need be called.
+    """
+
+    configured: bool
+
+    def before_reset(self, mask: Tensor) -> None:
+        """Undo in mask [N] what it has written to model fields, before physics parameters write theirs."""
+
+    def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Begin episodes in mask [N] in the worlds lam [N, d], whose own model fields have been written."""
+
+
+class CommandEffect(Effect):
+    """An effect on commands on their way to the physics."""
+
+    def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the one before the first, in the episodes of fresh [N] that begin."""
+
+    def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C] -> what goes on of it: [N, C], or [N, decimation, C] where it may change within the step."""
+        raise NotImplementedError
