@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from envs.contract import check_command, check_observed, check_outcome
+from envs.errors import TaskError
 from envs.first_look import check_goals
 from envs.observed import Observed
-from envs.registry import TaskError
 from envs.task import Component, Outcome, Task
 
 _MOST_NONFINITE_STEPS = 10  # in a row with no sound environment, before the task is held responsible

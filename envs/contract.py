@@ -16,8 +16,9 @@ from torch import Tensor
 from envs.contract_model import check_against_model, problem
 from envs.contract_probe import check_truth
 from envs.engine import COMMAND_FIELDS
+from envs.errors import TaskError
 from envs.model_options import model_problems
-from envs.registry import TaskError, nearest
+from envs.registry import nearest
 from envs.task import ActionComponent, Component, Group, Outcome, Task
 
 

@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 
 from envs.drives import UNITS, Drive, find_drive, named_drives
-from envs.registry import TaskError, nearest
+from envs.errors import TaskError
+from envs.registry import nearest
 from envs.task import ActionComponent, Component, Task
 
 _O = mujoco.mjtObj

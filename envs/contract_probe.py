@@ -22,7 +22,7 @@ from envs.contract_model import problem
 from envs.contract_seen import check_seen
 from envs.contract_start import Start, find_start
 from envs.drives import UNITS, Drive, drives_by_order, named_drives
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.rehearsal import AGAIN, USUAL, Episode, rehearse
 from envs.task import ActionComponent, Task
 

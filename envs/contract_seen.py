@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.contract_model import problem
 from envs.drives import UNITS
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.rehearsal import Episode
 from envs.task import Component, Group, Task
 

@@ -10,7 +10,8 @@ import torch
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, EngineError, Stage
+from envs.engine import COMMAND_FIELDS, Stage
+from envs.errors import EngineError
 from envs.model_options import callback_problems, model_problems
 from envs.native_delays import control_samples, sensor_samples
 from envs.processors import available_threads

@@ -9,6 +9,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.errors import EngineError as EngineError  # its public place
+
 Stage = Literal["kinematics", "position", "velocity", "acceleration"]
 
 # Inputs that a control step may write, in the order in which MuJoCo packs them into a control vector.
@@ -17,10 +19,6 @@ COMMAND_FIELDS: dict[str, int] = {
     "mocap_pos": int(mujoco.mjtState.mjSTATE_MOCAP_POS),
     "mocap_quat": int(mujoco.mjtState.mjSTATE_MOCAP_QUAT),
 }
-
-
-class EngineError(ValueError):
-    """Something that an engine cannot run as asked; one line that says what to do."""
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from envs.engine import Engine
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.task import Task
 from envs.task_state import preserved
 

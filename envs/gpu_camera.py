@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.engine import EngineError, WarpEngine
+from envs.engine import WarpEngine
+from envs.errors import EngineError
 
 mjw: Any = importlib.import_module("mujoco_warp")
 wp: Any = importlib.import_module("warp")

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, EngineError, Stage
+from envs.engine import COMMAND_FIELDS, Stage
+from envs.errors import EngineError
 from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, has_height_field, with_options
 from envs.gpu_stages import STAGES

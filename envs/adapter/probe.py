@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from envs.adapter.make import GymnasiumEnv, quiet, refusals
 from envs.adapter.spaces import Layout
 from envs.adapter.wrappers import between
-from envs.registry import TaskError
+from envs.errors import TaskError
 
 SUCCESS = ("is_success", "success")  # keys of `info`; the first that is there counts
 MOST_STEPS = 1000  # of an episode: 0.1 s of a HalfCheetah

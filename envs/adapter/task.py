@@ -34,8 +34,8 @@ from envs.adapter.python_state import unsaved_attributes
 from envs.adapter.spaces import action_component, observation_layout
 from envs.adapter.wrappers import bounded_action_space, statistics_in
 from envs.engine import Engine
+from envs.errors import TaskError
 from envs.processors import available_threads
-from envs.registry import TaskError
 from envs.task import Outcome, Task
 
 _CAMERA = ("distance", "azimuth", "elevation", "lookat", "trackbodyid", "fixedcamid", "type")

@@ -41,9 +41,9 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.errors import UnknownOptionError
 from envs.manipulation.cube_goals import GOAL_DRAWS, START_DRAWS, GoalKind, first_orientation, next_goal
 from envs.manipulation.cube_hands import HANDS, Hand, HandModel, build
-from envs.registry import UnknownOptionError
 from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply, quat_rotate
 from envs.task import ActionComponent, Component, Outcome, Task, id_of
 
