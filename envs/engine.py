@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.errors import EngineError as EngineError  # its public place
+from envs.histories import control_samples, sensor_samples
 
 Stage = Literal["kinematics", "position", "velocity", "acceleration"]
 
@@ -109,3 +111,67 @@ class WarpEngine(Protocol):
     def posed(self) -> AbstractContextManager[tuple[Any, Any]]:
         """mujoco_warp's model and data with the kinematics of the present state, until the context ends."""
         ...
+
+
+class BatchedEngine:
+    """What simreal's own engines share: commands that are written to input fields, and histories of delays.
+
+    Args:
+        model: the nominal model.
+        num_envs: N, the number of simulations.
+        device, dtype: of tensors.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.model, self.num_envs, self.device, self.dtype = model, num_envs, device, dtype
+        self._data: dict[str, Tensor] = {}  # fields of mjData that were asked for
+        self._fields: dict[str, Tensor] = {}  # fields of mjModel that differ between simulations
+        self._inputs: list[Tensor] = []  # [N, k] each: what a command is written to, in its order
+        self._controls, self._sensors = control_samples(model, device), sensor_samples(model, device)
+        self._unstarted = torch.zeros(num_envs, dtype=torch.bool, device=device)  # reset, histories not yet filled
+
+    def data(self, name: str) -> Tensor:
+        """See `Engine`."""
+        raise NotImplementedError
+
+    def _sensor_timing(self) -> list[Tensor]:
+        """The live delays and intervals of sensors, as the simulations have them."""
+        raise NotImplementedError
+
+    def _evaluate(self, mask: Tensor) -> None:
+        """Compute derived fields of the simulations in mask [N]."""
+        raise NotImplementedError
+
+    def handed_out(self) -> list[Tensor]:
+        return [*self._data.values(), *self._fields.values()]
+
+    def nominal(self, name: str) -> Tensor:
+        owner = self.model.opt if name.startswith("opt.") else self.model
+        return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))
+
+    def use_commands(self, fields: tuple[str, ...]) -> int:
+        ordered = sorted(fields, key=lambda name: COMMAND_FIELDS[name])
+        self._inputs = [self.data(name).flatten(1) for name in ordered]
+        return sum(values.shape[1] for values in self._inputs)
+
+    def write_command(self, command: Tensor) -> None:
+        for values, part in zip(self._inputs, command.split([v.shape[1] for v in self._inputs], dim=1), strict=True):
+            values.copy_(part)
+
+    def start_histories(self, mask: Tensor) -> None:
+        if not self.model.nhistory:
+            return
+        rows, history = mask & self._unstarted, self.data("history")
+        self._unstarted = self._unstarted & ~rows
+        self._controls.fill(history, self.data("ctrl"), rows)
+        if not len(self._sensors.places):
+            return
+        sensordata, filled, timing = self.data("sensordata"), history.clone(), self._sensor_timing()
+        before = [values.clone() for values in timing]
+        for values in timing:  # so that sensors show the present
+            values.zero_()
+        self._evaluate(rows)
+        for values, nominal in zip(timing, before, strict=True):
+            values.copy_(nominal)
+        self._sensors.fill(filled, sensordata, rows)
+        history.copy_(filled)
