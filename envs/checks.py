@@ -15,9 +15,8 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.contract import check_command, check_observed, check_outcome
+from envs.contract import check_command, check_goals, check_observed, check_outcome
 from envs.errors import TaskError
-from envs.first_look import check_goals
 from envs.observed import Observed
 from envs.task import Component, Outcome, Task
 

@@ -10,9 +10,8 @@ import torch
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, BatchedEngine, Stage
+from envs.engine import COMMAND_FIELDS, BatchedEngine, Stage, callback_problems, model_problems
 from envs.errors import EngineError
-from envs.model_options import callback_problems, model_problems
 from envs.processors import available_threads
 from envs.stability import speed_limits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -21,6 +22,11 @@ COMMAND_FIELDS: dict[str, int] = {
     "mocap_pos": int(mujoco.mjtState.mjSTATE_MOCAP_POS),
     "mocap_quat": int(mujoco.mjtState.mjSTATE_MOCAP_QUAT),
 }
+_KEPT_ELSEWHERE = {  # flags whose bookkeeping is not part of a simulation's state: it cannot be reset or resumed
+    "sleep": int(mujoco.mjtEnableBit.mjENBL_SLEEP),
+    "ipc": int(mujoco.mjtEnableBit.mjENBL_IPC),
+}
+_CALLBACKS = ("act_bias", "act_dyn", "act_gain", "contactfilter", "control", "passive", "sensor", "time")
 
 
 class Engine(Protocol):
@@ -175,3 +181,23 @@ class BatchedEngine:
             values.copy_(nominal)
         self._sensors.fill(filled, sensordata, rows)
         history.copy_(filled)
+
+
+def model_problems(model: mujoco.MjModel) -> Iterator[str]:
+    """Options of a model with which no engine can run it, and how to switch them off; one line each."""
+    for flag, bit in _KEPT_ELSEWHERE.items():
+        if model.opt.enableflags & bit:
+            yield (
+                f'the flag {flag}="enable" keeps more than a simulation\'s state, which cannot be reset: switch it off '
+                f'(<option><flag {flag}="disable"/></option>)'
+            )
+
+
+def callback_problems() -> Iterator[str]:
+    """Functions of Python that MuJoCo is to call in every simulation, which it cannot do on threads of its own."""
+    for name in _CALLBACKS:
+        if getattr(mujoco, f"get_mjcb_{name}")() is not None:
+            yield (
+                f"a callback is installed with mujoco.set_mjcb_{name}, which batched simulations cannot call: take it "
+                f"back (mujoco.set_mjcb_{name}(None)) and write what it does in the task's hooks"
+            )

@@ -76,10 +76,11 @@ class GpuEngine(BatchedEngine):
         self, model: mujoco.MjModel, num_envs: int, device: str | None = None, options: GpuOptions | None = None
     ) -> None:
         options = options or GpuOptions()
+        model = with_options(model, options)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if where.type == "cuda" and where.index is None:
             where = torch.device("cuda", torch.cuda.current_device())
-        super().__init__(with_options(model, options), num_envs, where, torch.float32)
+        super().__init__(model, num_envs, where, torch.float32)
         wp.init()
         self._wp_device = wp.device_from_torch(self.device)
         self._recorder = _kernels.Recorder(self._wp_device)

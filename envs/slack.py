@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.damping import servo_damping
 from envs.engine import Engine, Stage
 from envs.names import labels_of, names_of
+from envs.stability import servo_damping
 
 _MARK = re.compile(r"~slack(\d*)$")  # ends the names of slack joints; a number where a model has such names already
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))

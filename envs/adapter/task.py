@@ -29,10 +29,9 @@ from torch import Tensor
 from envs.adapter.engine import GymnasiumEngine, Reading
 from envs.adapter.goals import GoalFunction
 from envs.adapter.make import GymnasiumEnv, find_spec, make_env
-from envs.adapter.probe import Findings, probe
+from envs.adapter.probe import Findings, bounded_action_space, probe, statistics_in
 from envs.adapter.python_state import unsaved_attributes
 from envs.adapter.spaces import action_component, observation_layout
-from envs.adapter.wrappers import bounded_action_space, statistics_in
 from envs.engine import Engine
 from envs.errors import TaskError
 from envs.processors import available_threads
