@@ -137,6 +137,7 @@ class Task(ABC):
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
+    state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
     engine: Engine
     rng: EpisodeRandom
@@ -177,6 +178,7 @@ class Task(ABC):
 
     @property
     def action_size(self) -> int:
+        """Values in an action."""
         return sum(c.size for c in self.action)
 
     @property
@@ -269,11 +271,14 @@ class Task(ABC):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"goal": self.goal.clone()} if self.goal_size else {}
+        """All that changes during an episode: the tensors that `state_tensors` names, and the goal of a goal task."""
+        names = (*self.state_tensors, *(("goal",) if self.goal_size else ()))
+        return {name: getattr(self, name).clone() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.goal_size:
-            self.goal.copy_(state["goal"])
+        """Go on from what `state_dict` returned."""
+        for name in (*self.state_tensors, *(("goal",) if self.goal_size else ())):
+            getattr(self, name).copy_(state[name])
 
 
 SpecEdit = Callable[[mujoco.MjSpec], None]

@@ -93,6 +93,7 @@ class Go1VelocityTask(Task):
     id = "Go1Velocity-v0"
     decimation = 4
     max_episode_steps = 500
+    state_tensors = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
     render_camera: ClassVar = {
         "type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1, "distance": 1.8, "azimuth": 130.0,
         "elevation": -15.0,
@@ -295,12 +296,8 @@ class Go1VelocityTask(Task):
         drawn = (2.0 * u[:, :3] - 1.0) * self._command_limits * (u[:, 3:] > _STANDING_SHARE)
         self.command_velocity.copy_(torch.where(mask[:, None], drawn.to(self.command_velocity), self.command_velocity))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).clone() for name in _STATE}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            getattr(self, name).copy_(state[name])
+        super().load_state_dict(state)
         self._motion = None
 
 
@@ -320,9 +317,6 @@ def _diagonal(touching: Tensor) -> Tensor:
     same = (fr == rl).to(fr) + (fl == rr).to(fr)
     opposite = (fr != fl).to(fr) + (rr != rl).to(fr)
     return (same + opposite) / 4.0
-
-
-_STATE = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
 
 
 def _mirror() -> Mirror:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -58,6 +58,7 @@ class FreeTask(ForwardTask):
     contact_force_range = (-math.inf, math.inf)
     excluded = 2
     body_forces = True
+    state_tensors = ("forces",)
     render_camera: ClassVar = _CAMERA
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class FreeTask(ForwardTask):
         super().on_attach()
         flat = lambda name: self.engine.data(name).view(self.engine.num_envs, -1)  # noqa: E731
         self._live_forces = flat("cfrc_ext")
-        self._forces = torch.zeros_like(self._live_forces)
+        self.forces = torch.zeros_like(self._live_forces)
         # Live views of the values of all bodies but the world, of all dofs but the torso's.
         skip = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6}
         views = {name: flat(name)[:, skip[name] :] for name in self.derived if name != "cfrc_ext"}
@@ -109,26 +110,19 @@ class FreeTask(ForwardTask):
     def reset(self, mask: Tensor) -> None:
         super().reset(mask)
         low, high = self.contact_force_range
-        self._forces.masked_fill_(mask[:, None], min(max(0.0, low), high))
+        self.forces.masked_fill_(mask[:, None], min(max(0.0, low), high))
 
     def after_step(self) -> None:
         # Kept, because the engine's own values mean nothing between a reset and the first step.
-        torch.clamp(self._live_forces, *self.contact_force_range, out=self._forces)
+        torch.clamp(self._live_forces, *self.contact_force_range, out=self.forces)
 
     def observe(self) -> Tensor:
-        derived = (self._forces[:, 6:] if view is None else view for view in self._shown)
+        derived = (self.forces[:, 6:] if view is None else view for view in self._shown)
         return torch.cat((self._qpos[:, self.hidden :], self._qvel, *derived), dim=1)
 
     def square_forces(self) -> Tensor:
         """Sum of squares [N] of all components of the contact forces and torques."""
-        return self._forces.square().sum(dim=1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "forces": self._forces}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._forces.copy_(state["forces"])
+        return self.forces.square().sum(dim=1)
 
 
 @dataclass(eq=False, repr=False)

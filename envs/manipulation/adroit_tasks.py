@@ -43,12 +43,13 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.manipulation.adroit import AdroitTask, Place, Placed
+from envs.manipulation.adroit import AdroitTask, ResetRange
 from envs.manipulation.shadow_hand import XYZ
-from envs.spatial import euler_to_quat, quat_to_euler
+from envs.spatial import constant, euler_to_quat, quat_to_euler
 from envs.task import Component, id_of
 
 _PEN_LENGTH_M = 0.13  # between the sites at its ends
+_PEN_TURN_RAD = (1.0, 1.0, 0.0)  # Euler angles up to which its target is turned, either way
 _BODY, _JOINT = mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_JOINT
 _SENSOR, _SITE = mujoco.mjtObj.mjOBJ_SENSOR, mujoco.mjtObj.mjOBJ_SITE
 
@@ -79,9 +80,9 @@ class AdroitHandDoorTask(AdroitTask):
         self._angle, self._latch = self._qpos[:, start : start + 1], self._qpos[:, -1:]
         self._handle = self.site("S_handle")
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         frame = id_of(self.model, _BODY, "frame")
-        return (self.place("body_pos", frame, (-0.3, 0.25, 0.252), (-0.2, 0.35, 0.35)),)
+        return (ResetRange(self.engine, "body_pos", frame, (-0.3, 0.25, 0.252), (-0.2, 0.35, 0.35)),)
 
     def observe(self) -> Tensor:
         open_ = torch.where(self._angle > 1.0, 1.0, -1.0).to(self._angle.dtype)
@@ -96,7 +97,7 @@ class AdroitHandDoorTask(AdroitTask):
         )
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         angle = self._angle[:, 0]
         reward = 0.1 * _norm(self._palm - self._handle) - 0.1 * (angle - 1.57).square()
         reward = reward - 1e-5 * self._qvel.square().sum(dim=1)
@@ -134,9 +135,9 @@ class AdroitHandHammerTask(AdroitTask):
         sensor = int(self.model.sensor_adr[id_of(self.model, _SENSOR, "S_nail")])
         self._force = self.engine.data("sensordata")[:, sensor : sensor + 1]
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         board = id_of(self.model, _BODY, "nail_board")
-        return (self.place("body_pos", board, (None, None, 0.1), (None, None, 0.25)),)
+        return (ResetRange(self.engine, "body_pos", board, (None, None, 0.1), (None, None, 0.25)),)
 
     def observe(self) -> Tensor:
         parts = (
@@ -145,7 +146,7 @@ class AdroitHandHammerTask(AdroitTask):
         )  # fmt: skip
         return torch.cat(parts, dim=1)
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         left = _norm(self._nail - self._nail_goal)
         reward = 0.1 * _norm(self._palm - self._object) - _norm(self._tool - self._nail) - 10.0 * left
         reward = reward - 1e-2 * _norm(self._qvel)
@@ -180,15 +181,14 @@ class AdroitHandPenTask(AdroitTask):
         self._object, self._target = self.body("Object"), self.site("eps_ball")
         self._ends = [self.site(name) for name in ("object_top", "object_bottom", "target_top", "target_bottom")]
 
-    def find_places(self) -> tuple[Placed, ...]:
-        target = Place(self.engine, "body_quat", id_of(self.model, _BODY, "target"))
-        turn = target.nominal.new_tensor((1.0, 1.0, 0.0))
-        return ((target, -turn, turn),)
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
+        kept = (None,) * 4  # `reset` draws angles instead
+        return (ResetRange(self.engine, "body_quat", id_of(self.model, _BODY, "target"), kept, kept),)
 
     def reset(self, mask: Tensor) -> None:
-        ((target, low, high),) = self.places  # Euler angles, rad
-        u = self.rng.episode_uniform("target", 3).to(low.dtype)
-        target.move(mask, euler_to_quat(low + u * (high - low)))
+        u = self.rng.episode_uniform("target", 3).to(self.engine.dtype)
+        turn = constant(_PEN_TURN_RAD, u.dtype, u.device)
+        self._ranges[0].write(mask, euler_to_quat(turn * (2.0 * u - 1.0)))
 
     def _axes(self) -> tuple[Tensor, Tensor]:
         top, bottom, target_top, target_bottom = self._ends
@@ -207,7 +207,7 @@ class AdroitHandPenTask(AdroitTask):
         observation[:, s["axis_error"]] = observation[:, s["object_axis"]] - observation[:, s["target_axis"]]
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         axis, target = self._axes()
         distance, similarity = _norm(self._object - self._target), (axis * target).sum(dim=1)
         near = distance < 0.075
@@ -237,11 +237,11 @@ class AdroitHandRelocateTask(AdroitTask):
         super().on_attach()
         self._object, self._target = self.body("Object"), self.site("target")
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         ball, target = id_of(self.model, _BODY, "Object"), id_of(self.model, _SITE, "target")
         return (
-            self.place("body_pos", ball, (-0.15, -0.15, None), (0.15, 0.3, None)),
-            self.place("site_pos", target, (-0.2, -0.2, 0.15), (0.2, 0.2, 0.35)),
+            ResetRange(self.engine, "body_pos", ball, (-0.15, -0.15, None), (0.15, 0.3, None)),
+            ResetRange(self.engine, "site_pos", target, (-0.2, -0.2, 0.15), (0.2, 0.2, 0.35)),
         )
 
     def observe(self) -> Tensor:
@@ -254,7 +254,7 @@ class AdroitHandRelocateTask(AdroitTask):
         observation[:, s["object_from_target"]] = measured
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         missing = _norm(self._object - self._target)
         lifted = (self._object[:, 2] > 0.04) * (1.0 - 0.5 * _norm(self._palm - self._target) - 0.5 * missing)
         reward = 0.1 * _norm(self._palm - self._object) + lifted

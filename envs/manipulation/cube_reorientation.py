@@ -35,7 +35,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import mujoco
 import torch
@@ -90,6 +90,9 @@ class CubeReorientation(Task):
 
     decimation = 5
     counts_successes = True
+    state_tensors = (
+        "goal", "goal_angle", "waited", "target", "intended", "_last_action", "_readings", "_fresh"
+    )  # fmt: skip
     render_camera: ClassVar = {"distance": 0.55, "azimuth": 150.0, "elevation": -35.0, "lookat": (0.0, 0.07, 0.02)}
 
     def __init__(self, hand: str, goals: GoalKind = "face", smoothing: float = 0.3) -> None:
@@ -254,16 +257,6 @@ class CubeReorientation(Task):
         model.site_sameframe[site] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE  # it was compiled unturned
         model.site_size[site] = model.geom_size[id_of(model, _GEOM, "cube")]
         mujoco.mj_kinematics(model, data)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).clone() for name in _STATE}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, state[name].clone())
-
-
-_STATE = ("goal", "goal_angle", "waited", "target", "intended", "_last_action", "_readings", "_fresh")
 
 
 def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:

@@ -208,7 +208,7 @@ class HandManipulateTask(HandTask):
             return 0.0, angle
         return torch.linalg.vector_norm(achieved[..., :3] - desired[..., :3], dim=-1), angle
 
-    def _judge(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+    def _reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """Reward [...] and success [...]."""
         distance, angle = self.goal_distances(achieved, desired)
         success = angle < _ANGLE_THRESHOLD_RAD
@@ -217,13 +217,13 @@ class HandManipulateTask(HandTask):
         return -(_DISTANCE_WEIGHT * distance + angle) if self.dense else success.to(angle.dtype) - 1.0, success
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._judge(achieved, desired)[0]
+        return self._reward_and_success(achieved, desired)[0]
 
     def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._judge(achieved, desired)[1]
+        return self._reward_and_success(achieved, desired)[1]
 
     def outcome(self, action: Tensor) -> Outcome:
-        reward, success = self._judge(self._pose, self.goal)
+        reward, success = self._reward_and_success(self._pose, self.goal)
         return Outcome(reward, torch.zeros_like(success), success)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
