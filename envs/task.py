@@ -22,6 +22,7 @@ from envs.engine import Engine, Stage
 from envs.rng import EpisodeRandom
 
 Group = Literal["policy", "privileged"]
+XYZ = ("x", "y", "z")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Component:
     measured: bool = True
     limits: tuple[float, float] | None = None
     description: str = ""
+
+
+def vector(name: str, unit: str, bodies: Sequence[str], description: str, **more: Any) -> Component:
+    """A component of three values, along x, y and z; `more`: of `Component`."""
+    return Component(name, 3, unit, elements=XYZ, bodies=tuple(bodies), description=description, **more)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,10 @@ from envs.locomotion.go1_model import (
     TERRAIN_HALF_SIZE_M,
     Terrain,
     build_model,
-)  # fmt: skip
+)
 from envs.spatial import rotate_inverse
-from envs.task import ActionComponent, Component, Mirror, Outcome, Task
+from envs.task import ActionComponent, Component, Mirror, Outcome, Task, vector
 
-_XYZ = ("x", "y", "z")
 _ACTION_SCALE = (0.4, 0.8, 0.8) * 4  # rad
 _COMMAND_STEPS = 250
 _STANDING_SHARE = 0.1
@@ -139,11 +138,8 @@ class Go1VelocityTask(Task):
         self._qpos, self._qvel = engine.data("qpos"), engine.data("qvel")
         sensors = engine.data("sensordata")
         feet = sensors[:, :16].unflatten(1, (4, 4))
-        self._found, self._force, self._foot_velocity = (
-            feet[..., 0],
-            feet[..., 1:],
-            sensors[:, 16:28].unflatten(1, (4, 3)),
-        )
+        self._found, self._force = feet[..., 0], feet[..., 1:]
+        self._foot_velocity = sensors[:, 16:28].unflatten(1, (4, 3))
         self._trunk_found = sensors[:, 28]
         sites = [model.site(foot).id for foot in FEET]
         self._site_xpos = engine.data("site_xpos")
@@ -338,17 +334,15 @@ def _observation_components() -> tuple[Component, ...]:
     trunk, privileged = ("trunk",), "privileged"
     actions, commands = tuple(f"{name}_action" for name in ACTUATORS), ("forward", "left", "turn_left")
     return (
-        Component("gyro", 3, "rad/s", "trunk", _XYZ, bodies=trunk, description="angular velocity of the trunk"),
-        Component("projected_gravity", 3, "1", "trunk", _XYZ, bodies=trunk, limits=(-1.0, 1.0), description="down"),
+        vector("gyro", "rad/s", trunk, "angular velocity of the trunk", frame="trunk"),
+        vector("projected_gravity", "1", trunk, "down", frame="trunk", limits=(-1.0, 1.0)),
         Component("joint_pos", 12, "rad", "joint", JOINTS, JOINTS, description="joint angles"),
         Component("joint_vel", 12, "rad/s", "joint", JOINTS, JOINTS, description="joint velocities"),
         Component(
             "last_action", 12, "1", "joint", actions, measured=False, limits=(-1.0, 1.0), description="last action"
         ),
         Component("command", 3, "m/s, rad/s", "trunk", commands, measured=False, description="wanted velocity"),
-        Component(
-            "base_linvel", 3, "m/s", "trunk", _XYZ, bodies=trunk, group=privileged, description="trunk's velocity"
-        ),
+        vector("base_linvel", "m/s", trunk, "trunk's velocity", frame="trunk", group=privileged),
         Component("base_height", 1, "m", "world", ("z",), bodies=trunk, group=privileged, description="above ground"),
         Component("foot_contact", 4, "1", "world", FEET, bodies=FEET, group=privileged, description="touches or not"),
         Component("foot_force", 4, "N", "world", FEET, bodies=FEET, group=privileged, description="contact force"),

@@ -38,9 +38,9 @@ import torch
 from torch import Tensor
 
 from envs.locomotion.gymnasium_v5 import GymnasiumTask, joint_component, joint_names
-from envs.task import Component, Outcome, id_of
+from envs.task import Component, Outcome, id_of, vector
 
-_XY, _XYZ = ("x", "y"), ("x", "y", "z")
+_XY = ("x", "y")
 _GOAL_RADIUS_M = 0.2  # Reacher: targets are uniform in this disc
 _MIN_OBJECT_DISTANCE_M = 0.17  # Pusher: the object starts at least this far from the goal
 
@@ -133,13 +133,10 @@ class PusherTask(_ArmTask):
         self.observation = (
             joint_component("joint_pos", "rad", joints, "joint angles"),
             joint_component("joint_vel", "rad/s", joints, "joint velocities"),
-            Component("fingertip_pos", 3, "m", elements=_XYZ, bodies=("tips_arm",), description="tip of the arm"),
-            Component("object_pos", 3, "m", elements=_XYZ, bodies=("object",), description="object"),
-            Component(
-                "goal_pos", 3, "m", elements=_XYZ, bodies=("goal",), measured=False,
-                description="where the object should be",
-            ),
-        )  # fmt: skip
+            vector("fingertip_pos", "m", ("tips_arm",), "tip of the arm"),
+            vector("object_pos", "m", ("object",), "object"),
+            vector("goal_pos", "m", ("goal",), "where the object should be", measured=False),
+        )
 
     def on_attach(self) -> None:
         super().on_attach()

@@ -33,11 +33,10 @@ from torch import Tensor
 
 from envs.locomotion.gymnasium_v5 import ForwardTask, Range, between, body_component, joint_component, joint_names
 from envs.names import labels_of
-from envs.task import Component, Outcome, id_of
+from envs.task import XYZ, Component, Outcome, id_of, vector
 
-_XYZ = ("x", "y", "z")
-_MOTION = tuple(f"{kind}_{axis}" for kind in ("angular", "linear") for axis in _XYZ)
-_WRENCH = tuple(f"{kind}_{axis}" for kind in ("torque", "force") for axis in _XYZ)
+_MOTION = tuple(f"{kind}_{axis}" for kind in ("angular", "linear") for axis in XYZ)
+_WRENCH = tuple(f"{kind}_{axis}" for kind in ("torque", "force") for axis in XYZ)
 _INERTIA = ("xx", "yy", "zz", "xy", "xz", "yz", "mx", "my", "mz", "mass")
 _DERIVED = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")  # in this order
 _CAMERA = {"type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1, "distance": 4.0, "elevation": -20.0}
@@ -75,10 +74,8 @@ class FreeTask(ForwardTask):
             Component("root_height", 1, "m", elements=("z",), bodies=torso, description="height of the torso"),
             Component("root_quat", 4, "1", elements=quat, bodies=torso, limits=(-1.0, 1.0), description="orientation"),
             joint_component("joint_pos", "rad", joints, "joint angles"),
-            Component("root_linvel", 3, "m/s", elements=_XYZ, bodies=torso, description="velocity of the torso"),
-            Component(
-                "root_angvel", 3, "rad/s", "torso", _XYZ, bodies=torso, description="angular velocity of the torso"
-            ),
+            vector("root_linvel", "m/s", torso, "velocity of the torso"),
+            vector("root_angvel", "rad/s", torso, "angular velocity of the torso", frame="torso"),
             joint_component("joint_vel", "rad/s", joints, "joint velocities"),
         )
 

@@ -44,12 +44,12 @@ import torch
 from torch import Tensor
 
 from envs.manipulation.adroit import AdroitTask, ResetRange
-from envs.manipulation.shadow_hand import XYZ
 from envs.spatial import constant, euler_to_quat, quat_to_euler
-from envs.task import Component, id_of
+from envs.task import XYZ, Component, id_of, vector
 
 _PEN_LENGTH_M = 0.13  # between the sites at its ends
 _PEN_TURN_RAD = (1.0, 1.0, 0.0)  # Euler angles up to which its target is turned, either way
+_OBJECT = ("Object",)  # the body that is handled
 _BODY, _JOINT = mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_JOINT
 _SENSOR, _SITE = mujoco.mjtObj.mjOBJ_SENSOR, mujoco.mjtObj.mjOBJ_SITE
 
@@ -65,9 +65,9 @@ class AdroitHandDoorTask(AdroitTask):
         return (
             Component("latch_pos", 1, "rad", "joint", latch, latch, limits=(0.0, 1.8), description="latch of the door"),
             Component("door_pos", 1, "rad", "joint", hinge, hinge, limits=(0.0, 1.57), description="hinge of the door"),
-            _position("palm_pos", "palm", "S_grasp"),
-            _position("handle_pos", "handle of the door", "S_handle"),
-            _difference("palm_from_handle", "palm minus handle", "palm_pos", "handle_pos"),
+            vector("palm_pos", "m", ("S_grasp",), "palm, world"),
+            vector("handle_pos", "m", ("S_handle",), "handle of the door, world"),
+            vector("palm_from_handle", "m", (), "palm minus handle", derived_from=("palm_pos", "handle_pos")),
             Component(
                 "door_open", 1, "1", derived_from=("door_pos",), limits=(-1.0, 1.0),
                 description="1 where the door is open by more than 1 rad, else -1",
@@ -116,10 +116,10 @@ class AdroitHandHammerTask(AdroitTask):
         return (
             Component("nail_depth", 1, "m", "joint", nail, nail, limits=(-0.01, 0.09), description="how far it is in"),
             *_object_velocities(limit=1.0),
-            _position("palm_pos", "palm", "S_grasp"),
-            _position("object_pos", "hammer", "Object"),
-            Component("object_rot", 3, "rad", elements=XYZ, bodies=("Object",), description="hammer, XYZ Euler angles"),
-            _position("nail_pos", "head of the nail", "S_target"),
+            vector("palm_pos", "m", ("S_grasp",), "palm, world"),
+            vector("object_pos", "m", _OBJECT, "hammer, world"),
+            vector("object_rot", "rad", _OBJECT, "hammer, XYZ Euler angles"),
+            vector("nail_pos", "m", ("S_target",), "head of the nail, world"),
             Component(
                 "nail_force", 1, "N", "sensor", ("S_nail",), limits=(-1.0, 1.0),
                 description="force on the nail's head, clipped",
@@ -162,19 +162,15 @@ class AdroitHandPenTask(AdroitTask):
 
     def parts(self) -> tuple[Component, ...]:
         return (
-            _position("object_pos", "pen", "Object"),
+            vector("object_pos", "m", _OBJECT, "pen, world"),
             *_object_velocities(),
-            Component("object_axis", 3, "1", elements=XYZ, bodies=("Object",), description="direction of the pen"),
-            Component("target_axis", 3, "1", elements=XYZ, measured=False, description="direction that it should have"),
-            Component(
-                "object_from_target", 3, "m", elements=XYZ, bodies=("Object",), derived_from=("object_pos",),
-                description="pen minus where it should be",
+            vector("object_axis", "1", _OBJECT, "direction of the pen"),
+            vector("target_axis", "1", (), "direction that it should have", measured=False),
+            vector("object_from_target", "m", _OBJECT, "pen minus where it should be", derived_from=("object_pos",)),
+            vector(
+                "axis_error", "1", _OBJECT, "object_axis minus target_axis", derived_from=("object_axis", "target_axis")
             ),
-            Component(
-                "axis_error", 3, "1", elements=XYZ, bodies=("Object",), derived_from=("object_axis", "target_axis"),
-                description="object_axis minus target_axis",
-            ),
-        )  # fmt: skip
+        )
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -223,15 +219,12 @@ class AdroitHandRelocateTask(AdroitTask):
     render_camera: ClassVar = {"distance": 1.3, "azimuth": 90.0, "elevation": -30.0, "lookat": (0.0, -0.25, 0.15)}
 
     def parts(self) -> tuple[Component, ...]:
-        ball, palm = ("Object",), ("S_grasp",)
+        palm, differences = ("S_grasp",), ("palm_from_target", "palm_from_object")
         return (
-            Component("palm_from_object", 3, "m", elements=XYZ, bodies=palm + ball, description="palm minus ball"),
-            Component("palm_from_target", 3, "m", elements=XYZ, bodies=palm, description="palm minus target"),
-            Component(
-                "object_from_target", 3, "m", elements=XYZ, bodies=ball,
-                derived_from=("palm_from_target", "palm_from_object"), description="ball minus target",
-            ),
-        )  # fmt: skip
+            vector("palm_from_object", "m", palm + _OBJECT, "palm minus ball"),
+            vector("palm_from_target", "m", palm, "palm minus target"),
+            vector("object_from_target", "m", _OBJECT, "ball minus target", derived_from=differences),
+        )
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -263,14 +256,6 @@ class AdroitHandRelocateTask(AdroitTask):
 
 def _norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vector, dim=-1)
-
-
-def _position(name: str, what: str, of: str) -> Component:
-    return Component(name, 3, "m", elements=XYZ, bodies=(of,), description=f"{what}, world")
-
-
-def _difference(name: str, what: str, minuend: str, subtrahend: str) -> Component:
-    return Component(name, 3, "m", elements=XYZ, derived_from=(minuend, subtrahend), description=what)
 
 
 def _object_velocities(limit: float | None = None) -> tuple[Component, Component]:

@@ -37,7 +37,6 @@ from torch import Tensor
 
 from envs.manipulation.shadow_hand import (
     CONTROL_PERIOD_STEPS,
-    XYZ,
     HandTask,
     all_of,
     joint_components,
@@ -45,7 +44,7 @@ from envs.manipulation.shadow_hand import (
     robot_joints,
 )
 from envs.spatial import axis_angle_to_quat, constant, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
-from envs.task import Component, Outcome, id_of, spec_edits
+from envs.task import XYZ, Component, Outcome, id_of, spec_edits, vector
 
 TargetPosition = Literal["ignore", "random"]
 TargetRotation = Literal["z", "parallel", "xyz"]
@@ -243,11 +242,9 @@ class HandManipulateTask(HandTask):
         return (
             *joint_components(model, "joint_pos", joints, "position"),
             *joint_components(model, "joint_vel", joints, "velocity"),
-            Component("object_velp", 3, "m/s", elements=XYZ, bodies=it, description="object velocity"),
-            Component(
-                "object_velr", 3, "rad/s", "object", XYZ, bodies=it, description="object angular velocity"
-            ),
-            Component("object_pos", 3, "m", elements=XYZ, bodies=it, description="object position"),
+            vector("object_velp", "m/s", it, "object velocity"),
+            vector("object_velr", "rad/s", it, "object angular velocity", frame="object"),
+            vector("object_pos", "m", it, "object position"),
             Component("object_quat", 4, "1", elements=_WXYZ, bodies=it, limits=(-1.0, 1.0), description="orientation"),
             *touch,
             Component(
