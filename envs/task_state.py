@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -87,10 +87,10 @@ class _Copies:
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self._tensors = tensors
-        self._versions = [_version(tensor) for tensor in tensors]
-        self._values = [torch.empty_like(tensor.detach()) for tensor in tensors]
+        self.versions = [_version(tensor) for tensor in tensors]
+        self.values = [torch.empty_like(tensor.detach()) for tensor in tensors]
         kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for tensor, value in zip(tensors, self._values, strict=True):
+        for tensor, value in zip(tensors, self.values, strict=True):
             values, sources = kinds.setdefault((tensor.dtype, tensor.device), ([], []))
             values.append(value)
             sources.append(tensor.detach())
@@ -99,16 +99,9 @@ class _Copies:
 
     def put_back(self) -> None:
         """Write what the tensors held where torch has counted a change."""
-        for tensor, version, value in zip(self._tensors, self._versions, self._values, strict=True):
+        for tensor, version, value in zip(self._tensors, self.versions, self.values, strict=True):
             if version is None or _version(tensor) != version:
                 tensor.copy_(value)
-
-    def values(self) -> dict[int, tuple[Tensor, int | None]]:
-        """By identity of the tensor: what it held, and its version then."""
-        return {
-            id(t): (value, version)
-            for t, version, value in zip(self._tensors, self._versions, self._values, strict=True)
-        }
 
 
 class _Snapshot:
@@ -117,8 +110,8 @@ class _Snapshot:
     Attributes:
         task: whose state it is.
         objects: by identity, each thing that can change or hold others; being here keeps its identity its own.
-        contents: by identity, what it held: a list or a dict of references, a copy of an array, the state of a
-            generator.
+        contents: by identity, what it held: a list or a dict of references, a copy of a tensor or an array, the
+            state of a generator.
     """
 
     def __init__(self, task: Task) -> None:
@@ -143,26 +136,25 @@ class _Snapshot:
             if content is None:
                 continue
             self.objects[id(value)], self.contents[id(value)] = value, content
-            if not isinstance(value, np.ndarray) and not _is_generator(value):
-                children = content.values() if isinstance(content, dict) else content
-                stack.extend((child, depth + 1) for child in children)
-        self.tensors = _Copies(tensors).values()
+            stack.extend((child, depth + 1) for child in _held(value, content))
+        copies, keys = _Copies(tensors), [id(tensor) for tensor in tensors]
+        self.contents |= dict(zip(keys, copies.values, strict=True))
+        self._versions = dict(zip(keys, copies.versions, strict=True))
 
-    def changed(self, tensor: Tensor) -> bool:
-        """Whether a tensor of the snapshot has other values now. On a GPU nothing waits to compare them: there torch's
-        count of changes decides."""
-        value, version = self.tensors[id(tensor)]
-        if version is None or version != _version(tensor):
+    def changed(self, thing: Any) -> bool:
+        """Whether a tensor of the snapshot has other values now; True of anything else. On a GPU nothing waits to
+        compare them: there torch's count of changes decides."""
+        if not isinstance(thing, Tensor):
             return True
-        return tensor.device.type == "cpu" and not torch.equal(tensor, value)
+        version = self._versions[id(thing)]
+        if version is None or version != _version(thing):
+            return True
+        return thing.device.type == "cpu" and not torch.equal(thing, self.contents[id(thing)])
 
     def put_back(self) -> None:
         """Everything as it was."""
         for key, thing in self.objects.items():
-            if isinstance(thing, Tensor):
-                if self.changed(thing):
-                    _write(thing, self.tensors[key][0])
-            else:
+            if self.changed(thing):
                 _restore(thing, self.contents[key])
 
 
@@ -185,10 +177,7 @@ class _Merge:
         """Leave the merged state in the task."""
         self._merge(self._before.task, self._before.task)
         for thing, content in self._writes:
-            if isinstance(thing, Tensor):
-                _write(thing, content)
-            else:
-                _restore(thing, content)
+            _restore(thing, content)
 
     def _merge(self, old: Any, new: Any) -> Any:
         if old is None or (old is new and id(old) not in self._before.objects):
@@ -203,11 +192,9 @@ class _Merge:
     def _merged(self, old: Any, new: Any) -> Any:
         if id(old) not in self._before.objects:
             return old
-        if isinstance(old, Tensor):
-            return self._tensor(old, new)
         content = self._before.contents[id(old)]
-        if isinstance(old, np.ndarray):
-            return self._array(old, content, new)
+        if isinstance(old, (Tensor, np.ndarray)):
+            return self._values(old, content, new)
         if type(new) is not type(old) or _is_generator(old):
             self._writes.append((old, content))
             return old
@@ -215,29 +202,21 @@ class _Merge:
             return self._mapping(content, new)
         return self._sequence(content, new)
 
-    def _tensor(self, old: Tensor, new: Any) -> Tensor:
-        before = self._before.tensors[id(old)][0]
-        axis = _axis(tuple(before.shape), self._n)
-        if axis is None or not isinstance(new, Tensor) or new.shape != before.shape or new.dtype != before.dtype:
+    def _values(self, old: Any, before: Any, new: Any) -> Any:
+        """A tensor or an array: row by row where its environments can be told, else as it was before."""
+        is_tensor, axis = isinstance(before, Tensor), _axis(before.shape, self._n)
+        alike = isinstance(new, Tensor if is_tensor else np.ndarray) and new.shape == before.shape
+        if axis is None or not alike or (is_tensor and new.dtype != before.dtype):
             if self._before.changed(old):
                 self._writes.append((old, before))
             return old
         if new is old and not self._before.changed(old):
             return new
-        rows = self._rows.to(before.device).view(-1, *[1] * (before.dim() - axis - 1))
-        value = torch.where(rows, new.detach(), before)
-        if new is not old:
-            return value
-        self._writes.append((new, value))
-        return new
-
-    def _array(self, old: np.ndarray, before: np.ndarray, new: Any) -> Any:
-        axis = _axis(before.shape, self._n)
-        if axis is None or not isinstance(new, np.ndarray) or new.shape != before.shape:
-            self._writes.append((old, before))
-            return old
-        rows = self._chosen().reshape(-1, *[1] * (before.ndim - axis - 1))
-        value = np.where(rows, new, before).astype(before.dtype, copy=False)
+        shape = (-1, *[1] * (before.ndim - axis - 1))
+        if isinstance(new, Tensor):
+            value = torch.where(self._rows.to(before.device).view(shape), new.detach(), before)
+        else:
+            value = np.where(self._chosen().reshape(shape), new, before).astype(before.dtype, copy=False)
         if new is not old:
             return value
         self._writes.append((new, value))
@@ -276,17 +255,13 @@ class _Merge:
         if id(value) not in self._before.objects or (id(value), 0) in self._seen:
             return
         self._seen[id(value), 0] = None
-        if isinstance(value, Tensor):
-            self._writes.append((value, self._before.tensors[id(value)][0]))
-            return
         content = self._before.contents[id(value)]
         self._writes.append((value, content))
-        if not isinstance(value, np.ndarray) and not _is_generator(value):
-            for child in content.values() if isinstance(content, dict) else content:
-                self._undo(child)
+        for child in _held(value, content):
+            self._undo(child)
 
     def _has_axis(self, value: Any) -> bool:
-        return isinstance(value, (Tensor, np.ndarray)) and _axis(tuple(value.shape), self._n) is not None
+        return isinstance(value, (Tensor, np.ndarray)) and _axis(value.shape, self._n) is not None
 
     def _chosen(self) -> np.ndarray:
         """`rows` for what is not on the device."""
@@ -302,12 +277,6 @@ def _axis(shape: tuple[int, ...], n: int) -> int | None:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
-
-
-def _write(tensor: Tensor, value: Tensor) -> None:
-    """An expanded tensor is left to the one that it shows."""
-    if not any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        tensor.detach().copy_(value)
 
 
 def _is_generator(value: Any) -> bool:
@@ -334,11 +303,22 @@ def _content_of(value: Any) -> Any:
     return _attributes(value) if _is_plain(type(value)) else None
 
 
+def _held(value: Any, content: Any) -> Iterable[Any]:
+    """The things that a thing with this content leads to."""
+    if isinstance(value, (Tensor, np.ndarray)) or _is_generator(value):
+        return ()
+    return content.values() if isinstance(content, dict) else content
+
+
 def _restore(thing: Any, content: Any) -> None:
     """Give a thing back what `_content_of` said that it holds."""
-    if isinstance(thing, tuple):
+    if isinstance(thing, Tensor):
+        # An expanded tensor is left to the one that it shows.
+        if not any(stride == 0 and size > 1 for stride, size in zip(thing.stride(), thing.shape, strict=True)):
+            thing.detach().copy_(content)
+    elif isinstance(thing, tuple):
         return
-    if isinstance(thing, np.ndarray):
+    elif isinstance(thing, np.ndarray):
         if thing.flags.writeable:
             np.copyto(thing, content)
     elif isinstance(thing, np.random.Generator):
