@@ -15,13 +15,12 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.contract import check_command, check_observed, check_outcome
-from envs.first_look import check_goals
+from envs.contract import check_command, check_goals, check_observed, check_outcome
+from envs.errors import TaskError
 from envs.observed import Observed
-from envs.registry import TaskError
 from envs.task import Component, Outcome, Task
 
-_MOST_SPOILT_STEPS = 10  # in a row with no sound environment, before the task is held responsible
+_MOST_NONFINITE_STEPS = 10  # in a row with no sound environment, before the task is held responsible
 _MOST = mujoco.mjMAXVAL  # what is larger, MuJoCo takes for a simulation that has become unstable
 _log = logging.getLogger("simreal")
 
@@ -34,18 +33,18 @@ class Checks:
     Args:
         task: its components state the expected shapes.
         num_envs: N.
-        asks: numbers may be looked at. A GPU would have to finish its work first: there `spoilt` gives a mask without
-            looking at it, and actions are not checked.
+        sync_allowed: whether results may be copied to the host. A GPU would have to finish its work first: there
+            `nonfinite_mask` always returns a mask, and actions are not checked.
     """
 
-    def __init__(self, task: Task, num_envs: int, asks: bool = True) -> None:
-        self._asks = asks
+    def __init__(self, task: Task, num_envs: int, sync_allowed: bool = True) -> None:
+        self._sync_allowed = sync_allowed
         self._task, self._n = task, num_envs
         groups = {group: task.components(group) for group in ("policy", "privileged")}
         self._components: dict[str, tuple[Component, ...]] = groups
         self._shapes: dict[str, object] = {}  # of what was checked at length, once
         self._said: set[str] = set()
-        self._spoilt_steps = 0
+        self._nonfinite_steps = 0
         self._command_size = 0
 
     def observation(self, policy: Tensor, privileged: Tensor | None, achieved_goal: Tensor | None) -> None:
@@ -84,7 +83,7 @@ class Checks:
 
     def action(self, action: Tensor, steps: Tensor) -> None:
         """Raise ValueError if an action is not a number: the caller's fault, not the task's."""
-        if self._asks and math.isnan(float(action.sum())) and bool(action.isnan().any()):
+        if self._sync_allowed and math.isnan(float(action.sum())) and bool(action.isnan().any()):
             i = int(action.isnan().any(dim=1).nonzero()[0])
             column = int(action[i].isnan().nonzero()[0])
             names = [f"{c.name}[{k}]" for c in self._task.action for k in range(c.size)]
@@ -97,22 +96,22 @@ class Checks:
         MuJoCo would take all controls of a simulation as 0 for one that is bad, and go on.
         """
         size = command.abs()
-        if self._asks and (not command.numel() or float(size.amax()) <= _MOST):  # never so for NaN
+        if self._sync_allowed and (not command.numel() or float(size.amax()) <= _MOST):  # never so for NaN
             return command.clone(), None
         good = size <= _MOST
         return torch.where(good, command, 0.0), torch.where(good, command, command * math.inf)
 
     def say_of_rest(self, command: Tensor) -> None:
         """Warn of the command [N, C] of an action of zero, where it is no number."""
-        if self._asks and not bool(command.isfinite().all()):
+        if self._sync_allowed and not bool(command.isfinite().all()):
             i, column = (int(k) for k in (~command.isfinite()).nonzero()[0])
             name = self._command_element(column)
-            self.say(
+            self.warn_once(
                 f"command {name} at rest",
                 f"command {name} of an action of zero is {float(command[i, column])}; it is 0 until a command arrives",
             )
 
-    def spoilt(
+    def nonfinite_mask(
         self, observed: Observed, outcome: Outcome | None, command: Tensor | None, steps: Tensor
     ) -> Tensor | None:
         """Environments [N] (bool) that show NaN or infinity; None if there are none, which costs a few sums to know.
@@ -131,26 +130,26 @@ class Checks:
             "achieved goal": observed.achieved_goal, "reward": None if outcome is None else outcome.reward,
         }  # fmt: skip
         parts = {name: value for name, value in values.items() if value is not None}
-        spoilt_steps = self._spoilt_steps
+        steps_before = self._nonfinite_steps
         if outcome is not None:  # first observations, of environments that were reset, say nothing of steps
-            self._spoilt_steps = 0
-        if self._asks and math.isfinite(sum(float(value.sum()) for value in parts.values())):
+            self._nonfinite_steps = 0
+        if self._sync_allowed and math.isfinite(sum(float(value.sum()) for value in parts.values())):
             return None
         rows = {name: ~value.isfinite().view(self._n, -1).all(dim=1) for name, value in parts.items()}
-        spoilt = torch.stack(list(rows.values())).any(dim=0)
-        if not self._asks:
-            return spoilt
-        if not bool(spoilt.any()):  # numbers so large that their sum is not one
+        nonfinite = torch.stack(list(rows.values())).any(dim=0)
+        if not self._sync_allowed:
+            return nonfinite
+        if not bool(nonfinite.any()):  # numbers so large that their sum is not one
             return None
         message = self._describe(parts, rows, outcome, steps)
-        if outcome is not None and bool(spoilt.all()):
-            self._spoilt_steps = spoilt_steps + 1
-            if self._spoilt_steps >= _MOST_SPOILT_STEPS:
-                raise TaskError(f"{message}, and no environment was sound for {_MOST_SPOILT_STEPS} steps")
-        self.say(message.partition(": ")[2], f"{message}; its episode ends, the others go on")
-        return spoilt
+        if outcome is not None and bool(nonfinite.all()):
+            self._nonfinite_steps = steps_before + 1
+            if self._nonfinite_steps >= _MOST_NONFINITE_STEPS:
+                raise TaskError(f"{message}, and no environment was sound for {_MOST_NONFINITE_STEPS} steps")
+        self.warn_once(message.partition(": ")[2], f"{message}; its episode ends, the others go on")
+        return nonfinite
 
-    def say(self, kind: str, message: str) -> None:
+    def warn_once(self, kind: str, message: str) -> None:
         """Warn of something the first time that it happens; later `divergences` counts it."""
         if kind not in self._said:
             self._said.add(kind)

@@ -14,8 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_QPOS_SIZE = {0: 7, 1: 4, 2: 1, 3: 1}  # by mjtJoint: free, ball, slide, hinge
-_QVEL_SIZE = {0: 6, 1: 3, 2: 1, 3: 1}
+# Field, addresses, and numbers of a free and of a ball joint (mjtJoint 0 and 1); slides and hinges have one.
+_POSITION = "qpos", "jnt_qposadr", {0: 7, 1: 4}
+_VELOCITY = "qvel", "jnt_dofadr", {0: 6, 1: 3}
+_SHOWN_VELOCITY = "qvel", "jnt_dofadr", {0: 6, 1: 4}  # gymnasium-robotics reads 4 of a ball joint, so it does here
 
 
 def robotics_asset(*parts: str) -> Path:
@@ -26,43 +28,36 @@ def robotics_asset(*parts: str) -> Path:
     return Path(spec.origin).parent.joinpath("envs", "assets", *parts)
 
 
-def _joint(model: Any, name: str) -> tuple[int, int]:
-    """Index and mjtJoint type of a joint by name. Raises ValueError for an unknown name."""
+def _coordinates(model: Any, data: Any, name: str, kind: tuple[str, str, dict[int, int]]) -> Any:
+    """Live coordinates of a joint. Raises ValueError for an unknown name."""
     import mujoco
 
+    field, addresses, sizes = kind
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
     if index < 0:
         raise ValueError(f"joint {name!r} is not part of the model")
-    return index, int(model.jnt_type[index])
+    start = getattr(model, addresses)[index]
+    return getattr(data, field)[start : start + sizes.get(int(model.jnt_type[index]), 1)]
 
 
 def get_joint_qpos(model: Any, data: Any, name: str) -> Any:
-    """Position coordinates of a joint, a copy of shape [7], [4] or [1]."""
-    index, kind = _joint(model, name)
-    start = model.jnt_qposadr[index]
-    return data.qpos[start : start + _QPOS_SIZE[kind]].copy()
+    """Position coordinates of a joint, a copy."""
+    return _coordinates(model, data, name, _POSITION).copy()
 
 
 def get_joint_qvel(model: Any, data: Any, name: str) -> Any:
-    """Velocity coordinates of a joint, a copy. A ball joint gives 4 values there, so it does here."""
-    index, kind = _joint(model, name)
-    start = model.jnt_dofadr[index]
-    size = 4 if kind == 1 else _QVEL_SIZE[kind]
-    return data.qvel[start : start + size].copy()
+    """Velocity coordinates of a joint, a copy."""
+    return _coordinates(model, data, name, _SHOWN_VELOCITY).copy()
 
 
 def set_joint_qpos(model: Any, data: Any, name: str, value: Any) -> None:
     """Write the position coordinates of a joint."""
-    index, kind = _joint(model, name)
-    start = model.jnt_qposadr[index]
-    data.qpos[start : start + _QPOS_SIZE[kind]] = value
+    _coordinates(model, data, name, _POSITION)[:] = value
 
 
 def set_joint_qvel(model: Any, data: Any, name: str, value: Any) -> None:
     """Write the velocity coordinates of a joint."""
-    index, kind = _joint(model, name)
-    start = model.jnt_dofadr[index]
-    data.qvel[start : start + _QVEL_SIZE[kind]] = value
+    _coordinates(model, data, name, _VELOCITY)[:] = value
 
 
 def patch_gymnasium_robotics() -> bool:

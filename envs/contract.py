@@ -15,11 +15,12 @@ from torch import Tensor
 
 from envs.contract_model import check_against_model, problem
 from envs.contract_probe import check_truth
-from envs.engine import COMMAND_FIELDS
+from envs.engine import COMMAND_FIELDS, model_problems
+from envs.errors import TaskError
+from envs.first_look import blaming
 from envs.messages import nearest
-from envs.model_options import model_problems
-from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Group, Outcome, Task
+from envs.task_state import preserved
 
 
 def check_class(task_id: str, found: Any) -> Any:
@@ -157,6 +158,27 @@ def check_outcome(task: Task, num_envs: int, outcome: Any) -> None:
         _check(task, f"outcome: {name}", values, (num_envs,), "bool")
     for name, values in outcome.terms.items():
         _check(task, f"outcome: terms: {name}", values, (num_envs,), "any")
+
+
+def check_goals(task: Task, achieved: Tensor) -> None:
+    """Rewards and successes for as many goals as there are environments, and for one more. Raises TaskError.
+
+    A task whose goals nobody can ask about (`hindsight_obstacle`) is not asked.
+    """
+    for name, kind in (("goal_reward", "real numbers"), ("goal_success", "booleans")):
+        if task.hindsight_obstacle is not None or getattr(type(task), name) is getattr(Task, name):
+            continue
+        for count in (len(achieved), len(achieved) + 1):
+            goals = achieved[:1].expand(count, -1).clone()
+            with preserved(task), blaming(task):
+                got: Any = getattr(task, name)(goals, goals.clone())
+            shown = type(got).__name__
+            if isinstance(got, Tensor):
+                right = got.dtype == torch.bool if kind == "booleans" else got.is_floating_point()
+                if right and got.shape == (count,):
+                    continue
+                shown = f"{str(got.dtype).removeprefix('torch.')} {list(got.shape)}"
+            raise problem(task, name, f"expected {kind} [{count}] for goals {list(goals.shape)}", shown)
 
 
 def _check(task: Task, where: str, value: Any, shape: tuple[int, ...], kind: str, listed: str = "") -> None:

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 
 from envs.drives import UNITS, Drive, find_drive, named_drives
+from envs.errors import TaskError
 from envs.messages import nearest
-from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 
 _O = mujoco.mjtObj

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from envs.contract_model import problem
 from envs.contract_seen import check_seen
-from envs.contract_start import Start, find_start
 from envs.drives import UNITS, Drive, drives_by_order, named_drives
-from envs.registry import TaskError
-from envs.rehearsal import AGAIN, USUAL, Episode, rehearse
-from envs.task import ActionComponent, Task
+from envs.errors import TaskError
+from envs.rehearsal import AGAIN, USUAL, Rehearsal, rehearse
+from envs.task import ActionComponent, Component, Task
 
 _SAME = 1e-5  # relative difference that float32 arithmetic may leave
 _PLAIN = (str, int, float, bool, tuple, list, dict, slice, type(None))
@@ -32,6 +31,28 @@ _OF_ENGINES = (Tensor, np.ndarray, torch.dtype, torch.device)  # what `on_attach
 _log = logging.getLogger("simreal")
 # Classes, and attributes with which they kept their contract.
 _passed: WeakKeyDictionary[type[Task], set[str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the smoothing of an action component starts.
+
+    Attributes:
+        values: the same in every episode; or
+        component: of the policy's observation, which shows it at first;
+        index: which of that component's values, one for each.
+    """
+
+    values: tuple[float, ...] | None = None
+    component: str | None = None
+    index: tuple[int, ...] = ()
+
+    def of(self, task: Task, seen: np.ndarray) -> np.ndarray:
+        """The start [K, size] in episodes with first observations [K, nobs]."""
+        if self.values is not None:
+            return np.tile(self.values, (len(seen), 1))
+        assert self.component is not None
+        return seen[:, task.slices()[self.component]][:, list(self.index)]
 
 
 @dataclass(frozen=True)
@@ -68,16 +89,15 @@ def look(task: Task) -> dict[str, Sent]:
     observed = any(part.joints and part.unit in UNITS and part.measured for part in task.observation)
     if not observed and not any(drives for _, drives in actions):
         return {}
-    episodes = rehearse(task)
-    if not episodes:
+    rehearsal = rehearse(task)
+    if rehearsal is None:
         return {}
-    check_seen(task, episodes)
+    check_seen(task, rehearsal)
     found: dict[str, Sent] = {}
     start = 0
     for part, drives in actions:
         if drives is not None:
-            probe = _Probe(task, part, drives, start, episodes)
-            sent = probe.compare()
+            sent = _Probe(task, part, drives, start, rehearsal).compare()
             if sent is not None:
                 found[part.name] = sent
         start += part.size
@@ -119,26 +139,25 @@ class _Probe:
     """One action component beside what its actuators were told. Arrays are [E, T, N, ...]: episodes, steps, rows."""
 
     def __init__(
-        self, task: Task, part: ActionComponent, drives: Sequence[Drive], start: int, episodes: Sequence[Episode]
+        self, task: Task, part: ActionComponent, drives: Sequence[Drive], start: int, rehearsal: Rehearsal
     ) -> None:
         self.task, self.part, self.drives, self.start = task, part, drives, start
         self.stated = named_drives(task.model, part) is not None
         factors = [drive.per_ctrl(task.model, part.unit) for drive in drives]
         self.comparable = all(factor is not None for factor in factors)
         factor = np.array([1.0 if f is None else f for f in factors])
-        self.action = np.stack([e.action for e in episodes])
-        self.sent = np.stack([e.ctrl for e in episodes])[..., [d.column for d in drives]] * factor
-        self.held = np.stack([e.held for e in episodes])[..., [d.column for d in drives]] * factor
-        self.first = np.stack([e.seen["policy"][0] for e in episodes])  # [E, N, nobs]
-        model, zero = task.model, np.zeros_like(self.sent[..., 0])
-        self.joint = np.stack([
-            zero if d.joint is None else np.stack([e.qpos[:-1, :, model.jnt_qposadr[d.joint]] for e in episodes])
-            for d in drives
-        ], axis=-1)  # fmt: skip
-        self.speed = np.stack([
-            zero if d.joint is None else np.stack([e.qvel[:-1, :, model.jnt_dofadr[d.joint]] for e in episodes])
-            for d in drives
-        ], axis=-1)  # fmt: skip
+        columns, model = [d.column for d in drives], task.model
+        self.action, self.first = rehearsal.action, rehearsal.seen["policy"][:, 0]  # first: [E, N, nobs]
+        self.sent, self.held = rehearsal.ctrl[..., columns] * factor, rehearsal.held[..., columns] * factor
+
+        def coordinates(values: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+            """Of the joints that are driven, before each step; 0 for what drives none."""
+            of_joints = [0.0 * values[:, :-1, :, 0] if d.joint is None else values[:, :-1, :, addresses[d.joint]]
+                         for d in drives]  # fmt: skip
+            return np.stack(of_joints, axis=-1)
+
+        self.joint = coordinates(rehearsal.qpos, model.jnt_qposadr)
+        self.speed = coordinates(rehearsal.qvel, model.jnt_dofadr)
         clips = [drive.clips(model) for drive in drives]
         self.clips = np.array([  # [2, size]
             (-np.inf, np.inf) if ends is None else sorted(end * f for end in ends)
@@ -316,6 +335,61 @@ class _Probe:
                 if found is not None and abs(found[0]) > 1e-6 * (1.0 + np.abs(sent).max()):
                     return value
         return None
+
+
+def stated_start(task: Task, part: ActionComponent) -> Start | None:
+    """What the component says. Raises TaskError where the observed component has other joints or another unit."""
+    if part.initial_target is None:
+        return None
+    if not isinstance(part.initial_target, str):
+        return Start(values=tuple(float(value) for value in part.initial_target))
+    source = next(c for c in task.components("policy") if c.name == part.initial_target)
+    index = _columns(part, source)
+    if index is None or source.unit != part.unit:
+        got = f"{source.name!r} in {source.unit} with {source.size} values"
+        where = f"action {part.name!r}: initial_target"
+        raise problem(task, where, f"expected a component that shows its {part.size} values in {part.unit}", got)
+    return Start(component=source.name, index=index)
+
+
+def find_start(task: Task, part: ActionComponent, start: np.ndarray, seen: np.ndarray) -> Start | None:
+    """What explains the starts [K, size] of K episodes with first observations [K, nobs]: numbers if they never differ,
+    else a component; a measured one, if one shows it.
+
+    Raises:
+        TaskError: the component says otherwise.
+    """
+    stated = stated_start(task, part)
+    if stated is not None:
+        said = stated.of(task, seen)
+        if not _equal(said, start):
+            k, i = np.unravel_index(np.argmax(np.abs(said - start)), start.shape)
+            element = part.elements[i] if part.elements else str(i)
+            where = f"action {part.name!r}: initial_target: element {element!r}"
+            raise problem(task, where, f"expected what the task starts from, {start[k, i]:.4g}", f"{said[k, i]:.4g}")
+        return stated
+    if _equal(start, start[:1]):
+        return Start(values=tuple(start[0].tolist()))
+    for source in sorted(task.components("policy"), key=lambda c: (not c.measured, bool(c.derived_from))):
+        index = _columns(part, source) if source.unit == part.unit else None
+        if index is not None:
+            found = Start(component=source.name, index=index)
+            if _equal(found.of(task, seen), start):
+                return found
+    return None
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((np.abs(a - b) <= _SAME * (1.0 + np.abs(b))).all())
+
+
+def _columns(part: ActionComponent, source: Component) -> tuple[int, ...] | None:
+    """Which values of an observed component belong to those of an action component; by joints where both name them."""
+    if len(part.joints) == part.size and len(source.joints) == source.size:
+        if not set(part.joints) <= set(source.joints):
+            return None
+        return tuple(source.joints.index(joint) for joint in part.joints)
+    return tuple(range(part.size)) if part.size == source.size else None
 
 
 def _exactly(values: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray | None:

@@ -7,36 +7,31 @@ filtered, wrapped, estimated) is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import mujoco
 import numpy as np
 
 from envs.contract_model import problem
 from envs.drives import UNITS
-from envs.registry import TaskError
-from envs.rehearsal import Episode
-from envs.task import Component, Group, Task
+from envs.errors import TaskError
+from envs.rehearsal import Rehearsal
+from envs.task import Component, Task
 
 _SAME = 1e-5
 _MOVES = 1e-3  # rad, m, rad/s or m/s: joints that moved less tell nothing
 _ONE_DOF = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 
-def check_seen(task: Task, episodes: Sequence[Episode]) -> None:
+def check_seen(task: Task, rehearsal: Rehearsal) -> None:
     """Compare observed joints with their coordinates. Raises TaskError, naming the component and the joint."""
-    groups: tuple[Group, ...] = ("policy", "privileged")
-    for group in groups:
-        if group not in episodes[0].seen:
-            continue
-        values = np.concatenate([e.seen[group].reshape(-1, e.seen[group].shape[-1]) for e in episodes])
+    for group, seen in rehearsal.seen.items():
         for part, where in zip(task.components(group), task.slices(group).values(), strict=True):
-            truth = _coordinates(task.model, part, episodes)
-            if truth is not None and not part.derived_from and part.measured and np.isfinite(values[:, where]).all():
-                _compare(task, part, values[:, where], truth)
+            truth = _coordinates(task.model, part, rehearsal)
+            values = seen[..., where].reshape(-1, part.size)
+            if truth is not None and not part.derived_from and part.measured and np.isfinite(values).all():
+                _compare(task, part, values, truth)
 
 
-def _coordinates(model: mujoco.MjModel, part: Component, episodes: Sequence[Episode]) -> np.ndarray | None:
+def _coordinates(model: mujoco.MjModel, part: Component, rehearsal: Rehearsal) -> np.ndarray | None:
     """Positions or velocities [K, size] of a component's joints; None if it does not show one for each."""
     quantity, _ = UNITS.get(part.unit, (None, None))
     if quantity not in ("position", "velocity") or len(part.joints) != part.size:
@@ -45,8 +40,8 @@ def _coordinates(model: mujoco.MjModel, part: Component, episodes: Sequence[Epis
     if len(set(ids)) < len(ids) or any(i < 0 or int(model.jnt_type[i]) not in _ONE_DOF for i in ids):
         return None
     if quantity == "position":
-        return np.concatenate([e.qpos[..., model.jnt_qposadr[ids]].reshape(-1, part.size) for e in episodes])
-    return np.concatenate([e.qvel[..., model.jnt_dofadr[ids]].reshape(-1, part.size) for e in episodes])
+        return rehearsal.qpos[..., model.jnt_qposadr[ids]].reshape(-1, part.size)
+    return rehearsal.qvel[..., model.jnt_dofadr[ids]].reshape(-1, part.size)
 
 
 def _compare(task: Task, part: Component, seen: np.ndarray, truth: np.ndarray) -> None:

@@ -10,9 +10,8 @@ import torch
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, EngineError, Stage
-from envs.model_options import callback_problems, model_problems
-from envs.native_delays import control_samples, sensor_samples
+from envs.engine import COMMAND_FIELDS, BatchedEngine, Stage, callback_problems, model_problems
+from envs.errors import EngineError
 from envs.processors import available_threads
 from envs.stability import speed_limits
 
@@ -32,7 +31,7 @@ _UNSTABLE = [
 ]
 
 
-class CpuEngine:
+class CpuEngine(BatchedEngine):
     """N simulations of one model in float64. Results do not depend on the number of threads.
 
     Args:
@@ -45,22 +44,14 @@ class CpuEngine:
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, threads: int | None = None) -> None:
-        self.model = model
-        self.num_envs = num_envs
-        self.device = torch.device("cpu")
-        self.dtype = torch.float64
+        super().__init__(model, num_envs, torch.device("cpu"), torch.float64)
         self._batch = _made(model, num_envs, threads or available_threads())
-        self._data: dict[str, Tensor] = {}
         self._outputs: dict[str, np.ndarray] = {}
-        self._fields: dict[str, Tensor] = {}
-        self._command_views: list[Tensor] = []
-        self._command_spec = 0
+        self._command_spec = 0  # MuJoCo's names for the inputs that a command holds
         self._failed = np.zeros(num_envs, dtype=bool)
         self._warnings = self._batch.warning[:, min(_UNSTABLE) : max(_UNSTABLE) + 1, 1]  # counts, live
         self._any_failed = False
         self._state = torch.from_numpy(self._batch.state)
-        self._controls, self._sensors = (of(model, self.device) for of in (control_samples, sensor_samples))
-        self._unstarted = np.zeros(num_envs, dtype=bool)  # reset, and nothing in its histories yet
         self._qpos = self._batch.bind("qpos")
         self._qpos_seen = self._qpos.copy()
         self._qvel, self._speed_limits = self._batch.bind("qvel"), speed_limits(model)
@@ -93,26 +84,9 @@ class CpuEngine:
             self._fields[name] = torch.from_numpy(self._batch.expand(name))
         return self._fields[name]
 
-    def handed_out(self) -> list[Tensor]:
-        return [*self._data.values(), *self._fields.values()]
-
-    def nominal(self, name: str) -> Tensor:
-        owner = self.model.opt if name.startswith("opt.") else self.model
-        return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))
-
     def use_commands(self, fields: tuple[str, ...]) -> int:
-        self._command_views, self._command_spec = [], 0
-        for name in sorted(fields, key=lambda key: COMMAND_FIELDS[key]):
-            self._command_views.append(torch.from_numpy(self._batch.bind(name)))
-            self._command_spec |= COMMAND_FIELDS[name]
-        return sum(view[0].numel() for view in self._command_views)
-
-    def write_command(self, command: Tensor) -> None:
-        start = 0
-        for view in self._command_views:
-            size = view[0].numel()
-            view.copy_(command[:, start : start + size].view(view.shape))
-            start += size
+        self._command_spec = sum(COMMAND_FIELDS[name] for name in fields)
+        return super().use_commands(fields)
 
     def step(self, nstep: int, commands: Tensor | None = None) -> None:
         if commands is None:
@@ -159,24 +133,13 @@ class CpuEngine:
 
     def reset(self, mask: Tensor | None = None) -> None:
         self._run(self._batch.reset, _numpy(mask), -1, _NO_STAGE)
-        self._unstarted[slice(None) if mask is None else mask.numpy()] = True
+        self._unstarted[slice(None) if mask is None else mask] = True
 
-    def start_histories(self, mask: Tensor) -> None:
-        if not self.model.nhistory:
-            return
-        rows = mask.numpy() & self._unstarted
-        self._unstarted &= ~rows
-        started, history = torch.from_numpy(rows), self.data("history")
-        self._controls.fill(history, self.data("ctrl"), started)
-        if len(self._sensors.places) and rows.any():
-            sensordata, timing = self.data("sensordata"), [self.field(f"sensor_{t}") for t in ("delay", "interval")]
-            before = [values.clone() for values in timing]
-            for values in timing:
-                values.zero_()
-            self._call(self._batch.forward, rows)
-            for values, nominal in zip(timing, before, strict=True):
-                values.copy_(nominal)
-            self._sensors.fill(history, sensordata, started)
+    def _sensor_timing(self) -> list[Tensor]:
+        return [self.field("sensor_delay"), self.field("sensor_interval")]
+
+    def _evaluate(self, mask: Tensor) -> None:
+        self._call(self._batch.forward, mask.numpy())
 
     def set_const(self, mask: Tensor | None = None) -> None:
         self._run(self._batch.set_const, _numpy(mask))
@@ -201,7 +164,6 @@ class CpuEngine:
         return self._batch.state
 
     def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
         model, data = self._batch.get_model(index), self._batch.get_data(index)
         mujoco.mj_forward(model, data)
         return model, data
@@ -210,7 +172,7 @@ class CpuEngine:
         return {
             "state": self._state.clone(),
             "outputs": {name: torch.from_numpy(array.copy()) for name, array in self._outputs.items()},
-            "fields": {name: self.field(name).clone() for name in self._expanded_names()},
+            "fields": {name: field.clone() for name, field in sorted(self._fields.items())},
             "constants": {name: torch.from_numpy(self._batch.expand(name).copy()) for name in self._constants()},
             "failed": torch.from_numpy(self._failed.copy()),
         }
@@ -237,9 +199,6 @@ class CpuEngine:
     def _constants(self) -> list[str]:
         """Fields that differ between simulations because `set_const` has computed them."""
         return [name for name in MODEL_FIELDS if name not in self._fields and self._batch.expanded(name) is not None]
-
-    def _expanded_names(self) -> list[str]:
-        return sorted(self._fields)
 
     def _call(self, function: Any, mask: np.ndarray | None, *args: Any) -> None:
         """Run a batch call after which derived fields are those of qpos."""

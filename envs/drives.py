@@ -21,19 +21,11 @@ UNITS: dict[str, tuple[Quantity, bool]] = {
     "rad": ("position", True), "m": ("position", False), "rad/s": ("velocity", True), "m/s": ("velocity", False),
     "N m": ("force", True), "Nm": ("force", True), "N*m": ("force", True), "N": ("force", False),
 }  # fmt: skip
-_JOINT_OBJECT, _ACTUATOR, _TENDON_OBJECT = (
-    mujoco.mjtObj.mjOBJ_JOINT,
-    mujoco.mjtObj.mjOBJ_ACTUATOR,
-    mujoco.mjtObj.mjOBJ_TENDON,
-)
-_ON_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
-_ON_TENDON = int(mujoco.mjtTrn.mjTRN_TENDON)
-_FIXED, _AFFINE, _NO_BIAS = (
-    int(mujoco.mjtGain.mjGAIN_FIXED),
-    int(mujoco.mjtBias.mjBIAS_AFFINE),
-    int(mujoco.mjtBias.mjBIAS_NONE),
-)
-_DIRECT = tuple(int(d) for d in (mujoco.mjtDyn.mjDYN_NONE, mujoco.mjtDyn.mjDYN_FILTER, mujoco.mjtDyn.mjDYN_FILTEREXACT))
+_OBJECT, _TRN, _DYN = mujoco.mjtObj, mujoco.mjtTrn, mujoco.mjtDyn
+_ON_JOINT, _ON_TENDON = (int(_TRN.mjTRN_JOINT), int(_TRN.mjTRN_JOINTINPARENT)), int(_TRN.mjTRN_TENDON)
+_FIXED = int(mujoco.mjtGain.mjGAIN_FIXED)
+_AFFINE, _NO_BIAS = int(mujoco.mjtBias.mjBIAS_AFFINE), int(mujoco.mjtBias.mjBIAS_NONE)
+_DIRECT = (int(_DYN.mjDYN_NONE), int(_DYN.mjDYN_FILTER), int(_DYN.mjDYN_FILTEREXACT))
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
 
@@ -91,7 +83,7 @@ def find_drive(model: mujoco.MjModel, actuator: int) -> Drive | None:
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
     joint = target if kind in _ON_JOINT and int(model.jnt_type[target]) in (_HINGE, _SLIDE) else None
     turns = None if joint is None else int(model.jnt_type[joint]) == _HINGE
-    name = mujoco.mj_id2name(model, _ACTUATOR, actuator) or f"number {actuator}"
+    name = mujoco.mj_id2name(model, _OBJECT.mjOBJ_ACTUATOR, actuator) or f"number {actuator}"
     return Drive(
         actuator, name, int(model.actuator_ctrladr[actuator]), joint, target if kind == _ON_TENDON else None, turns,
         _follows(model, actuator), float(model.actuator_gear[actuator, 0]),
@@ -115,7 +107,7 @@ def named_drives(model: mujoco.MjModel, part: ActionComponent) -> tuple[Drive, .
     """The drives of a component's values, by its actuators or else by its joints (or tendons); None where they are
     not one for each value."""
     if len(part.actuators) == part.size:
-        ids = [mujoco.mj_name2id(model, _ACTUATOR, name) for name in part.actuators]
+        ids = [mujoco.mj_name2id(model, _OBJECT.mjOBJ_ACTUATOR, name) for name in part.actuators]
     elif len(part.joints) == part.size and not part.actuators:
         ids = [_only_actuator(model, name) for name in part.joints]
     else:
@@ -135,7 +127,10 @@ def drives_by_order(task: Task, part: ActionComponent) -> tuple[Drive, ...] | No
 
 def _only_actuator(model: mujoco.MjModel, name: str) -> int:
     """The one actuator on a joint or tendon of that name; -1 for none or several."""
-    joint, tendon = mujoco.mj_name2id(model, _JOINT_OBJECT, name), mujoco.mj_name2id(model, _TENDON_OBJECT, name)
+    joint, tendon = (
+        mujoco.mj_name2id(model, _OBJECT.mjOBJ_JOINT, name),
+        mujoco.mj_name2id(model, _OBJECT.mjOBJ_TENDON, name),
+    )
     found = [
         i for i, (kind, target) in enumerate(zip(model.actuator_trntype, model.actuator_trnid[:, 0], strict=True))
         if (int(kind) in _ON_JOINT and target == joint) or (int(kind) == _ON_TENDON and joint < 0 and target == tendon)

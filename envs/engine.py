@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
+
+from envs.errors import EngineError as EngineError  # its public place
+from envs.histories import control_samples, sensor_samples
 
 Stage = Literal["kinematics", "position", "velocity", "acceleration"]
 
@@ -17,10 +22,11 @@ COMMAND_FIELDS: dict[str, int] = {
     "mocap_pos": int(mujoco.mjtState.mjSTATE_MOCAP_POS),
     "mocap_quat": int(mujoco.mjtState.mjSTATE_MOCAP_QUAT),
 }
-
-
-class EngineError(ValueError):
-    """Something that an engine cannot run as asked; one line that says what to do."""
+_KEPT_ELSEWHERE = {  # flags whose bookkeeping is not part of a simulation's state: it cannot be reset or resumed
+    "sleep": int(mujoco.mjtEnableBit.mjENBL_SLEEP),
+    "ipc": int(mujoco.mjtEnableBit.mjENBL_IPC),
+}
+_CALLBACKS = ("act_bias", "act_dyn", "act_gain", "contactfilter", "control", "passive", "sensor", "time")
 
 
 class Engine(Protocol):
@@ -111,3 +117,87 @@ class WarpEngine(Protocol):
     def posed(self) -> AbstractContextManager[tuple[Any, Any]]:
         """mujoco_warp's model and data with the kinematics of the present state, until the context ends."""
         ...
+
+
+class BatchedEngine:
+    """What simreal's own engines share: commands that are written to input fields, and histories of delays.
+
+    Args:
+        model: the nominal model.
+        num_envs: N, the number of simulations.
+        device, dtype: of tensors.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.model, self.num_envs, self.device, self.dtype = model, num_envs, device, dtype
+        self._data: dict[str, Tensor] = {}  # fields of mjData that were asked for
+        self._fields: dict[str, Tensor] = {}  # fields of mjModel that differ between simulations
+        self._inputs: list[Tensor] = []  # [N, k] each: what a command is written to, in its order
+        self._controls, self._sensors = control_samples(model, device), sensor_samples(model, device)
+        self._unstarted = torch.zeros(num_envs, dtype=torch.bool, device=device)  # reset, histories not yet filled
+
+    def data(self, name: str) -> Tensor:
+        """See `Engine`."""
+        raise NotImplementedError
+
+    def _sensor_timing(self) -> list[Tensor]:
+        """The live delays and intervals of sensors, as the simulations have them."""
+        raise NotImplementedError
+
+    def _evaluate(self, mask: Tensor) -> None:
+        """Compute derived fields of the simulations in mask [N]."""
+        raise NotImplementedError
+
+    def handed_out(self) -> list[Tensor]:
+        return [*self._data.values(), *self._fields.values()]
+
+    def nominal(self, name: str) -> Tensor:
+        owner = self.model.opt if name.startswith("opt.") else self.model
+        return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))
+
+    def use_commands(self, fields: tuple[str, ...]) -> int:
+        ordered = sorted(fields, key=lambda name: COMMAND_FIELDS[name])
+        self._inputs = [self.data(name).flatten(1) for name in ordered]
+        return sum(values.shape[1] for values in self._inputs)
+
+    def write_command(self, command: Tensor) -> None:
+        for values, part in zip(self._inputs, command.split([v.shape[1] for v in self._inputs], dim=1), strict=True):
+            values.copy_(part)
+
+    def start_histories(self, mask: Tensor) -> None:
+        if not self.model.nhistory:
+            return
+        rows, history = mask & self._unstarted, self.data("history")
+        self._unstarted = self._unstarted & ~rows
+        self._controls.fill(history, self.data("ctrl"), rows)
+        if not len(self._sensors.places):
+            return
+        sensordata, filled, timing = self.data("sensordata"), history.clone(), self._sensor_timing()
+        before = [values.clone() for values in timing]
+        for values in timing:  # so that sensors show the present
+            values.zero_()
+        self._evaluate(rows)
+        for values, nominal in zip(timing, before, strict=True):
+            values.copy_(nominal)
+        self._sensors.fill(filled, sensordata, rows)
+        history.copy_(filled)
+
+
+def model_problems(model: mujoco.MjModel) -> Iterator[str]:
+    """Options of a model with which no engine can run it, and how to switch them off; one line each."""
+    for flag, bit in _KEPT_ELSEWHERE.items():
+        if model.opt.enableflags & bit:
+            yield (
+                f'the flag {flag}="enable" keeps more than a simulation\'s state, which cannot be reset: switch it off '
+                f'(<option><flag {flag}="disable"/></option>)'
+            )
+
+
+def callback_problems() -> Iterator[str]:
+    """Functions of Python that MuJoCo is to call in every simulation, which it cannot do on threads of its own."""
+    for name in _CALLBACKS:
+        if getattr(mujoco, f"get_mjcb_{name}")() is not None:
+            yield (
+                f"a callback is installed with mujoco.set_mjcb_{name}, which batched simulations cannot call: take it "
+                f"back (mujoco.set_mjcb_{name}(None)) and write what it does in the task's hooks"
+            )

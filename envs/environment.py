@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -21,60 +21,56 @@ from envs.task_state import preserved
 class Layer(Protocol):
     """What randomization may do to an environment. The default does nothing; `randomization` has the real one."""
 
-    def attach(self, environment: Environment) -> None: ...
+    def attach(self, environment: Environment) -> None:
+        """Look up what the layer needs of an environment; called once, when the environment is made."""
 
     def reset(self, mask: Tensor) -> bool:
-        """Choose new worlds for `mask`; True when model constants have to be recomputed."""
+        """Choose new worlds for `mask` [N]; True when model constants have to be recomputed."""
         ...
 
     def begin_step(self) -> None:
-        """Called first in every control step, before the task hears of the action."""
-        ...
+        """Called first in every control step, before `Task.decided`."""
 
     def act(self, action: Tensor) -> Tensor:
-        """What arrives of a policy's action [N, A]."""
+        """The action [N, A] that the task gets, for a policy's action [N, A]: noisy, late, or lost."""
         ...
 
     def schedule(self, command: Tensor) -> Tensor | None:
-        """What arrives of a command [N, C]: another one [N, C] that holds from the first physics step on, or
-        commands [N, nstep, C] for each physics step; None if it is the command itself."""
-        ...
+        """The command that the actuators get, for a command [N, C] of the task.
+
+        None: that command, from the first physics step on. [N, C]: another one, from the first physics step on.
+        [N, nstep, C]: a command for each physics step.
+        """
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
-        """What sensors make of a clean observation [N, nobs]: a new tensor, or the same one where that is nothing.
-        `first` masks first observations of episodes."""
+        """The observation [N, nobs] with the errors of sensors, for a clean one [N, nobs]: a new tensor, or the clean
+        one itself where no sensor errs. `first` [N] masks first observations of episodes; None for those of a step."""
         ...
 
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
-        """The task's privileged group [N, k] followed by what only the layer knows of the worlds."""
+        """The task's privileged group [N, k] followed by the parameters of the worlds, which only the layer knows."""
         ...
 
     def finished(self, result: StepResult) -> None:
-        """Called with every step in which an episode ended, before the reset; on a GPU with every step."""
+        """Take note of the episodes that ended (`result.done`), before they are reset. Called after every step in which
+        one did; after every step on a GPU, which would have to wait to find out."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later worlds and steps depend on, as tensors and plain values."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
-
-class NoLayer:
-    """An environment as its task describes it."""
-
-    def attach(self, environment: Environment) -> None:
-        return None
+class NoLayer(Layer):
+    """An environment as its task describes it: every method that is not here does nothing."""
 
     def reset(self, mask: Tensor) -> bool:
         return False
 
-    def begin_step(self) -> None:
-        return None
-
     def act(self, action: Tensor) -> Tensor:
         return action
-
-    def schedule(self, command: Tensor) -> Tensor | None:
-        return None
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         return observation
@@ -82,14 +78,8 @@ class NoLayer:
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
         return privileged
 
-    def finished(self, result: StepResult) -> None:
-        return None
-
     def state_dict(self) -> dict[str, Any]:
         return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 class Environment:
@@ -113,11 +103,11 @@ class Environment:
             task.attach(engine, self.rng)
         self._look = FirstLook(task, engine)
         self._command_size = engine.use_commands(task.command_fields)
-        # Asking whether any episode ended is cheap on a CPU. A GPU would have to finish all its work first: there
-        # everything is computed for all environments, and masks say where it counts.
-        self._asks = self.device.type == "cpu"
+        # Copying "has any episode ended?" to the host is cheap on a CPU. A GPU would have to finish all its work first:
+        # there everything is computed for all environments, and masks say where it counts.
+        self._sync_allowed = self.device.type == "cpu"
         n = self.num_envs
-        self.checks = Checks(task, n, self._asks)
+        self.checks = Checks(task, n, self._sync_allowed)
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
@@ -171,40 +161,65 @@ class Environment:
             return self._step(action)
 
     def _step(self, action: Tensor) -> StepResult:
-        self.engine.refresh_written()
+        task, engine = self.task, self.engine
+        engine.refresh_written()
         self.rng.set_step(self.steps)
+        action = self._act(action)
+        schedule, unsound_command = self._write_command(task.command(action.clone()))
+        engine.step(task.decimation, schedule)
+        if task.step_stage is not None:
+            engine.forward(stage=task.step_stage)
+        task.after_step()
+        self.steps += 1
+        unstable = engine.diverged()
+        outcome = self._outcome(action)
+        observed = self._observe(None)
+        nonfinite = self.checks.nonfinite_mask(observed, outcome, unsound_command, self.steps)
+        diverged = unstable if nonfinite is None else unstable | nonfinite
+        if not self._sync_allowed or diverged.any():
+            self._count_divergence(unstable, diverged)
+            observed, outcome = self._terminate_diverged(diverged, observed, outcome)
+        result = self._result(observed, outcome, diverged)
+        if not self._sync_allowed or result.done.any():
+            self.layer.finished(result)
+            if self.autoreset:
+                self._begin(result.done)
+                result = replace(result, observed=merged(result.done, self._first(result.done), observed))
+        self._observed = result.observed
+        return result
+
+    def _act(self, action: Tensor) -> Tensor:
+        """The action [N, A] that the task gets, for a policy's action [N, A]."""
         action = action.to(self.device)
         self.checks.action(action, self.steps)
         action = action.clamp(-1.0, 1.0)
         self.layer.begin_step()
         self.task.decided(action.clone())  # tasks may keep what they get, and write to it
-        action = self.layer.act(action)
-        command = self.task.command(action.clone())
+        return self.layer.act(action)
+
+    def _write_command(self, command: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Send a task's command [N, C] on its way to the actuators.
+
+        Returns:
+            commands [N, nstep, C] for each physics step; None where one command holds for all, which is written.
+            the command where it may hold what is not finite, which spoils the step; else None.
+        """
         self.checks.command(command, self._command_size)
         command, unsound = self.checks.sound(command)
         schedule = self.layer.schedule(command)
-        if schedule is None or schedule.dim() == 2:
-            self.engine.write_command(command if schedule is None else schedule)
-            schedule = None
-        self.engine.step(self.task.decimation, schedule)
-        if self.task.step_stage is not None:
-            self.engine.forward(stage=self.task.step_stage)
-        self.task.after_step()
-        self.steps += 1
-        return self._conclude(action, unsound)
+        if schedule is not None and schedule.dim() == 3:
+            return schedule, unsound
+        self.engine.write_command(command if schedule is None else schedule)
+        return None, unsound
 
-    def _conclude(self, action: Tensor, unsound_command: Tensor | None) -> StepResult:
-        diverged = unstable = self.engine.diverged()
+    def _outcome(self, action: Tensor) -> Outcome:
+        """The task's outcome of the step, in tensors of its own."""
         outcome = self.task.outcome(action)
         self.checks.outcome(outcome)
-        outcome = _of_this_step(outcome)
-        final = self._observe(None)
-        spoilt = self.checks.spoilt(final, outcome, unsound_command, self.steps)
-        if spoilt is not None:
-            diverged = diverged | spoilt
-        if not self._asks or diverged.any():
-            self._note(unstable, diverged)
-            final, outcome = self._quarantine(diverged, final, outcome)
+        return Outcome(**{f.name: copied(getattr(outcome, f.name)) for f in fields(Outcome)})
+
+    def _result(self, observed: Observed, outcome: Outcome, diverged: Tensor) -> StepResult:
+        """What the step led to: which episodes ended, and what they have gathered so far."""
         self._last_reward = outcome.reward
         truncated = self.steps >= self.max_episode_steps
         if outcome.truncated is not None:
@@ -215,10 +230,9 @@ class Environment:
             self._over |= done
         self.episode_return += outcome.reward
         self.episode_successes += outcome.success
-        any_done = not self._asks or bool(done.any())
-        result = StepResult(
-            observed=final,
-            final=final,
+        return StepResult(
+            observed=observed,
+            final=observed,
             reward=outcome.reward,
             terminated=outcome.terminated,
             truncated=truncated,
@@ -230,13 +244,6 @@ class Environment:
             episode_successes=self.episode_successes.clone(),
             terms=outcome.terms,
         )
-        if any_done:
-            self.layer.finished(result)
-        if any_done and self.autoreset:
-            self._begin(done)
-            result = replace(result, observed=merged(done, self._first(done), final))
-        self._observed = result.observed
-        return result
 
     def _begin(self, mask: Tensor) -> None:
         """Sample a world, write it, reset the state, compute what depends on it."""
@@ -277,25 +284,25 @@ class Environment:
 
         What the task remembers when it observes changes in these environments only: in the others no time has passed.
         """
-        with nullcontext() if everywhere or (self._asks and bool(mask.all())) else preserved(self.task, mask):
+        with nullcontext() if everywhere or (self._sync_allowed and bool(mask.all())) else preserved(self.task, mask):
             first = self._observe(mask)
-        if self.checks.spoilt(first, None, None, self.steps) is None:
+        if self.checks.nonfinite_mask(first, None, None, self.steps) is None:
             return first
         values = (first.privileged, first.achieved_goal)
         privileged, achieved = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
         return Observed(torch.nan_to_num(first.policy, 0.0, 0.0, 0.0), privileged, achieved, first.desired_goal)
 
-    def _note(self, unstable: Tensor, diverged: Tensor) -> None:
-        """Count divergences, and say where the first simulation became unstable, if that is what they are."""
+    def _count_divergence(self, unstable: Tensor, diverged: Tensor) -> None:
+        """Count simulations that diverged, and warn of the first one [N] that physics says is unstable."""
         self._divergences += (diverged & ~self._over).sum()  # one that is over and not reset stays as it is
-        if not self._asks or not unstable.any():
+        if not self._sync_allowed or not unstable.any():
             return
         i = int(unstable.nonzero()[0])
         where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
-        self.checks.say("the simulation became unstable", f"{where}; its episode ends, the others go on")
+        self.checks.warn_once("the simulation became unstable", f"{where}; its episode ends, the others go on")
 
-    def _quarantine(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
-        """End the episodes of unstable simulations; what they show is the last state that was sound."""
+    def _terminate_diverged(self, diverged: Tensor, final: Observed, outcome: Outcome) -> tuple[Observed, Outcome]:
+        """End the episodes of simulations that diverged [N]; they show the last observation and reward before that."""
         observed = merged(diverged, self.observed, final)
         return observed, Outcome(
             reward=torch.where(diverged, self._last_reward, outcome.reward),
@@ -335,14 +342,3 @@ class Environment:
         self._last_reward = state["last_reward"]
         names = ("policy", "privileged", "achieved_goal", "desired_goal")
         self._observed = Observed(**{name: state["observed"].get(name) for name in names})
-
-
-def _of_this_step(outcome: Outcome) -> Outcome:
-    """An outcome in tensors of its own."""
-    return Outcome(
-        reward=outcome.reward.clone(),
-        terminated=outcome.terminated.clone(),
-        success=outcome.success.clone(),
-        terms={name: value.clone() for name, value in outcome.terms.items()},
-        truncated=None if outcome.truncated is None else outcome.truncated.clone(),
-    )

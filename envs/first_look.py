@@ -7,7 +7,7 @@ tensors, so that what it writes reaches nothing and what it reads never changes,
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from envs.engine import Engine
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.task import Task
-from envs.task_state import preserved
 
 _LOOKS = 3  # the first reset and two steps
 _OURS = ("envs.", "randomization.", "simreal.")
@@ -119,34 +118,6 @@ def _place(task: Task, trace: TracebackType | None) -> str | None:
         return None
     (hook, _), (inner, line) = frames[0], frames[-1]
     return f"{hook.f_code.co_name} ({Path(inner.f_code.co_filename).name}, line {line})"
-
-
-def check_goals(task: Task, achieved: Tensor) -> None:
-    """Rewards and successes of goals, for as many as anybody asks about. Raises TaskError.
-
-    A task whose goals nobody can ask about (`hindsight_obstacle`) is not asked.
-    """
-    if task.hindsight_obstacle is not None:
-        return
-    kinds: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
-        "goal_reward": (task.goal_reward, "real"),
-        "goal_success": (task.goal_success, "bool"),
-    }
-    n = len(achieved)
-    for name, (function, kind) in kinds.items():
-        if getattr(type(task), name) is getattr(Task, name):
-            continue
-        for count in (n, n + 1):
-            goals = achieved[:1].expand(count, -1).clone()
-            with preserved(task), blaming(task):
-                got = function(goals, goals.clone())
-            where = f"task: {task.id}: {name}: expected {'booleans' if kind == 'bool' else 'real numbers'} [{count}] "
-            where += f"for goals {list(goals.shape)}, got "
-            if not isinstance(got, Tensor):
-                raise TaskError(where + type(got).__name__)
-            right = got.dtype == torch.bool if kind == "bool" else got.is_floating_point()
-            if not right or got.shape != (count,):
-                raise TaskError(where + f"{str(got.dtype).removeprefix('torch.')} {list(got.shape)}")
 
 
 def _is_plain(value: Any) -> bool:

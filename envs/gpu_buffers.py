@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import EngineError
+from envs.errors import EngineError
 from envs.gpu_options import GpuOptions
 
 _GEOM, _EQUALITY = mujoco.mjtGeom, mujoco.mjtEq

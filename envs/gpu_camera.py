@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.engine import EngineError, WarpEngine
+from envs.engine import WarpEngine
+from envs.errors import EngineError
 from envs.visual_state import FROM_MATERIAL, VisualState, surface_of
 
 mjw: Any = importlib.import_module("mujoco_warp")

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import COMMAND_FIELDS, EngineError, Stage
+from envs.engine import BatchedEngine, Stage
+from envs.errors import EngineError
 from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, has_height_field, with_options
-from envs.gpu_stages import STAGES
-from envs.gpu_static import StaticGeoms
-from envs.native_delays import control_samples, sensor_samples
+from envs.gpu_pipeline import STAGES, StaticGeoms
 from envs.stability import speed_limits
 
 mjw: Any = importlib.import_module("mujoco_warp")
@@ -57,7 +56,7 @@ _POSTCONSTRAINT = ("cacc", "cfrc_int", "cfrc_ext")  # computed only when asked f
 _FLUID = ("opt.wind", "opt.density", "opt.viscosity")
 
 
-class GpuEngine:
+class GpuEngine(BatchedEngine):
     """N simulations of one model in float32; see `envs.engine.Engine`.
 
     Args:
@@ -77,12 +76,11 @@ class GpuEngine:
         self, model: mujoco.MjModel, num_envs: int, device: str | None = None, options: GpuOptions | None = None
     ) -> None:
         options = options or GpuOptions()
-        self.model = with_options(model, options)
-        self.num_envs = num_envs
-        self.dtype = torch.float32
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        model = with_options(model, options)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", torch.cuda.current_device())
+        super().__init__(model, num_envs, where, torch.float32)
         wp.init()
         self._wp_device = wp.device_from_torch(self.device)
         self._recorder = _kernels.Recorder(self._wp_device)
@@ -92,11 +90,9 @@ class GpuEngine:
             self._failed, self._overflowed = wp.zeros(num_envs, dtype=bool), wp.zeros(1, dtype=int)
         self._watch = BufferWatch(wp.to_torch(self._overflowed), self.room)
         self._shapes = mujoco.MjData(self.model)
-        self._data: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}  # derived fields that somebody reads
-        self._fields: dict[str, Tensor] = {}  # model fields that differ between simulations
-        self._constants: dict[str, Tensor] = {}  # what follows from them
-        self._commands: list[tuple[Any, Tensor]] = []  # input fields, for Warp and for torch
+        self._constants: dict[str, Tensor] = {}  # what follows from the model fields that differ between simulations
+        self._targets: list[Any] = []  # `_inputs`, for Warp
         self._schedule = self._empty_schedule(0)
         with _kernels.on_torch_stream(self._wp_device):
             self._static = StaticGeoms(self.model, self._wp_device)
@@ -108,7 +104,6 @@ class GpuEngine:
         self._qpos_seen, self._version = self._qpos.clone(), self._qpos._version
         self._speed_limits = torch.as_tensor(speed_limits(self.model), dtype=self.dtype, device=self.device)
         self._weighed = (self.nominal("body_invweight0") > 0).to(self.device, self.dtype)
-        self._unstarted = torch.zeros(num_envs, dtype=torch.bool, device=self.device)  # reset; see `start_histories`
         self._resetting = False  # what is written between reset() and forward() is part of the reset
         self._evaluated = False
 
@@ -183,30 +178,18 @@ class GpuEngine:
         return view.view(self.num_envs, *np.shape(getattr(host, key)))
 
     def handed_out(self) -> list[Tensor]:
-        return [*self._data.values(), *self._fields.values(), *self._constants.values()]
-
-    def nominal(self, name: str) -> Tensor:
-        owner = self.model.opt if name.startswith("opt.") else self.model
-        return torch.as_tensor(np.array(getattr(owner, name.removeprefix("opt."))))
+        return [*super().handed_out(), *self._constants.values()]
 
     def use_commands(self, fields: tuple[str, ...]) -> int:
-        self._commands = []
-        for name in sorted(fields, key=lambda key: COMMAND_FIELDS[key]):
-            flat = self.data(name).view(self.num_envs, -1)
-            self._commands.append((wp.from_torch(flat), flat))
+        size = super().use_commands(fields)
+        self._targets = [wp.from_torch(values) for values in self._inputs]
         self._schedule = self._empty_schedule(0)
         self._recorder.forget()
-        return self._schedule.shape[2]
-
-    def write_command(self, command: Tensor) -> None:
-        start = 0
-        for _, flat in self._commands:
-            flat.copy_(command[:, start : start + flat.shape[1]])
-            start += flat.shape[1]
+        return size
 
     def _empty_schedule(self, nstep: int) -> Tensor:
         """Where commands [N, nstep, C] lie while a recorded graph reads them."""
-        size = sum(flat.shape[1] for _, flat in self._commands)
+        size = sum(values.shape[1] for values in self._inputs)
         return torch.zeros(self.num_envs, nstep, size, dtype=self.dtype, device=self.device)
 
     def step(self, nstep: int, commands: Tensor | None = None) -> None:
@@ -255,9 +238,9 @@ class GpuEngine:
         self._static.place(m, d, self._fields)
         for substep in range(nstep):
             start = 0
-            for target, flat in self._commands if scheduled else ():
-                wp.launch(_kernels.write_command, (n, flat.shape[1]), inputs=[schedule, substep, start, target])
-                start += flat.shape[1]
+            for target in self._targets if scheduled else ():
+                wp.launch(_kernels.write_command, target.shape, inputs=[schedule, substep, start, target])
+                start += target.shape[1]
             mjw.step(m, d)
             wp.launch(_kernels.check_worlds, n, inputs=[m.qpos0, *state, self._failed])
         wp.launch(_kernels.gather_overflow, n, inputs=[self._failed, d.overflow, self._overflowed])
@@ -310,26 +293,12 @@ class GpuEngine:
         self._resetting = True
         self._unstarted = self._unstarted | mask
 
-    def start_histories(self, mask: Tensor) -> None:
-        if not self.model.nhistory:
-            return
-        rows, history = mask & self._unstarted, self._state["history"]
-        self._unstarted = self._unstarted & ~rows
-        control_samples(self.model, self.device).fill(history, self.data("ctrl"), rows)
-        sensors = sensor_samples(self.model, self.device)
-        if not len(sensors.places):
-            return
-        sensordata, filled = self.data("sensordata"), history.clone()
-        timing = [wp.to_torch(array) for array in (self._m.sensor_delay, self._m.sensor_interval)]
-        before = [values.clone() for values in timing]
-        for values in timing:
-            values.zero_()
-        with self._kept(rows):
+    def _sensor_timing(self) -> list[Tensor]:
+        return [wp.to_torch(self._m.sensor_delay), wp.to_torch(self._m.sensor_interval)]
+
+    def _evaluate(self, mask: Tensor) -> None:
+        with self._kept(mask):
             self._run_stage("acceleration")
-            sensors.fill(filled, sensordata, rows)
-        for values, nominal in zip(timing, before, strict=True):
-            values.copy_(nominal)
-        history.copy_(filled)
 
     def set_const(self, mask: Tensor | None = None) -> None:
         groups = self._stale_groups()
@@ -383,7 +352,6 @@ class GpuEngine:
         return mask
 
     def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
         model = copy.deepcopy(self.model)
         for name, view in self._fields.items():
             owner = model.opt if name.startswith("opt.") else model

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 
 from envs.body_forces import without_plugin
-from envs.engine import EngineError
-from envs.model_options import callback_problems, model_problems
+from envs.engine import callback_problems, model_problems
+from envs.errors import EngineError
 
 _SOLVERS = {"newton": int(mujoco.mjtSolver.mjSOL_NEWTON), "cg": int(mujoco.mjtSolver.mjSOL_CG)}
 

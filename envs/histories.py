@@ -1,23 +1,31 @@
-"""Histories of delayed actuators and sensors that reach back far enough for physics steps shorter than the model's.
+"""MuJoCo's own delays of actuators and sensors (`delay`, `nsample`), and the histories that they read from.
+
+`mjData.history` holds, for each of them: [a slot of its own, cursor, times (nsample), samples (nsample * size)]. A
+reset sets the times before 0 and all samples to 0: a servo would be pulled to 0 rad, a quaternion would read 0 0 0 0.
+`Samples` fills them.
 
 MuJoCo keeps a delay in seconds and the history that it reads from in samples, one per physics step (a sensor with an
 interval: one per interval). With shorter steps the same samples reach back less far, and MuJoCo then takes the oldest
-one: 0.02 s with 10 samples become 0.005 s at a quarter of the step (MuJoCo's manual, Modeling, Delays).
+one: 0.02 s with 10 samples become 0.005 s at a quarter of the step (MuJoCo's manual, Modeling, Delays). `KeepDelays`
+lengthens the histories.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import mujoco
 import numpy as np
+import torch
+from torch import Tensor
 
 Kind = Literal["actuator", "sensor"]
 _OBJECTS = {"actuator": mujoco.mjtObj.mjOBJ_ACTUATOR, "sensor": mujoco.mjtObj.mjOBJ_SENSOR}
 _ROUNDING = 1e-6  # of a sample
+_HEADER = 2  # numbers of a history before its times
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,54 @@ class KeepDelays:
     @classmethod
     def of(cls, model: mujoco.MjModel, timestep_s: float) -> KeepDelays:
         """What a model's delays need with physics steps of `timestep_s` and with its own."""
-        return cls(
-            tuple(
-                Delay(d.kind, d.index, d.seconds, max(d.samples, d.samples_at(timestep_s)), d.interval_s)
-                for d in delays(model)
-            )
-        )
+        return cls(tuple(replace(d, samples=max(d.samples, d.samples_at(timestep_s))) for d in delays(model)))
 
     def __call__(self, spec: mujoco.MjSpec) -> None:
         lists: dict[str, Any] = {"actuator": spec.actuators, "sensor": spec.sensors}
         for delay in self.delays:
             target = lists[delay.kind][delay.index]
             target.nsample, target.delay = delay.samples, delay.seconds
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a history, and what the reset state has for each.
+
+    Attributes:
+        places: [k] where they are in `history`.
+        sources: [k] in `ctrl`, or in `sensordata`.
+    """
+
+    places: Tensor
+    sources: Tensor
+
+    def fill(self, history: Tensor, values: Tensor, mask: Tensor) -> None:
+        """Set the samples in history [N, nhistory] to values [N, size] in the simulations of mask [N]."""
+        present = history[:, self.places]
+        history[:, self.places] = torch.where(mask[:, None], values[:, self.sources].to(history.dtype), present)
+
+
+def control_samples(model: mujoco.MjModel, device: torch.device) -> Samples:
+    """The samples of delayed actuators, which come from `ctrl`."""
+    m = model
+    return _samples(m.actuator_historyadr, m.actuator_history[:, 0], m.actuator_ctrladr, m.actuator_ctrlnum, device)
+
+
+def sensor_samples(model: mujoco.MjModel, device: torch.device) -> Samples:
+    """The samples of delayed sensors, which come from `sensordata`."""
+    return _samples(model.sensor_historyadr, model.sensor_history[:, 0], model.sensor_adr, model.sensor_dim, device)
+
+
+def _samples(
+    addresses: np.ndarray, counts: np.ndarray, starts: np.ndarray, sizes: np.ndarray, device: torch.device
+) -> Samples:
+    """Of histories at `addresses` (-1 for none) of `counts` samples, each of `sizes` values from `starts` on."""
+    places: list[int] = []
+    sources: list[int] = []
+    for parts in zip(addresses, counts, starts, sizes, strict=True):
+        address, count, source, size = map(int, parts)
+        if address >= 0 and count > 0:
+            start = address + _HEADER + count
+            places += range(start, start + count * size)
+            sources += [*range(source, source + size)] * count
+    return Samples(*(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in (places, sources)))

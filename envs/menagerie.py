@@ -11,17 +11,9 @@ from pathlib import Path
 
 import mujoco
 
-from envs.registry import UnknownTaskError
+from envs.errors import ModelUnavailableError, UnknownRobotError
 
 NOT_HERE = "is not on this machine"  # in the message of every ModelUnavailableError but UnknownRobotError
-
-
-class ModelUnavailableError(UnknownTaskError):
-    """A robot model is not on this machine and cannot be fetched; the message says what to do."""
-
-
-class UnknownRobotError(ModelUnavailableError):
-    """There is no such robot, or it has no such model."""
 
 
 def robot_path(name: str, scene: bool = False) -> Path:

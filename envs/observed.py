@@ -20,7 +20,7 @@ class Observed:
     desired_goal: Tensor | None  # [N, G]
 
     def to(self, device: torch.device) -> Observed:
-        """The same on a device; itself where it is there already."""
+        """This record with all tensors on `device`; no copy is made of one that is there."""
         return self if self.policy.device == device else on_device(self, device)
 
 
@@ -46,7 +46,7 @@ class StepResult:
     terms: dict[str, Tensor]
 
     def to(self, device: torch.device) -> StepResult:
-        """The same on a device; itself where it is there already."""
+        """This record with all tensors on `device`; no copy is made of one that is there."""
         return self if self.reward.device == device else on_device(self, device)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from envs.registry import TaskError
+from envs.errors import TaskError
 
 _NONE = object()
 

@@ -17,6 +17,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from envs.errors import TaskError, UnknownOptionError, UnknownTaskError
 from envs.messages import nearest
 
 if TYPE_CHECKING:
@@ -24,20 +25,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "simreal.tasks"
 _GYMNASIUM = "gymnasium"
-
-
-class TaskError(ValueError):
-    """A task that cannot be used; the message says why in one line."""
-
-
-class UnknownTaskError(TaskError):
-    """A task id that does not exist; the message names the nearest one."""
-
-
-class UnknownOptionError(UnknownTaskError):
-    """A task option that does not exist; the message names the nearest one."""
-
-
 # A builder is a callable, or "module:callable" to be imported when the task is made; options are its arguments.
 _TASKS: dict[str, tuple[str | Callable[..., Any], dict[str, Any]]] = {}
 

@@ -6,9 +6,7 @@ The task at work is not touched: what is stepped is a copy of it, with simulatio
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor
 from envs.cpu_engine import CpuEngine
 from envs.rng import EpisodeRandom
 from envs.task import Group, Task
+from envs.task_state import random_numbers_kept
 
 ROWS = 3  # simulations, each with episodes of its own
 _EPISODES = 2  # the second begins where the first was left
@@ -31,30 +30,38 @@ USUAL = [t for t in range(1, _STEPS) if t not in _EXTREMES and t != _ZERO]  # st
 
 
 @dataclass(frozen=True)
-class Episode:
-    """What was done, and what it led to. T steps of N simulations; observations and coordinates are T + 1."""
+class Rehearsal:
+    """What was done in E episodes of T steps of N simulations, and what it led to.
 
-    action: np.ndarray  # [T, N, A], the same in all simulations
-    ctrl: np.ndarray  # [T, N, nu] what `command` wrote
-    held: np.ndarray  # [N, nu] what `reset` left there
-    qpos: np.ndarray  # [T + 1, N, nq]
-    qvel: np.ndarray  # [T + 1, N, nv]
-    seen: dict[Group, np.ndarray]  # [T + 1, N, size of the group]
+    Attributes:
+        action: [E, T, N, A] the same in all simulations.
+        ctrl: [E, T, N, nu] what `command` wrote.
+        held: [E, N, nu] what `reset` left there.
+        qpos, qvel: [E, T + 1, N, nq] and [E, T + 1, N, nv].
+        seen: [E, T + 1, N, size of the group] by group.
+    """
+
+    action: np.ndarray
+    ctrl: np.ndarray
+    held: np.ndarray
+    qpos: np.ndarray
+    qvel: np.ndarray
+    seen: dict[Group, np.ndarray]
 
 
-def rehearse(task: Task) -> list[Episode]:
-    """Episodes of a task, without simulations that became unstable.
+def rehearse(task: Task) -> Rehearsal | None:
+    """Play episodes of a copy of a task, without simulations that become unstable.
 
-    Returns an empty list for tasks with engines of their own, and where the copy cannot run: what is wrong then will
-    be said by the task at work.
+    Returns None for tasks with engines of their own, and where the copy cannot run: the task at work then meets the
+    error that says why.
     """
     if type(task).make_engine is not Task.make_engine:
-        return []
+        return None
     try:
-        with _own_random_numbers(), torch.no_grad():
+        with random_numbers_kept(), torch.no_grad():
             return _play(_copy(task))
     except Exception:  # a task may raise anything
-        return []
+        return None
 
 
 def rehearsed_actions(size: int) -> Tensor:
@@ -84,30 +91,36 @@ def _copy(task: Task) -> Task:
     return twin
 
 
-def _play(task: Task) -> list[Episode]:
+def _play(task: Task) -> Rehearsal | None:
     engine = CpuEngine(task.model, ROWS, threads=1)
     rng = EpisodeRandom(0, ROWS, engine.device)
     task.attach(engine, rng)
     engine.use_commands(task.command_fields)
-    sound = torch.ones(ROWS, dtype=torch.bool)
-    played = []
+    episodes, sound = [], torch.ones(ROWS, dtype=torch.bool)
     for _ in range(_EPISODES):
-        played.append(_episode(task, engine, rng))
+        episodes.append(_episode(task, engine, rng))
         sound &= ~engine.diverged()
-    rows = sound.numpy()
-    if not rows.any():
-        return []
-    return [
-        Episode(
-            e.action[:, rows], e.ctrl[:, rows], e.held[rows], e.qpos[:, rows], e.qvel[:, rows],
-            {group: values[:, rows] for group, values in e.seen.items()},
-        )
-        for e in played
-    ]  # fmt: skip
+    if not sound.any():
+        return None
+    all_of = {name: torch.stack([e[name] for e in episodes])[..., sound, :].numpy() for name in episodes[0]}
+    groups: tuple[Group, ...] = ("policy", "privileged")
+    seen: dict[Group, np.ndarray] = {group: all_of[group] for group in groups if group in all_of}
+    return Rehearsal(all_of["action"], all_of["ctrl"], all_of["held"][:, 0], all_of["qpos"], all_of["qvel"], seen)
 
 
-def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> Episode:
-    """One episode, begun and stepped as `Environment` does it."""
+def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> dict[str, Tensor]:
+    """One episode, begun and stepped as `Environment` does it: records [how often noted, N, ...] by name."""
+    noted: dict[str, list[Tensor]] = defaultdict(list)
+
+    def note(**values: Tensor | None) -> None:
+        for name, value in values.items():
+            if value is not None:
+                noted[name].append(value.detach().to(torch.float64, copy=True))
+
+    def look() -> None:
+        observed = {"policy": task.observe(), "privileged": task.observe_privileged()}
+        note(**observed, qpos=engine.data("qpos"), qvel=engine.data("qvel"))
+
     everywhere, steps = torch.ones(ROWS, dtype=torch.bool), torch.zeros(ROWS, dtype=torch.int64)
     rng.next_episode(everywhere)
     engine.reset(everywhere)
@@ -115,49 +128,19 @@ def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> Episode:
     task.reset(everywhere)
     engine.forward(everywhere)
     rng.set_step(steps)
-    held = _array(engine.data("ctrl"))
-    shown = [_look(task, engine)]
-    controls, actions = [], rehearsed_actions(task.action_size)
-    for action in actions:
+    note(held=engine.data("ctrl"))
+    look()
+    for action in rehearsed_actions(task.action_size):
         engine.refresh_written()
         rng.set_step(steps)
         everyone = action.repeat(ROWS, 1)
         task.decided(everyone.clone())
         engine.write_command(task.command(everyone.clone()))
-        controls.append(_array(engine.data("ctrl")))
+        note(action=everyone, ctrl=engine.data("ctrl"))
         engine.step(task.decimation)
         task.after_step()
         steps += 1
         task.outcome(everyone.clone())
         rng.set_step(steps)
-        shown.append(_look(task, engine))
-    qpos, qvel, policy, privileged = zip(*shown, strict=True)
-    seen: dict[Group, np.ndarray] = {"policy": np.stack(policy)}
-    if privileged[0] is not None:
-        seen["privileged"] = np.stack([values for values in privileged if values is not None])
-    action = _array(actions[:, None].expand(-1, ROWS, -1))
-    return Episode(action, np.stack(controls), held, np.stack(qpos), np.stack(qvel), seen)
-
-
-def _look(task: Task, engine: CpuEngine) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    observation, privileged = task.observe(), task.observe_privileged()
-    return (
-        _array(engine.data("qpos")), _array(engine.data("qvel")), _array(observation),
-        None if privileged is None else _array(privileged),
-    )  # fmt: skip
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.detach().to(torch.float64).numpy().copy()
-
-
-@contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Leave the random numbers of torch, NumPy and Python as they were, for tasks that draw from them."""
-    state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numbers)  # noqa: NPY002
+        look()
+    return {name: torch.stack(values) for name, values in noted.items()}

@@ -9,7 +9,8 @@ those of the link, sums of motor and slack, as an encoder on the link would meas
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.damping import servo_damping
 from envs.engine import Engine, Stage
 from envs.names import labels_of, names_of
+from envs.stability import servo_damping
 
 _MARK = re.compile(r"~slack(\d*)$")  # ends the names of slack joints; a number where a model has such names already
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
@@ -181,7 +182,7 @@ def _slack_joints(model: mujoco.MjModel) -> list[int]:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a field of the larger model keeps what the task knows, and what is added to it."""
+    """Where values of the task's joints are in a field of the larger model, and those of slack joints."""
 
     kept: Tensor  # [n]
     summed: Tensor  # [k] places among the n
@@ -207,12 +208,12 @@ class SlackEngine:
         self.num_envs, self.device, self.dtype = inner.num_envs, inner.device, inner.dtype
         model, slack = inner.model, set(_slack_joints(inner.model))
         self._joints, self._q, self._v = (
-            _places(model, slack, address, column, inner.device)
+            _Places(*(torch.tensor(numbers, device=inner.device) for numbers in _split(model, slack, address, column)))
             for address, column in ((None, 0), (model.jnt_qposadr, 0), (model.jnt_dofadr, 1))
         )
         self._shown: dict[str, Tensor] = {}
         self._seen: dict[str, Tensor] = {}
-        self._fields: dict[str, Tensor] = {}
+        self._fields: dict[str, tuple[_Places, Tensor]] = {}
 
     def data(self, name: str) -> Tensor:
         if name != "qpos" and name not in _OF_DOFS and not name.startswith("qfrc_"):
@@ -227,35 +228,42 @@ class SlackEngine:
         if places is None:
             return self._inner.field(name)
         if name not in self._fields:
-            self._fields[name] = places.read(self._inner.field(name))
-        return self._fields[name]
+            self._fields[name] = places, places.read(self._inner.field(name))
+        return self._fields[name][1]
 
     def handed_out(self) -> list[Tensor]:
-        return [*self._shown.values(), *self._fields.values(), *self._inner.handed_out()]
+        return [*self._shown.values(), *(shown for _, shown in self._fields.values()), *self._inner.handed_out()]
 
     def nominal(self, name: str) -> Tensor:
         places, values = self._field_places(name), self._inner.nominal(name)
         return values if places is None else places.read(values.to(self.device), dim=0)
 
-    def step(self, nstep: int, commands: Tensor | None = None) -> None:
+    @contextmanager
+    def _handed_down(self) -> Iterator[Engine]:
+        """The engine beneath, with what was written here; what it makes of that is shown when the block ends."""
         self._push()
-        self._inner.step(nstep, commands)
+        yield self._inner
         self._pull()
+
+    def step(self, nstep: int, commands: Tensor | None = None) -> None:
+        with self._handed_down() as inner:
+            inner.step(nstep, commands)
 
     def settle(self, nstep: int, mask: Tensor) -> None:
-        self._push()
-        self._inner.settle(nstep, mask)
-        self._pull()
+        with self._handed_down() as inner:
+            inner.settle(nstep, mask)
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
-        self._push()
-        self._inner.forward(mask, stage)
-        self._pull()
+        with self._handed_down() as inner:
+            inner.forward(mask, stage)
 
     def reset(self, mask: Tensor | None = None) -> None:
-        self._push()
-        self._inner.reset(mask)
-        self._pull()
+        with self._handed_down() as inner:
+            inner.reset(mask)
+
+    def refresh_written(self) -> None:
+        with self._handed_down() as inner:
+            inner.refresh_written()
 
     def start_histories(self, mask: Tensor) -> None:
         self._push()
@@ -271,11 +279,6 @@ class SlackEngine:
     def write_command(self, command: Tensor) -> None:
         self._inner.write_command(command)
 
-    def refresh_written(self) -> None:
-        self._push()
-        self._inner.refresh_written()
-        self._pull()
-
     def diverged(self) -> Tensor:
         return self._inner.diverged()
 
@@ -290,9 +293,7 @@ class SlackEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._inner.load_state_dict(state)
         self._pull()
-        for name, values in self._fields.items():
-            places = self._field_places(name)
-            assert places is not None
+        for name, (places, values) in self._fields.items():
             values.copy_(places.read(self._inner.field(name)))
 
     def _read(self, name: str) -> Tensor:
@@ -314,21 +315,13 @@ class SlackEngine:
             motor = shown.clone().index_add_(1, places.summed, values[:, places.slack], alpha=-1)
             values[:, places.kept] = torch.where(shown != self._seen[name], motor, values[:, places.kept])
             self._seen[name].copy_(shown)
-        for name, shown in self._fields.items():
-            places = self._field_places(name)
-            assert places is not None
+        for name, (places, shown) in self._fields.items():
             self._inner.field(name)[:, places.kept] = shown
 
     def _field_places(self, name: str) -> _Places | None:
         if name in ("qpos0", "qpos_spring"):
             return self._q
         return self._joints if name.startswith("jnt_") else self._v if name.startswith("dof_") else None
-
-
-def _places(model: mujoco.MjModel, slack: set[int], address: Any, column: int, device: torch.device) -> _Places:
-    """Of joints (`address` None), positions or dofs."""
-    parts = _split(model, slack, address, column)
-    return _Places(*(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in parts))
 
 
 def _split(model: mujoco.MjModel, slack: set[int], address: Any, column: int) -> tuple[list[int], list[int], list[int]]:

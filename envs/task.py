@@ -22,6 +22,7 @@ from envs.engine import Engine, Stage
 from envs.rng import EpisodeRandom
 
 Group = Literal["policy", "privileged"]
+XYZ = ("x", "y", "z")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Component:
     measured: bool = True
     limits: tuple[float, float] | None = None
     description: str = ""
+
+
+def vector(name: str, unit: str, bodies: Sequence[str], description: str, **more: Any) -> Component:
+    """A component of three values, along x, y and z; `more`: of `Component`."""
+    return Component(name, 3, unit, elements=XYZ, bodies=tuple(bodies), description=description, **more)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Task(ABC):
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
+    state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
     engine: Engine
     rng: EpisodeRandom
@@ -177,6 +184,7 @@ class Task(ABC):
 
     @property
     def action_size(self) -> int:
+        """Values in an action."""
         return sum(c.size for c in self.action)
 
     @property
@@ -269,11 +277,14 @@ class Task(ABC):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"goal": self.goal.clone()} if self.goal_size else {}
+        """All that changes during an episode: the tensors that `state_tensors` names, and the goal of a goal task."""
+        names = (*self.state_tensors, *(("goal",) if self.goal_size else ()))
+        return {name: getattr(self, name).clone() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.goal_size:
-            self.goal.copy_(state["goal"])
+        """Go on from what `state_dict` returned."""
+        for name in (*self.state_tensors, *(("goal",) if self.goal_size else ())):
+            getattr(self, name).copy_(state[name])
 
 
 SpecEdit = Callable[[mujoco.MjSpec], None]

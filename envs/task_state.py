@@ -11,21 +11,27 @@ through NumPy, which leaves no mark on a tensor. Tasks hold little, and resets a
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from envs.held import attributes, content_of, is_generator, restore
 from envs.task import Task
 
 _NOT_OWN = ("engine", "rng", "model", "observation", "action")  # of a task: what it was given, and constants
 _ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), FunctionType, MethodType, ModuleType, type})
 _DEEPEST = 12  # containers within containers
+_LIBRARIES = frozenset(sys.stdlib_module_names - {"test"}) | {
+    "torch", "numpy", "mujoco", "mujoco_warp", "warp", "gymnasium", "gymnasium_robotics",
+}  # fmt: skip
+_PLAIN_BASES = frozenset({"builtins", "abc", "typing", "collections"})  # of the standard library, to inherit from
+_plain: dict[type, bool] = {}
 
 
 @contextmanager
@@ -47,14 +53,14 @@ def preserved(task: Task, rows: Tensor | None = None) -> Iterator[None]:
     """
     before = _Snapshot(task)
     if rows is None:
-        engine, dice = _Copies(task.engine.handed_out()), _Dice(task.engine.device)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                engine.put_back()
-                before.put_back()
-            dice.put_back()
+        engine = _Copies(task.engine.handed_out())
+        with random_numbers_kept(task.engine.device):
+            try:
+                yield
+            finally:
+                with torch.no_grad():
+                    engine.put_back()
+                    before.put_back()
         return
     try:
         yield
@@ -63,22 +69,17 @@ def preserved(task: Task, rows: Tensor | None = None) -> Iterator[None]:
             _Merge(before, rows).apply()
 
 
-class _Dice:
-    """The random generators that a process has from the start."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device if device.type == "cuda" else None
-        self._torch, self._python = torch.get_rng_state(), random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002  # which tasks may use
-        self._cuda = None if self._device is None else torch.cuda.get_rng_state(self._device)
-
-    def put_back(self) -> None:
-        """As they were."""
-        torch.set_rng_state(self._torch)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        random.setstate(self._python)
-        if self._device is not None and self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
+@contextmanager
+def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Leave the random generators that a process has from the start (torch's on CPU and `device`, NumPy's, Python's)
+    as they were, for tasks that draw from them."""
+    state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numbers)  # noqa: NPY002
 
 
 class _Copies:
@@ -86,10 +87,10 @@ class _Copies:
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self._tensors = tensors
-        self._versions = [_version(tensor) for tensor in tensors]
-        self._values = [torch.empty_like(tensor.detach()) for tensor in tensors]
+        self.versions = [_version(tensor) for tensor in tensors]
+        self.values = [torch.empty_like(tensor.detach()) for tensor in tensors]
         kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for tensor, value in zip(tensors, self._values, strict=True):
+        for tensor, value in zip(tensors, self.values, strict=True):
             values, sources = kinds.setdefault((tensor.dtype, tensor.device), ([], []))
             values.append(value)
             sources.append(tensor.detach())
@@ -98,16 +99,9 @@ class _Copies:
 
     def put_back(self) -> None:
         """Write what the tensors held where torch has counted a change."""
-        for tensor, version, value in zip(self._tensors, self._versions, self._values, strict=True):
+        for tensor, version, value in zip(self._tensors, self.versions, self.values, strict=True):
             if version is None or _version(tensor) != version:
                 tensor.copy_(value)
-
-    def values(self) -> dict[int, tuple[Tensor, int | None]]:
-        """By identity of the tensor: what it held, and its version then."""
-        return {
-            id(t): (value, version)
-            for t, version, value in zip(self._tensors, self._versions, self._values, strict=True)
-        }
 
 
 class _Snapshot:
@@ -116,14 +110,14 @@ class _Snapshot:
     Attributes:
         task: whose state it is.
         objects: by identity, each thing that can change or hold others; being here keeps its identity its own.
-        contents: by identity, what it held: a list or a dict of references, a copy of an array, the state of a
-            generator.
+        contents: by identity, what it held: a list or a dict of references, a copy of a tensor or an array, the
+            state of a generator.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.objects: dict[int, Any] = {id(task): task}
-        self.contents: dict[int, Any] = {id(task): attributes(task)}
+        self.contents: dict[int, Any] = {id(task): _attributes(task)}
         given = {name: getattr(task, name, None) for name in _NOT_OWN}
         self._given = {id(value) for value in given.values()}
         self._foreign = {tensor.untyped_storage().data_ptr() for tensor in task.engine.handed_out()}
@@ -138,31 +132,30 @@ class _Snapshot:
                     self.objects[id(value)] = value
                     tensors.append(value)
                 continue
-            content = content_of(value)
+            content = _content_of(value)
             if content is None:
                 continue
             self.objects[id(value)], self.contents[id(value)] = value, content
-            if not isinstance(value, np.ndarray) and not is_generator(value):
-                children = content.values() if isinstance(content, dict) else content
-                stack.extend((child, depth + 1) for child in children)
-        self.tensors = _Copies(tensors).values()
+            stack.extend((child, depth + 1) for child in _held(value, content))
+        copies, keys = _Copies(tensors), [id(tensor) for tensor in tensors]
+        self.contents |= dict(zip(keys, copies.values, strict=True))
+        self._versions = dict(zip(keys, copies.versions, strict=True))
 
-    def changed(self, tensor: Tensor) -> bool:
-        """Whether a tensor of the snapshot has other values now. On a GPU nothing waits to compare them: there torch's
-        count of changes decides."""
-        value, version = self.tensors[id(tensor)]
-        if version is None or version != _version(tensor):
+    def changed(self, thing: Any) -> bool:
+        """Whether a tensor of the snapshot has other values now; True of anything else. On a GPU nothing waits to
+        compare them: there torch's count of changes decides."""
+        if not isinstance(thing, Tensor):
             return True
-        return tensor.device.type == "cpu" and not torch.equal(tensor, value)
+        version = self._versions[id(thing)]
+        if version is None or version != _version(thing):
+            return True
+        return thing.device.type == "cpu" and not torch.equal(thing, self.contents[id(thing)])
 
     def put_back(self) -> None:
         """Everything as it was."""
         for key, thing in self.objects.items():
-            if isinstance(thing, Tensor):
-                if self.changed(thing):
-                    _write(thing, self.tensors[key][0])
-            else:
-                restore(thing, self.contents[key])
+            if self.changed(thing):
+                _restore(thing, self.contents[key])
 
 
 class _Merge:
@@ -184,10 +177,7 @@ class _Merge:
         """Leave the merged state in the task."""
         self._merge(self._before.task, self._before.task)
         for thing, content in self._writes:
-            if isinstance(thing, Tensor):
-                _write(thing, content)
-            else:
-                restore(thing, content)
+            _restore(thing, content)
 
     def _merge(self, old: Any, new: Any) -> Any:
         if old is None or (old is new and id(old) not in self._before.objects):
@@ -202,41 +192,31 @@ class _Merge:
     def _merged(self, old: Any, new: Any) -> Any:
         if id(old) not in self._before.objects:
             return old
-        if isinstance(old, Tensor):
-            return self._tensor(old, new)
         content = self._before.contents[id(old)]
-        if isinstance(old, np.ndarray):
-            return self._array(old, content, new)
-        if type(new) is not type(old) or is_generator(old):
+        if isinstance(old, (Tensor, np.ndarray)):
+            return self._values(old, content, new)
+        if type(new) is not type(old) or _is_generator(old):
             self._writes.append((old, content))
             return old
         if isinstance(content, dict):
             return self._mapping(content, new)
         return self._sequence(content, new)
 
-    def _tensor(self, old: Tensor, new: Any) -> Tensor:
-        before = self._before.tensors[id(old)][0]
-        axis = _axis(tuple(before.shape), self._n)
-        if axis is None or not isinstance(new, Tensor) or new.shape != before.shape or new.dtype != before.dtype:
+    def _values(self, old: Any, before: Any, new: Any) -> Any:
+        """A tensor or an array: row by row where its environments can be told, else as it was before."""
+        is_tensor, axis = isinstance(before, Tensor), _axis(before.shape, self._n)
+        alike = isinstance(new, Tensor if is_tensor else np.ndarray) and new.shape == before.shape
+        if axis is None or not alike or (is_tensor and new.dtype != before.dtype):
             if self._before.changed(old):
                 self._writes.append((old, before))
             return old
         if new is old and not self._before.changed(old):
             return new
-        rows = self._rows.to(before.device).view(-1, *[1] * (before.dim() - axis - 1))
-        value = torch.where(rows, new.detach(), before)
-        if new is not old:
-            return value
-        self._writes.append((new, value))
-        return new
-
-    def _array(self, old: np.ndarray, before: np.ndarray, new: Any) -> Any:
-        axis = _axis(before.shape, self._n)
-        if axis is None or not isinstance(new, np.ndarray) or new.shape != before.shape:
-            self._writes.append((old, before))
-            return old
-        rows = self._chosen().reshape(-1, *[1] * (before.ndim - axis - 1))
-        value = np.where(rows, new, before).astype(before.dtype, copy=False)
+        shape = (-1, *[1] * (before.ndim - axis - 1))
+        if isinstance(new, Tensor):
+            value = torch.where(self._rows.to(before.device).view(shape), new.detach(), before)
+        else:
+            value = np.where(self._chosen().reshape(shape), new, before).astype(before.dtype, copy=False)
         if new is not old:
             return value
         self._writes.append((new, value))
@@ -244,7 +224,7 @@ class _Merge:
 
     def _mapping(self, before: dict[Any, Any], new: Any) -> Any:
         """A dict's items, or an object's attributes."""
-        now = dict(new) if isinstance(new, dict) else attributes(new)
+        now = dict(new) if isinstance(new, dict) else _attributes(new)
         merged = {key: self._merge(before[key], value) if key in before else value for key, value in now.items()}
         self._writes.append((new, {**{k: v for k, v in before.items() if k not in now}, **merged}))
         return new
@@ -275,17 +255,13 @@ class _Merge:
         if id(value) not in self._before.objects or (id(value), 0) in self._seen:
             return
         self._seen[id(value), 0] = None
-        if isinstance(value, Tensor):
-            self._writes.append((value, self._before.tensors[id(value)][0]))
-            return
         content = self._before.contents[id(value)]
         self._writes.append((value, content))
-        if not isinstance(value, np.ndarray) and not is_generator(value):
-            for child in content.values() if isinstance(content, dict) else content:
-                self._undo(child)
+        for child in _held(value, content):
+            self._undo(child)
 
     def _has_axis(self, value: Any) -> bool:
-        return isinstance(value, (Tensor, np.ndarray)) and _axis(tuple(value.shape), self._n) is not None
+        return isinstance(value, (Tensor, np.ndarray)) and _axis(value.shape, self._n) is not None
 
     def _chosen(self) -> np.ndarray:
         """`rows` for what is not on the device."""
@@ -303,7 +279,91 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-def _write(tensor: Tensor, value: Tensor) -> None:
-    """An expanded tensor is left to the one that it shows."""
-    if not any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        tensor.detach().copy_(value)
+def _is_generator(value: Any) -> bool:
+    """Whether a thing makes random numbers, and holds nothing but that."""
+    return isinstance(value, (np.random.Generator, np.random.RandomState, Generator, random.Random))
+
+
+def _content_of(value: Any) -> Any:
+    """A copy of what a thing holds, one level deep; None for what holds nothing of a task's state."""
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, set):
+        return set(value)
+    if isinstance(value, (list, tuple, deque)):
+        return list(value)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, (np.random.RandomState, Generator)):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return _attributes(value) if _is_plain(type(value)) else None
+
+
+def _held(value: Any, content: Any) -> Iterable[Any]:
+    """The things that a thing with this content leads to."""
+    if isinstance(value, (Tensor, np.ndarray)) or _is_generator(value):
+        return ()
+    return content.values() if isinstance(content, dict) else content
+
+
+def _restore(thing: Any, content: Any) -> None:
+    """Give a thing back what `_content_of` said that it holds."""
+    if isinstance(thing, Tensor):
+        # An expanded tensor is left to the one that it shows.
+        if not any(stride == 0 and size > 1 for stride, size in zip(thing.stride(), thing.shape, strict=True)):
+            thing.detach().copy_(content)
+    elif isinstance(thing, tuple):
+        return
+    elif isinstance(thing, np.ndarray):
+        if thing.flags.writeable:
+            np.copyto(thing, content)
+    elif isinstance(thing, np.random.Generator):
+        thing.bit_generator.state = content
+    elif isinstance(thing, (np.random.RandomState, Generator)):
+        thing.set_state(content)
+    elif isinstance(thing, random.Random):
+        thing.setstate(content)
+    elif isinstance(thing, set):
+        if thing != content:
+            thing.clear()
+            thing.update(content)
+    elif isinstance(thing, dict):
+        if list(thing) != list(content) or any(thing[key] is not value for key, value in content.items()):
+            thing.clear()
+            thing.update(content)
+    elif isinstance(thing, (list, deque)):
+        if len(thing) != len(content) or any(a is not b for a, b in zip(thing, content, strict=True)):
+            thing.clear()
+            thing.extend(content)
+    else:
+        present = _attributes(thing)
+        for name in present.keys() - content.keys():
+            object.__delattr__(thing, name)
+        for name, value in content.items():
+            if name not in present or present[name] is not value:
+                object.__setattr__(thing, name, value)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, in its dict and in its slots."""
+    found = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{kind.__name__.lstrip('_')}{slot}" if private else slot
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether objects of a class are somebody's own helpers, and not a library's."""
+    if kind not in _plain:
+        roots = {base.__module__.partition(".")[0] for base in kind.__mro__ if base is not object} - _PLAIN_BASES
+        _plain[kind] = kind is SimpleNamespace or (bool(roots) and not roots & _LIBRARIES)
+    return _plain[kind]

@@ -12,10 +12,10 @@ import mujoco
 import numpy as np
 from pydantic import Field
 
-from envs.damping import explicit_damping
 from envs.histories import KeepDelays, delays, shortened_delay, state_delays
 from envs.messages import listed, nearest
 from envs.slack import AddSlack, carry_over, geared_joints, set_play
+from envs.stability import explicit_damping
 from envs.task import SpecEdit, Task, editing_specs
 from randomization.names import matching, object_places, patterns_of
 from simreal.config import Strict

@@ -29,8 +29,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from envs.contract_probe import look
-from envs.contract_start import stated_start
+from envs.contract_probe import look, stated_start
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 from randomization.samplers import Sampler

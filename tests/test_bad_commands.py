@@ -117,12 +117,12 @@ def test_bad_commands_everywhere_for_many_steps_are_the_tasks_fault() -> None:
 
 def test_on_a_gpu_bad_commands_are_masked_without_looking_at_them() -> None:
     task = Bad(NAN, [True, False])
-    checks = Checks(task, 2, asks=False)
+    checks = Checks(task, 2, sync_allowed=False)
     checks.command(torch.zeros(2, 2), 2)
     command, unsound = checks.sound(torch.tensor([[NAN, 1.0], [2.0, -3.0]]))
     assert command.tolist() == [[0.0, 1.0], [2.0, -3.0]]
     env = build(task, 2)
-    mask = checks.spoilt(env.observed, None, unsound, torch.zeros(2))
+    mask = checks.nonfinite_mask(env.observed, None, unsound, torch.zeros(2))
     assert mask is not None
     assert mask.tolist() == [True, False]
 

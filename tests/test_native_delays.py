@@ -13,7 +13,7 @@ from torch import Tensor
 from conftest import TinyTask, build, only
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
-from envs.native_delays import control_samples, sensor_samples
+from envs.histories import control_samples, sensor_samples
 from envs.task import ActionComponent
 
 MODEL = """

@@ -25,7 +25,7 @@ from envs.adapter.probe import SUCCESS, as_action, is_number
 from envs.adapter.python_state import load_attributes, save_attributes
 from envs.adapter.spaces import Layout
 from envs.engine import Stage
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.stability import speed_limits
 
 Array = NDArray[Any]

@@ -14,7 +14,7 @@ import mujoco
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.compat import patch_gymnasium_robotics
-from envs.registry import TaskError, UnknownOptionError, UnknownTaskError
+from envs.errors import TaskError, UnknownOptionError, UnknownTaskError
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
 

@@ -1,21 +1,33 @@
-"""What an environment does not state: learnt by playing an episode of it, or the beginning of one."""
+"""What an environment does not state: learnt from its wrappers, and by playing an episode or the beginning of one.
+
+A policy learns on what the outermost wrapper returns. A robot has no wrappers: what they make of observations and
+actions is part of the policy's world, but not of what is exported.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium import wrappers
 from numpy.typing import NDArray
 
 from envs.adapter.make import GymnasiumEnv, quiet, refusals
 from envs.adapter.spaces import Layout
-from envs.adapter.wrappers import between
-from envs.registry import TaskError
+from envs.errors import TaskError
 
 SUCCESS = ("is_success", "success")  # keys of `info`; the first that is there counts
 MOST_STEPS = 1000  # of an episode: 0.1 s of a HalfCheetah
 _ENOUGH = 30  # steps that show whether wrappers change anything
+# Values, order and number of observations, and of actions within their bounds, stay as they are.
+_TRANSPARENT = (
+    wrappers.Autoreset, wrappers.ClipAction, wrappers.DtypeObservation, wrappers.OrderEnforcing,
+    wrappers.PassiveEnvChecker, wrappers.RecordEpisodeStatistics, wrappers.RecordVideo, wrappers.RenderCollection,
+    wrappers.ReshapeObservation, wrappers.TimeLimit, gymnasium.RewardWrapper, wrappers.NormalizeReward,
+)  # fmt: skip
 
 
 @dataclass
@@ -133,3 +145,31 @@ def _check(found: Findings, layout: Layout, observation: Any, label: str) -> Non
             raise TaskError(f"{label}: its observation has no {part.name}: {type(error).__name__}: {error}") from None
         if got != part.size:
             raise TaskError(f"{label}: {part.name}: expected {part.size} values, got {got}")
+
+
+def wrappers_of(env: Any) -> Iterator[Any]:
+    """The wrappers around an environment, outermost first."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+
+
+def between(env: Any) -> list[str]:
+    """Names of the wrappers that change what a policy observes or does, or may: those that nobody here knows."""
+    return [type(wrapper).__name__ for wrapper in wrappers_of(env) if not isinstance(wrapper, _TRANSPARENT)]
+
+
+def bounded_action_space(env: Any) -> gymnasium.Space[Any]:
+    """The action space, below wrappers that take any number and clip it to the bounds of theirs."""
+    for wrapper in wrappers_of(env):
+        if isinstance(wrapper, wrappers.ClipAction):
+            return bounded_action_space(wrapper.env)
+        if wrapper.action_space is not wrapper.env.action_space:
+            break
+    return env.action_space
+
+
+def statistics_in(env: Any) -> list[str]:
+    """Names of the wrappers that go on learning a normalization while the policy is used."""
+    found = (wrappers.NormalizeObservation, wrappers.NormalizeReward)
+    return [type(wrapper).__name__ for wrapper in wrappers_of(env) if isinstance(wrapper, found)]

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 from numpy.typing import NDArray
 
-from envs.registry import TaskError
+from envs.errors import TaskError
 from envs.task import ActionComponent, Component
 
 Array = NDArray[Any]

@@ -29,13 +29,12 @@ from torch import Tensor
 from envs.adapter.engine import GymnasiumEngine, Reading
 from envs.adapter.goals import GoalFunction
 from envs.adapter.make import GymnasiumEnv, find_spec, make_env
-from envs.adapter.probe import Findings, probe
+from envs.adapter.probe import Findings, bounded_action_space, probe, statistics_in
 from envs.adapter.python_state import unsaved_attributes
 from envs.adapter.spaces import action_component, observation_layout
-from envs.adapter.wrappers import bounded_action_space, statistics_in
 from envs.engine import Engine
+from envs.errors import TaskError
 from envs.processors import available_threads
-from envs.registry import TaskError
 from envs.task import Outcome, Task
 
 _CAMERA = ("distance", "azimuth", "elevation", "lookat", "trackbodyid", "fixedcamid", "type")
@@ -149,7 +148,8 @@ class AdaptedTask(Task):
         self._scale = torch.tensor(self.action[0].scale, dtype=torch.float64)
         self._offset = torch.tensor(self.action[0].offset, dtype=torch.float64)
         if self.goal_size:
-            self._given_goal = self.goal.clone()  # what the environments have
+            self.given_goal = self.goal.clone()  # what the environments have
+            self.state_tensors = ("given_goal",)
 
     def reset(self, mask: Tensor) -> None:
         u = self.rng.episode_uniform("gymnasium_seed", 1)[:, 0]
@@ -182,18 +182,18 @@ class AdaptedTask(Task):
             return
         goals = torch.from_numpy(self._envs.signals.observation[:, -self.goal_size :])
         self.goal.copy_(goals if mask is None else torch.where(mask[:, None], goals, self.goal))
-        self._given_goal.copy_(self.goal)
+        self.given_goal.copy_(self.goal)
 
     def _give_goals(self) -> None:
         """Bring goals that were written to `self.goal` into the environments."""
-        if not self.goal_size or torch.equal(self.goal, self._given_goal):
+        if not self.goal_size or torch.equal(self.goal, self.given_goal):
             return
-        for i in (self.goal != self._given_goal).any(dim=1).nonzero()[:, 0].tolist():
+        for i in (self.goal != self.given_goal).any(dim=1).nonzero()[:, 0].tolist():
             present = getattr(self._raw[i], "goal", None)
             if not isinstance(present, np.ndarray) or present.size != self.goal_size:
                 raise TypeError(f"{self.id} does not let its goal be set: it has no array `goal`")
             self._raw[i].goal = self.goal[i].numpy().reshape(present.shape).astype(present.dtype)
-        self._given_goal.copy_(self.goal)
+        self.given_goal.copy_(self.goal)
 
     def achieved_goal(self) -> Tensor:
         return torch.from_numpy(self._envs.signals.achieved.copy())
@@ -224,15 +224,6 @@ class AdaptedTask(Task):
             draw()
         finally:
             raw.model, raw.data = own
-
-    def state_dict(self) -> dict[str, Any]:
-        given = {"given_goal": self._given_goal.clone()} if self.goal_size else {}
-        return super().state_dict() | given
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        if self.goal_size:
-            self._given_goal.copy_(state["given_goal"])
 
 
 def _camera(config: dict[str, Any]) -> dict[str, Any]:

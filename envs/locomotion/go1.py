@@ -41,11 +41,10 @@ from envs.locomotion.go1_model import (
     TERRAIN_HALF_SIZE_M,
     Terrain,
     build_model,
-)  # fmt: skip
+)
 from envs.spatial import rotate_inverse
-from envs.task import ActionComponent, Component, Mirror, Outcome, Task
+from envs.task import ActionComponent, Component, Mirror, Outcome, Task, vector
 
-_XYZ = ("x", "y", "z")
 _ACTION_SCALE = (0.4, 0.8, 0.8) * 4  # rad
 _COMMAND_STEPS = 250
 _STANDING_SHARE = 0.1
@@ -93,6 +92,7 @@ class Go1VelocityTask(Task):
     id = "Go1Velocity-v0"
     decimation = 4
     max_episode_steps = 500
+    state_tensors = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
     render_camera: ClassVar = {
         "type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1, "distance": 1.8, "azimuth": 130.0,
         "elevation": -15.0,
@@ -138,11 +138,8 @@ class Go1VelocityTask(Task):
         self._qpos, self._qvel = engine.data("qpos"), engine.data("qvel")
         sensors = engine.data("sensordata")
         feet = sensors[:, :16].unflatten(1, (4, 4))
-        self._found, self._force, self._foot_velocity = (
-            feet[..., 0],
-            feet[..., 1:],
-            sensors[:, 16:28].unflatten(1, (4, 3)),
-        )
+        self._found, self._force = feet[..., 0], feet[..., 1:]
+        self._foot_velocity = sensors[:, 16:28].unflatten(1, (4, 3))
         self._trunk_found = sensors[:, 28]
         sites = [model.site(foot).id for foot in FEET]
         self._site_xpos = engine.data("site_xpos")
@@ -295,12 +292,8 @@ class Go1VelocityTask(Task):
         drawn = (2.0 * u[:, :3] - 1.0) * self._command_limits * (u[:, 3:] > _STANDING_SHARE)
         self.command_velocity.copy_(torch.where(mask[:, None], drawn.to(self.command_velocity), self.command_velocity))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).clone() for name in _STATE}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            getattr(self, name).copy_(state[name])
+        super().load_state_dict(state)
         self._motion = None
 
 
@@ -322,9 +315,6 @@ def _diagonal(touching: Tensor) -> Tensor:
     return (same + opposite) / 4.0
 
 
-_STATE = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
-
-
 def _mirror() -> Mirror:
     """Left and right exchanged: legs change places, and what turns or moves sideways its sign."""
     legs = tuple(3 * leg + joint for leg in (1, 0, 3, 2) for joint in range(3))
@@ -344,17 +334,15 @@ def _observation_components() -> tuple[Component, ...]:
     trunk, privileged = ("trunk",), "privileged"
     actions, commands = tuple(f"{name}_action" for name in ACTUATORS), ("forward", "left", "turn_left")
     return (
-        Component("gyro", 3, "rad/s", "trunk", _XYZ, bodies=trunk, description="angular velocity of the trunk"),
-        Component("projected_gravity", 3, "1", "trunk", _XYZ, bodies=trunk, limits=(-1.0, 1.0), description="down"),
+        vector("gyro", "rad/s", trunk, "angular velocity of the trunk", frame="trunk"),
+        vector("projected_gravity", "1", trunk, "down", frame="trunk", limits=(-1.0, 1.0)),
         Component("joint_pos", 12, "rad", "joint", JOINTS, JOINTS, description="joint angles"),
         Component("joint_vel", 12, "rad/s", "joint", JOINTS, JOINTS, description="joint velocities"),
         Component(
             "last_action", 12, "1", "joint", actions, measured=False, limits=(-1.0, 1.0), description="last action"
         ),
         Component("command", 3, "m/s, rad/s", "trunk", commands, measured=False, description="wanted velocity"),
-        Component(
-            "base_linvel", 3, "m/s", "trunk", _XYZ, bodies=trunk, group=privileged, description="trunk's velocity"
-        ),
+        vector("base_linvel", "m/s", trunk, "trunk's velocity", frame="trunk", group=privileged),
         Component("base_height", 1, "m", "world", ("z",), bodies=trunk, group=privileged, description="above ground"),
         Component("foot_contact", 4, "1", "world", FEET, bodies=FEET, group=privileged, description="touches or not"),
         Component("foot_force", 4, "N", "world", FEET, bodies=FEET, group=privileged, description="contact force"),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,33 +96,39 @@ def between(low: float, value: Tensor, high: float) -> Tensor:
     return (value > low) & (value < high)
 
 
+@dataclass(eq=False, repr=False)
 class GymnasiumTask(Task):
     """A MuJoCo task of Gymnasium, version v5, for N environments.
 
+    Subclasses are dataclasses: their fields are the options of the constructor, named as Gymnasium's.
     Gymnasium defines no success for these tasks, so `success` is never true; `terms` are what its `info` holds about
     the reward.
 
-    Args:
+    Attributes:
         xml_file: name of a model of Gymnasium's, or a path starting with '.', '/' or '~'.
         frame_skip: physics steps per control step.
         reset_noise_scale: every episode starts from the model's pose plus noise of this scale.
         body_forces: the task reads `cfrc_ext`.
+        normal_velocity_noise: initial velocities are normal; else uniform, as positions are.
     """
+
+    xml_file: str
+    frame_skip: int
 
     max_episode_steps = 1000
     has_success = False
-    normal_velocity_noise: ClassVar[bool] = False  # initial velocities are normal; else uniform, as positions are
+    reset_noise_scale = 0.0
+    body_forces: ClassVar[bool] = False
+    normal_velocity_noise: ClassVar[bool] = False
 
-    def __init__(self, xml_file: str, frame_skip: int, reset_noise_scale: float, body_forces: bool = False) -> None:
-        self._source = (xml_file, body_forces)
-        self.model = load_model(*self._source)
-        self.decimation = frame_skip
-        self.reset_noise_scale = reset_noise_scale
+    def __post_init__(self) -> None:
+        self.model = load_model(self.xml_file, self.body_forces)
+        self.decimation = self.frame_skip
         self.action = (_motors(self.model),)
         self._unscaled = self.action[0].scale == (1.0,) * self.model.nu and not any(self.action[0].offset)
 
     def compile_full(self, bodies: Sequence[int]) -> None:
-        self.model = load_model(*self._source, bodies)
+        self.model = load_model(self.xml_file, self.body_forces, bodies)
 
     def on_attach(self) -> None:
         engine = self.engine
@@ -174,30 +181,27 @@ class GymnasiumTask(Task):
         return 2.0 * self.rng.episode_uniform(tag, size) - 1.0
 
 
+@dataclass(eq=False, repr=False)
 class ForwardTask(GymnasiumTask):
     """A task that rewards moving along x; subclasses say what moves and what healthy means.
 
-    Args: as Gymnasium's, and `body_forces` as in `GymnasiumTask`.
+    Attributes:
+        excluded: leading position coordinates that the observation leaves out by default.
+        hidden: those that it does leave out.
     """
 
-    excluded: ClassVar[int]  # leading position coordinates that the observation leaves out by default
+    forward_reward_weight: float = 1.0
+    ctrl_cost_weight: float = 0.1
+    reset_noise_scale: float = 0.1
+    exclude_current_positions_from_observation: bool = True
+
+    excluded: ClassVar[int]
     healthy_reward = 1.0
     terminate_when_unhealthy = True
 
-    def __init__(
-        self,
-        xml_file: str,
-        frame_skip: int,
-        forward_reward_weight: float,
-        ctrl_cost_weight: float,
-        reset_noise_scale: float,
-        exclude_current_positions_from_observation: bool,
-        body_forces: bool = False,
-    ) -> None:
-        super().__init__(xml_file, frame_skip, reset_noise_scale, body_forces)
-        self.forward_reward_weight = forward_reward_weight
-        self.ctrl_cost_weight = ctrl_cost_weight
-        self.hidden = self.excluded if exclude_current_positions_from_observation else 0
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.hidden = self.excluded if self.exclude_current_positions_from_observation else 0
 
     def x_position(self) -> Tensor:
         """Position [N] whose change is rewarded, m."""

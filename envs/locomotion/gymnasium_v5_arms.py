@@ -30,6 +30,7 @@ upright (the double one minus penalties for distance and velocity); they termina
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import mujoco
@@ -37,20 +38,18 @@ import torch
 from torch import Tensor
 
 from envs.locomotion.gymnasium_v5 import GymnasiumTask, joint_component, joint_names
-from envs.task import Component, Outcome, id_of
+from envs.task import Component, Outcome, id_of, vector
 
-_XY, _XYZ = ("x", "y"), ("x", "y", "z")
+_XY = ("x", "y")
 _GOAL_RADIUS_M = 0.2  # Reacher: targets are uniform in this disc
 _MIN_OBJECT_DISTANCE_M = 0.17  # Pusher: the object starts at least this far from the goal
 
 
+@dataclass(eq=False, repr=False)
 class _ArmTask(GymnasiumTask):
     """An arm with something to reach, which the last coordinates of qpos place."""
 
     max_episode_steps = 50
-
-    def __init__(self, xml_file: str, frame_skip: int) -> None:
-        super().__init__(xml_file, frame_skip, 0.0)
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -61,22 +60,20 @@ class _ArmTask(GymnasiumTask):
         return self._xpos[:, id_of(self.model, mujoco.mjtObj.mjOBJ_BODY, name)]
 
 
+@dataclass(eq=False, repr=False)
 class ReacherTask(_ArmTask):
     """Reacher-v5. Options as Gymnasium's."""
+
+    xml_file: str = "reacher.xml"
+    frame_skip: int = 2
+    reward_dist_weight: float = 1.0
+    reward_control_weight: float = 1.0
 
     id = "Reacher-v5"
     render_camera: ClassVar = {"distance": 0.8, "elevation": -90.0, "lookat": (0.0, 0.0, 0.0)}
 
-    def __init__(
-        self,
-        xml_file: str = "reacher.xml",
-        frame_skip: int = 2,
-        reward_dist_weight: float = 1.0,
-        reward_control_weight: float = 1.0,
-    ) -> None:
-        super().__init__(xml_file, frame_skip)
-        self.reward_dist_weight = reward_dist_weight
-        self.reward_control_weight = reward_control_weight
+    def __post_init__(self) -> None:
+        super().__post_init__()
         joints = joint_names(self.model)[:2]
         self.observation = (
             joint_component("joint_cos", "1", joints, "cosine of the joint angles", 1.0),
@@ -116,36 +113,30 @@ class ReacherTask(_ArmTask):
         return Outcome(distance + control, self.nowhere(), self.nowhere(), terms)
 
 
+@dataclass(eq=False, repr=False)
 class PusherTask(_ArmTask):
     """Pusher-v5. Options as Gymnasium's."""
+
+    xml_file: str = "pusher_v5.xml"
+    frame_skip: int = 5
+    reward_near_weight: float = 0.5
+    reward_dist_weight: float = 1.0
+    reward_control_weight: float = 0.1
 
     id = "Pusher-v5"
     max_episode_steps = 100
     render_camera: ClassVar = {"distance": 4.0}
 
-    def __init__(
-        self,
-        xml_file: str = "pusher_v5.xml",
-        frame_skip: int = 5,
-        reward_near_weight: float = 0.5,
-        reward_dist_weight: float = 1.0,
-        reward_control_weight: float = 0.1,
-    ) -> None:
-        super().__init__(xml_file, frame_skip)
-        self.reward_near_weight = reward_near_weight
-        self.reward_dist_weight = reward_dist_weight
-        self.reward_control_weight = reward_control_weight
+    def __post_init__(self) -> None:
+        super().__post_init__()
         joints = joint_names(self.model)[:7]
         self.observation = (
             joint_component("joint_pos", "rad", joints, "joint angles"),
             joint_component("joint_vel", "rad/s", joints, "joint velocities"),
-            Component("fingertip_pos", 3, "m", elements=_XYZ, bodies=("tips_arm",), description="tip of the arm"),
-            Component("object_pos", 3, "m", elements=_XYZ, bodies=("object",), description="object"),
-            Component(
-                "goal_pos", 3, "m", elements=_XYZ, bodies=("goal",), measured=False,
-                description="where the object should be",
-            ),
-        )  # fmt: skip
+            vector("fingertip_pos", "m", ("tips_arm",), "tip of the arm"),
+            vector("object_pos", "m", ("object",), "object"),
+            vector("goal_pos", "m", ("goal",), "where the object should be", measured=False),
+        )
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -182,16 +173,19 @@ class PusherTask(_ArmTask):
         return Outcome(distance + control + near, self.nowhere(), self.nowhere(), terms)
 
 
+@dataclass(eq=False, repr=False)
 class InvertedPendulumTask(GymnasiumTask):
     """InvertedPendulum-v5. Options as Gymnasium's."""
+
+    xml_file: str = "inverted_pendulum.xml"
+    frame_skip: int = 2
+    reset_noise_scale: float = 0.01
 
     id = "InvertedPendulum-v5"
     render_camera: ClassVar = {"distance": 2.04}
 
-    def __init__(
-        self, xml_file: str = "inverted_pendulum.xml", frame_skip: int = 2, reset_noise_scale: float = 0.01
-    ) -> None:
-        super().__init__(xml_file, frame_skip, reset_noise_scale)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         cart, pole = joint_names(self.model)
         self.observation = (
             joint_component("cart_pos", "m", (cart,), "position of the cart"),
@@ -209,22 +203,21 @@ class InvertedPendulumTask(GymnasiumTask):
         return Outcome(reward, ~upright, self.nowhere(), {"reward_survive": reward})
 
 
+@dataclass(eq=False, repr=False)
 class InvertedDoublePendulumTask(GymnasiumTask):
     """InvertedDoublePendulum-v5. Options as Gymnasium's."""
+
+    xml_file: str = "inverted_double_pendulum.xml"
+    frame_skip: int = 5
+    healthy_reward: float = 10.0
+    reset_noise_scale: float = 0.1
 
     id = "InvertedDoublePendulum-v5"
     normal_velocity_noise = True
     render_camera: ClassVar = {"distance": 4.1225, "lookat": (0.0, 0.0, 0.1225)}
 
-    def __init__(
-        self,
-        xml_file: str = "inverted_double_pendulum.xml",
-        frame_skip: int = 5,
-        healthy_reward: float = 10.0,
-        reset_noise_scale: float = 0.1,
-    ) -> None:
-        super().__init__(xml_file, frame_skip, reset_noise_scale)
-        self.healthy_reward = healthy_reward
+    def __post_init__(self) -> None:
+        super().__post_init__()
         names = joint_names(self.model)
         cart, poles = names[:1], names[1:]
         self.observation = (

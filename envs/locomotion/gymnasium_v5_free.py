@@ -24,7 +24,8 @@ HumanoidStandup: reward for the height of the torso, minus control and impact co
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -32,32 +33,36 @@ from torch import Tensor
 
 from envs.locomotion.gymnasium_v5 import ForwardTask, Range, between, body_component, joint_component, joint_names
 from envs.names import labels_of
-from envs.task import Component, Outcome, id_of
+from envs.task import XYZ, Component, Outcome, id_of, vector
 
-_XYZ = ("x", "y", "z")
-_MOTION = tuple(f"{kind}_{axis}" for kind in ("angular", "linear") for axis in _XYZ)
-_WRENCH = tuple(f"{kind}_{axis}" for kind in ("torque", "force") for axis in _XYZ)
+_MOTION = tuple(f"{kind}_{axis}" for kind in ("angular", "linear") for axis in XYZ)
+_WRENCH = tuple(f"{kind}_{axis}" for kind in ("torque", "force") for axis in XYZ)
 _INERTIA = ("xx", "yy", "zz", "xy", "xz", "yz", "mx", "my", "mz", "mass")
+_DERIVED = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")  # in this order
 _CAMERA = {"type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1, "distance": 4.0, "elevation": -20.0}
 
 
+@dataclass(eq=False, repr=False)
 class FreeTask(ForwardTask):
     """A robot whose torso floats, with contact forces.
 
-    Args:
-        derived: fields that the observation shows after qpos and qvel, of "cinert", "cvel", "qfrc_actuator",
-            "cfrc_ext".
-        force_range: contact forces are clipped to it.
-        options: of `ForwardTask`.
+    Attributes:
+        derived: fields that the observation shows after qpos and qvel, of `_DERIVED`.
+        contact_force_range: contact forces are clipped to it.
     """
 
+    frame_skip: int = 5
+    include_cfrc_ext_in_observation: bool = True
+
+    contact_force_range = (-math.inf, math.inf)
     excluded = 2
+    body_forces = True
+    state_tensors = ("forces",)
     render_camera: ClassVar = _CAMERA
 
-    def __init__(self, derived: tuple[str, ...], force_range: Range = (-math.inf, math.inf), **options: Any) -> None:
-        super().__init__(**options, body_forces=True)
-        self.derived = derived
-        self.force_range = force_range
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.derived = tuple(name for name in _DERIVED if getattr(self, f"include_{name}_in_observation", False))
         self.observation = (*self._state_components(), *self._derived_components())
 
     def _state_components(self) -> tuple[Component, ...]:
@@ -69,10 +74,8 @@ class FreeTask(ForwardTask):
             Component("root_height", 1, "m", elements=("z",), bodies=torso, description="height of the torso"),
             Component("root_quat", 4, "1", elements=quat, bodies=torso, limits=(-1.0, 1.0), description="orientation"),
             joint_component("joint_pos", "rad", joints, "joint angles"),
-            Component("root_linvel", 3, "m/s", elements=_XYZ, bodies=torso, description="velocity of the torso"),
-            Component(
-                "root_angvel", 3, "rad/s", "torso", _XYZ, bodies=torso, description="angular velocity of the torso"
-            ),
+            vector("root_linvel", "m/s", torso, "velocity of the torso"),
+            vector("root_angvel", "rad/s", torso, "angular velocity of the torso", frame="torso"),
             joint_component("joint_vel", "rad/s", joints, "joint velocities"),
         )
 
@@ -82,7 +85,7 @@ class FreeTask(ForwardTask):
 
     def _derived_components(self) -> tuple[Component, ...]:
         model = self.model
-        limits = self.force_range if math.isfinite(self.force_range[0]) else None
+        limits = self.contact_force_range if math.isfinite(self.contact_force_range[0]) else None
         every = {
             "cinert": body_component(model, "cinert", "kg m^2, kg m, kg", _INERTIA, "inertia, mass * offset, mass"),
             "cvel": body_component(model, "cvel", "rad/s, m/s", _MOTION, "velocity"),
@@ -95,7 +98,7 @@ class FreeTask(ForwardTask):
         super().on_attach()
         flat = lambda name: self.engine.data(name).view(self.engine.num_envs, -1)  # noqa: E731
         self._live_forces = flat("cfrc_ext")
-        self._forces = torch.zeros_like(self._live_forces)
+        self.forces = torch.zeros_like(self._live_forces)
         # Live views of the values of all bodies but the world, of all dofs but the torso's.
         skip = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6}
         views = {name: flat(name)[:, skip[name] :] for name in self.derived if name != "cfrc_ext"}
@@ -103,70 +106,37 @@ class FreeTask(ForwardTask):
 
     def reset(self, mask: Tensor) -> None:
         super().reset(mask)
-        low, high = self.force_range
-        self._forces.masked_fill_(mask[:, None], min(max(0.0, low), high))
+        low, high = self.contact_force_range
+        self.forces.masked_fill_(mask[:, None], min(max(0.0, low), high))
 
     def after_step(self) -> None:
         # Kept, because the engine's own values mean nothing between a reset and the first step.
-        torch.clamp(self._live_forces, *self.force_range, out=self._forces)
+        torch.clamp(self._live_forces, *self.contact_force_range, out=self.forces)
 
     def observe(self) -> Tensor:
-        derived = (self._forces[:, 6:] if view is None else view for view in self._shown)
+        derived = (self.forces[:, 6:] if view is None else view for view in self._shown)
         return torch.cat((self._qpos[:, self.hidden :], self._qvel, *derived), dim=1)
-
-    def square_ctrl(self, action: Tensor) -> Tensor:
-        """Sum of squares [N] of the actuators' inputs, from which the Humanoids' control cost is computed."""
-        return self.native(action).to(self.engine.dtype).square().sum(dim=1)
 
     def square_forces(self) -> Tensor:
         """Sum of squares [N] of all components of the contact forces and torques."""
-        return self._forces.square().sum(dim=1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "forces": self._forces}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._forces.copy_(state["forces"])
+        return self.forces.square().sum(dim=1)
 
 
+@dataclass(eq=False, repr=False)
 class AntTask(FreeTask):
     """Ant-v5. Options as Gymnasium's."""
 
+    xml_file: str = "ant.xml"
+    ctrl_cost_weight: float = 0.5
+    contact_cost_weight: float = 5e-4
+    healthy_reward: float = 1.0
+    main_body: int | str = 1
+    terminate_when_unhealthy: bool = True
+    healthy_z_range: Range = (0.2, 1.0)
+    contact_force_range: Range = (-1.0, 1.0)
+
     id = "Ant-v5"
     normal_velocity_noise = True
-
-    def __init__(
-        self,
-        xml_file: str = "ant.xml",
-        frame_skip: int = 5,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 0.5,
-        contact_cost_weight: float = 5e-4,
-        healthy_reward: float = 1.0,
-        main_body: int | str = 1,
-        terminate_when_unhealthy: bool = True,
-        healthy_z_range: Range = (0.2, 1.0),
-        contact_force_range: Range = (-1.0, 1.0),
-        reset_noise_scale: float = 0.1,
-        exclude_current_positions_from_observation: bool = True,
-        include_cfrc_ext_in_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            ("cfrc_ext",) if include_cfrc_ext_in_observation else (),
-            contact_force_range,
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
-        self.contact_cost_weight = contact_cost_weight
-        self.healthy_reward = healthy_reward
-        self.main_body = main_body
-        self.terminate_when_unhealthy = terminate_when_unhealthy
-        self.healthy_z_range = healthy_z_range
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -186,54 +156,32 @@ class AntTask(FreeTask):
         return self.finite() & (height >= low) & (height <= high)
 
 
-def _shown(cinert: bool, cvel: bool, qfrc_actuator: bool, cfrc_ext: bool) -> tuple[str, ...]:
-    """The derived fields that a Humanoid's observation has, in order."""
-    flags = {"cinert": cinert, "cvel": cvel, "qfrc_actuator": qfrc_actuator, "cfrc_ext": cfrc_ext}
-    return tuple(name for name, included in flags.items() if included)
+@dataclass(eq=False, repr=False)
+class _HumanoidTask(FreeTask):
+    """What the two Humanoid tasks show, and their control cost, which is computed from what the actuators get."""
+
+    reset_noise_scale: float = 1e-2
+    include_cinert_in_observation: bool = True
+    include_cvel_in_observation: bool = True
+    include_qfrc_actuator_in_observation: bool = True
+
+    def control_reward(self, action: Tensor) -> Tensor:
+        return -self.ctrl_cost_weight * self.native(action).to(self.engine.dtype).square().sum(dim=1)
 
 
-class HumanoidTask(FreeTask):
+@dataclass(eq=False, repr=False)
+class HumanoidTask(_HumanoidTask):
     """Humanoid-v5. Options as Gymnasium's."""
 
-    id = "Humanoid-v5"
+    xml_file: str = "humanoid.xml"
+    forward_reward_weight: float = 1.25
+    contact_cost_weight: float = 5e-7
+    contact_cost_range: Range = (-math.inf, 10.0)
+    healthy_reward: float = 5.0
+    terminate_when_unhealthy: bool = True
+    healthy_z_range: Range = (1.0, 2.0)
 
-    def __init__(
-        self,
-        xml_file: str = "humanoid.xml",
-        frame_skip: int = 5,
-        forward_reward_weight: float = 1.25,
-        ctrl_cost_weight: float = 0.1,
-        contact_cost_weight: float = 5e-7,
-        contact_cost_range: Range = (-math.inf, 10.0),
-        healthy_reward: float = 5.0,
-        terminate_when_unhealthy: bool = True,
-        healthy_z_range: Range = (1.0, 2.0),
-        reset_noise_scale: float = 1e-2,
-        exclude_current_positions_from_observation: bool = True,
-        include_cinert_in_observation: bool = True,
-        include_cvel_in_observation: bool = True,
-        include_qfrc_actuator_in_observation: bool = True,
-        include_cfrc_ext_in_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            _shown(
-                include_cinert_in_observation,
-                include_cvel_in_observation,
-                include_qfrc_actuator_in_observation,
-                include_cfrc_ext_in_observation,
-            ),
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
-        self.contact_cost_weight = contact_cost_weight
-        self.contact_cost_range = contact_cost_range
-        self.healthy_reward = healthy_reward
-        self.terminate_when_unhealthy = terminate_when_unhealthy
-        self.healthy_z_range = healthy_z_range
+    id = "Humanoid-v5"
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -243,9 +191,6 @@ class HumanoidTask(FreeTask):
     def x_position(self) -> Tensor:
         return self._com_x
 
-    def control_reward(self, action: Tensor) -> Tensor:
-        return -self.ctrl_cost_weight * self.square_ctrl(action)
-
     def contact_reward(self) -> Tensor:
         return -(self.contact_cost_weight * self.square_forces()).clamp(*self.contact_cost_range)
 
@@ -253,48 +198,25 @@ class HumanoidTask(FreeTask):
         return between(self.healthy_z_range[0], self._qpos[:, 2], self.healthy_z_range[1])
 
 
-class HumanoidStandupTask(FreeTask):
+@dataclass(eq=False, repr=False)
+class HumanoidStandupTask(_HumanoidTask):
     """HumanoidStandup-v5. Options as Gymnasium's."""
+
+    xml_file: str = "humanoidstandup.xml"
+    forward_reward_weight: float = field(default=0.0, init=False)  # no option here
+    uph_cost_weight: float = 1.0  # Gymnasium 1.4 takes it and does not use it; nor do we
+    impact_cost_weight: float = 0.5e-6
+    impact_cost_range: Range = (-math.inf, 10.0)
 
     id = "HumanoidStandup-v5"
 
-    def __init__(
-        self,
-        xml_file: str = "humanoidstandup.xml",
-        frame_skip: int = 5,
-        uph_cost_weight: float = 1.0,
-        ctrl_cost_weight: float = 0.1,
-        impact_cost_weight: float = 0.5e-6,
-        impact_cost_range: Range = (-math.inf, 10.0),
-        reset_noise_scale: float = 1e-2,
-        exclude_current_positions_from_observation: bool = True,
-        include_cinert_in_observation: bool = True,
-        include_cvel_in_observation: bool = True,
-        include_qfrc_actuator_in_observation: bool = True,
-        include_cfrc_ext_in_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            _shown(
-                include_cinert_in_observation,
-                include_cvel_in_observation,
-                include_qfrc_actuator_in_observation,
-                include_cfrc_ext_in_observation,
-            ),
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=0.0,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
-        self.uph_cost_weight = uph_cost_weight  # Gymnasium 1.4 takes it and does not use it; nor do we
-        self.impact_cost_weight = impact_cost_weight
-        self.impact_cost_range = impact_cost_range
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._timestep_s = float(self.model.opt.timestep)  # the reward is defined by it, whatever a world steps with
 
     def outcome(self, action: Tensor) -> Outcome:
         height = self._qpos[:, 2] / self._timestep_s
-        control = self.ctrl_cost_weight * self.square_ctrl(action)
+        control = self.control_reward(action)
         impact = (self.impact_cost_weight * self.square_forces()).clamp(*self.impact_cost_range)
-        terms = {"reward_linup": height, "reward_quadctrl": -control, "reward_impact": -impact}
-        return Outcome(height - control - impact + 1.0, self.nowhere(), self.nowhere(), terms)
+        terms = {"reward_linup": height, "reward_quadctrl": control, "reward_impact": -impact}
+        return Outcome(height + control - impact + 1.0, self.nowhere(), self.nowhere(), terms)

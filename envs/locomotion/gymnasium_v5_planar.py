@@ -20,7 +20,8 @@ Walker2d add a reward for being healthy, and terminate when they are not.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -32,6 +33,7 @@ from envs.task import Component
 _TRACKING = int(mujoco.mjtCamera.mjCAMERA_TRACKING)
 
 
+@dataclass(eq=False, repr=False)
 class PlanarTask(ForwardTask):
     """A robot that moves in a plane: three root joints (two slides, one hinge), then the driven ones."""
 
@@ -39,8 +41,8 @@ class PlanarTask(ForwardTask):
     root: ClassVar[tuple[str, str, str]] = ("root_x", "root_height", "root_pitch")
     velocity_limit: ClassVar[float | None] = None  # observed velocities are clipped to it
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.observation = self._components()
 
     def _components(self) -> tuple[Component, ...]:
@@ -67,135 +69,74 @@ class PlanarTask(ForwardTask):
         return torch.cat((self._qpos[:, self.hidden :], velocity), dim=1)
 
 
+@dataclass(eq=False, repr=False)
 class HalfCheetahTask(PlanarTask):
     """HalfCheetah-v5. Options as Gymnasium's."""
+
+    xml_file: str = "half_cheetah.xml"
+    frame_skip: int = 5
 
     id = "HalfCheetah-v5"
     normal_velocity_noise = True
     render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 4.0}
 
-    def __init__(
-        self,
-        xml_file: str = "half_cheetah.xml",
-        frame_skip: int = 5,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 0.1,
-        reset_noise_scale: float = 0.1,
-        exclude_current_positions_from_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
 
-
+@dataclass(eq=False, repr=False)
 class SwimmerTask(PlanarTask):
     """Swimmer-v5. Options as Gymnasium's."""
+
+    xml_file: str = "swimmer.xml"
+    frame_skip: int = 4
+    ctrl_cost_weight: float = 1e-4
 
     id = "Swimmer-v5"
     excluded = 2
     root = ("root_x", "root_y", "root_heading")
     render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 4.0}
 
-    def __init__(
-        self,
-        xml_file: str = "swimmer.xml",
-        frame_skip: int = 4,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 1e-4,
-        reset_noise_scale: float = 0.1,
-        exclude_current_positions_from_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
 
+@dataclass(eq=False, repr=False)
+class _LegTask(PlanarTask):
+    """A walker in the plane that has to keep its height and its angle."""
 
-class HopperTask(PlanarTask):
-    """Hopper-v5. Options as Gymnasium's."""
+    frame_skip: int = 4
+    ctrl_cost_weight: float = 1e-3
+    healthy_reward: float = 1.0
+    terminate_when_unhealthy: bool = True
+    healthy_z_range: Range = (0.7, math.inf)
+    healthy_angle_range: Range = (-0.2, 0.2)
+    reset_noise_scale: float = 5e-3
 
-    id = "Hopper-v5"
     velocity_limit = 10.0
-    render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 3.0, "elevation": -20.0}
-
-    def __init__(
-        self,
-        xml_file: str = "hopper.xml",
-        frame_skip: int = 4,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 1e-3,
-        healthy_reward: float = 1.0,
-        terminate_when_unhealthy: bool = True,
-        healthy_state_range: Range = (-100.0, 100.0),
-        healthy_z_range: Range = (0.7, math.inf),
-        healthy_angle_range: Range = (-0.2, 0.2),
-        reset_noise_scale: float = 5e-3,
-        exclude_current_positions_from_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
-        self.healthy_reward = healthy_reward
-        self.terminate_when_unhealthy = terminate_when_unhealthy
-        self.healthy_state_range = healthy_state_range
-        self.healthy_z_range = healthy_z_range
-        self.healthy_angle_range = healthy_angle_range
-
-    def is_healthy(self) -> Tensor:
-        (low, high), qpos = self.healthy_state_range, self._qpos
-        state = torch.cat((qpos[:, 2:], self._qvel), dim=1)
-        in_place = between(self.healthy_z_range[0], qpos[:, 1], self.healthy_z_range[1])
-        upright = between(self.healthy_angle_range[0], qpos[:, 2], self.healthy_angle_range[1])
-        return between(low, state, high).all(dim=1) & in_place & upright
-
-
-class Walker2dTask(PlanarTask):
-    """Walker2d-v5. Options as Gymnasium's."""
-
-    id = "Walker2d-v5"
-    velocity_limit = 10.0
-    render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 4.0, "elevation": -20.0}
-
-    def __init__(
-        self,
-        xml_file: str = "walker2d_v5.xml",
-        frame_skip: int = 4,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 1e-3,
-        healthy_reward: float = 1.0,
-        terminate_when_unhealthy: bool = True,
-        healthy_z_range: Range = (0.8, 2.0),
-        healthy_angle_range: Range = (-1.0, 1.0),
-        reset_noise_scale: float = 5e-3,
-        exclude_current_positions_from_observation: bool = True,
-    ) -> None:
-        super().__init__(
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            forward_reward_weight=forward_reward_weight,
-            ctrl_cost_weight=ctrl_cost_weight,
-            reset_noise_scale=reset_noise_scale,
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-        )
-        self.healthy_reward = healthy_reward
-        self.terminate_when_unhealthy = terminate_when_unhealthy
-        self.healthy_z_range = healthy_z_range
-        self.healthy_angle_range = healthy_angle_range
 
     def is_healthy(self) -> Tensor:
         in_place = between(self.healthy_z_range[0], self._qpos[:, 1], self.healthy_z_range[1])
         return in_place & between(self.healthy_angle_range[0], self._qpos[:, 2], self.healthy_angle_range[1])
+
+
+@dataclass(eq=False, repr=False)
+class HopperTask(_LegTask):
+    """Hopper-v5. Options as Gymnasium's."""
+
+    xml_file: str = "hopper.xml"
+    healthy_state_range: Range = (-100.0, 100.0)
+
+    id = "Hopper-v5"
+    render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 3.0, "elevation": -20.0}
+
+    def is_healthy(self) -> Tensor:
+        low, high = self.healthy_state_range
+        state = torch.cat((self._qpos[:, 2:], self._qvel), dim=1)
+        return between(low, state, high).all(dim=1) & super().is_healthy()
+
+
+@dataclass(eq=False, repr=False)
+class Walker2dTask(_LegTask):
+    """Walker2d-v5. Options as Gymnasium's."""
+
+    xml_file: str = "walker2d_v5.xml"
+    healthy_z_range: Range = (0.8, 2.0)
+    healthy_angle_range: Range = (-1.0, 1.0)
+
+    id = "Walker2d-v5"
+    render_camera: ClassVar = {"type": _TRACKING, "trackbodyid": 1, "distance": 4.0, "elevation": -20.0}

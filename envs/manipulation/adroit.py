@@ -8,7 +8,7 @@ Action: targets of the servos of arm (a force of 500 times the target minus 200 
 period 0.01 s.
 
 Every episode puts part of the scene elsewhere: the door, the nail's board, the pen's target, the ball and its target.
-Such places are values of the model, per environment; they are added to what randomization makes of it.
+Those positions are values of the model, per environment; they are added to what randomization makes of it.
 """
 
 from __future__ import annotations
@@ -43,28 +43,37 @@ def load_adroit(xml: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -
     return model
 
 
-class Place:
-    """One row of a model field that every episode draws anew, on top of what randomization writes there.
+class ResetRange:
+    """Values in one row of a model field that every episode draws anew, on top of what randomization writes there.
 
     Args:
         engine: the simulations.
-        field, row: which values.
+        field, row: which values [k].
+        low, high: [k] between what they are drawn, in the nominal world; None for a value that stays.
     """
 
-    def __init__(self, engine: Engine, field: str, row: int) -> None:
+    def __init__(
+        self, engine: Engine, field: str, row: int, low: Sequence[float | None], high: Sequence[float | None]
+    ) -> None:
         self._live = engine.field(field)[:, row]  # [N, k]
-        self.nominal = engine.nominal(field)[row].to(engine.device, engine.dtype)  # [k]
+        self._nominal = engine.nominal(field)[row].to(engine.device, engine.dtype)  # [k]
+        nominal = self._nominal.tolist()
+        self._low, self._high = (
+            self._nominal.new_tensor([n if x is None else x for n, x in zip(nominal, ends, strict=True)])
+            for ends in (low, high)
+        )
 
     def restore(self, mask: Tensor) -> None:
         """Write the nominal values in the environments of `mask` [N]."""
-        all_of(mask, self.nominal.expand_as(self._live), self._live)
+        all_of(mask, self._nominal.expand_as(self._live), self._live)
 
-    def move(self, mask: Tensor, values: Tensor) -> None:
+    def draw(self, mask: Tensor, u: Tensor) -> None:
+        """Write values of the range, for numbers u [N, k] in (0, 1), in the environments of `mask` [N]."""
+        self.write(mask, self._low + u.to(self._low.dtype) * (self._high - self._low))
+
+    def write(self, mask: Tensor, values: Tensor) -> None:
         """Write values [N, k], given for the nominal world, in the environments of `mask` [N]."""
-        all_of(mask, self._live + (values - self.nominal), self._live)
-
-
-Placed = tuple[Place, Tensor, Tensor]  # and the lowest and highest values [k] that an episode draws for it
+        all_of(mask, self._live + (values - self._nominal), self._live)
 
 
 class AdroitTask(HandTask):
@@ -97,15 +106,15 @@ class AdroitTask(HandTask):
         self._joint_pos = self._qpos[:, self.start : self.start + self.joints]
         self._palm = self.site("S_grasp")
         self._slices = self.slices()
-        self.places = self.find_places()
+        self._ranges = self.reset_ranges()
 
     @abstractmethod
     def parts(self) -> tuple[Component, ...]:
         """Components of the observation that follow the joints."""
 
     @abstractmethod
-    def find_places(self) -> tuple[Placed, ...]:
-        """What an episode puts elsewhere."""
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
+        """What an episode puts elsewhere: positions."""
 
     def site(self, name: str) -> Tensor:
         """Live world positions [N, 3] of a site, m."""
@@ -115,31 +124,20 @@ class AdroitTask(HandTask):
         """Live world positions [N, 3] of a body, m."""
         return self._xpos[:, id_of(self.model, _BODY, name)]
 
-    def place(self, field: str, row: int, low: Sequence[float | None], high: Sequence[float | None]) -> Placed:
-        """A place between values `low` and `high` [k]; None for one that stays."""
-        place = Place(self.engine, field, row)
-        kept = place.nominal.tolist()
-        lowest, highest = (
-            place.nominal.new_tensor([n if x is None else x for n, x in zip(kept, ends, strict=True)])
-            for ends in (low, high)
-        )
-        return place, lowest, highest
-
     def before_reset(self, mask: Tensor) -> None:
-        for place, _, _ in self.places:
-            place.restore(mask)
+        for drawn in self._ranges:
+            drawn.restore(mask)
 
     def reset(self, mask: Tensor) -> None:
-        for i, (place, low, high) in enumerate(self.places):
-            u = self.rng.episode_uniform(f"place{i}", len(low)).to(low.dtype)
-            place.move(mask, low + u * (high - low))
+        for i, drawn in enumerate(self._ranges):
+            drawn.draw(mask, self.rng.episode_uniform(f"place{i}", 3))
 
     @abstractmethod
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         """Dense reward [N] and success [N]."""
 
     def outcome(self, action: Tensor) -> Outcome:
-        reward, success = self.judge()
+        reward, success = self.reward_and_success()
         if self.sparse:
             without, with_success = _SPARSE_REWARD
             reward = torch.full_like(reward, without).masked_fill(success, with_success)

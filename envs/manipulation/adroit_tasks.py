@@ -43,12 +43,13 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.manipulation.adroit import AdroitTask, Place, Placed
-from envs.manipulation.shadow_hand import XYZ
-from envs.spatial import euler_to_quat, quat_to_euler
-from envs.task import Component, id_of
+from envs.manipulation.adroit import AdroitTask, ResetRange
+from envs.spatial import constant, euler_to_quat, quat_to_euler
+from envs.task import XYZ, Component, id_of, vector
 
 _PEN_LENGTH_M = 0.13  # between the sites at its ends
+_PEN_TURN_RAD = (1.0, 1.0, 0.0)  # Euler angles up to which its target is turned, either way
+_OBJECT = ("Object",)  # the body that is handled
 _BODY, _JOINT = mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_JOINT
 _SENSOR, _SITE = mujoco.mjtObj.mjOBJ_SENSOR, mujoco.mjtObj.mjOBJ_SITE
 
@@ -64,9 +65,9 @@ class AdroitHandDoorTask(AdroitTask):
         return (
             Component("latch_pos", 1, "rad", "joint", latch, latch, limits=(0.0, 1.8), description="latch of the door"),
             Component("door_pos", 1, "rad", "joint", hinge, hinge, limits=(0.0, 1.57), description="hinge of the door"),
-            _position("palm_pos", "palm", "S_grasp"),
-            _position("handle_pos", "handle of the door", "S_handle"),
-            _difference("palm_from_handle", "palm minus handle", "palm_pos", "handle_pos"),
+            vector("palm_pos", "m", ("S_grasp",), "palm, world"),
+            vector("handle_pos", "m", ("S_handle",), "handle of the door, world"),
+            vector("palm_from_handle", "m", (), "palm minus handle", derived_from=("palm_pos", "handle_pos")),
             Component(
                 "door_open", 1, "1", derived_from=("door_pos",), limits=(-1.0, 1.0),
                 description="1 where the door is open by more than 1 rad, else -1",
@@ -79,9 +80,9 @@ class AdroitHandDoorTask(AdroitTask):
         self._angle, self._latch = self._qpos[:, start : start + 1], self._qpos[:, -1:]
         self._handle = self.site("S_handle")
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         frame = id_of(self.model, _BODY, "frame")
-        return (self.place("body_pos", frame, (-0.3, 0.25, 0.252), (-0.2, 0.35, 0.35)),)
+        return (ResetRange(self.engine, "body_pos", frame, (-0.3, 0.25, 0.252), (-0.2, 0.35, 0.35)),)
 
     def observe(self) -> Tensor:
         open_ = torch.where(self._angle > 1.0, 1.0, -1.0).to(self._angle.dtype)
@@ -96,7 +97,7 @@ class AdroitHandDoorTask(AdroitTask):
         )
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         angle = self._angle[:, 0]
         reward = 0.1 * _norm(self._palm - self._handle) - 0.1 * (angle - 1.57).square()
         reward = reward - 1e-5 * self._qvel.square().sum(dim=1)
@@ -115,10 +116,10 @@ class AdroitHandHammerTask(AdroitTask):
         return (
             Component("nail_depth", 1, "m", "joint", nail, nail, limits=(-0.01, 0.09), description="how far it is in"),
             *_object_velocities(limit=1.0),
-            _position("palm_pos", "palm", "S_grasp"),
-            _position("object_pos", "hammer", "Object"),
-            Component("object_rot", 3, "rad", elements=XYZ, bodies=("Object",), description="hammer, XYZ Euler angles"),
-            _position("nail_pos", "head of the nail", "S_target"),
+            vector("palm_pos", "m", ("S_grasp",), "palm, world"),
+            vector("object_pos", "m", _OBJECT, "hammer, world"),
+            vector("object_rot", "rad", _OBJECT, "hammer, XYZ Euler angles"),
+            vector("nail_pos", "m", ("S_target",), "head of the nail, world"),
             Component(
                 "nail_force", 1, "N", "sensor", ("S_nail",), limits=(-1.0, 1.0),
                 description="force on the nail's head, clipped",
@@ -134,9 +135,9 @@ class AdroitHandHammerTask(AdroitTask):
         sensor = int(self.model.sensor_adr[id_of(self.model, _SENSOR, "S_nail")])
         self._force = self.engine.data("sensordata")[:, sensor : sensor + 1]
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         board = id_of(self.model, _BODY, "nail_board")
-        return (self.place("body_pos", board, (None, None, 0.1), (None, None, 0.25)),)
+        return (ResetRange(self.engine, "body_pos", board, (None, None, 0.1), (None, None, 0.25)),)
 
     def observe(self) -> Tensor:
         parts = (
@@ -145,7 +146,7 @@ class AdroitHandHammerTask(AdroitTask):
         )  # fmt: skip
         return torch.cat(parts, dim=1)
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         left = _norm(self._nail - self._nail_goal)
         reward = 0.1 * _norm(self._palm - self._object) - _norm(self._tool - self._nail) - 10.0 * left
         reward = reward - 1e-2 * _norm(self._qvel)
@@ -161,34 +162,29 @@ class AdroitHandPenTask(AdroitTask):
 
     def parts(self) -> tuple[Component, ...]:
         return (
-            _position("object_pos", "pen", "Object"),
+            vector("object_pos", "m", _OBJECT, "pen, world"),
             *_object_velocities(),
-            Component("object_axis", 3, "1", elements=XYZ, bodies=("Object",), description="direction of the pen"),
-            Component("target_axis", 3, "1", elements=XYZ, measured=False, description="direction that it should have"),
-            Component(
-                "object_from_target", 3, "m", elements=XYZ, bodies=("Object",), derived_from=("object_pos",),
-                description="pen minus where it should be",
+            vector("object_axis", "1", _OBJECT, "direction of the pen"),
+            vector("target_axis", "1", (), "direction that it should have", measured=False),
+            vector("object_from_target", "m", _OBJECT, "pen minus where it should be", derived_from=("object_pos",)),
+            vector(
+                "axis_error", "1", _OBJECT, "object_axis minus target_axis", derived_from=("object_axis", "target_axis")
             ),
-            Component(
-                "axis_error", 3, "1", elements=XYZ, bodies=("Object",), derived_from=("object_axis", "target_axis"),
-                description="object_axis minus target_axis",
-            ),
-        )  # fmt: skip
+        )
 
     def on_attach(self) -> None:
         super().on_attach()
         self._object, self._target = self.body("Object"), self.site("eps_ball")
         self._ends = [self.site(name) for name in ("object_top", "object_bottom", "target_top", "target_bottom")]
 
-    def find_places(self) -> tuple[Placed, ...]:
-        target = Place(self.engine, "body_quat", id_of(self.model, _BODY, "target"))
-        turn = target.nominal.new_tensor((1.0, 1.0, 0.0))
-        return ((target, -turn, turn),)
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
+        kept = (None,) * 4  # `reset` draws angles instead
+        return (ResetRange(self.engine, "body_quat", id_of(self.model, _BODY, "target"), kept, kept),)
 
     def reset(self, mask: Tensor) -> None:
-        ((target, low, high),) = self.places  # Euler angles, rad
-        u = self.rng.episode_uniform("target", 3).to(low.dtype)
-        target.move(mask, euler_to_quat(low + u * (high - low)))
+        u = self.rng.episode_uniform("target", 3).to(self.engine.dtype)
+        turn = constant(_PEN_TURN_RAD, u.dtype, u.device)
+        self._ranges[0].write(mask, euler_to_quat(turn * (2.0 * u - 1.0)))
 
     def _axes(self) -> tuple[Tensor, Tensor]:
         top, bottom, target_top, target_bottom = self._ends
@@ -207,7 +203,7 @@ class AdroitHandPenTask(AdroitTask):
         observation[:, s["axis_error"]] = observation[:, s["object_axis"]] - observation[:, s["target_axis"]]
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         axis, target = self._axes()
         distance, similarity = _norm(self._object - self._target), (axis * target).sum(dim=1)
         near = distance < 0.075
@@ -223,25 +219,22 @@ class AdroitHandRelocateTask(AdroitTask):
     render_camera: ClassVar = {"distance": 1.3, "azimuth": 90.0, "elevation": -30.0, "lookat": (0.0, -0.25, 0.15)}
 
     def parts(self) -> tuple[Component, ...]:
-        ball, palm = ("Object",), ("S_grasp",)
+        palm, differences = ("S_grasp",), ("palm_from_target", "palm_from_object")
         return (
-            Component("palm_from_object", 3, "m", elements=XYZ, bodies=palm + ball, description="palm minus ball"),
-            Component("palm_from_target", 3, "m", elements=XYZ, bodies=palm, description="palm minus target"),
-            Component(
-                "object_from_target", 3, "m", elements=XYZ, bodies=ball,
-                derived_from=("palm_from_target", "palm_from_object"), description="ball minus target",
-            ),
-        )  # fmt: skip
+            vector("palm_from_object", "m", palm + _OBJECT, "palm minus ball"),
+            vector("palm_from_target", "m", palm, "palm minus target"),
+            vector("object_from_target", "m", _OBJECT, "ball minus target", derived_from=differences),
+        )
 
     def on_attach(self) -> None:
         super().on_attach()
         self._object, self._target = self.body("Object"), self.site("target")
 
-    def find_places(self) -> tuple[Placed, ...]:
+    def reset_ranges(self) -> tuple[ResetRange, ...]:
         ball, target = id_of(self.model, _BODY, "Object"), id_of(self.model, _SITE, "target")
         return (
-            self.place("body_pos", ball, (-0.15, -0.15, None), (0.15, 0.3, None)),
-            self.place("site_pos", target, (-0.2, -0.2, 0.15), (0.2, 0.2, 0.35)),
+            ResetRange(self.engine, "body_pos", ball, (-0.15, -0.15, None), (0.15, 0.3, None)),
+            ResetRange(self.engine, "site_pos", target, (-0.2, -0.2, 0.15), (0.2, 0.2, 0.35)),
         )
 
     def observe(self) -> Tensor:
@@ -254,7 +247,7 @@ class AdroitHandRelocateTask(AdroitTask):
         observation[:, s["object_from_target"]] = measured
         return observation
 
-    def judge(self) -> tuple[Tensor, Tensor]:
+    def reward_and_success(self) -> tuple[Tensor, Tensor]:
         missing = _norm(self._object - self._target)
         lifted = (self._object[:, 2] > 0.04) * (1.0 - 0.5 * _norm(self._palm - self._target) - 0.5 * missing)
         reward = 0.1 * _norm(self._palm - self._object) + lifted
@@ -263,14 +256,6 @@ class AdroitHandRelocateTask(AdroitTask):
 
 def _norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vector, dim=-1)
-
-
-def _position(name: str, what: str, of: str) -> Component:
-    return Component(name, 3, "m", elements=XYZ, bodies=(of,), description=f"{what}, world")
-
-
-def _difference(name: str, what: str, minuend: str, subtrahend: str) -> Component:
-    return Component(name, 3, "m", elements=XYZ, derived_from=(minuend, subtrahend), description=what)
 
 
 def _object_velocities(limit: float | None = None) -> tuple[Component, Component]:

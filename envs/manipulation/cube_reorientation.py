@@ -35,17 +35,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import mujoco
 import torch
 from torch import Tensor
 
+from envs.errors import UnknownOptionError
 from envs.manipulation.cube_goals import GOAL_DRAWS, START_DRAWS, GoalKind, first_orientation, next_goal
 from envs.manipulation.cube_hands import HANDS, Hand, HandModel, build
-from envs.registry import UnknownOptionError
 from envs.spatial import quat_angle, quat_canonical, quat_conjugate, quat_multiply, quat_rotate
-from envs.task import ActionComponent, Component, Outcome, Task, id_of
+from envs.task import XYZ, ActionComponent, Component, Outcome, Task, id_of, vector
 
 SUCCESS_RAD = 0.4
 _PATIENCE_S = 8.0  # without a success
@@ -58,7 +58,6 @@ _START_SHARE = 0.5  # of the grasp's angles at which the hand then is: open enou
 _START_M = 0.004  # how far off it may be, along the palm
 _GEOM, _SITE, _SENSOR = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_SENSOR
 _QUAT = ("w", "x", "y", "z")
-_XYZ = ("x", "y", "z")
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,9 @@ class CubeReorientation(Task):
 
     decimation = 5
     counts_successes = True
+    state_tensors = (
+        "goal", "goal_angle", "waited", "target", "intended", "_last_action", "_readings", "_fresh"
+    )  # fmt: skip
     render_camera: ClassVar = {"distance": 0.55, "azimuth": 150.0, "elevation": -35.0, "lookat": (0.0, 0.07, 0.02)}
 
     def __init__(self, hand: str, goals: GoalKind = "face", smoothing: float = 0.3) -> None:
@@ -255,16 +257,6 @@ class CubeReorientation(Task):
         model.site_size[site] = model.geom_size[id_of(model, _GEOM, "cube")]
         mujoco.mj_kinematics(model, data)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).clone() for name in _STATE}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, state[name].clone())
-
-
-_STATE = ("goal", "goal_angle", "waited", "target", "intended", "_last_action", "_readings", "_fresh")
-
 
 def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
     """What the hand observes."""
@@ -272,7 +264,8 @@ def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
     actuators = tuple(parts.model.actuator(i).name for i in range(parts.model.nu))
     tips, cube = tuple(hand.fingertips), ("cube",)
     before = tuple(f"{joint} {i} before" for i in range(1, 1 + _HISTORY) for joint in joints)
-    secret = partial(Component, group="privileged")
+    secret, palm = partial(Component, group="privileged"), "palm (x fingers, z up)"
+    turn = partial(Component, size=4, unit="1", frame=palm, elements=_QUAT)
     ranges = parts.model.jnt_range[:k]
     return (
         Component(
@@ -287,25 +280,21 @@ def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
             "joint_target", len(actuators), "rad", "joint", actuators, measured=False,
             description="the command that the last action led to: its target, smoothed",
         ),
-        Component(
-            "cube_pos", 3, "m", "palm (x fingers, z up)", _XYZ, bodies=cube,
+        vector(
+            "cube_pos", "m", cube, frame=palm,
             description=f"the cube's centre from where it rests, which is {hand.cube_rest} from the palm's origin",
         ),
-        Component("cube_quat", 4, "1", "palm (x fingers, z up)", _QUAT, bodies=cube, limits=(-1.0, 1.0),
-                  description="orientation of the cube, w >= 0"),
-        Component("goal_quat", 4, "1", "palm (x fingers, z up)", _QUAT, measured=False, limits=(-1.0, 1.0),
-                  description="orientation wanted, w >= 0"),
-        Component("goal_rel_quat", 4, "1", "palm (x fingers, z up)", _QUAT, bodies=cube,
-                  derived_from=("cube_quat", "goal_quat"), limits=(-1.0, 1.0),
-                  description="goal_quat * conjugate(cube_quat), w >= 0"),
+        turn("cube_quat", bodies=cube, limits=(-1.0, 1.0), description="orientation of the cube, w >= 0"),
+        turn("goal_quat", measured=False, limits=(-1.0, 1.0), description="orientation wanted, w >= 0"),
+        turn("goal_rel_quat", bodies=cube, derived_from=("cube_quat", "goal_quat"), limits=(-1.0, 1.0),
+             description="goal_quat * conjugate(cube_quat), w >= 0"),
         secret("joint_vel", k, "rad/s", "joint", joints, joints, description="joint velocities"),
-        secret("true_cube_pos", 3, "m", "palm (x fingers, z up)", _XYZ, bodies=cube, description="cube_pos, clean"),
-        secret("true_goal_rel_quat", 4, "1", "palm (x fingers, z up)", _QUAT, bodies=cube,
-               description="goal_rel_quat, clean"),
-        secret("cube_velp", 3, "m/s", elements=_XYZ, bodies=cube, description="velocity of the cube's centre"),
-        secret("cube_velr", 3, "rad/s", elements=_XYZ, bodies=cube, description="angular velocity of the cube"),
-        secret("fingertip_pos", 3 * len(tips), "m", "palm (x fingers, z up)",
-               tuple(f"{tip}.{axis}" for tip in tips for axis in _XYZ), bodies=tips,
+        vector("true_cube_pos", "m", cube, "cube_pos, clean", frame=palm, group="privileged"),
+        turn("true_goal_rel_quat", bodies=cube, description="goal_rel_quat, clean", group="privileged"),
+        vector("cube_velp", "m/s", cube, "velocity of the cube's centre", group="privileged"),
+        vector("cube_velr", "rad/s", cube, "angular velocity of the cube", group="privileged"),
+        secret("fingertip_pos", 3 * len(tips), "m", palm,
+               tuple(f"{tip}.{axis}" for tip in tips for axis in XYZ), bodies=tips,
                description="fingertips, from where the cube rests"),
         secret("fingertip_force", len(tips), "N", "fingertip", tips, bodies=tips,
                description="sum of what presses on each fingertip"),

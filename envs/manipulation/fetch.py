@@ -37,7 +37,7 @@ from torch import Tensor
 
 from envs.compat import robotics_asset
 from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
-from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits
+from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits, vector
 
 SUCCESS_DISTANCE_M = 0.05
 _DISPLACEMENT_M = 0.05  # of the gripper per control step at action 1
@@ -45,7 +45,6 @@ _MIN_OBJECT_DISTANCE_M = 0.1  # objects start at least this far from the gripper
 _AIR_GOAL_HEIGHT_M = 0.45
 _GRIPPER_QUAT = (1.0, 0.0, 1.0, 0.0)
 _FINGERS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
-_XYZ = ("x", "y", "z")
 _JOINT, _BODY, _SITE = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_SITE
 
 
@@ -289,47 +288,25 @@ class FetchTask(Task):
 
 
 def _observation_components(has_object: bool) -> tuple[Component, ...]:
-    step = "per control step"
-    grip, block = ("robot0:grip",), ("object0",)
-    parts = [Component("grip_pos", 3, "m", elements=_XYZ, bodies=grip, description="gripper position")]
-    if has_object:
-        parts += [
-            Component("object_pos", 3, "m", elements=_XYZ, bodies=block, description="object position"),
-            Component(
-                "object_rel_pos", 3, "m", elements=_XYZ, bodies=block + grip,
-                derived_from=("object_pos", "grip_pos"), description="object position minus gripper position",
-            ),
-        ]  # fmt: skip
-    fingers = ("right", "left")
-    parts.append(
+    step, grip, block, fingers = "per control step", ("robot0:grip",), ("object0",), ("right", "left")
+    parts = (
+        vector("grip_pos", "m", grip, "gripper position"),
+        vector("object_pos", "m", block, "object position"),
+        vector(
+            "object_rel_pos", "m", block + grip, "object position minus gripper position",
+            derived_from=("object_pos", "grip_pos"),
+        ),
         Component(
             "gripper_state", 2, "m", "joint", fingers, _FINGERS, limits=(0.0, 0.05), description="finger positions"
-        )
-    )
-    if has_object:
-        parts += [
-            Component("object_rot", 3, "rad", elements=_XYZ, bodies=block, description="object XYZ Euler angles"),
-            Component(
-                "object_velp", 3, "m", elements=_XYZ, bodies=block + grip,
-                description=f"object velocity relative to the gripper, {step}",
-            ),
-            Component(
-                "object_velr", 3, "rad", elements=_XYZ, bodies=block,
-                description=f"object angular velocity, {step}",
-            ),
-        ]  # fmt: skip
-    parts += [
-        Component("grip_velp", 3, "m", elements=_XYZ, bodies=grip, description=f"gripper velocity, {step}"),
-        Component(
-            "gripper_vel", 2, "m", "joint", fingers, _FINGERS,
-            description=f"finger velocities, {step}",
         ),
-        Component(
-            "desired_goal", 3, "m", elements=_XYZ, measured=False,
-            description="where the gripper or object should be",
-        ),
-    ]  # fmt: skip
-    return tuple(parts)
+        vector("object_rot", "rad", block, "object XYZ Euler angles"),
+        vector("object_velp", "m", block + grip, f"object velocity relative to the gripper, {step}"),
+        vector("object_velr", "rad", block, f"object angular velocity, {step}"),
+        vector("grip_velp", "m", grip, f"gripper velocity, {step}"),
+        Component("gripper_vel", 2, "m", "joint", fingers, _FINGERS, description=f"finger velocities, {step}"),
+        vector("desired_goal", "m", (), "where the gripper or object should be", measured=False),
+    )  # fmt: skip
+    return tuple(part for part in parts if has_object or not part.name.startswith("object"))
 
 
 def _action_components(block_gripper: bool) -> tuple[ActionComponent, ...]:

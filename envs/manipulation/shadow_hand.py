@@ -17,7 +17,6 @@ from torch import Tensor
 from envs.compat import robotics_asset
 from envs.task import ActionComponent, Component, SpecEdit, Task, compile_spec
 
-XYZ = ("x", "y", "z")
 CONTROL_PERIOD_STEPS = 20  # physics steps of 2 ms: the hand is controlled at 25 Hz
 _JOINT, _ACTUATOR = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_ACTUATOR
 _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)

@@ -37,7 +37,6 @@ from torch import Tensor
 
 from envs.manipulation.shadow_hand import (
     CONTROL_PERIOD_STEPS,
-    XYZ,
     HandTask,
     all_of,
     joint_components,
@@ -45,7 +44,7 @@ from envs.manipulation.shadow_hand import (
     robot_joints,
 )
 from envs.spatial import axis_angle_to_quat, constant, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
-from envs.task import Component, Outcome, id_of, spec_edits
+from envs.task import XYZ, Component, Outcome, id_of, spec_edits, vector
 
 TargetPosition = Literal["ignore", "random"]
 TargetRotation = Literal["z", "parallel", "xyz"]
@@ -208,7 +207,7 @@ class HandManipulateTask(HandTask):
             return 0.0, angle
         return torch.linalg.vector_norm(achieved[..., :3] - desired[..., :3], dim=-1), angle
 
-    def _judge(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+    def _reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """Reward [...] and success [...]."""
         distance, angle = self.goal_distances(achieved, desired)
         success = angle < _ANGLE_THRESHOLD_RAD
@@ -217,13 +216,13 @@ class HandManipulateTask(HandTask):
         return -(_DISTANCE_WEIGHT * distance + angle) if self.dense else success.to(angle.dtype) - 1.0, success
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._judge(achieved, desired)[0]
+        return self._reward_and_success(achieved, desired)[0]
 
     def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._judge(achieved, desired)[1]
+        return self._reward_and_success(achieved, desired)[1]
 
     def outcome(self, action: Tensor) -> Outcome:
-        reward, success = self._judge(self._pose, self.goal)
+        reward, success = self._reward_and_success(self._pose, self.goal)
         return Outcome(reward, torch.zeros_like(success), success)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
@@ -243,11 +242,9 @@ class HandManipulateTask(HandTask):
         return (
             *joint_components(model, "joint_pos", joints, "position"),
             *joint_components(model, "joint_vel", joints, "velocity"),
-            Component("object_velp", 3, "m/s", elements=XYZ, bodies=it, description="object velocity"),
-            Component(
-                "object_velr", 3, "rad/s", "object", XYZ, bodies=it, description="object angular velocity"
-            ),
-            Component("object_pos", 3, "m", elements=XYZ, bodies=it, description="object position"),
+            vector("object_velp", "m/s", it, "object velocity"),
+            vector("object_velr", "rad/s", it, "object angular velocity", frame="object"),
+            vector("object_pos", "m", it, "object position"),
             Component("object_quat", 4, "1", elements=_WXYZ, bodies=it, limits=(-1.0, 1.0), description="orientation"),
             *touch,
             Component(

@@ -27,14 +27,13 @@ from torch import Tensor
 
 from envs.manipulation.shadow_hand import (
     CONTROL_PERIOD_STEPS,
-    XYZ,
     HandTask,
     all_of,
     joint_components,
     load_shadow_hand,
     robot_joints,
 )
-from envs.task import Component, Outcome, id_of, spec_edits
+from envs.task import XYZ, Component, Outcome, id_of, spec_edits
 
 FINGERS = ("ff", "mf", "rf", "lf", "th")  # fore, middle, ring, little finger, thumb
 _TIPS = tuple(f"robot0:S_{finger}tip" for finger in FINGERS)
