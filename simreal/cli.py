@@ -98,26 +98,6 @@ def _two(names: str) -> tuple[str, str]:
 
 
 @app.command()
-def widen(
-    policy: RunOrBundle,
-    like: Annotated[
-        str | None, typer.Option(metavar="RUN_OR_CONFIG", help="whose ADR block is used; default: the run's own")
-    ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="budget; it ends earlier where the ranges stop")] = 10_000,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 2_000_003,
-    task: TaskCode = None,
-) -> None:
-    """Grow ADR's ranges around a policy that no longer learns; print the entropy where they stop."""
-    from simreal.named_code import trust
-    from simreal.widen import widen_command
-
-    if task is not None:
-        trust(task)
-    widen_command(policy, like, episodes, json_file, seed, _out)
-
-
-@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
@@ -235,20 +215,16 @@ def schema() -> None:
 
 @app.command()
 def bench(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG ...]", help="YAML files or shipped ones; default: three of them"),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
-    only: Annotated[str | None, typer.Option("--only", help="measure what matches this pattern only")] = None,
-    engine: Annotated[Engine, typer.Option(help="'gpu' measures the GPU engine")] = "cpu",
 ) -> None:
-    """Measure speed as ratios within one process."""
-    if engine == "gpu":
-        from simreal.bench.gpu import bench_gpu_command
-
-        bench_gpu_command(json_file, quick, _out, only)
-        return
+    """Measure how fast tasks step and policies learn on this machine."""
     from simreal.bench import bench_command
 
-    bench_command(json_file, quick, _out, only)
+    bench_command(configs or [], json_file, _out)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
