@@ -226,6 +226,11 @@ class Run:
             return None
         return (self.adr.get("entropy_npd") or [None])[-1]
 
+    def final_range(self, parameter: str) -> tuple[float, float] | None:
+        """The range of a parameter at the end of training; None where it was not logged."""
+        low, high = (self.adr.get(f"{parameter}.{side}") for side in ("lower", "upper"))
+        return (low[-1], high[-1]) if low and high else None
+
 
 @dataclass(frozen=True)
 class Arm:
