@@ -33,6 +33,14 @@ TaskCode = Annotated[
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
 
 
+@app.callback()
+def start() -> None:
+    """Runs before every command; a user's task that it imports may ask Gymnasium for tasks."""
+    from simreal import register
+
+    register()
+
+
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or the name of a shipped one")],

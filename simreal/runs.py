@@ -22,7 +22,6 @@ from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import checkpoint_path, newest_checkpoint
 from simreal.config import LearnerConfig, PPOConfig, RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
-from simreal.export import describe_randomization
 from simreal.files import LOCK, TEMPORARY, cannot_write
 from simreal.named_code import check_code, use_current_folder
 
@@ -106,6 +105,8 @@ def run_config(run: Path) -> RunConfig:
 
 
 def _from_run(run: Path, task: str | None) -> LoadedPolicy:
+    from simreal.export import describe_randomization  # ONNX is not needed to train
+
     config = run_config(run)
     check_code(config.task, str(run / "config.yaml"), task)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))

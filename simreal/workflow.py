@@ -28,7 +28,6 @@ from simreal.documents import read_json, to_json, without_samples, write_target
 from simreal.envelope import EnvelopeSettings, measure_envelope
 from simreal.errors import UserError
 from simreal.evaluate import evaluate, evaluate_named
-from simreal.export import ExportError, export_bundle
 from simreal.files import owned, write_text
 from simreal.measure import Measure, measure_of
 from simreal.named_code import naming
@@ -239,6 +238,8 @@ def export_command(run: Path, output: Path | None, task: str | None, out: Consol
 
 
 def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+    from simreal.export import ExportError, export_bundle  # ONNX is not needed to train
+
     assert policy.module is not None
     assert policy.config is not None
     try:
