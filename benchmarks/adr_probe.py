@@ -19,7 +19,7 @@ from simreal.config import load_config
 from simreal.documents import to_json, write_target
 from simreal.errors import UserError
 from simreal.files import write_text
-from simreal.measure import MEASURES
+from simreal.measure import METRICS
 from simreal.runs import LoadedPolicy, load_policy, run_config
 from simreal.widen import widen
 
@@ -66,7 +66,7 @@ def print_widened(document: dict[str, Any], out: Console) -> None:
     title = f"{document['policy']} on {document['task']}, frozen: entropy {document['entropy_npd']:+.2f} npd"
     block = document["request"]["randomization"]
     low, high = block["adr"]["thresholds"]
-    moved = f"bounds move by {MEASURES[block['performance']].words}: back at {low:g} or less, on at {high:g} or more"
+    moved = f"bounds move by {METRICS[block['performance']].words}: back at {low:g} or less, on at {high:g} or more"
     table = Table(title=f"{title} after {document['episodes']:,} episodes ({why})", title_justify="left", caption=moved)
     table.caption_justify = "left"
     for column in ("parameter", "lower", "upper", "limits", "unit"):

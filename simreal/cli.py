@@ -60,7 +60,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="RUN_OR_BUNDLE ...",
-            help="of one task; several: compared; 'random' is uniform actions, 'still' action 0",
+            help="of one task; several: compared; 'random' is uniform actions, 'zero' action 0",
         ),
     ],
     world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,

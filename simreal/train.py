@@ -26,7 +26,7 @@ from simreal.failure import keep_evidence
 from simreal.learn.guard import Guard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
-from simreal.measure import measure_of
+from simreal.measure import metric_of
 from simreal.progress import Progress
 from simreal.threads import UpdateThreads
 
@@ -205,7 +205,7 @@ class Trainer:
             task_options=config.task_options, gpu=config.gpu.options(),
         )  # fmt: skip
         self.environment.reset()
-        self._measure = measure_of(self.environment.task)
+        self._measure = metric_of(self.environment.task)
         if isinstance(config.learner, PPOConfig):
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)

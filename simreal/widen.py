@@ -54,7 +54,7 @@ def widen(
         raise RandomizationError("randomization.parameters: no boundary can move; give ADR at least one range")
     adr.boundary_probability = 1.0  # ordinary episodes would teach nobody
     quiet = QUIET_DECISIONS * adr.movable_sides * adr.buffer_size
-    played, stopped = _play(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
+    played, stopped = _run(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
     return {
         "schema": 1,
         "task": policy.task_id,
@@ -71,7 +71,7 @@ def widen(
     }
 
 
-def _play(
+def _run(
     policy: LoadedPolicy, adr: ADR, block: RandomizationConfig, budget: int, quiet: int, num_envs: int, seed: int
 ) -> tuple[int, str]:
     """Episodes played, and why it ended."""

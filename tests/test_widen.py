@@ -17,7 +17,7 @@ from randomization.spec import RandomizationConfig, randomization_config
 from simreal.build import make_environment
 from simreal.cli import main
 from simreal.errors import UserError
-from simreal.evaluate import play
+from simreal.evaluate import run_episodes
 from simreal.runs import LoadedPolicy
 from simreal.widen import QUIET_DECISIONS, widen
 from simreal.worlds import find_world
@@ -85,9 +85,9 @@ def test_what_cannot_be_widened_is_refused(policy: LoadedPolicy) -> None:
 
 def test_the_policy_is_left_as_it_was(policy: LoadedPolicy) -> None:
     nominal = find_world("nominal", policy)
-    before = play(policy, nominal.make_environment(policy, 2, 3), 4)
+    before = run_episodes(policy, nominal.make_environment(policy, 2, 3), 4)
     widen(policy, block(-3.0, 3.0), episodes=50)
-    assert torch.equal(play(policy, nominal.make_environment(policy, 2, 3), 4).returns, before.returns)
+    assert torch.equal(run_episodes(policy, nominal.make_environment(policy, 2, 3), 4).returns, before.returns)
 
 
 TINY = """

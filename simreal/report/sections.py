@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from simreal.measure import MEASURES, RETURN
+from simreal.measure import METRICS, RETURN
 from simreal.report import figures
 from simreal.report.footage import Clip
 from simreal.report.records import Arm, Columns, Comparison, Run
@@ -34,7 +34,7 @@ _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "lr": "step size",
     "divergences": "unstable simulations",
 }
-_SCORES = {measure.column for measure in MEASURES.values()}
+_SCORES = {measure.column for measure in METRICS.values()}
 _NOT_HEALTH = _SCORES | {"env_steps", "episodes", "rollout_return", "seconds", "replay", "updates"}
 _SATURATED, _KL_TIMES = 0.5, 4.0  # from where on a remark is made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from randomization.parameters import Parameter
-from simreal.measure import NARROW_SPACE, Measure
+from simreal.measure import NARROW_SPACE, Metric
 from simreal.report.records import Arm
 from simreal.report.summary import Cell
 
@@ -61,7 +61,7 @@ def doubt(found: Cell, named: bool = False) -> list[str]:
     return parts
 
 
-def what_cells_say(measure: Measure) -> str:
+def what_cells_say(measure: Metric) -> str:
     """What cells of tables show, a mean and `doubt` without words, for their caption."""
     text = "mean over seeds; below it ± its standard error over seeds"
     if measure.interval is not None:
