@@ -1,4 +1,4 @@
-"""Policies that nobody trained, to be compared with: one acts at random, one does not act."""
+"""Untrained policies to compare with: random actions, and action 0."""
 
 from __future__ import annotations
 

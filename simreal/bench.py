@@ -108,7 +108,7 @@ def _per_second(work: Callable[[], int], seconds: float) -> float:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call returns, and its seconds, with what it sets off on a GPU."""
+    """Result of a call, and its duration in s until the GPU has finished too."""
     began = time.perf_counter()
     result = work()
     if torch.cuda.is_available():

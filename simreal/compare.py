@@ -1,4 +1,4 @@
-"""Policies beside each other in the same episodes."""
+"""Compares policies in the same episodes: load them, take paired differences, print tables."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def differences(
     """Differences "a" minus "b" of every policy a from the baseline b, with paired bootstrap intervals.
 
     Args:
-        documents: evaluations of the policies, in the same worlds by name and with the same episodes.
+        documents: evaluations of the policies, in worlds of equal names and with equal episode numbers.
         worlds: the worlds of each; "trained" and those made of a policy's own ranges may differ between policies,
             and then there are no pairs to compare.
         baseline: index of b.

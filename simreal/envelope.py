@@ -65,7 +65,7 @@ def measure_envelope(
     Args:
         policy: to be measured.
         settings: what to measure.
-        say: hears what is going on.
+        say: called with one line of progress at a time.
         ranges_of: whose ranges to look at; None: the policy's own.
 
     Raises:
@@ -270,7 +270,7 @@ def judge_of(policy: LoadedPolicy, criterion: str | None) -> Judge:
 
 
 def _measures(policy: LoadedPolicy) -> list[str]:
-    """Names of the task's own measures: those that a step reports."""
+    """Names of the terms that the task reports with every step."""
     environment = policy.make_environment(1, policy.trained_sampler(), seed=0)
     environment.reset()
     return list(environment.step(torch.zeros(1, environment.task.action_size)).terms)

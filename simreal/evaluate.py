@@ -22,7 +22,7 @@ _MOST_ENVS = 256  # more do not make stepping faster on a few cores
 
 @dataclass(frozen=True)
 class Episodes:
-    """How episodes went, in the order of their numbers: the same number is the same episode for every policy."""
+    """Results of episodes, by episode number; seed and number alone fix world, start, goal and noise."""
 
     success: Tensor  # [episodes] bool, at the last step
     returns: Tensor  # [episodes] float64
@@ -33,7 +33,7 @@ class Episodes:
 
     @property
     def samples(self) -> dict[Performance, Tensor]:
-        """What episodes can be judged by, [episodes] each."""
+        """Values by which an episode can be judged, by name, [episodes] each."""
         return {"success": self.success, "return": self.returns, "successes": self.successes}
 
 
@@ -43,8 +43,10 @@ def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
 
 
 def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
-    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset; each is the same at any number
-    of environments."""
+    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset.
+
+    Results do not depend on the number of environments that the episodes are played in.
+    """
     observed = environment.reset()
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
     columns: dict[str, Tensor] = {}

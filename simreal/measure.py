@@ -29,11 +29,11 @@ class Format:
         return self.error(figure) + self.unit
 
     def error(self, figure: float) -> str:
-        """The same without the unit: a standard error beside what it is of."""
+        """A standard error: written as `value` without the unit, because it stands beside its mean."""
         return f"{self.factor * figure:.{self.digits}f}".replace("-", self.minus)
 
     def change(self, figure: float) -> str:
-        """A difference: the same with its sign."""
+        """A difference, with its sign and without the unit."""
         return f"{self.factor * figure:+.{self.digits}f}".replace("-", self.minus)
 
     def span(self, low: float, high: float) -> str:

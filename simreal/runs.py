@@ -56,7 +56,7 @@ class LoadedPolicy:
         engine: EngineName = "cpu",
         alteration: Alteration | None = None,
     ) -> Environment:
-        """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
+        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
         gpu = None if self.config is None else self.config.gpu.options()
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
@@ -64,7 +64,7 @@ class LoadedPolicy:
         )  # fmt: skip
 
     def renamed(self, name: str) -> LoadedPolicy:
-        """The same policy under another name."""
+        """This policy under another name."""
         return replace(self, name=name)
 
     def trained_sampler(self) -> Sampler:

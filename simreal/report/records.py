@@ -241,11 +241,12 @@ class Arm:
 
     @property
     def first(self) -> Run:
+        """Its run with the first seed: configuration, task and parameters are those of all of them."""
         return self.runs[0]
 
     @property
     def randomized(self) -> bool:
-        """Whether it is anything but a control."""
+        """Whether it trained with randomized parameters; a control did not."""
         return bool(self.first.parameters)
 
 
