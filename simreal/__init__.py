@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +86,13 @@ def _check_floors() -> None:
             )
 
 
-def _register() -> None:
-    """Make simreal's tasks known to Gymnasium, and gymnasium-robotics' environments run under MuJoCo 4."""
+@cache
+def register() -> None:
+    """Make simreal's tasks known to Gymnasium, and gymnasium-robotics' environments run under MuJoCo 4.
+
+    Importing simreal does so, except in the command `simreal`, which does it once it has more to do than to show its
+    help: Gymnasium, gymnasium-robotics and MuJoCo take a quarter of a second to import.
+    """
     try:
         gymnasium: Any = importlib.import_module("gymnasium")
     except ImportError:  # a robot controller has no use for it
@@ -115,6 +122,12 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC])
 
 
+def _is_command() -> bool:
+    """Whether this process is `simreal ...` or `python -m simreal ...`."""
+    return Path(sys.argv[0]).stem == "simreal" or ("-m", "simreal") in pairwise(sys.orig_argv)
+
+
 _check_floors()
 importlib.import_module("envs.gl").choose_gl_backend()
-_register()
+if not _is_command():
+    register()

@@ -1,4 +1,4 @@
-"""Worlds that differ from training in ways that no parameter of lambda describes: other numerics, other parts."""
+"""Changes of a model that no randomized parameter makes: other numerics, backlash, a payload."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AlterationError(UserError):
 
 
 class Physics(Strict):
-    """Another way to compute the same model. What is left out stays as the task has it."""
+    """Numerical settings of a world: timestep, integrator, solver. A setting left out keeps the task's value."""
 
     timestep: float | None = Field(
         None, ge=1e-6, description="s; the control period stays and must be a multiple of it"
@@ -67,14 +67,14 @@ class Payload(Strict):
 
 
 class Play(Strict):
-    """Two-joint backlash, see `envs.slack`."""
+    """Backlash in driven joints: each gets a second joint between motor and link, see `envs.slack`."""
 
     play: float = Field(gt=0, description="rad or m by which the link may lag to either side of its motor")
     of: str | tuple[str, ...] = Field("*", description="names or patterns of driven joints")
 
 
 class Parts(Strict):
-    """Changes of what the model consists of."""
+    """Parts that a world adds to the model."""
 
     payload: Payload | None = None
     backlash: Play | None = None
@@ -93,7 +93,7 @@ class Alteration(Strict):
 
         Args:
             task: gets a model of its own, and another decimation where the timestep changes.
-            remake: makes the same task again, for a model with other parts.
+            remake: makes a new instance of the task, for a model with other parts.
             full: bodies that must keep a full inertia matrix, see `Task.compile_full`.
             shortest: the shortest timestep that a world may have, as a factor on the model's.
 
@@ -101,7 +101,7 @@ class Alteration(Strict):
             `task.model`; with backlash another one, to be shown to the task by a `SlackEngine`.
 
         Raises:
-            AlterationError: naming what the model does not have, and what it has.
+            AlterationError: naming what is missing in the model, and the names that it has.
         """
         full = self._compiled_for_payload(task, full)
         options = _Options.of(self.physics, task)
@@ -162,7 +162,7 @@ class Alteration(Strict):
 
 
 def _remade(remake: Callable[[], Task], full: Sequence[int], *edits: SpecEdit) -> Task:
-    """The same task, made from a specification with edits."""
+    """A new instance of the task, whose model specification got the edits before it was compiled."""
     with ExitStack() as stack:
         for edit in edits:
             stack.enter_context(editing_specs(edit))

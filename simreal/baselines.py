@@ -1,4 +1,4 @@
-"""Policies that nobody trained, to be compared with: one acts at random, one does not act."""
+"""Untrained policies to compare with: random actions, and action 0."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from envs.environment import Environment
 from simreal.runs import LoadedPolicy
 
-BASELINES = ("random", "still")
+BASELINES = ("random", "zero", "still")
 
 
 def baseline(name: str, run: LoadedPolicy) -> LoadedPolicy:
     """A baseline for the task of a run, with its options and in the worlds of its training.
 
     Args:
-        name: "random": every action uniform in [-1, 1]; "still": action 0.
+        name: "random": every action uniform in [-1, 1]; "zero" or "still": action 0.
         run: whose place it takes.
     """
     size = run.make_task().action_size
     untrained: dict[str, Any] = {
         "name": name, "reset": lambda mask: None, "entropy": None, "randomization": None, "module": None,
     }  # fmt: skip
-    if name == "still":
+    if name != "random":
         return replace(run, act=lambda observation: torch.zeros(len(observation), size), **untrained)
     playing: list[Environment] = []
 

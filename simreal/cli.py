@@ -33,6 +33,14 @@ TaskCode = Annotated[
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
 
 
+@app.callback()
+def start() -> None:
+    """Runs before every command; a user's task that it imports may ask Gymnasium for tasks."""
+    from simreal import register
+
+    register()
+
+
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or the name of a shipped one")],
@@ -52,7 +60,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="RUN_OR_BUNDLE ...",
-            help="of one task; several: compared; 'random' is uniform actions, 'still' action 0",
+            help="of one task; several: compared; 'random' is uniform actions, 'zero' action 0",
         ),
     ],
     world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,
@@ -95,26 +103,6 @@ def _two(names: str) -> tuple[str, str]:
     if not comma or "," in second:
         raise UserError(f"--pair: expected PARAMETER,PARAMETER, got {names!r}")
     return first.strip(), second.strip()
-
-
-@app.command()
-def widen(
-    policy: RunOrBundle,
-    like: Annotated[
-        str | None, typer.Option(metavar="RUN_OR_CONFIG", help="whose ADR block is used; default: the run's own")
-    ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="budget; it ends earlier where the ranges stop")] = 10_000,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 2_000_003,
-    task: TaskCode = None,
-) -> None:
-    """Grow ADR's ranges around a policy that no longer learns; print the entropy where they stop."""
-    from simreal.named_code import trust
-    from simreal.widen import widen_command
-
-    if task is not None:
-        trust(task)
-    widen_command(policy, like, episodes, json_file, seed, _out)
 
 
 @app.command()
@@ -235,20 +223,16 @@ def schema() -> None:
 
 @app.command()
 def bench(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG ...]", help="YAML files or shipped ones; default: three of them"),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions")] = False,
-    only: Annotated[str | None, typer.Option("--only", help="measure what matches this pattern only")] = None,
-    engine: Annotated[Engine, typer.Option(help="'gpu' measures the GPU engine")] = "cpu",
 ) -> None:
-    """Measure speed as ratios within one process."""
-    if engine == "gpu":
-        from simreal.bench.gpu import bench_gpu_command
-
-        bench_gpu_command(json_file, quick, _out, only)
-        return
+    """Measure how fast tasks step and policies learn on this machine."""
     from simreal.bench import bench_command
 
-    bench_command(json_file, quick, _out, only)
+    bench_command(configs or [], json_file, _out)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

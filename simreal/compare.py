@@ -1,4 +1,4 @@
-"""Policies beside each other in the same episodes."""
+"""Compares policies in the same episodes: load them, take paired differences, print tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from envs.messages import nearest
 from simreal.baselines import BASELINES, baseline
 from simreal.errors import UserError
-from simreal.measure import MEASURES, RETURN, Measure
+from simreal.measure import METRICS, RETURN, Metric
 from simreal.runs import LoadedPolicy, load_policy
 from simreal.statistics import bootstrap_ci, unanimous_ci
 from simreal.worlds import World
@@ -78,13 +78,13 @@ def differences(
     documents: Sequence[dict[str, Any]],
     worlds: Sequence[Sequence[World]],
     baseline: int,
-    measure: Measure,
+    measure: Metric,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Differences "a" minus "b" of every policy a from the baseline b, with paired bootstrap intervals.
 
     Args:
-        documents: evaluations of the policies, in the same worlds by name and with the same episodes.
+        documents: evaluations of the policies, in worlds of equal names and with equal episode numbers.
         worlds: the worlds of each; "trained" and those made of a policy's own ranges may differ between policies,
             and then there are no pairs to compare.
         baseline: index of b.
@@ -97,12 +97,12 @@ def differences(
         pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
         if not pairs:
             continue
-        table = np.stack([_column(row, other, key) for row, other in pairs for key in MEASURES], axis=1)
+        table = np.stack([_column(row, other, key) for row, other in pairs for key in METRICS], axis=1)
         means = table.mean(axis=0).reshape(len(pairs), -1)
         ends = bootstrap_ci(table, seed).T.reshape(len(pairs), -1, 2)
         for (row, other), mean, interval in zip(pairs, means.tolist(), ends.tolist(), strict=True):
             entry: dict[str, Any] = {"world": row["name"], "a": document["policy"], "b": base["policy"]}
-            for key, value, end in zip(MEASURES, mean, interval, strict=True):
+            for key, value, end in zip(METRICS, mean, interval, strict=True):
                 entry |= {key: value, f"{key}_ci95": end}
             ended = set(_column(row, other, "success").tolist())
             if measure is not RETURN and len(ended) == 1:
@@ -115,7 +115,7 @@ def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
     return np.asarray(row["samples"][key], dtype=np.float64) - np.asarray(other["samples"][key], dtype=np.float64)
 
 
-def policies_table(documents: Sequence[dict[str, Any]], measure: Measure) -> Table:
+def policies_table(documents: Sequence[dict[str, Any]], measure: Metric) -> Table:
     """All policies in all worlds, for people."""
     table = _table(documents[0]["task"], ("world", "policy"), measure.columns)
     entropies = [(d["policy"], d["adr_entropy_npd"]) for d in documents if d["adr_entropy_npd"] is not None]
@@ -129,7 +129,7 @@ def policies_table(documents: Sequence[dict[str, Any]], measure: Measure) -> Tab
     return table
 
 
-def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any], measure: Measure) -> Table:
+def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any], measure: Metric) -> Table:
     """Differences from the baseline, whose document is given, for people."""
     shown = dict.fromkeys((measure, RETURN))
     numbers = [column for m in shown for column in (m.name, "95 % interval")]

@@ -19,8 +19,8 @@ from randomization.quantities import QUANTITIES
 from randomization.samplers import Points
 from simreal.boxes import Array, Mask, peel, shrunk
 from simreal.errors import UserError
-from simreal.evaluate import Episodes, batch_of, play
-from simreal.measure import MEASURES, measure_of
+from simreal.evaluate import Episodes, batch_of, run_episodes
+from simreal.measure import METRICS, metric_of
 from simreal.runs import LoadedPolicy
 from simreal.statistics import clopper_pearson_lower, wilson
 from simreal.worlds import beyond, trained_ranges
@@ -66,7 +66,7 @@ def measure_envelope(
     Args:
         policy: to be measured.
         settings: what to measure.
-        say: hears what is going on.
+        say: called with one line of progress at a time.
         ranges_of: whose ranges to look at; None: the policy's own.
 
     Raises:
@@ -113,7 +113,7 @@ class Survey:
         self._seed += 1  # fresh episodes: none is looked at twice
         environment = self._policy.make_environment(batch_of(total), sampler, self._seed)
         sampler.follow(environment.rng)
-        ended = self._judge(play(self._policy, environment, total))
+        ended = self._judge(run_episodes(self._policy, environment, total))
         return ended.view(episodes, len(points)).T.numpy()
 
     def values(self, index: int, points: int) -> list[float]:
@@ -248,7 +248,7 @@ class Survey:
 def judge_of(policy: LoadedPolicy, criterion: str | None) -> Judge:
     """What counts as success. Raises UserError for a criterion that cannot be understood or is missing."""
     if criterion is None:
-        measure = measure_of(policy.make_task())
+        measure = metric_of(policy.make_task())
         if measure.criterion is not None:
             raise UserError(
                 f"{policy.task_id} is judged by {measure.words}: say what an episode must reach with --criterion, as "
@@ -259,7 +259,7 @@ def judge_of(policy: LoadedPolicy, criterion: str | None) -> Judge:
     if match is None:
         raise UserError(f"--criterion: expected NAME>=NUMBER or NAME<=NUMBER, got {criterion!r}")
     name, above, limit = match[1], match[2] == ">=", float(match[3])
-    known = [*(name for name, m in MEASURES.items() if m.criterion is not None), *_measures(policy)]
+    known = [*(name for name, m in METRICS.items() if m.criterion is not None), *_measures(policy)]
     if name not in known:
         raise UserError(f"--criterion: no measure {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
 
@@ -271,7 +271,7 @@ def judge_of(policy: LoadedPolicy, criterion: str | None) -> Judge:
 
 
 def _measures(policy: LoadedPolicy) -> list[str]:
-    """Names of the task's own measures: those that a step reports."""
+    """Names of the terms that the task reports with every step."""
     environment = policy.make_environment(1, policy.trained_sampler(), seed=0)
     environment.reset()
     return list(environment.step(torch.zeros(1, environment.task.action_size)).terms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from envs.environment import Environment
 from randomization.spec import Performance
 from simreal.runs import LoadedPolicy
-from simreal.statistics import bootstrap_ci, cvar, mean_and_error, median, wilson
+from simreal.statistics import bootstrap_ci, cvar, mean_and_error, wilson
 from simreal.worlds import World, find_worlds
 
 _MOST_ENVS = 256  # more do not make stepping faster on a few cores
@@ -21,7 +22,7 @@ _MOST_ENVS = 256  # more do not make stepping faster on a few cores
 
 @dataclass(frozen=True)
 class Episodes:
-    """How episodes went, in the order of their numbers: the same number is the same episode for every policy."""
+    """Results of episodes, by episode number; seed and number alone fix world, start, goal and noise."""
 
     success: Tensor  # [episodes] bool, at the last step
     returns: Tensor  # [episodes] float64
@@ -32,7 +33,7 @@ class Episodes:
 
     @property
     def samples(self) -> dict[Performance, Tensor]:
-        """What episodes can be judged by, [episodes] each."""
+        """Values by which an episode can be judged, by name, [episodes] each."""
         return {"success": self.success, "return": self.returns, "successes": self.successes}
 
 
@@ -41,9 +42,11 @@ def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
     return math.ceil(episodes / math.ceil(episodes / most))
 
 
-def play(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
-    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset; each is the same at any number
-    of environments."""
+def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
+    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset.
+
+    Results do not depend on the number of environments that the episodes are played in.
+    """
     observed = environment.reset()
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
     columns: dict[str, Tensor] = {}
@@ -117,7 +120,7 @@ def evaluate(
     rows = []
     for world in worlds:
         environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
-        rows.append(summarize(world, play(policy, environment, episodes)))
+        rows.append(summarize(world, run_episodes(policy, environment, episodes)))
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
 
 

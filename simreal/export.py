@@ -117,7 +117,7 @@ def export_bundle(
         policy: observation [B, nobs] float32 -> action [B, A]; its `normalizer`, if it has one, goes along. A policy
             with memory has `initial_state(batch) -> [B, *shape]`, with equal rows, and takes and returns the state:
             (observation, state) -> (action, state). It is left as it was.
-        task: what it was trained on.
+        task: an instance of the task that the policy was trained on.
         output: directory to write; a bundle there is replaced, anything else is refused.
         task_name: as the contract calls the task; `task.id` where left out.
         randomization: final ranges, see `describe_randomization`.

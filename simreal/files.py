@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import glob
 import os
 import re
@@ -15,12 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from simreal.errors import UserError
+from filelock import FileLock, Timeout, lock_descriptor
 
-try:
-    import fcntl
-except ImportError:  # Windows: two processes on one run are not noticed there
-    fcntl = None
+from simreal.errors import UserError
 
 LOCK = ".lock"
 TEMPORARY = ".tmp"  # suffix of what is being written
@@ -103,14 +99,25 @@ def owned(folder: Path, keep_empty: bool = True) -> Iterator[None]:
         UserError: another process owns it (named), or it cannot be created or written.
     """
     created = _create(folder) or ([] if keep_empty else [folder])
+    path = folder / LOCK
+    lock = FileLock(path, blocking=False)
     try:
-        descriptor = _lock(folder)
         try:
+            lock.acquire()
+        except Timeout:
+            with path.open("rb") as file:
+                owner = file.read(200).decode(errors="replace").strip()
+            raise UserError(f"{folder}: is in use by {owner or 'another process'}; wait for it or stop it") from None
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        try:
+            with contextlib.suppress(OSError):
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
             yield
         finally:
             with contextlib.suppress(OSError):
-                (folder / LOCK).unlink(missing_ok=True)
-            os.close(descriptor)
+                path.unlink(missing_ok=True)
+            lock.release()
     finally:
         for path in reversed(created):
             with contextlib.suppress(OSError):  # not empty: this is the usual case
@@ -127,31 +134,6 @@ def _create(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _lock(folder: Path) -> int:
-    """A descriptor of the directory's lock file, locked."""
-    path = folder / LOCK
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        except OSError as error:
-            raise cannot_write(folder, error) from None
-        try:
-            free = _try_lock(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            raise UserError(f"{folder}: its file system cannot lock files: {error.strerror}") from None
-        if not free:
-            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise UserError(f"{folder}: is in use by {owner or 'another process'}; wait for it or stop it")
-        with contextlib.suppress(OSError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:  # else its owner removed it in the meantime
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                return descriptor
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `target` when the block ends without an error.
@@ -164,7 +146,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
-        _try_lock(descriptor)
+        lock_descriptor(descriptor, blocking=False)
         yield temporary
         sync_folder(temporary)
         _swap(temporary, target)
@@ -176,8 +158,6 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _remove_abandoned(target: Path) -> None:
     """Remove unfinished folders whose process is gone: its lock went with it."""
-    if fcntl is None:
-        return
     name = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{8}}(-old)?")
     for path in target.parent.glob(f".{glob.escape(target.name)}-*"):
         if not name.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
@@ -185,23 +165,10 @@ def _remove_abandoned(target: Path) -> None:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                if _try_lock(descriptor):
+                if lock_descriptor(descriptor, blocking=False):
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file or folder; False if somebody else has it."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True
 
 
 def _swap(temporary: Path, target: Path) -> None:

@@ -7,14 +7,17 @@ import io
 import math
 import os
 import threading
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-
-from torch.utils.tensorboard.writer import SummaryWriter
+from typing import TYPE_CHECKING
 
 from randomization.adr import ADR
 from randomization.samplers import Sampler
 from simreal.files import cannot_write, write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 
 class CsvLog:
@@ -90,10 +93,14 @@ class RunLog:
         self._sampler, self._run = sampler, run
         self._metrics = CsvLog(run / "metrics.csv", resume_step)
         self._adr = CsvLog(run / "adr.csv", resume_step)
-        try:
-            self._board = SummaryWriter(str(run), purge_step=resume_step)
-        except OSError as error:
-            raise cannot_write(run, error) from None
+        self._resume_step = resume_step
+
+    @cached_property
+    def _board(self) -> SummaryWriter:
+        """Made with the first row: TensorBoard takes a tenth of a second to import."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        return SummaryWriter(str(self._run), purge_step=self._resume_step)
 
     def __enter__(self) -> RunLog:
         # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
@@ -106,7 +113,8 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            self._board.close()
+            if "_board" in vars(self):
+                self._board.close()
         except OSError as refused:
             if error is None:
                 raise cannot_write(self._run, refused) from None

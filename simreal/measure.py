@@ -29,11 +29,11 @@ class Format:
         return self.error(figure) + self.unit
 
     def error(self, figure: float) -> str:
-        """The same without the unit: a standard error beside what it is of."""
+        """A standard error: written as `value` without the unit, because it stands beside its mean."""
         return f"{self.factor * figure:.{self.digits}f}".replace("-", self.minus)
 
     def change(self, figure: float) -> str:
-        """A difference: the same with its sign."""
+        """A difference, with its sign and without the unit."""
         return f"{self.factor * figure:+.{self.digits}f}".replace("-", self.minus)
 
     def span(self, low: float, high: float) -> str:
@@ -46,15 +46,18 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A measure, and where its figures stand.
+class Metric:
+    """What episodes of a task are judged by, and where its figures are found.
 
     Attributes:
-        name: of an episode's value in `samples` and in differences, and in a configuration's `performance`.
-        words: the same for a sentence.
-        column: of the training's averages in metrics.csv.
-        mean: of a world in evaluate's JSON; `interval` of that mean and `median`, where they are shown.
-        interval_kind: where the interval comes from.
+        name: key of an episode's value in `samples` and `differences` of evaluate's JSON, and a configuration's
+            `performance`.
+        words: what it is called within a sentence.
+        column: of metrics.csv, the mean over recent training episodes.
+        mean: key of a world's mean in evaluate's JSON.
+        interval: key of the 95 % interval of that mean; None where none is shown.
+        median: key of a world's median; None where none is shown.
+        interval_kind: method by which the interval is computed.
         ends: of the scale on which worlds and policies are coloured; None: the least or the largest value there is.
         criterion: an example of what `--criterion` may ask of an episode; None: an episode succeeds or fails by itself.
         plain: how figures are written in a terminal and in Markdown.
@@ -95,26 +98,26 @@ class Measure:
 
 
 _MINUS = "\u2212"
-SUCCESS = Measure(
+SUCCESS = Metric(
     name="success", words="success at the last step", column="success_rate",
     mean="success_rate", interval="success_ci95", median=None, interval_kind="Wilson", ends=(0.0, 1.0),
     criterion=None, plain=Format(3), page=Format(1, 100.0, f"{NARROW_SPACE}%", _MINUS), points="points",
 )  # fmt: skip
-SUCCESSES = Measure(
+SUCCESSES = Metric(
     name="successes", words="successes per episode", column="successes",
     mean="successes_mean", interval="successes_ci95", median="successes_median", interval_kind="bootstrap",
     ends=(0.0, None), criterion="successes>=3", plain=Format(2), page=Format(2, minus=_MINUS),
 )  # fmt: skip
-RETURN = Measure(
+RETURN = Metric(
     name="return", words="return", column="return",
     mean="return_mean", interval=None, median=None, interval_kind="", ends=(None, None),
     criterion="return>=1000", plain=Format(2), page=Format(2, minus=_MINUS),
 )  # fmt: skip
-MEASURES = {measure.name: measure for measure in (SUCCESS, SUCCESSES, RETURN)}
+METRICS = {measure.name: measure for measure in (SUCCESS, SUCCESSES, RETURN)}
 
 
-def measure_of(task: Task) -> Measure:
-    """What a task is judged by."""
+def metric_of(task: Task) -> Metric:
+    """The metric that a task is judged by."""
     if task.counts_successes:
         return SUCCESSES
     return SUCCESS if task.has_success else RETURN

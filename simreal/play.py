@@ -15,7 +15,7 @@ from simreal.runs import LoadedPolicy
 from simreal.worlds import find_world
 
 
-def record(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) -> tuple[list[Image], float]:
+def film(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) -> tuple[list[Image], float]:
     """Frames of episodes played one after the other, and the frames per second of real time."""
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
@@ -40,7 +40,7 @@ def save_video(policy: LoadedPolicy, path: Path, world: str, episodes: int, seed
         raise UserError(f"{path}: expected a file name that ends in .mp4")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist")
-    frames, fps = record(policy, world, episodes, seed, size)
+    frames, fps = film(policy, world, episodes, seed, size)
     write_video(path, frames, fps)
     return len(frames)
 

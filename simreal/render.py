@@ -39,6 +39,7 @@ class Scene:
         """Environment `index` now, [height, width, 3].
 
         Args:
+            index: of the environment.
             nominal: leave visual randomization out.
             label: a word to write in the upper left corner.
         """

@@ -22,7 +22,6 @@ from simreal.build import EngineName, make_environment, make_learner
 from simreal.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.config import RunConfig, parse_config, parse_schema, read_yaml
 from simreal.errors import UserError
-from simreal.export import describe_randomization
 from simreal.files import LOCK, TEMPORARY, cannot_write
 from simreal.named_code import check_code, use_current_folder
 
@@ -57,7 +56,7 @@ class LoadedPolicy:
         engine: EngineName = "cpu",
         alteration: Alteration | None = None,
     ) -> Environment:
-        """Environments of that task in worlds of a sampler, which hears nothing of how episodes end."""
+        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
         gpu = None if self.config is None else self.config.gpu.options()
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
@@ -65,7 +64,7 @@ class LoadedPolicy:
         )  # fmt: skip
 
     def renamed(self, name: str) -> LoadedPolicy:
-        """The same policy under another name."""
+        """This policy under another name."""
         return replace(self, name=name)
 
     def trained_sampler(self) -> Sampler:
@@ -106,6 +105,8 @@ def run_config(run: Path) -> RunConfig:
 
 
 def _from_run(run: Path, task: str | None) -> LoadedPolicy:
+    from simreal.export import describe_randomization  # ONNX is not needed to train
+
     config = run_config(run)
     check_code(config.task, str(run / "config.yaml"), task)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))

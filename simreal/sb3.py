@@ -1,4 +1,4 @@
-"""Lets stable-baselines3 (not a dependency) train on a `simreal.make_vec` environment."""
+"""Adapter from a `simreal.make_vec` environment to stable-baselines3's VecEnv; stable-baselines3 is no dependency."""
 
 from __future__ import annotations
 

@@ -41,12 +41,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / n)
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle."""
-    ordered, n = sorted(values), len(values)
-    return ordered[n // 2] if n % 2 else 0.5 * (ordered[n // 2 - 1] + ordered[n // 2])
-
-
 def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     """The lower confidence bound of a proportion at level 1 - alpha, one sided and exact (Clopper, Pearson 1934).
 

@@ -22,7 +22,7 @@ from simreal.errors import UserError
 from simreal.learn.guard import NanGuard
 from simreal.learn.problem import Learner
 from simreal.logs import RunLog
-from simreal.measure import measure_of
+from simreal.measure import metric_of
 from simreal.progress import Progress
 from simreal.threads import UpdateThreads
 
@@ -94,7 +94,7 @@ class Trainer:
             task_options=config.task_options, gpu=config.gpu.options(),
         )  # fmt: skip
         self.environment.reset()
-        self._measure = measure_of(self.environment.task)
+        self._metric = metric_of(self.environment.task)
         if config.learner.STAGGERED:
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment)
@@ -187,7 +187,7 @@ class Trainer:
         return broken
 
     def _score(self) -> str:
-        return f"{self._measure.name} {self.statistics.metrics()[self._measure.column]:.2f}"
+        return f"{self._metric.name} {self.statistics.metrics()[self._metric.column]:.2f}"
 
     def _row(self) -> dict[str, float]:
         extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}

@@ -11,33 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from randomization.adr import ADR
 from randomization.parameters import RandomizationError
 from randomization.spec import RandomizationConfig
 from simreal.build import make_environment
-from simreal.config import load_config
-from simreal.documents import to_json, write_target
 from simreal.errors import UserError
-from simreal.files import write_text
-from simreal.measure import MEASURES
-from simreal.runs import LoadedPolicy, load_policy, run_config
+from simreal.runs import LoadedPolicy
 
 WIDENED = "widened.json"  # in a run directory
 QUIET_DECISIONS = 4  # about every boundary, none of which sets a new mark, end it
-
-
-def widen_command(path: Path, like: str | None, episodes: int, json_file: Path | None, seed: int, out: Console) -> None:
-    """`simreal widen`."""
-    policy = load_policy(path)
-    block = adr_block(policy, like)
-    target = None if json_file is None else write_target(json_file)
-    document = widen(policy, block, episodes, seed=seed)
-    print_widened(document, out)
-    if target is not None:
-        write_text(target, to_json(document))
 
 
 def widen(
@@ -71,7 +54,7 @@ def widen(
         raise RandomizationError("randomization.parameters: no boundary can move; give ADR at least one range")
     adr.boundary_probability = 1.0  # ordinary episodes would teach nobody
     quiet = QUIET_DECISIONS * adr.movable_sides * adr.buffer_size
-    played, stopped = _play(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
+    played, stopped = _run(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
     return {
         "schema": 1,
         "task": policy.task_id,
@@ -88,7 +71,7 @@ def widen(
     }
 
 
-def _play(
+def _run(
     policy: LoadedPolicy, adr: ADR, block: RandomizationConfig, budget: int, quiet: int, num_envs: int, seed: int
 ) -> tuple[int, str]:
     """Episodes played, and why it ended."""
@@ -120,20 +103,6 @@ def _play(
     return played, "budget"
 
 
-def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
-    """The ADR block of a run directory or a configuration; of the policy's own run for None. Raises UserError."""
-    if like is None:
-        if policy.config is None or policy.config.randomization.sampler != "adr":
-            raise UserError(f"{policy.name}: was not trained under ADR; name a run or configuration that is: --like")
-        return policy.config.randomization
-    config = run_config(Path(like)) if Path(like).is_dir() else load_config(like)
-    if config.task != policy.task_id:
-        raise UserError(f"{like}: is of task {config.task}, expected {policy.task_id}")
-    if config.randomization.sampler != "adr":
-        raise UserError(f"{like}: randomization.sampler is {config.randomization.sampler!r}, expected 'adr'")
-    return config.randomization
-
-
 def same_request(path: Path, block: RandomizationConfig, episodes: int) -> bool:
     """Whether a file holds what `widen` was asked for with this block and budget."""
     try:
@@ -145,20 +114,3 @@ def same_request(path: Path, block: RandomizationConfig, episodes: int) -> bool:
 
 def _plain(block: RandomizationConfig) -> Any:
     return json.loads(block.model_dump_json(include={"performance", "adr", "parameters"}))
-
-
-def print_widened(document: dict[str, Any], out: Console) -> None:
-    """The result of `widen` for people."""
-    why = "no boundary went further" if document["stopped"] == "quiet" else "the budget was spent"
-    title = f"{document['policy']} on {document['task']}, frozen: entropy {document['entropy_npd']:+.2f} npd"
-    block = document["request"]["randomization"]
-    low, high = block["adr"]["thresholds"]
-    moved = f"bounds move by {MEASURES[block['performance']].words}: back at {low:g} or less, on at {high:g} or more"
-    table = Table(title=f"{title} after {document['episodes']:,} episodes ({why})", title_justify="left", caption=moved)
-    table.caption_justify = "left"
-    for column in ("parameter", "lower", "upper", "limits", "unit"):
-        table.add_column(column, justify="left" if column in ("parameter", "unit") else "right")
-    for p in document["parameters"]:
-        low, high = p["limits"]
-        table.add_row(p["name"], f"{p['lower']:.4g}", f"{p['upper']:.4g}", f"{low:.4g} to {high:.4g}", p["unit"])
-    out.print(table)

@@ -28,9 +28,8 @@ from simreal.documents import read_json, to_json, without_samples, write_target
 from simreal.envelope import EnvelopeSettings, measure_envelope
 from simreal.errors import UserError
 from simreal.evaluate import evaluate, evaluate_named
-from simreal.export import ExportError, export_bundle
 from simreal.files import owned, write_text
-from simreal.measure import Measure, measure_of
+from simreal.measure import Metric, metric_of
 from simreal.named_code import naming
 from simreal.progress import Progress
 from simreal.runs import (
@@ -128,7 +127,7 @@ def assess(run: Path, out: Console) -> Path | None:
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
-    out.print(figures_table(figures, measure_of(task)))
+    out.print(figures_table(figures, metric_of(task)))
     if task.export_obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
         return None
@@ -190,7 +189,7 @@ def evaluate_command(
     for warning in other_options(policies):
         out.print(f"warning: {warning}")
     documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
-    measure = measure_of(policies[0].make_task())
+    measure = metric_of(policies[0].make_task())
     if len(policies) == 1:
         document = documents[0]
         out.print(figures_table(document, measure))
@@ -239,6 +238,8 @@ def export_command(run: Path, output: Path | None, task: str | None, out: Consol
 
 
 def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+    from simreal.export import ExportError, export_bundle  # ONNX is not needed to train
+
     assert policy.module is not None
     assert policy.config is not None
     try:
@@ -304,7 +305,7 @@ def _ends(ends: Sequence[float]) -> str:
     return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
-def figures_table(figures: dict[str, Any], measure: Measure) -> Table:
+def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
     """The figures of an evaluation for people."""
     entropy = figures["adr_entropy_npd"]
     title = f"{figures['policy']} on {figures['task']}"

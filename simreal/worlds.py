@@ -69,7 +69,7 @@ class World:
         return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.alteration)
 
     def signature(self) -> str:
-        """Equal for two worlds whose episodes are the same: figures from them can be compared pair by pair."""
+        """A text that two worlds share if episodes of one number are alike in both, and can be compared in pairs."""
         drawn = [(p.quantity, p.targets, p.limits, p.distribution, p.group) for p in self.sampler.parameters]
         inner = [getattr(self.sampler, name).tolist() for name in ("inner", "extreme") if hasattr(self.sampler, name)]
         one = getattr(self.sampler, "one_at_a_time", False)

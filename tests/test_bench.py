@@ -1,4 +1,4 @@
-"""`simreal bench`: what its figures are made of, on sizes too small to mean anything."""
+"""`simreal bench` and `benchmarks.speed`: what their figures are made of, on sizes too small to mean anything."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.speed import command
+from benchmarks.speed.on_policy import bench_on_policy
+from benchmarks.speed.safety import bench_safety
+from benchmarks.speed.sampling import bench_adr
+from benchmarks.speed.stepping import USUAL, bench_stepping
+from benchmarks.speed.timing import Clocked, Row
+from benchmarks.speed.training_loop import bench_loop
 from envs.registry import make_task
 from randomization.parameters import build_parameters
 from randomization.quantities import QUANTITIES
-from simreal.bench import command
-from simreal.bench.loop import bench_loop
-from simreal.bench.on_policy import bench_on_policy
-from simreal.bench.safety import bench_safety
-from simreal.bench.sampling import bench_adr
-from simreal.bench.stepping import USUAL, bench_stepping
-from simreal.bench.timing import Clocked, Row
+from simreal import bench
 from simreal.describe import available
 from simreal.errors import UserError
 from simreal.suggest import suggested_block
@@ -70,11 +71,11 @@ def test_time_spent_in_calls_within_calls_counts_once() -> None:
 
 
 def test_the_loop_is_divided_into_physics_policy_update_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    from simreal.bench import loop
+    from benchmarks.speed import training_loop
 
     overrides = ["learner.horizon=8", "num_envs=4", "learner.minibatches=2", "learner.epochs=1"]
-    load = loop.load_config
-    monkeypatch.setattr(loop, "load_config", lambda name: load(name, overrides))
+    load = training_loop.load_config
+    monkeypatch.setattr(training_loop, "load_config", lambda name: load(name, overrides))
     row = bench_loop("inverted_pendulum", rollouts=2)
     assert row.ratio is None
     assert row.shares is not None
@@ -88,7 +89,7 @@ def test_the_loop_is_divided_into_physics_policy_update_and_the_rest(monkeypatch
 def test_what_safety_costs_is_divided_into_checks_the_last_good_state_and_checkpoints(
     learner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from simreal.bench import safety
+    from benchmarks.speed import safety
 
     small = {"ppo": ["horizon=8", "minibatches=2", "epochs=1"], "sac": ["algorithm=sac", "replay_size=4000"]}[learner]
     load, name = safety.load_config, {"ppo": "inverted_pendulum", "sac": "fetch_reach"}[learner]
@@ -149,3 +150,15 @@ def test_every_case_has_a_name_of_its_own() -> None:
     names = [case.name for case in command.cases(quick=True)]
     assert len(set(names)) == len(names)
     assert "FetchPush-v4 64 everything" in names
+
+
+def test_the_command_tells_a_users_speed_as_a_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_SECONDS", 0.01)
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"task: {PENDULUM}\nnum_envs: 4\nlearner: {{algorithm: ppo, horizon: 8, minibatches: 2}}\n")
+    out = Console(record=True, width=200)
+    bench.bench_command([str(config)], tmp_path / "bench.json", out)
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert (row["config"], row["task"], row["num_envs"]) == (str(config), PENDULUM, 4)
+    assert row["steps_per_s"] > row["training_steps_per_s"] > 0.0 < row["update_s"]
+    assert PENDULUM in out.export_text()

@@ -13,7 +13,7 @@ from scripted import reaching, standing
 from simreal.boxes import Array, Mask, inside, peel, shrunk
 from simreal.envelope import EnvelopeSettings, Survey, judge_of, measure_envelope
 from simreal.errors import UserError
-from simreal.evaluate import play
+from simreal.evaluate import run_episodes
 from simreal.statistics import wilson
 from simreal.worlds import find_world, trained_ranges
 
@@ -142,7 +142,7 @@ def test_the_curves_do_not_depend_on_the_number_of_environments(monkeypatch: pyt
 
 def test_a_criterion_says_what_counts_where_a_task_has_no_success() -> None:
     policy = standing("Hopper-v5", {"body_mass": {"range": [0.8, 1.2]}})
-    episodes = play(policy, find_world("nominal", policy).make_environment(policy, 6, seed=0), 6)
+    episodes = run_episodes(policy, find_world("nominal", policy).make_environment(policy, 6, seed=0), 6)
     middle = float(episodes.returns.median())
     assert int(judge_of(policy, f"return>={middle}")(episodes).sum()) in (3, 4)
     assert judge_of(policy, " reward_survive <= 1e3 ")(episodes).all()

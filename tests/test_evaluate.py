@@ -15,7 +15,7 @@ from randomization.samplers import Manual
 from scripted import reaching, standing
 from simreal.compare import differences, differences_table, other_options, policies_table
 from simreal.documents import to_json, without_samples
-from simreal.evaluate import Episodes, batch_of, evaluate, play, summarize
+from simreal.evaluate import Episodes, batch_of, evaluate, run_episodes, summarize
 from simreal.measure import SUCCESS
 from simreal.runs import LoadedPolicy
 from simreal.statistics import wilson
@@ -65,7 +65,7 @@ def test_a_seed_gives_every_policy_the_same_episodes_at_every_number_of_environm
 def test_figures_do_not_depend_on_the_number_of_environments() -> None:
     policy = reaching({"grip_bias": {"quantity": "observation_bias", "of": "grip_pos", "range": [0.03, 0.06]}})
     world = find_world("trained", policy)
-    seen = [play(policy, world.make_environment(policy, n, seed=5), 10) for n in (1, 4, 10)]
+    seen = [run_episodes(policy, world.make_environment(policy, n, seed=5), 10) for n in (1, 4, 10)]
     assert 0 < int(seen[0].success.sum()) < 10
     for episodes in seen[1:]:
         assert torch.equal(episodes.success, seen[0].success)
@@ -75,7 +75,7 @@ def test_figures_do_not_depend_on_the_number_of_environments() -> None:
 
 def test_measures_are_means_over_the_steps_of_each_episode() -> None:
     policy = standing("Hopper-v5")  # falls at once: episodes of different lengths
-    episodes = play(policy, find_world("nominal", policy).make_environment(policy, 3, seed=2), 5)
+    episodes = run_episodes(policy, find_world("nominal", policy).make_environment(policy, 3, seed=2), 5)
     for number in range(5):
         alone = policy.make_environment(5, Manual([]), seed=2)
         alone.reset()

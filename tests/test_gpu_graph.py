@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.speed.gpu import Clock, Lengths, bench_one_graph
+from benchmarks.speed.gpu_graph import Carried, GraphError, StepGraph
+from benchmarks.speed.gpu_update import MinibatchGraph
 from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.environment import Environment
 from envs.rng import _MIX1, EpisodeRandom, _EpisodeNumbers, _Request, mix
 from robots import skipping_missing
-from simreal.bench.gpu import Clock, Lengths, bench_one_graph
-from simreal.bench.gpu_graph import Carried, GraphError, StepGraph
-from simreal.bench.gpu_update import MinibatchGraph
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO

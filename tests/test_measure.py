@@ -23,8 +23,8 @@ from simreal.cli import main
 from simreal.compare import differences, differences_table, policies_table
 from simreal.envelope import judge_of
 from simreal.errors import UserError
-from simreal.evaluate import Episodes, evaluate, play, summarize
-from simreal.measure import RETURN, SUCCESS, SUCCESSES, measure_of
+from simreal.evaluate import Episodes, evaluate, run_episodes, summarize
+from simreal.measure import RETURN, SUCCESS, SUCCESSES, metric_of
 from simreal.report import footage, write_report
 from simreal.report.records import Arm, load_run
 from simreal.report.summary import cell, training_score
@@ -78,9 +78,9 @@ def rows(table: Table) -> list[dict[str, str]]:
 
 
 def test_a_task_says_what_it_is_judged_by() -> None:
-    assert measure_of(make_task("Counting-v0")) is SUCCESSES
-    assert measure_of(make_task("FetchReach-v4")) is SUCCESS
-    assert measure_of(make_task("Hopper-v5")) is RETURN
+    assert metric_of(make_task("Counting-v0")) is SUCCESSES
+    assert metric_of(make_task("FetchReach-v4")) is SUCCESS
+    assert metric_of(make_task("Hopper-v5")) is RETURN
 
 
 def test_a_policy_that_always_succeeds_but_at_the_end_is_shown_with_its_count() -> None:
@@ -88,7 +88,7 @@ def test_a_policy_that_always_succeeds_but_at_the_end_is_shown_with_its_count() 
     document = evaluate(policy, [find_world("nominal", policy)], 4, None, seed=0)
     (world,) = document["worlds"]
     assert (world["success_rate"], world["successes_mean"], world["successes_median"]) == (0.0, STEPS - 1, STEPS - 1)
-    (shown,) = rows(figures_table(document, measure_of(policy.make_task())))
+    (shown,) = rows(figures_table(document, metric_of(policy.make_task())))
     assert "success" not in shown
     assert (shown["successes"], shown["95 % interval"], shown["median"]) == ("9.00", "9.00 to 9.00", "9.00")
 
@@ -116,20 +116,20 @@ def test_the_envelope_asks_how_many_successes_an_episode_must_have() -> None:
     policy = constant(1.0)
     with pytest.raises(UserError, match=r"successes per episode.*--criterion, as 'successes>=3'"):
         judge_of(policy, None)
-    episodes = play(policy, find_world("nominal", policy).make_environment(policy, 2, seed=0), 3)
+    episodes = run_episodes(policy, find_world("nominal", policy).make_environment(policy, 2, seed=0), 3)
     assert judge_of(policy, f"successes>={STEPS - 1}")(episodes).all()
     assert not judge_of(policy, f"successes>={STEPS}")(episodes).any()
 
 
 def test_random_actions_belong_to_the_episode_and_stillness_is_action_0() -> None:
     run = constant(1.0)
-    noise, still = baseline("random", run), baseline("still", run)
+    noise, still = baseline("random", run), baseline("zero", run)
     nominal = find_world("nominal", noise)
-    seen = [play(noise, nominal.make_environment(noise, n, seed=3), 12).successes for n in (1, 5, 12)]
+    seen = [run_episodes(noise, nominal.make_environment(noise, n, seed=3), 12).successes for n in (1, 5, 12)]
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
     assert len(seen[0].unique()) > 3  # binomial, 9 trials at 1/2
-    other = play(noise, nominal.make_environment(noise, 4, seed=4), 12).successes
+    other = run_episodes(noise, nominal.make_environment(noise, 4, seed=4), 12).successes
     assert not torch.equal(seen[0], other)
     environment = noise.make_environment(2000, Manual([]), seed=0)
     actions = noise.act(environment.reset().policy)
@@ -248,7 +248,7 @@ def test_the_best_episode_to_film_has_the_most_successes(monkeypatch: pytest.Mon
     monkeypatch.setattr(footage, "_EPISODES", 8)
     policy = baseline("random", constant(1.0))
     world = find_world("nominal", policy)
-    counts = play(policy, world.make_environment(policy, 8, 5), 8).successes
+    counts = run_episodes(policy, world.make_environment(policy, 8, 5), 8).successes
     said, number = footage._extreme(policy, world, True, 5)
     assert int(counts[number]) == int(counts.max())
     assert said.startswith(f"{int(counts.max())} successes, return ")

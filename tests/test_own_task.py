@@ -325,7 +325,7 @@ def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run
     assert run("train", "c.yaml", "train.env_steps=300", "--run-dir", "run", "--resume")[0] == 0
 
     (tmp_path / "arm_of_mine.py").write_text(CODE + "\nopen('imported', 'w').close()\n")
-    commands = ("evaluate run", "evaluate run/bundle", "export run", "play run/bundle", "report run", "widen run")
+    commands = ("evaluate run", "evaluate run/bundle", "export run", "play run/bundle", "report run")
     for command in commands:
         status, _, err = run(*command.split())
         assert status == 2

@@ -49,3 +49,26 @@ def test_the_command_is_also_a_module() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "FetchReach-v4" in done.stdout.splitlines()
+
+
+def test_the_help_of_the_command_loads_nothing_that_takes_long() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "simreal", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "evaluate" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in loaded
+    assert not {"gymnasium", "mujoco", "numpy", "torch"} & loaded
+
+
+def test_a_command_knows_the_tasks_that_gymnasium_lists_after_importing_simreal(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium\ngymnasium.spec('FetchReach-v4')\ngymnasium.spec('simreal/FetchReach-v4')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    done = subprocess.run(
+        [sys.executable, "-m", "simreal", "describe", "mine:Arm"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "has no" in done.stderr or "Arm" in done.stderr, done.stderr

@@ -18,7 +18,7 @@ import pytest
 from simreal.checkpoint import checkpoints
 from simreal.cli import main
 from simreal.errors import UserError
-from simreal.evaluate import play
+from simreal.evaluate import run_episodes
 from simreal.report import figures, footage, sections, write_report
 from simreal.report.records import Arm, load_arms, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
@@ -358,7 +358,7 @@ def test_a_replayed_episode_is_the_evaluated_one(trained: Path) -> None:
     policy = load_policy(trained)
     for name in ("nominal", "trained"):
         found = find_world(name, policy)
-        played = play(policy, found.make_environment(policy, 3, 5), 7)
+        played = run_episodes(policy, found.make_environment(policy, 3, 5), 7)
         for episode in (0, 4, 6):
             *_, environment = footage._replay(policy, found, episode, seed=5)
             assert float(environment.episode_return[0]) == pytest.approx(float(played.returns[episode]), abs=1e-9)

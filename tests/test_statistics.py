@@ -12,7 +12,6 @@ from simreal.statistics import (
     clopper_pearson_lower,
     cvar,
     mean_and_error,
-    median,
     unanimous_ci,
     wilson,
 )
@@ -34,13 +33,11 @@ def test_cvar_is_the_mean_of_the_worst_tenth() -> None:
     assert cvar([3.0, 1.0]) == 1.0  # at least one value
 
 
-def test_mean_standard_error_and_median() -> None:
+def test_mean_and_standard_error() -> None:
     # values 1, 2, 4: mean 7/3, variance ((4/3)^2 + (1/3)^2 + (5/3)^2) / 2 = 7/3, error sqrt(7/9)
     mean, error = mean_and_error([1.0, 2.0, 4.0])
     assert (mean, error) == pytest.approx((7 / 3, (7 / 9) ** 0.5))
     assert mean_and_error([5.0]) == (5.0, 0.0)
-    assert median([4.0, 1.0, 2.0]) == 2.0
-    assert median([4.0, 1.0, 2.0, 3.0]) == 2.5
 
 
 def test_the_exact_lower_bound_of_nothing_but_successes_and_of_eight_in_ten() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import adr_probe
 from conftest import HINGE, TinyTask
 from envs import registry
 from envs.task import Outcome
@@ -16,7 +17,7 @@ from randomization.spec import RandomizationConfig, randomization_config
 from simreal.build import make_environment
 from simreal.cli import main
 from simreal.errors import UserError
-from simreal.evaluate import play
+from simreal.evaluate import run_episodes
 from simreal.runs import LoadedPolicy
 from simreal.widen import QUIET_DECISIONS, widen
 from simreal.worlds import find_world
@@ -84,9 +85,9 @@ def test_what_cannot_be_widened_is_refused(policy: LoadedPolicy) -> None:
 
 def test_the_policy_is_left_as_it_was(policy: LoadedPolicy) -> None:
     nominal = find_world("nominal", policy)
-    before = play(policy, nominal.make_environment(policy, 2, 3), 4)
+    before = run_episodes(policy, nominal.make_environment(policy, 2, 3), 4)
     widen(policy, block(-3.0, 3.0), episodes=50)
-    assert torch.equal(play(policy, nominal.make_environment(policy, 2, 3), 4).returns, before.returns)
+    assert torch.equal(run_episodes(policy, nominal.make_environment(policy, 2, 3), 4).returns, before.returns)
 
 
 TINY = """
@@ -106,7 +107,7 @@ def test_the_command_needs_a_block_of_adr_and_writes_what_it_found(
 
     def refused(*arguments: str) -> str:
         with pytest.raises(SystemExit) as exit_:
-            main(["widen", str(tmp_path / "run"), *arguments])
+            adr_probe.main([str(tmp_path / "run"), *arguments])
         assert exit_.value.code == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
@@ -117,6 +118,6 @@ def test_the_command_needs_a_block_of_adr_and_writes_what_it_found(
     assert "FetchPush-v4, expected FetchReach-v4" in refused("--like", "fetch_push")
     assert "fetch_rech" in refused("--like", "fetch_rech")
     assert "folder" in refused("--like", "fetch_reach", "--json", str(tmp_path / "no" / "f.json"))
-    main(["widen", str(tmp_path / "run"), "--like", "fetch_reach", "--episodes", "10", "--json", str(tmp_path / "f")])
+    adr_probe.main([str(tmp_path / "run"), "--like", "fetch_reach", "--episodes", "10", "--json", str(tmp_path / "f")])
     assert json.loads((tmp_path / "f").read_text())["episodes"] >= 10
     assert "entropy" in capsys.readouterr().out

@@ -107,7 +107,7 @@ def play(task: str, randomized: bool) -> None:
     """All that a run, an evaluation and the benchmark launch."""
     import torch
 
-    from simreal.bench.gpu import BareLoop, made
+    from benchmarks.speed.gpu import BareLoop, made
 
     environment = made(task, 4, randomized)
     engine: Any = environment.engine
@@ -122,7 +122,7 @@ def play(task: str, randomized: bool) -> None:
 
 def draw(task: str) -> None:
     """Pictures, as the benchmark takes them."""
-    from simreal.bench.gpu import made
+    from benchmarks.speed.gpu import made
     from simreal.images import Images
 
     Images(made(task, 2, False), 84, 84).take()

@@ -104,7 +104,7 @@ def contract(job: Job) -> None:
 
 def speed(job: Job) -> None:
     """Control steps against the bare captured loop; memory per environment; that nothing waits."""
-    from simreal.bench.gpu import Lengths, bench_engine
+    from benchmarks.speed.gpu import Lengths, bench_engine
 
     sizes, lengths = ((2,), Lengths(1, 1, 1)) if job.rehearse else ((4096, 16384), Lengths(20, 3, 1))
     tasks = TASKS[:1] if job.rehearse else TASKS
@@ -123,7 +123,7 @@ def speed(job: Job) -> None:
 
 def graph(job: Job) -> None:
     """The same beside control steps that are one graph each; apart: a recording that fails spoils what follows."""
-    from simreal.bench.gpu import Lengths, bench_engine
+    from benchmarks.speed.gpu import Lengths, bench_engine
 
     for task in TASKS[:1] if job.rehearse else TASKS:
         size, lengths = (2, Lengths(1, 1, 1)) if job.rehearse else (4096, Lengths(20, 3, 1))
@@ -171,7 +171,7 @@ def cube(job: Job) -> None:
 
 def pictures(job: Job) -> None:
     """Pictures of all environments in one call."""
-    from simreal.bench.gpu import Clock, made
+    from benchmarks.speed.gpu import Clock, made
     from simreal.images import Images
 
     for size, pixels in ((2, 16),) if job.rehearse else ((1024, 84), (4096, 84)):
@@ -191,8 +191,8 @@ def pictures(job: Job) -> None:
 
 def update(job: Job) -> None:
     """An epoch of PPO as it is, through torch.compile, and as a CUDA graph of one minibatch."""
-    from simreal.bench.gpu import Clock, made
-    from simreal.bench.gpu_update import bench_update
+    from benchmarks.speed.gpu import Clock, made
+    from benchmarks.speed.gpu_update import bench_update
     from simreal.config import PPOConfig
     from simreal.learn.ppo import PPO
     from simreal.learn.problem import LearnerSpec

@@ -75,8 +75,9 @@ class ActionPart(Part):
 
     Attributes:
         low, high: [size] of targets.
-        initial: [size] what smoothing starts from in every episode, where that is always the same.
-        initial_columns: [size] of the flat observation that show it at the start of an episode, where it is not.
+        initial: [size] the value from which smoothing starts in every episode; None where that differs by episode.
+        initial_columns: [size] columns of the flat observation that hold that value at the start of an episode; None
+            where `initial` is given or where the observation does not show it.
     """
 
     low: NDArray[np.float64]
@@ -144,6 +145,7 @@ def parse_contract(raw: bytes) -> dict[str, Any]:
 
 
 def read_layout(contract: dict[str, Any]) -> Layout:
+    """The part of a contract that running the policy needs. Raises BundleError naming the key that is wrong."""
     period = contract.get("control_period_s")
     _expect(_is_number(period, above=0.0), f"control_period_s: expected a positive number, got {period!r}")
     return Layout(*read_parts(contract), _initial(contract), _files(contract))

@@ -15,8 +15,8 @@ import torch
 from envs.environment import Environment
 from simreal.checkpoint import checkpoints
 from simreal.errors import UserError
-from simreal.evaluate import play
-from simreal.measure import RETURN, SUCCESS, measure_of
+from simreal.evaluate import run_episodes
+from simreal.measure import RETURN, SUCCESS, metric_of
 from simreal.offscreen import Image
 from simreal.render import Scene, write_video
 from simreal.report.records import Run
@@ -124,8 +124,8 @@ def _find(name: str, policy: LoadedPolicy, run: Run) -> World:
 
 def _extreme(policy: LoadedPolicy, world: World, best: bool, seed: int) -> tuple[str, int]:
     """What the best or worst of the first episodes came to, and its number."""
-    episodes = play(policy, world.make_environment(policy, _EPISODES, seed), _EPISODES)
-    measure = measure_of(policy.make_task())
+    episodes = run_episodes(policy, world.make_environment(policy, _EPISODES, seed), _EPISODES)
+    measure = metric_of(policy.make_task())
     order = list(zip(episodes.samples[measure.name].tolist(), episodes.returns.tolist(), strict=True))
     chosen = (max if best else min)(range(_EPISODES), key=lambda k: order[k])
     reached, total = order[chosen]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from simreal import __version__
 from simreal.documents import write_target
 from simreal.errors import UserError
 from simreal.files import write_text
-from simreal.report import sections
+from simreal.report import sections, words
 from simreal.report.footage import find_clips
-from simreal.report.html import page, paragraph
-from simreal.report.records import Arm, Comparison, StudyDocument, load_arms, read_document
+from simreal.report.records import GROUPS, Arm, Comparison, StudyDocument, load_arms, read_document
+from simreal.report.summary import cell, entropy, worlds_by_group
 from simreal.report.verdict import verdict
 
 _FOOTAGE_BYTES = 3_500_000  # of videos in one page
@@ -32,9 +39,9 @@ def write_report(paths: Sequence[Path], output: Path, pictures: bool = True) -> 
     study = read_document(paths[0] / "study.json", StudyDocument) if len(paths) == 1 else None
     if study is not None:
         write_target(output)
-        head = paragraph(study.description) if study.description else ""
         title = f"{study.task}: study {study.name}"
-        return write_page(study.load_arms(paths[0]), output, title=title, head=head, pictures=pictures)
+        arms = study.load_arms(paths[0])
+        return write_page(arms, output, title=title, description=study.description, pictures=pictures)
     files = [path for path in paths if path.is_file()]
     runs = [path for path in paths if path not in files]
     if not runs:
@@ -48,11 +55,11 @@ def write_page(
     arms: Sequence[Arm],
     output: Path,
     title: str | None = None,
-    head: str = "",
+    description: str = "",
     pictures: bool = True,
     comparisons: Sequence[Comparison] = (),
 ) -> Path:
-    """Write the page about arms; `head` is HTML that comes before the verdict."""
+    """Write the page about arms; `description` comes before the verdict."""
     tasks = sorted({run.config.task for arm in arms for run in arm.runs})
     if len(tasks) > 1:
         raise UserError(f"a report is about one task, got runs of {', '.join(tasks)}")
@@ -74,5 +81,48 @@ def write_page(
         ("health", "Health of the learner", sections.health(arms)),
         ("setup", "Setup", sections.setup(arms)),
     ]
-    write_text(output, page(title or f"{tasks[0]}: {names}", content, head + verdict(arms), sections.footer()))
+    context = {"arms": arms, "measure": arms[0].first.measure, "groups": worlds_by_group(arms)}
+    shown = [(key, heading, _render(key, context | found)) for key, heading, found in content if found is not None]
+    page = {
+        "title": title or f"{tasks[0]}: {names}",
+        "description": description,
+        "verdict": _render("verdict", context | verdict(arms)),
+        "sections": shown,
+        "version": __version__,
+        "python": platform.python_version(),
+    }
+    write_text(output, _render("page", page))
     return output
+
+
+def _render(name: str, content: dict[str, Any]) -> Markup:
+    """A template of this package, filled; all text in it is escaped."""
+    return Markup(_TEMPLATES.get_template(f"{name}.html").render(content))
+
+
+def _breaking(name: str) -> Markup:
+    """A name that may be broken after its underscores."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
+def _data_uri(path: Path, kind: str) -> str:
+    """A file as part of the page."""
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "percent": words.percent, "signed": words.signed, "span": words.span, "grouped": "{:,}".format,
+    "group": GROUPS.__getitem__, "dict": vars, "entropy": entropy, "breaking": _breaking, "data_uri": _data_uri,
+}  # fmt: skip
+_TEMPLATES.globals |= {
+    "SAMPLERS": words.SAMPLERS, "cell": cell, "coloured": sections.coloured, "doubt": words.doubt,
+    "seeds_of": words.seeds_of, "trained_for": words.trained_for, "unit_of": words.unit_of,
+    "what_cells_say": words.what_cells_say,
+}  # fmt: skip

@@ -17,7 +17,7 @@ from randomization.spec import first_problem
 from simreal.checkpoint import is_outdated
 from simreal.config import RunConfig
 from simreal.errors import UserError
-from simreal.measure import SUCCESSES, Measure, measure_of
+from simreal.measure import SUCCESSES, Metric, metric_of
 from simreal.named_code import check_code
 from simreal.runs import run_config
 
@@ -159,7 +159,7 @@ class Difference(_Lenient):
     gain: float = Field(alias="return")
     return_ci95: tuple[float, float]
 
-    def of(self, measure: Measure) -> tuple[float, tuple[float, float]] | None:
+    def of(self, measure: Metric) -> tuple[float, tuple[float, float]] | None:
         """The difference by a measure, and its interval; None in a document that does not know it."""
         found = self.model_dump(by_alias=True)
         value, interval = found[measure.name], found[f"{measure.name}_ci95"]
@@ -198,7 +198,7 @@ class Run:
     name: str
     path: Path
     config: RunConfig
-    measure: Measure  # what the task is judged by
+    measure: Metric  # what the task is judged by
     parameters: list[Parameter]  # randomized in training, as configured
     metrics: Columns
     adr: Columns
@@ -226,6 +226,11 @@ class Run:
             return None
         return (self.adr.get("entropy_npd") or [None])[-1]
 
+    def final_range(self, parameter: str) -> tuple[float, float] | None:
+        """The range of a parameter at the end of training; None where it was not logged."""
+        low, high = (self.adr.get(f"{parameter}.{side}") for side in ("lower", "upper"))
+        return (low[-1], high[-1]) if low and high else None
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -236,11 +241,12 @@ class Arm:
 
     @property
     def first(self) -> Run:
+        """Its run with the first seed: configuration, task and parameters are those of all of them."""
         return self.runs[0]
 
     @property
     def randomized(self) -> bool:
-        """Whether it is anything but a control."""
+        """Whether it trained with randomized parameters; a control did not."""
         return bool(self.first.parameters)
 
 
@@ -251,7 +257,7 @@ def load_run(path: Path) -> Run:
     config = run_config(path)
     check_code(config.task, str(path / "config.yaml"))
     task = make_task(config.task, **config.task_options)
-    measure = measure_of(task)
+    measure = metric_of(task)
     evaluation = _present(path, read_document(path / "evaluation.json", Evaluation))
     if measure is SUCCESSES and evaluation is not None:
         _check_counted(path / "evaluation.json", evaluation)

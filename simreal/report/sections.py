@@ -1,21 +1,21 @@
-"""The sections below the verdict; each is an empty string where the runs have nothing to show."""
+"""What the sections show, each in the template of its name; None where the runs have nothing to show."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Sequence
-from html import escape
+from typing import Any, NamedTuple
 
-from randomization.parameters import Parameter
-from simreal import __version__
-from simreal.measure import MEASURES, RETURN, Measure
+from markupsafe import Markup
+
+from simreal.measure import METRICS, RETURN
 from simreal.report import figures
 from simreal.report.footage import Clip
-from simreal.report.html import data_uri, fold, notes, paragraph, percent, row, table
-from simreal.report.records import GROUPS, Arm, Box, Columns, Comparison, Run
-from simreal.report.summary import cell, worlds_by_group
-from simreal.report.verdict import doubt_below, score, trained_in, what_cells_say
+from simreal.report.records import Arm, Columns, Comparison, Run
+from simreal.report.summary import Cell, cell, worlds_by_group
+from simreal.report.words import labelled, percent
+
+Content = dict[str, Any]
 
 _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "q": "Q of the batch (return)",
@@ -34,29 +34,38 @@ _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "lr": "step size",
     "divergences": "unstable simulations",
 }
-_SCORES = {measure.column for measure in MEASURES.values()}
+_SCORES = {measure.column for measure in METRICS.values()}
 _NOT_HEALTH = _SCORES | {"env_steps", "episodes", "rollout_return", "seconds", "replay", "updates"}
 _SATURATED, _KL_TIMES = 0.5, 4.0  # from where on a remark is made
 
 
-def learning(arms: Sequence[Arm]) -> str:
+class Plot(NamedTuple):
+    """A figure of the page."""
+
+    svg: Markup
+    caption: str
+
+
+def _plot(figure: figures.Figure, words: str, caption: bool = True) -> Plot:
+    return Plot(Markup(figures.svg(figure, words)), words if caption else "")
+
+
+def learning(arms: Sequence[Arm]) -> Content | None:
     """What the task is judged by, and return, in training."""
     metrics = {arm.name: [_since_first_episode(run.metrics) for run in arm.runs] for arm in arms}
     if not any(columns for seeds in metrics.values() for columns in seeds):
-        return ""
-    plots, measure = [], arms[0].first.measure
+        return None
+    measure, by = arms[0].first.measure, {"env_steps": "steps", "seconds": "time"}
+    wanted = [("return", "return per episode", "Return", against) for against in by]
     if measure is not RETURN:
-        for against, words in (("env_steps", "steps"), ("seconds", "time")):
-            share = measure.ends == (0.0, 1.0)
-            figure = figures.learning_curves(metrics, measure.column, measure.name, against, share)
-            plots.append(_plot(figure, f"{measure.name.capitalize()} in training against {words}"))
-    for against, words in (("env_steps", "steps"), ("seconds", "time"))[: 2 if measure is RETURN else 1]:
-        figure = figures.learning_curves(metrics, "return", "return per episode", against)
-        plots.append(_plot(figure, f"Return in training against {words}"))
-    text = "Means of the last 100 training episodes, with exploration, in the worlds that training played then."
-    if any(len(arm.runs) > 1 for arm in arms):
-        text += " Lines are means over seeds, bands reach from the lowest to the highest seed."
-    return paragraph(text) + f'<div class="plots wide">{"".join(plots)}</div>'
+        judged = [(measure.column, measure.name, measure.name.capitalize(), against) for against in by]
+        wanted = [*judged, wanted[0]]
+    plots = []
+    for column, label, words, against in wanted:
+        share = column == measure.column and measure.ends == (0.0, 1.0)
+        figure = figures.learning_curves(metrics, column, label, against, share)
+        plots.append(_plot(figure, f"{words} in training against {by[against]}"))
+    return {"plots": plots, "seeds": any(len(arm.runs) > 1 for arm in arms)}
 
 
 def _since_first_episode(columns: Columns) -> Columns:
@@ -65,221 +74,122 @@ def _since_first_episode(columns: Columns) -> Columns:
     return {name: values[first:] for name, values in columns.items()}
 
 
-def randomization(arms: Sequence[Arm]) -> str:
+def randomization(arms: Sequence[Arm]) -> Content | None:
     """Entropy of the ranges, how each range moved, and where it ended."""
     moving = [arm for arm in arms if arm.randomized and any(run.adr.get("entropy_npd") for run in arm.runs)]
     moving = [arm for arm in moving if arm.first.config.randomization.sampler in ("adr", "doraemon")]
-    parts = []
-    if moving:
-        seeds = {arm.name: [run.adr for run in arm.runs if run.adr.get("entropy_npd")] for arm in moving}
-        text = (
-            "Entropy: the mean over parameters of the logarithm of the range's width, drawn once every range has opened"
-        )
-        text += f" (a width of zero counts as {1e-6:g})."
-        if any(max(_finite(c["entropy_npd"]), default=-99) > figures.UNSEEN_NPD for s in seeds.values() for c in s):
-            plot = _plot(figures.entropy_curves(seeds), "Entropy of the ranges against steps")
-            parts.append(paragraph(text) + f'<div class="plots wide">{plot}</div>')
-        else:
-            parts.append(paragraph("Some range has not opened in any run, so the entropy is that of a width of zero."))
-    for i, arm in enumerate(moving):
-        content = f'<div class="plots small">{_ranges(arm)}</div>' + paragraph(
-            "Shaded: the range that worlds are drawn from, against steps. Dotted: the limits it may reach.", "soft"
-        )
-        parts.append(fold(f"Ranges of {arm.name}", content, is_open=i == len(moving) - 1))
-    for arm in arms:
-        if arm.randomized:
-            parts.append(fold(f"Final ranges of {arm.name}", _final_ranges(arm), is_open=arm not in moving))
-    return "".join(parts)
+    if not any(arm.randomized for arm in arms):
+        return None
+    seeds = {arm.name: [run.adr for run in arm.runs if run.adr.get("entropy_npd")] for arm in moving}
+    seen = any(max(_finite(c["entropy_npd"]), default=-99) > figures.UNSEEN_NPD for s in seeds.values() for c in s)
+    entropy = _plot(figures.entropy_curves(seeds), "Entropy of the ranges against steps") if seen else None
+    return {"entropy": entropy, "ways": {arm.name: _ranges(arm) for arm in moving}}
 
 
-def _ranges(arm: Arm) -> str:
+def _ranges(arm: Arm) -> list[Plot]:
     seeds = [run.adr for run in arm.runs if run.adr.get("env_steps")]
-    plots = []
-    for p in arm.first.parameters:
-        if all(f"{p.name}.lower" in columns for columns in seeds):
-            figure = figures.range_curve(seeds, p.name, labelled(p), p.limits)
-            plots.append(_plot(figure, f"{arm.name}: range of {p.name} against steps", caption=False))
-    return "".join(plots)
-
-
-def _final_ranges(arm: Arm) -> str:
-    rows = []
-    for p in arm.first.parameters:
-        cells = [escape(unit_of(p)), f"{p.nominal:.4g}", f"{p.limits[0]:.4g} to {p.limits[1]:.4g}"]
-        for run in arm.runs:
-            low, high = (run.adr.get(f"{p.name}.{side}") for side in ("lower", "upper"))
-            cells.append(f"{low[-1]:.4g} to {high[-1]:.4g}" if low and high else "–")
-        rows.append(row(p.name, cells, text_columns=1))
-    head = ["parameter", "unit", "nominal", "limits", *(run.name for run in arm.runs)]
-    return table(f"Ranges that {arm.name} was trained in at the end, and how far they might have gone.", head, rows, 1)
-
-
-def transfer(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> str:
-    """Worlds against policies."""
-    groups = worlds_by_group(arms)
-    rows, parts = [], []
-    for group, worlds in groups.items():
-        rows.append(f'<tr class="group"><th colspan="{len(arms) + 1}" scope="rowgroup">{GROUPS[group]}</th></tr>')
-        rows += [row(world, _scores(arms, [world])) for world in worlds]
-        if len(worlds) > 1:
-            rows.append(row(f"all {len(worlds)}", _scores(arms, worlds)))
-    if len(arms) == 1 and rows:
-        parts.append(_all_figures(arms[0]))
-    elif rows:
-        measure = arms[0].first.measure
-        caption = f"{measure.words.capitalize()}: {what_cells_say(measure)}. "
-        caption += "The stronger a cell's colour, the better; the triangle marks the best of a row. "
-        caption += "In world trained every policy plays the ranges of its own training; without any, the nominal world."
-        parts.append(table(caption, ["world", *(arm.name for arm in arms)], rows))
-        evaluated = [arm for arm in arms if any(run.evaluation is not None for run in arm.runs)]
-        parts += [fold(f"All figures of {arm.name}", _all_figures(arm)) for arm in evaluated]
-    parts += [_differences(comparison, arms[0].first.measure) for comparison in comparisons]
-    return "".join(parts)
-
-
-def _scores(arms: Sequence[Arm], worlds: Sequence[str]) -> list[str]:
-    found = [cell(arm, worlds) for arm in arms]
-    means = [f.mean for f in found if f is not None]
-    least, most = arms[0].first.measure.ends
-    low = min(means, default=0.0) if least is None else least
-    high = max(means, default=1.0) if most is None else most
-    cells = []
-    for figure in found:
-        if figure is None:
-            cells.append("–")
-            continue
-        share = (figure.mean - low) / (high - low) if high > low else 0.5
-        best = " best" if len(means) > 1 and figure.mean == max(means) and min(means) < max(means) else ""
-        cells.append(
-            f'<td class="score{best}" style="--p:{share:.3f}"><b>{score(figure)}</b>{doubt_below(figure)}</td>'
+    return [
+        _plot(
+            figures.range_curve(seeds, p.name, labelled(p), p.limits),
+            f"{arm.name}: range of {p.name} against steps",
+            caption=False,
         )
-    return cells
+        for p in arm.first.parameters
+        if all(f"{p.name}.lower" in columns for columns in seeds)
+    ]
 
 
-def _all_figures(arm: Arm) -> str:
-    rows = []
-    for run in arm.runs:
-        for w in run.evaluation.worlds if run.evaluation is not None else ():
-            figures_of_world = run.measure.cells(vars(w), page=True)
-            names = [escape(run.name)] if len(arm.runs) > 1 else []
-            rows.append(row(w.name, [*names, *figures_of_world, f"{w.episodes:,}", GROUPS[w.kind]], len(names)))
-    names = ["run"] if len(arm.runs) > 1 else []
-    head = ["world", *names, *arm.first.measure.columns, "episodes", "group"]
-    caption = "Every run in every world; worst 10 %: mean return of the worst tenth of the episodes."
-    return table(caption, head, rows, len(names))
-
-
-def _differences(comparison: Comparison, measure: Measure) -> str:
-    rows, shown = [], dict.fromkeys((measure, RETURN))
-    for d in comparison.differences:
-        cells = [escape(f"{d.a} − {d.b}")]
-        for m in shown:
-            found = d.of(m)
-            cells += ["–", "–"] if found is None else [m.page.change(found[0]), m.page.change_span(*found[1])]
-        rows.append(row(d.world, cells, text_columns=1))
+def transfer(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> Content | None:
+    """Worlds against policies."""
+    if not comparisons and not worlds_by_group(arms):
+        return None
+    shown = list(dict.fromkeys((arms[0].first.measure, RETURN)))
     heads = [f"{m.name} ({m.points})" if m.points else m.name for m in shown]
     head = ["world", "policies", *(column for name in heads for column in (name, "95 % interval"))]
-    return table("Differences in the same episodes, with paired bootstrap intervals.", head, rows, 1)
+    return {"comparisons": comparisons, "shown": shown, "head": head}
 
 
-def envelope(arms: Sequence[Arm]) -> str:
-    """Where the policy stops to work, parameter by parameter."""
-    parts = []
-    for run in (run for arm in arms for run in arm.runs if run.envelope is not None):
-        found = run.envelope
-        assert found is not None
-        names = {p.name: labelled(p) for p in run.parameters}
-        trained = {m.name: m.trained for m in found.parameters}
-        for m in found.parameters:
-            names.setdefault(m.name, f"{m.name} ({m.unit})" if m.unit not in ("", "1") else m.name)
-        curves = [
-            _plot(
-                figures.marginal_curve(m, names[m.name], found.threshold, found.box),
-                f"{run.name}: success against {m.name}" + (f", {m.episodes} episodes each" if m.episodes else ""),
-            )
-            for m in found.parameters
-        ]
-        maps = [
-            _plot(
-                figures.pair_map(p, (names.get(p.x, p.x), names.get(p.y, p.y)), trained),
-                f"{run.name}: success against {p.x} and {p.y}"
-                + (f", {p.episodes} episodes each" if p.episodes else ""),
-            )
-            for p in found.pairs
-        ]
-        text = "Shaded: the range of training. Band: 95 % interval. Bar at the bottom: the trusted box."
-        if found.threshold is not None:
-            text += f" Dotted: {percent(found.threshold)}."
-        if found.criterion is not None:
-            text += f" Success here: {found.criterion}."
-        text += " Maps: the frame is the range of training." if maps else ""
-        parts.append(f"<h3>{escape(run.name)}</h3>{paragraph(text)}")
-        parts.append(
-            f'<div class="plots middle">{"".join(curves)}</div><div class="plots middle">{"".join(maps)}</div>'
+def coloured(arms: Sequence[Arm], worlds: Sequence[str]) -> list[tuple[Cell | None, float, bool]]:
+    """How each arm did in some worlds, as a share of the scale of colours, and whether it is the best."""
+    found = [cell(arm, worlds) for arm in arms]
+    means = [f.mean for f in found if f is not None] or [0.0]
+    least, most = arms[0].first.measure.ends
+    low, high = min(means) if least is None else least, max(means) if most is None else most
+
+    def share(mean: float) -> float:
+        return (mean - low) / (high - low) if high > low else 0.5
+
+    differ = min(means) < max(means)
+    return [(f, 0.0, False) if f is None else (f, share(f.mean), differ and f.mean == max(means)) for f in found]
+
+
+def envelope(arms: Sequence[Arm]) -> Content | None:
+    """Where the policy stops to work, parameter by parameter: curves and maps of each run."""
+    found = [(run, *_envelope(run)) for arm in arms for run in arm.runs if run.envelope is not None]
+    return {"runs": found} if found else None
+
+
+def _envelope(run: Run) -> tuple[list[Plot], list[Plot]]:
+    found = run.envelope
+    assert found is not None
+    names = {m.name: f"{m.name} ({m.unit})" if m.unit not in ("", "1") else m.name for m in found.parameters}
+    names |= {p.name: labelled(p) for p in run.parameters}
+    trained = {m.name: m.trained for m in found.parameters}
+
+    def plot(figure: figures.Figure, against: str, episodes: int) -> Plot:
+        each = f", {episodes} episodes each" if episodes else ""
+        return _plot(figure, f"{run.name}: success against {against}{each}")
+
+    curves = [
+        plot(figures.marginal_curve(m, names[m.name], found.threshold, found.box), m.name, m.episodes)
+        for m in found.parameters
+    ]
+    maps = [
+        plot(
+            figures.pair_map(p, (names.get(p.x, p.x), names.get(p.y, p.y)), trained),
+            f"{p.x} and {p.y}",
+            p.episodes,
         )
-        parts.append(_box(run, found.box) if found.box is not None else "")
-    return "".join(parts)
+        for p in found.pairs
+    ]
+    return curves, maps
 
 
-def _box(run: Run, box: Box) -> str:
-    trained = {m.name: m.trained for m in (run.envelope.parameters if run.envelope else ())}
-    units = {p.name: unit_of(p) for p in run.parameters}
-    rows = []
-    for name, (low, high) in box.ranges.items():
-        before = trained.get(name)
-        cells = [escape(units.get(name, "")), f"{low:.4g} to {high:.4g}"]
-        rows.append(row(name, [*cells, f"{before[0]:.4g} to {before[1]:.4g}" if before else "–"], text_columns=1))
-    caption = (
-        f"The trusted box: success at least {percent(box.lower_bound)} with {percent(box.confidence)} confidence, "
-    )
-    caption += f"from {box.successes:,} successes in {box.episodes:,} episodes drawn inside it."
-    return table(caption, ["parameter", "unit", "trusted range", "range of training"], rows, 1)
-
-
-def episodes(clips: Sequence[Clip], missing: Sequence[str], budget: int) -> str:
+def episodes(clips: Sequence[Clip], missing: Sequence[str], budget: int) -> Content | None:
     """Best and worst episodes; videos as long as `budget` bytes last."""
-    shown = []
+    with_video = []
     for clip in clips:
-        video = ""
-        if clip.video is not None and clip.video.stat().st_size * 4 // 3 <= budget:
-            budget -= clip.video.stat().st_size * 4 // 3
-            source = f'src="{data_uri(clip.video, "video/mp4")}" aria-label="{escape(clip.title)}"'
-            poster = f'poster="{data_uri(clip.poster, "image/jpeg")}"'
-            video = f'<video controls muted playsinline preload="metadata" {poster} {source}></video>'
-        image = f'<img src="{data_uri(clip.stills, "image/jpeg")}" alt="Moments of the episode: {escape(clip.text)}">'
-        caption = f"<figcaption><b>{escape(clip.title)}</b><br>{escape(clip.text)}</figcaption>"
-        shown.append(f"<figure>{caption}{image}{video}</figure>")
-    sentences = "".join(paragraph(text, "soft") for text in missing if text)
-    return (f'<div class="clips">{"".join(shown)}</div>' if shown else "") + sentences
+        size = budget + 1 if clip.video is None else clip.video.stat().st_size * 4 // 3
+        if size <= budget:
+            budget -= size
+            with_video.append(clip)
+    missing = [text for text in missing if text]
+    return {"clips": clips, "with_video": with_video, "missing": missing} if clips or missing else None
 
 
-def health(arms: Sequence[Arm]) -> str:
-    """What the learner reported, folded, with remarks on what looks ill."""
+def health(arms: Sequence[Arm]) -> Content | None:
+    """What the learner reported, with remarks on what looks ill."""
     metrics: dict[str, list[Columns]] = {arm.name: [run.metrics for run in arm.runs] for arm in arms}
     columns = dict.fromkeys(c for seeds in metrics.values() for s in seeds for c in s if c not in _NOT_HEALTH)
     terms = [c for c in columns if c.startswith("term/")]
-    figures_of_learner = [c for c in _HEALTH if c in columns]
-    figures_of_learner += sorted(c for c in columns if c not in _HEALTH and c not in terms)
-    if not figures_of_learner:
-        return ""
-    remarks = [remark for arm in arms for run in arm.runs for remark in _remarks(run)]
-    text = notes(remarks) or paragraph(
-        f"Nothing stands out: fewer than {percent(_SATURATED)} saturated actions, no unstable simulation, KL within "
-        f"{_KL_TIMES:g} times its aim, Q within the limits of its targets."
-    )
-    text += fold("Figures of the learner, against steps", _small_curves(metrics, figures_of_learner))
-    return text + (fold("Terms of the reward, means per step", _small_curves(metrics, terms)) if terms else "")
+    learner = [c for c in _HEALTH if c in columns]
+    learner += sorted(c for c in columns if c not in _HEALTH and c not in terms)
+    if not learner:
+        return None
+    return {
+        "remarks": [remark for arm in arms for run in arm.runs for remark in _remarks(run)],
+        "saturated": _SATURATED,
+        "kl_times": _KL_TIMES,
+        "learner": _small_curves(metrics, learner),
+        "terms": _small_curves(metrics, terms),
+        "key": ", ".join(f"{n}: {figures.style_of(i)}" for i, n in enumerate(metrics)) if len(metrics) > 1 else "",
+    }
 
 
-def _small_curves(metrics: dict[str, list[Columns]], columns: Sequence[str]) -> str:
-    plots = []
-    for column in columns:
-        label = _HEALTH.get(column, column.removeprefix("term/"))
-        figure = figures.health_curve(metrics, column, label)
-        if figure is not None:
-            plots.append(_plot(figure, f"{label} against steps", caption=False))
-    key = ", ".join(f"{name}: {figures.style_of(i)}" for i, name in enumerate(metrics)) if len(metrics) > 1 else ""
-    return f'<div class="plots small">{"".join(plots)}</div>' + (paragraph(f"{key}.", "soft") if key else "")
+def _small_curves(metrics: dict[str, list[Columns]], columns: Sequence[str]) -> list[Plot]:
+    labels = {column: _HEALTH.get(column, column.removeprefix("term/")) for column in columns}
+    drawn = [(label, figures.health_curve(metrics, column, label)) for column, label in labels.items()]
+    return [_plot(figure, f"{label} against steps", caption=False) for label, figure in drawn if figure is not None]
 
 
 def _remarks(run: Run) -> list[str]:
@@ -299,48 +209,10 @@ def _remarks(run: Run) -> list[str]:
     return [f"{run.name}: {remark}" for remark in remarks]
 
 
-def setup(arms: Sequence[Arm]) -> str:
+def setup(arms: Sequence[Arm]) -> Content:
     """Configurations, seeds and versions: what is needed to do it again."""
-    rows = []
-    for arm in arms:
-        config = arm.first.config
-        what = f"{config.learner.algorithm.upper()}, {config.num_envs} environments"
-        seeds = ", ".join(str(run.config.seed) for run in arm.runs)
-        cells = [escape(what), config.randomization.sampler, seeds, trained_in(arm).removeprefix("for ")]
-        rows.append(row(arm.name, cells, text_columns=2))
-    parts = [table("Runs.", ["", "learner", "randomization", "seeds", "training"], rows, 2)]
     versions = {run.name: run.versions for arm in arms for run in arm.runs if run.versions}
-    names = list(dict.fromkeys(key for found in versions.values() for key in found))
-    if names:
-        rows = [row(name, [escape(v.get(key, "–")) for key in names]) for name, v in versions.items()]
-        parts.append(fold("Versions that the runs were exported with", table("Versions.", ["run", *names], rows)))
-    for arm in arms:
-        yaml = f'<pre tabindex="0">{escape(arm.first.config.to_yaml())}</pre>'
-        more = f" (seed {arm.first.config.seed})" if len(arm.runs) > 1 else ""
-        parts.append(fold(f"Configuration of {arm.name}{more}", yaml))
-    return "".join(parts)
-
-
-def footer() -> str:
-    """Who wrote the page."""
-    return f"Written by simreal {escape(__version__)}, Python {platform.python_version()}."
-
-
-def labelled(p: Parameter) -> str:
-    """A parameter's name with its unit."""
-    return f"{p.name} ({unit_of(p)})" if unit_of(p) else p.name
-
-
-def unit_of(p: Parameter) -> str:
-    """A parameter's unit for readers."""
-    if p.unit != "1":
-        return p.unit
-    return "x nominal" if p.mode == "scale" else ""
-
-
-def _plot(figure: figures.Figure, words: str, caption: bool = True) -> str:
-    shown = f"<figcaption>{escape(words)}</figcaption>" if caption else ""
-    return f"<figure>{figures.svg(figure, words)}{shown}</figure>"
+    return {"versions": versions, "packages": list(dict.fromkeys(key for v in versions.values() for key in v))}
 
 
 def _finite(values: Sequence[float]) -> list[float]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from simreal.measure import RETURN, SUCCESS, SUCCESSES, Measure
+from simreal.measure import RETURN, SUCCESS, SUCCESSES, Metric
 from simreal.report.records import GROUPS, Arm, WorldFigures
-from simreal.statistics import bootstrap_ci, mean_and_error, median, wilson
+from simreal.statistics import bootstrap_ci, mean_and_error, wilson
 
 
 @dataclass(frozen=True)
 class Cell:
     """How an arm did in one world or in a group of worlds, by what its task is judged by."""
 
-    measure: Measure
+    measure: Metric
     mean: float  # over seeds, of each seed's mean over worlds
     error: float | None  # standard error over seeds; None with one seed
     spread: float | None  # standard error over episodes, of returns of one seed in one world
@@ -55,7 +56,7 @@ def cell(arm: Arm, worlds: Sequence[str]) -> Cell | None:
     )
 
 
-def _pooled(worlds: Sequence[WorldFigures], counts: Sequence[float], measure: Measure) -> tuple[float, float] | None:
+def _pooled(worlds: Sequence[WorldFigures], counts: Sequence[float], measure: Metric) -> tuple[float, float] | None:
     if counts:
         low, high = bootstrap_ci(counts)
         return float(low), float(high)
@@ -97,10 +98,10 @@ def training_score(arm: Arm) -> tuple[float, float | None] | None:
     return mean, error if len(last) > 1 else None
 
 
-def value(world: WorldFigures, measure: Measure) -> float:
+def value(world: WorldFigures, measure: Metric) -> float:
     """How a policy did in one world."""
     return getattr(world, measure.mean)
 
 
-def _mean(worlds: Sequence[WorldFigures], measure: Measure) -> float:
+def _mean(worlds: Sequence[WorldFigures], measure: Metric) -> float:
     return sum(value(world, measure) for world in worlds) / len(worlds)

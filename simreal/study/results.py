@@ -7,7 +7,7 @@ from typing import Any
 
 from simreal.documents import to_json
 from simreal.files import write_text
-from simreal.measure import MEASURES, Measure
+from simreal.measure import METRICS, Metric
 from simreal.report.records import GROUPS, Arm, load_run
 from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
 from simreal.study.spec import Study
@@ -99,7 +99,7 @@ def _difference(one: Cell, other: Cell | None) -> dict[str, float | None] | None
 def table(document: dict[str, Any]) -> str:
     """table.md: the paper's table, then every group and every world."""
     groups = [g for g in GROUPS if any(arm["groups"].get(g) for arm in document["arms"])]
-    measure = MEASURES[document["measure"]]
+    measure = METRICS[document["measure"]]
     lines = [f"# {document['name']}: {document['task']}", ""]
     lines += [document["description"], ""] if document["description"] else []
     seeds = ", ".join(map(str, document["seeds"]))
@@ -133,7 +133,7 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _group_rows(group: str, document: dict[str, Any], measure: Measure) -> list[list[str]]:
+def _group_rows(group: str, document: dict[str, Any], measure: Metric) -> list[list[str]]:
     rows = []
     for arm in document["arms"]:
         found = arm["groups"].get(group)
@@ -158,12 +158,12 @@ def _entropy(found: dict[str, Any] | None) -> str:
     return "-" if found is None else f"{found['mean']:+.2f}{'*' if found['upper_bound'] else ''}"
 
 
-def _plus(found: dict[str, Any] | None, measure: Measure, sign: bool = False) -> str:
+def _plus(found: dict[str, Any] | None, measure: Metric, sign: bool = False) -> str:
     if not found:
         return "-"
     error = "" if found["se"] is None else f" ± {measure.plain.error(found['se'])}"
     return (measure.plain.change if sign else measure.plain.value)(found["mean"]) + error
 
 
-def _with_median(found: dict[str, Any] | None, measure: Measure) -> str:
+def _with_median(found: dict[str, Any] | None, measure: Metric) -> str:
     return "-" if not found else f"{_plus(found, measure)} ({measure.plain.value(found['median'])})"

@@ -96,6 +96,7 @@ class Study:
 
     @property
     def task(self) -> str:
+        """Id of the task, which all arms share."""
         return next(iter(self.arms.values())).config.task
 
     def trained_steps(self, arm: StudyArm) -> int:
@@ -104,7 +105,7 @@ class Study:
         return arm.config.train.env_steps - before
 
     def to_yaml(self) -> str:
-        """The study with every configuration written out: a file that gives the same study wherever it is."""
+        """The study with every configuration written out, so that the file depends on no other file."""
         document = json.loads(self.spec.model_dump_json(exclude={"config", "arms"}))
         document["arms"] = {}
         for arm in self.arms.values():

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 
+from benchmarks.speed.timing import Clocked, Row, torch_threads
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from envs.registry import make_task
-from simreal.bench.timing import Clocked, Row, torch_threads
 from simreal.build import make_environment
 from simreal.suggest import suggested_block
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.speed.timing import Row, median_seconds
 from envs.environment import Observed, StepResult
-from simreal.bench.timing import Row, median_seconds
 from simreal.config import PPOConfig
 from simreal.learn.actor_critic import gaussian_entropy, gaussian_log_prob
 from simreal.learn.ppo import PPO

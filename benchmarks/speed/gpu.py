@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.speed.command import Case, chosen
+from benchmarks.speed.gpu_graph import Record, StepGraph, cuda_graph
 from envs.cpu_engine import CpuEngine
 from envs.environment import Environment
 from envs.gpu_waits import no_waits_if_asked
 from envs.menagerie import ModelUnavailableError
 from envs.registry import make_task, task_ids
 from randomization.parameters import RandomizationError
-from simreal.bench.command import Case, chosen
-from simreal.bench.gpu_graph import Record, StepGraph, cuda_graph
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.errors import UserError
@@ -284,7 +284,7 @@ def gpu_cases(quick: bool) -> list[Case[dict[str, Any]]]:
 
 
 def bench_gpu_command(json_file: Path | None, quick: bool, out: Console, only: str | None = None) -> None:
-    """`simreal bench --engine gpu`. Raises UserError where there is no GPU or the file cannot be written."""
+    """Measure the GPU engine. Raises UserError where there is no GPU or the file cannot be written."""
     from simreal.documents import write_target
 
     if importlib.util.find_spec("mujoco_warp") is None:

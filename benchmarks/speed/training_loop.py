@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from simreal.bench.timing import Clocked, Row, torch_threads
+from benchmarks.speed.timing import Clocked, Row, torch_threads
 from simreal.config import load_config
 from simreal.train import Trainer
 
@@ -18,13 +18,13 @@ def bench_loop(config_name: str, rollouts: int) -> Row:
     config = load_config(config_name)
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
         trainer = Trainer(config, Path(folder))
-        play(trainer, 1)
+        learn_from_rollouts(trainer, 1)
         clocked = Clocked()
         clocked.watch("physics", trainer.environment.engine, *_ENGINE)
         clocked.watch("policy", trainer.learner, "act")
         clocked.watch("update", trainer.learner, "update")
         before, began = trainer.env_steps, time.perf_counter()
-        play(trainer, rollouts)
+        learn_from_rollouts(trainer, rollouts)
         seconds = time.perf_counter() - began
     return Row(
         name=f"PPO loop, {config_name}, {config.num_envs} environments",
@@ -35,7 +35,7 @@ def bench_loop(config_name: str, rollouts: int) -> Row:
     )
 
 
-def play(trainer: Trainer, rollouts: int) -> None:
+def learn_from_rollouts(trainer: Trainer, rollouts: int) -> None:
     """Collect rollouts and learn from each."""
     for _ in range(rollouts):
         while not trainer.learner.ready():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.speed.timing import Row, median_seconds, torch_threads
 from randomization.adr import ADR
 from randomization.parameters import Parameter
-from simreal.bench.timing import Row, median_seconds, torch_threads
 
 _BUDGET_S = 0.002
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.speed.timing import Row, median_seconds
 from envs.registry import make_task
-from simreal.bench.timing import Row, median_seconds
 from simreal.build import make_environment
 from simreal.render import Scene
 from simreal.sheet import visual_block

@@ -1,4 +1,4 @@
-"""What `simreal bench` measures, in order, and how it is shown."""
+"""What is measured, in order, and how it is shown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.speed.off_policy import bench_off_policy
+from benchmarks.speed.on_policy import bench_on_policy
+from benchmarks.speed.pictures import bench_rendering
+from benchmarks.speed.safety import bench_safety
+from benchmarks.speed.sampling import bench_adr
+from benchmarks.speed.stepping import bench_adapter, bench_stepping
+from benchmarks.speed.timing import Row
+from benchmarks.speed.training_loop import bench_loop
 from envs.menagerie import ModelUnavailableError
 from envs.processors import available_threads
 from envs.registry import task_ids
-from simreal.bench.loop import bench_loop
-from simreal.bench.off_policy import bench_off_policy
-from simreal.bench.on_policy import bench_on_policy
-from simreal.bench.pictures import bench_rendering
-from simreal.bench.safety import bench_safety
-from simreal.bench.sampling import bench_adr
-from simreal.bench.stepping import bench_adapter, bench_stepping
-from simreal.bench.timing import Row
 from simreal.errors import UserError
 from simreal.files import write_text
 
@@ -96,7 +96,7 @@ def chosen(every: Sequence[Case[Measured]], pattern: str | None) -> list[Case[Me
 
 
 def bench_command(json_file: Path | None, quick: bool, out: Console, only: str | None = None) -> None:
-    """`simreal bench`: print the table, write the JSON. Raises UserError if the file cannot be written."""
+    """Print the table, write the JSON. Raises UserError if the file cannot be written."""
     from simreal.documents import write_target
 
     todo = chosen(cases(quick), only)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from simreal.bench.loop import play
-from simreal.bench.timing import Clocked, Row, torch_threads
+from benchmarks.speed.timing import Clocked, Row, torch_threads
+from benchmarks.speed.training_loop import learn_from_rollouts
 from simreal.config import load_config
 from simreal.train import Trainer, seconds_between_saves
 
@@ -22,7 +22,7 @@ def bench_safety(config_name: str, updates: int) -> Row:
     config = load_config(config_name)
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
         trainer = Trainer(config, Path(folder))
-        play(trainer, 2)
+        learn_from_rollouts(trainer, 2)
         clocked = Clocked()
         clocked.watch("checks", trainer.environment.checks, *_CHECKS)
         clocked.watch("last good state", trainer._guard, "remember", "broken")
@@ -30,7 +30,7 @@ def bench_safety(config_name: str, updates: int) -> Row:
         if replay is not None:
             clocked.watch("checkpoints", replay, "_note_what_follows")  # what makes them compact
         before, began = trainer.env_steps, time.perf_counter()
-        play(trainer, updates)
+        learn_from_rollouts(trainer, updates)
         seconds = time.perf_counter() - began
         shares = clocked.shares(seconds)
         if replay is not None:

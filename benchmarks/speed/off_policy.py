@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from simreal.bench.timing import Row, median_seconds
+from benchmarks.speed.timing import Row, median_seconds
 from simreal.config import DDPGConfig, SACConfig
 from simreal.learn.ddpg import DDPG
 from simreal.learn.problem import LearnerSpec

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.speed.gpu import Clock
 from envs.matmul import fast_matmul
-from simreal.bench.gpu import Clock
 from simreal.learn.ppo import PPO
 from simreal.learn.rollout import RolloutBatch
 

@@ -1,0 +1,1 @@
+"""What this project measures about itself; run in a checkout, not part of the wheel."""
