@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from html import escape
 
 from randomization.parameters import Parameter
-from simreal import __version__
 from simreal.measure import MEASURES, RETURN, Measure
 from simreal.report import figures
 from simreal.report.footage import Clip
@@ -16,6 +15,7 @@ from simreal.report.html import data_uri, fold, notes, paragraph, percent, row, 
 from simreal.report.records import GROUPS, Arm, Box, Columns, Comparison, Run
 from simreal.report.summary import cell, worlds_by_group
 from simreal.report.verdict import doubt_below, score, trained_in, what_cells_say
+from simreal.version import __version__
 
 _HEALTH = {  # column of metrics.csv: what it is, with its unit
     "q": "Q of the batch (return)",
