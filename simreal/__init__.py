@@ -15,9 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from simreal.version import __version__
 
 _PUBLIC = {
+    "train": "simreal.api",
+    "evaluate": "simreal.api",
+    "load": "simreal.api",
+    "LoadedPolicy": "simreal.runs",
     "make_vec": "simreal.vector",
     "VecEnv": "simreal.vector",
     "ADR": "randomization.adr",
@@ -40,6 +44,7 @@ __all__ = [
     "ActionComponent",
     "Component",
     "GpuOptions",
+    "LoadedPolicy",
     "Mirror",
     "Outcome",
     "Parameter",
@@ -50,10 +55,13 @@ __all__ = [
     "__version__",
     "compile_spec",
     "deploy",
+    "evaluate",
+    "load",
     "make_environment",
     "make_task",
     "make_vec",
     "register_task",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -63,8 +71,10 @@ if TYPE_CHECKING:
     from randomization.adr import ADR
     from randomization.parameters import Parameter
     from simreal import deploy
+    from simreal.api import evaluate, load, train
     from simreal.build import make_environment
     from simreal.errors import UserError
+    from simreal.runs import LoadedPolicy
     from simreal.vector import VecEnv, make_vec
 
 
@@ -112,7 +122,9 @@ def register() -> None:
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        module = importlib.import_module(_PUBLIC[name])
+        globals().update({public: getattr(module, public) for public, home in _PUBLIC.items() if home == _PUBLIC[name]})
+        return globals()[name]
     if name == "deploy":
         return importlib.import_module("simreal.deploy")
     raise AttributeError(f"module 'simreal' has no attribute {name!r}")

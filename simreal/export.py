@@ -33,7 +33,6 @@ from envs.contract_probe import look, stated_start
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 from randomization.samplers import Sampler
-from simreal import __version__
 from simreal.deploy.bundle import (
     CONTRACT,
     FORMAT,
@@ -50,6 +49,7 @@ from simreal.deploy.targets import Targets
 from simreal.documents import to_json
 from simreal.files import new_folder
 from simreal.learn.normalizer import Normalizer
+from simreal.version import __version__
 
 EXPORT_TOLERANCE = 1e-5
 """Largest |ONNX Runtime - torch| / max(1, |torch|), over every action and state, for observations as in training.

@@ -49,9 +49,19 @@ EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
 _RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
 
 
-def train_command(name: str, overrides: list[str], run_dir: Path | None, resume: bool, out: Console) -> None:
-    """`simreal train`. Raises UserError before anything is written; Interrupted after a checkpoint."""
-    config = load_config(name, overrides)
+def train_command(
+    name: str,
+    overrides: list[str],
+    run_dir: Path | None,
+    resume: bool,
+    out: Console,
+    config: RunConfig | None = None,
+) -> Path:
+    """`simreal train`. Returns the run directory. `config` replaces what `name` and `overrides` say.
+
+    Raises UserError before anything is written; Interrupted after a checkpoint.
+    """
+    config = config or load_config(name, overrides)
     check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     if resume and not run.is_dir():
@@ -66,6 +76,7 @@ def train_command(name: str, overrides: list[str], run_dir: Path | None, resume:
             resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
             raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
         finish(run, out)
+    return run
 
 
 def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:

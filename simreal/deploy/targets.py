@@ -142,7 +142,8 @@ class Targets:
         """What the robot holds as [A] or [B, A], where it is said; what the contract knows elsewhere."""
         if not isinstance(given, Mapping):
             return _finite(given, "targets", self.size)
-        begin, names = self._start, [part.name for part in self._parts]
+        begin: Numbers = self._start
+        names = [part.name for part in self._parts]
         for name, values in given.items():
             if name not in names:
                 raise ValueError(unknown_name("targets: unknown action component", str(name), names))
