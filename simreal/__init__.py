@@ -52,6 +52,7 @@ __all__ = [
     "make_task",
     "make_vec",
     "register_task",
+    "testing",
 ]
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.adr import ADR
     from randomization.parameters import Parameter
-    from simreal import deploy
+    from simreal import deploy, testing
     from simreal.build import make_environment
     from simreal.errors import UserError
     from simreal.vector import VecEnv, make_vec
@@ -106,8 +107,8 @@ def _register() -> None:
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    if name == "deploy":
-        return importlib.import_module("simreal.deploy")
+    if name in ("deploy", "testing"):
+        return importlib.import_module(f"simreal.{name}")
     raise AttributeError(f"module 'simreal' has no attribute {name!r}")
 
 
