@@ -83,15 +83,19 @@ def make_task(task_id: str, **options: Any) -> Task:
         TaskError: an option is of a wrong type, or what was found is not a task that can be used.
     """
     check_task_id(task_id)
-    from envs.contract import check_task
-    from envs.options import checked_options
-
     if task_id.startswith(f"{_GYMNASIUM}:"):
         from envs.adapter.task import AdaptedTask
 
-        build, registered = partial(AdaptedTask, task_id.partition(":")[2]), {}
-    else:
-        build, registered = _builder(task_id)
+        return build_task(task_id, partial(AdaptedTask, task_id.partition(":")[2]), options)
+    build, registered = _builder(task_id)
+    return build_task(task_id, build, registered | options)
+
+
+def build_task(task_id: str, build: Callable[..., Any], options: dict[str, Any]) -> Task:
+    """Call what makes a task with options, and check the options before and the task afterwards; errors as above."""
+    from envs.contract import check_task
+    from envs.options import checked_options
+
     parameters = inspect.signature(build).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]
@@ -100,7 +104,7 @@ def make_task(task_id: str, **options: Any) -> Task:
             f"{task_id}: unknown option {unknown[0]!r}{nearest(unknown[0], known)}; "
             f"there are: {', '.join(known) or 'none'}"
         )
-    return check_task(task_id, build(**checked_options(task_id, build, registered | options)))
+    return check_task(task_id, build(**checked_options(task_id, build, options)))
 
 
 def _builder(task_id: str) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -61,6 +61,7 @@ __all__ = [
     "make_task",
     "make_vec",
     "register_task",
+    "testing",
     "train",
 ]
 
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.adr import ADR
     from randomization.parameters import Parameter
-    from simreal import deploy
+    from simreal import deploy, testing
     from simreal.api import evaluate, load, train
     from simreal.build import make_environment
     from simreal.errors import UserError
@@ -125,8 +126,8 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(_PUBLIC[name])
         globals().update({public: getattr(module, public) for public, home in _PUBLIC.items() if home == _PUBLIC[name]})
         return globals()[name]
-    if name == "deploy":
-        return importlib.import_module("simreal.deploy")
+    if name in ("deploy", "testing"):
+        return importlib.import_module(f"simreal.{name}")
     raise AttributeError(f"module 'simreal' has no attribute {name!r}")
 
 

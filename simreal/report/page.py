@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simreal import __version__
+from simreal.version import __version__
 from simreal.documents import write_target
 from simreal.errors import UserError
 from simreal.files import write_text
