@@ -15,7 +15,7 @@ from typing import Any
 from randomization.tensor_file import read_newest, read_tensors, write_tensors
 from randomization.untrusted import FileError
 from simreal.errors import UserError
-from simreal.files import TEMPORARY, cannot_write, write_atomically, write_text
+from simreal.files import TEMPORARY, write_atomically, write_text, writing
 
 FAILURES = "failure"  # folder of a run that keeps the state before an update that ended in NaN or infinity
 FORMAT = 3  # 1 and 2 were files of torch.save
@@ -25,12 +25,10 @@ MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 
 def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep: int) -> Path:
     """Write `folder`/step_N.pt and remove all but the newest `keep`. Raises UserError if the disk refuses."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"*{TEMPORARY}"):  # by a process that was killed
             left.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
     path = checkpoint_path(folder, env_steps)
     content = {"format": FORMAT, "env_steps": env_steps, **content}
     write_atomically(path, lambda file: write_tensors(file, content))
@@ -43,15 +41,13 @@ def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep:
 def save_failed_update(run: Path, checkpoint: Path, nonfinite: list[str]) -> Path:
     """Put a checkpoint of the state before the failed update into RUN/failure, with a note. Raises UserError."""
     kept = run / FAILURES / checkpoint.name
-    try:
+    with writing(kept):
         kept.parent.mkdir(exist_ok=True)
         kept.unlink(missing_ok=True)
         try:
             os.link(checkpoint, kept)  # needs no space
         except OSError:
             shutil.copyfile(checkpoint, kept)
-    except OSError as error:
-        raise cannot_write(kept, error) from None
     write_text(
         kept.parent / "README.txt",
         f"{kept.name} is the state before an update after which {', '.join(nonfinite)}.\n"

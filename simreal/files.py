@@ -75,6 +75,15 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written: {error.strerror or error}")
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block, a disk that refuses is told to the user in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's names to the disk, where the system can."""
     with contextlib.suppress(OSError):  # some network file systems refuse to open folders

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from randomization.adr import ADR
 from randomization.samplers import Sampler
-from simreal.files import cannot_write, write_text
+from simreal.files import cannot_write, write_text, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -49,19 +49,13 @@ class CsvLog:
             self._rewrite([cells + [""] * len(new) for cells in rows])
         cells = [row.get(name, "") for name in self._columns]
         line = _csv([[f"{cell:.9g}" if isinstance(cell, float) else str(cell) for cell in cells]])
-        try:
-            with self._path.open("ab") as file:
-                file.write(line.encode())
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
+        with writing(self._path), self._path.open("ab") as file:
+            file.write(line.encode())
 
     def sync(self) -> None:
         """Bring the table to the disk."""
-        try:
-            with self._path.open("ab") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
+        with writing(self._path), self._path.open("ab") as file:
+            os.fsync(file.fileno())
 
     def _read(self) -> tuple[list[str], list[list[str]]]:
         """Header and whole rows."""
@@ -100,7 +94,8 @@ class RunLog:
         """Made with the first row: TensorBoard takes a tenth of a second to import."""
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        return SummaryWriter(str(self._run), purge_step=self._resume_step)
+        with writing(self._run):
+            return SummaryWriter(str(self._run), purge_step=self._resume_step)
 
     def __enter__(self) -> RunLog:
         # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
@@ -134,14 +129,12 @@ class RunLog:
                     judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
                     bounds[f"{parameter.name}.{side}_performance"] = judged
         self._adr.write(bounds)
-        try:
+        with writing(self._run):
             for name, value in metrics.items():
                 self._board.add_scalar(f"train/{name}", value, env_steps)
             for name, value in list(bounds.items())[1:]:
                 self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
             self._board.flush()
-        except OSError as error:
-            raise cannot_write(self._run, error) from None
 
     def sync(self) -> None:
         """Bring the tables to the disk: a checkpoint must not be ahead of them."""

@@ -25,7 +25,7 @@ def bench_safety(config_name: str, updates: int) -> Row:
         learn_from_rollouts(trainer, 2)
         clocked = Clocked()
         clocked.watch("checks", trainer.environment.checks, *_CHECKS)
-        clocked.watch("last good state", trainer._guard, "remember", "broken")
+        clocked.watch("last good state", trainer._guard, "snapshot", "nonfinite")
         replay: Any = getattr(trainer.learner, "replay", None)
         if replay is not None:
             clocked.watch("checkpoints", replay, "_note_what_follows")  # what makes them compact

@@ -112,7 +112,7 @@ class PPO(Learner):
     """The learner; see `Learner`."""
 
     config: PPOConfig
-    policy: Policy | RecurrentPolicy  # pyright: ignore[reportIncompatibleVariableOverride]
+    policy: Policy | RecurrentPolicy
 
     def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
@@ -71,7 +71,7 @@ class Learner(ABC):
         updates: made so far.
     """
 
-    policy: nn.Module
+    policy: Any  # a Module; subclasses know which
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.lr_schedule == "linear" and total_steps is None:
