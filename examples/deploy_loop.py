@@ -16,13 +16,13 @@ for part in policy.contract["observation"] + policy.contract["action"]:
 
 model = mujoco.MjModel.from_xml_string(MODEL)
 data = mujoco.MjData(model)
-desired = float(sys.argv[2]) if len(sys.argv) > 2 else 0.8
+wanted = float(sys.argv[2]) if len(sys.argv) > 2 else 0.8
 steps = round(policy.control_period_s / model.opt.timestep)  # of physics; a robot waits for its clock instead
 
 
 def measure() -> dict[str, list[float]]:
     """What the robot's sensors say, in the units of the contract, and what is wanted of it."""
-    return {"angle": [data.qpos[0]], "speed": [data.qvel[0]], "desired_goal": [desired]}
+    return {"angle": [data.qpos[0]], "speed": [data.qvel[0]], "wanted": [wanted]}
 
 
 data.ctrl[0] = data.qpos[0] = -0.5  # the motor holds the rod where it is
@@ -32,4 +32,4 @@ for step in range(100):
     data.ctrl[:] = policy.targets(action)["target_angle"]  # rad: scaled, limited and smoothed as in training
     mujoco.mj_step(model, data, steps)
     if step % 20 == 19:
-        print(f"{data.time:.1f} s: {data.qpos[0]:+.3f} rad, sent {data.ctrl[0]:+.3f}, wanted {desired:+.3f}")
+        print(f"{data.time:.1f} s: {data.qpos[0]:+.3f} rad, sent {data.ctrl[0]:+.3f}, wanted {wanted:+.3f}")

@@ -17,13 +17,14 @@ MODEL = """<mujoco> <option timestep="0.005"/>
 
 
 class Rod(simreal.Task):
-    decimation, max_episode_steps, goal_size = 4, 100, 1  # 50 Hz, 2 s
+    decimation, max_episode_steps = 4, 100  # 50 Hz, 2 s
+    state_tensors = ("wanted",)  # what of ours changes during an episode, for runs that go on bit for bit
 
     def __init__(self) -> None:
         self.model = mujoco.MjModel.from_xml_string(MODEL)
         angle = simreal.Component("angle", 1, "rad", "joint", joints=("hinge",))
         speed = simreal.Component("speed", 1, "rad/s", "joint", joints=("hinge",))
-        self.observation = (angle, speed, simreal.Component("desired_goal", 1, "rad", "joint", measured=False))
+        self.observation = (angle, speed, simreal.Component("wanted", 1, "rad", "joint", measured=False))
         self.action = (simreal.ActionComponent(
             "target_angle", 1, "rad", scale=(1.5,), offset=(0.0,), joints=("hinge",),
             target_limits=((-1.4,), (1.4,)), smoothing=0.3, initial_target="angle",
@@ -31,24 +32,22 @@ class Rod(simreal.Task):
 
     def on_attach(self) -> None:  # live views [N, 1] of the engine's arrays
         self.qpos, self.qvel, self.ctrl = (self.engine.data(name) for name in ("qpos", "qvel", "ctrl"))
+        self.wanted = torch.zeros_like(self.qpos)
 
     def reset(self, mask: torch.Tensor) -> None:
-        start, goal = (2.0 * self.rng.episode_uniform("angles", 2) - 1.0).split(1, dim=1)
-        for value, new in ((self.qpos, start), (self.ctrl, start), (self.goal, goal)):
+        start, wanted = (2.0 * self.rng.episode_uniform("angles", 2) - 1.0).split(1, dim=1)
+        for value, new in ((self.qpos, start), (self.ctrl, start), (self.wanted, wanted)):
             value.copy_(torch.where(mask[:, None], new, value))
 
     def command(self, action: torch.Tensor) -> torch.Tensor:
         return self.ctrl + 0.3 * ((1.5 * action).clamp(-1.4, 1.4) - self.ctrl)
 
     def observe(self) -> torch.Tensor:
-        return torch.cat((self.qpos, self.qvel, self.goal), dim=1)
+        return torch.cat((self.qpos, self.qvel, self.wanted), dim=1)
 
     def outcome(self, action: torch.Tensor) -> simreal.Outcome:
-        error = (self.qpos - self.goal).abs()[:, 0]
+        error = (self.qpos - self.wanted).abs()[:, 0]
         return simreal.Outcome(reward=-error, terminated=error > 6.0, success=error < 0.05)
-
-    def achieved_goal(self) -> torch.Tensor:
-        return self.qpos
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ run = simreal.train(config)  # trains, evaluates, exports; returns the run direc
 policy = simreal.load(run)
 for parameter in policy.parameters:
     low, high = parameter.limits
-    print(f"trained in {parameter.name} from {low:.3g} to {high:.3g} {parameter.unit}")
+    print(f"trained in {parameter.name} from {low:.3g} to {high:.3g} [{parameter.unit}]")
 for world in simreal.evaluate(policy, ["nominal", "trained"], episodes=50)["worlds"]:
     low, high = world["success_ci95"]
     print(f"{world['name']}: {world['success_rate']:.0%} of episodes succeed (95 % interval {low:.0%} to {high:.0%})")

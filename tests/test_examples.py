@@ -50,6 +50,12 @@ def test_own_task_and_the_control_loop_that_its_bundle_runs_in(run: Run) -> None
     assert "2.0 s:" in printed
 
 
+def test_the_task_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing = pytest.importorskip("simreal.testing")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    testing.check_task("own_task:Rod")
+
+
 def test_evaluate_in_worlds(run: Run) -> None:
     lines = run("evaluate_in_worlds.py", "4096", "4").splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["nominal", "latency", "late_and_noisy_joints", "slow_and_heavy"]

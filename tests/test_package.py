@@ -38,6 +38,12 @@ def test_importing_simreal_loads_no_torch() -> None:
     assert done.stdout == done.stderr == ""
 
 
+def test_what_is_cited_is_this_version() -> None:
+    import simreal
+
+    assert f"version: {simreal.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_everything_promised_is_there() -> None:
     done = python("import simreal; [getattr(simreal, name) for name in simreal.__all__]")
     assert done.returncode == 0, done.stderr
