@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from envs.menagerie import ModelUnavailableError
 from envs.processors import available_threads
 from simreal.build import make_environment, make_learner
+from simreal.compare import plain_table
 from simreal.config import RunConfig, load_config
 from simreal.documents import write_target
 from simreal.files import write_text
@@ -48,9 +48,8 @@ def bench_command(names: Sequence[str], json_file: Path | None, out: Console) ->
             rows.append(bench_config(name, config))
         except ModelUnavailableError as error:
             out.print(f"not measured: {error}")
-    table = Table(title=f"Speed with {available_threads()} processors", title_justify="left", header_style="bold")
-    for column in _COLUMNS.values():
-        table.add_column(column, justify="left" if column in ("configuration", "task") else "right")
+    texts, numbers = list(_COLUMNS.values())[:2], list(_COLUMNS.values())[2:]
+    table = plain_table(f"Speed with {available_threads()} processors", texts, numbers)
     for row in rows:
         table.add_row(*map(_shown, row.values()))
     out.print(table)

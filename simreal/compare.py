@@ -117,11 +117,9 @@ def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
 
 def policies_table(documents: Sequence[dict[str, Any]], measure: Metric) -> Table:
     """All policies in all worlds, for people."""
-    table = _table(documents[0]["task"], ("world", "policy"), measure.columns)
-    entropies = [(d["policy"], d["adr_entropy_npd"]) for d in documents if d["adr_entropy_npd"] is not None]
-    if entropies:
-        table.caption = "entropy (npd): " + ", ".join(f"{name} {entropy:+.2f}" for name, entropy in entropies)
-        table.caption_justify = "left"
+    entropies = [f"{d['policy']} {d['adr_entropy_npd']:+.2f}" for d in documents if d["adr_entropy_npd"] is not None]
+    caption = f"entropy (npd): {', '.join(entropies)}" if entropies else ""
+    table = plain_table(documents[0]["task"], ("world", "policy"), measure.columns, caption)
     for rows in zip(*(document["worlds"] for document in documents), strict=True):
         for document, row in zip(documents, rows, strict=True):
             table.add_row(row["name"] if row is rows[0] else "", document["policy"], *measure.cells(row))
@@ -133,7 +131,7 @@ def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any],
     """Differences from the baseline, whose document is given, for people."""
     shown = dict.fromkeys((measure, RETURN))
     numbers = [column for m in shown for column in (m.name, "95 % interval")]
-    table = _table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
+    table = plain_table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
     seen = ""
     for difference in sorted(found, key=lambda d: [row["name"] for row in document["worlds"]].index(d["world"])):
         cells = []
@@ -144,8 +142,11 @@ def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any],
     return table
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
+def plain_table(title: str, texts: Sequence[str], numbers: Sequence[str], caption: str = "") -> Table:
+    """A table without rows: columns of text, aligned to the left, then columns of numbers, aligned to the right."""
+    table = Table(
+        title=title, title_justify="left", header_style="bold", caption=caption or None, caption_justify="left"
+    )
     for column in (*texts, *numbers):
         table.add_column(column, justify="left" if column in texts else "right", overflow="fold")
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -102,7 +102,7 @@ class Survey:
         self._judge = judge_of(policy, settings.criterion)
         task = policy.make_task()
         ends = [beyond(task, p, settings.reach) for p in trained]
-        self._parameters = [Parameter(**{**vars(p), "limits": e}) for p, e in zip(trained, ends, strict=True)]
+        self._parameters = [replace(p, limits=e) for p, e in zip(trained, ends, strict=True)]
         self._inner = torch.tensor([p.limits for p in trained], dtype=torch.float64)
         self._units = {c.name: c.unit for c in task.components("policy")}
         self._seed = settings.seed

@@ -127,8 +127,7 @@ def export_bundle(
         observations: [K, nobs] golden observations; for a policy with memory, consecutive steps of an episode.
             Where left out, draws with the normalizer's mean and standard deviation.
 
-    Returns:
-        `output`.
+    Returns `output`.
 
     Raises:
         ExportError: the policy does not fit the task, cannot be translated, or ONNX Runtime differs from torch by

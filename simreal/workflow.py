@@ -21,6 +21,7 @@ from simreal.compare import (
     find_baseline,
     load_policies,
     other_options,
+    plain_table,
     policies_table,
 )
 from simreal.config import RunConfig, load_config
@@ -301,9 +302,7 @@ def envelope_table(document: dict[str, Any]) -> Table:
     caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
     if box is not None:
         caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
-    table = Table(title=title, title_justify="left", header_style="bold", caption=caption, caption_justify="left")
-    for column in ("parameter", "unit", "trained", "seen", "success", "box"):
-        table.add_column(column, justify="left" if column in ("parameter", "unit") else "right")
+    table = plain_table(title, ("parameter", "unit"), ("trained", "seen", "success", "box"), caption)
     for p in document["parameters"]:
         inside = "-" if box is None else _ends(box["ranges"][p["name"]])
         success = " ".join(f"{value:.2f}" for value in p["success"])
@@ -321,9 +320,7 @@ def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
     entropy = figures["adr_entropy_npd"]
     title = f"{figures['policy']} on {figures['task']}"
     title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("world", "episodes", *measure.columns):
-        table.add_column(column, justify="left" if column == "world" else "right", overflow="fold")
+    table = plain_table(title, ["world"], ["episodes", *measure.columns])
     for world in figures["worlds"]:
         table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
     return table

@@ -189,17 +189,13 @@ def _generated(kind: str, parameter: str, policy: LoadedPolicy, source: LoadedPo
     if parameter and parameter not in labels:
         raise UserError(f"{name}: no such parameter{nearest(parameter, labels)}; there are: {', '.join(labels)}")
     task = policy.make_task()
-    wide = [_widened(p, beyond(task, p)) for p in ranges]
+    wide = [replace(p, limits=beyond(task, p)) for p in ranges]
     inner = torch.tensor([p.limits for p in ranges], dtype=torch.float64)
     only = torch.tensor([label == parameter for label in labels]) if parameter else None
     sampler = Extremes(wide, inner, only, one_at_a_time=kind == "extremes_each")
     if not bool(sampler.extreme.any()):
         raise UserError(f"{name}: the trained ranges fill all values that make sense")
     return World(name, sampler, "held_out")
-
-
-def _widened(parameter: Parameter, limits: tuple[float, float]) -> Parameter:
-    return replace(parameter, limits=limits)
 
 
 def _is_generated(name: str) -> bool:

@@ -18,10 +18,10 @@ work=${WORK:-$root/.gpu-work}
 parts=${PARTS:-$root/.gpu}
 export XZ_OPT=${XZ_OPT:--9 -T0}
 robots=(unitree_go1 wonik_allegro)
-# What torch's machine lacks; onnxscript and the like are there.
+# What torch's machine lacks, or may have too old (filelock); onnxscript and the like are there.
 packages=(
     warp-lang mujoco mujoco-core mujoco-warp mujoco-menagerie gymnasium gymnasium-robotics Farama-Notifications pettingzoo
-    pydantic pydantic_core annotated-types typing-inspection typing_extensions glfw PyOpenGL cloudpickle etils
+    pydantic pydantic_core annotated-types typing-inspection typing_extensions glfw PyOpenGL cloudpickle etils filelock
 )
 # mujoco-studio and imageio-ffmpeg stay at home.
 without=(
