@@ -12,18 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.task import Task
 from randomization.columns import ContiguousSlice, chosen_rows
 from randomization.effect import Effect, EffectContext
-
-
-def action_places(task: Task) -> dict[str, range]:
-    """Where each action component lies in the action."""
-    places, start = {}, 0
-    for component in task.action:
-        places[component.name] = range(start, start + component.size)
-        start += component.size
-    return places
 
 
 class ActionNoise(Effect):
@@ -33,10 +23,7 @@ class ActionNoise(Effect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random = context.rng, context.random
-        where = action_places(context.task)
-        columns = [
-            context.index(name, where) for name in ("action_noise", "action_noise_multiplicative", "action_bias")
-        ]
+        columns = [context.index(name) for name in ("action_noise", "action_noise_multiplicative", "action_bias")]
         self._additive, self._relative, self._constant = columns
         self.configured = any(c.size for c in columns)
         self._noisy, self._scaled, self._shifted = spans = [ContiguousSlice(c, self._rng.device) for c in columns]

@@ -33,7 +33,6 @@ from torch import Tensor
 from envs.matmul import fast_matmul
 from envs.rng import EpisodeRandom
 from randomization.effect import Effect, EffectContext
-from randomization.names import single_places
 
 _UNITS, _LAYERS, _BINS = 265, 3, 31
 _PERIOD_S = 0.08  # between two decisions
@@ -115,7 +114,7 @@ class Adversary(Effect):
         task, engine, self._environment = context.task, context.engine, context.environment
         n, device = engine.num_envs, engine.device
         self._alpha_column = context.index("adversary_action")
-        self._beta_column = context.index("adversary_wrench", single_places(task, "floating body"))
+        self._beta_column = context.index("adversary_wrench")
         self.bodies = self._beta_column.places
         self.configured = bool(self._alpha_column.size or self.bodies)
         if not self.configured:

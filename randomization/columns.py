@@ -88,11 +88,6 @@ def or_nominal(index: ParameterIndex, lam: Tensor, quantity: str) -> Tensor:
     return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
 
 
-def numbered(names: Sequence[str]) -> dict[str, list[int]]:
-    """One place per name."""
-    return {name: [i] for i, name in enumerate(names)}
-
-
 class StepRandomNumbers:
     """One draw of random numbers per control step, shared by all effects: small draws cost as much as large ones.
 

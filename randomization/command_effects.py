@@ -19,7 +19,6 @@ from randomization.columns import index_of
 from randomization.congestion import BurstyDelay
 from randomization.effect import CommandEffect, EffectContext
 from randomization.latency import CommandDelayBuffer
-from randomization.names import single_places
 from randomization.objects import controls_of
 from randomization.state import Stateful
 
@@ -57,7 +56,7 @@ class StuckActuators(CommandEffect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng = context.rng
-        self._stuck = context.index("actuator_stuck", single_places(context.task, "actuator"))
+        self._stuck = context.index("actuator_stuck")
         self.configured = self._stuck.size > 0
         self._start = context.zeros(context.command_size).to(context.engine.dtype)
         self._ignores = torch.zeros_like(self._start, dtype=torch.bool)

@@ -210,7 +210,7 @@ def _probed(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     changes: list[tuple[str, Sequence[int], Sequence[float]]] = []
     amount = _TRIED * max(abs(end) for end in quantity.default_range) * _STRONG.get(quantity.name, 1.0)
     for edit in edits_of(task.model, quantity.name, index):
-        values = edit_values(task, edit)
+        values = edit_values(task.model, edit)
         if quantity.mode == "scale":
             changes.append((edit.field, edit.elements, [value * 1.7**edit.power for value in values]))
         else:

@@ -23,9 +23,8 @@ class SensorErrors(Effect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random = context.rng, context.random
-        where = {name: range(part.start, part.stop) for name, part in context.task.slices("policy").items()}
         self._scales, self._biases, self._noises, self._steps = columns = [
-            context.index(f"observation_{name}", where) for name in ("scale", "bias", "noise", "quantization")
+            context.index(f"observation_{name}") for name in ("scale", "bias", "noise", "quantization")
         ]
         self.configured = any(c.size for c in columns)
         self._scaled, self._shifted, self._noisy, self._rounded = spans = [
