@@ -14,7 +14,7 @@ from envs.environment import Environment
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.clock import StepDurations
-from randomization.columns import ParameterIndex, StepRandomNumbers
+from randomization.columns import ContiguousSlice, ParameterIndex, StepRandomNumbers
 from randomization.names import object_places
 from randomization.parameters import Parameter
 from randomization.quantities import QUANTITIES
@@ -70,6 +70,10 @@ class EffectContext:
         else:
             places = {name: [place] for name, place in object_places(self.task, target).items()}
         return ParameterIndex(quantity, self.parameters, places, self.engine.device)
+
+    def slice(self, quantity: str, neutral: float = 0.0) -> ContiguousSlice:
+        """Numbers of a quantity for the values that it acts on; `neutral` does nothing."""
+        return ContiguousSlice(self.index(quantity), self.engine.num_envs, neutral, self.engine.device)
 
     def zeros(self, *shape: int) -> Tensor:
         """[N, *shape] float64."""
