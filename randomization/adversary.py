@@ -93,9 +93,11 @@ class RandomNetwork:
         return self._level[x.unflatten(1, (self.outputs, _BINS)).max(dim=2).indices]
 
     def state_dict(self) -> dict[str, Any]:
+        """The signs and biases of the present networks."""
         return {"signs": self._signs.clone(), "biases": self._biases.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         self._signs.copy_(state["signs"])
         self._biases.copy_(state["biases"])
 

@@ -72,7 +72,7 @@ class ContiguousSlice(Stateful):
         """Write the numbers of the places [number of rows, places] of environments mask [N].
 
         Args:
-            rows: what `chosen_rows` makes of the mask.
+            rows: `chosen_rows` of the mask.
         """
         if rows is not None:
             self.values[rows[:, None], self._inner] = values

@@ -38,12 +38,15 @@ class CommandDropout(CommandEffect):
         self._p_lost = context.zeros(1)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Take the probability of new worlds lam [N, d] in mask [N]."""
         self._p_lost = torch.where(mask[:, None], self._dropout.of(lam), self._p_lost)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the last that was not lost."""
         self._held = torch.where(fresh[:, None], command, self._held)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C], or where it is lost the one before it."""
         lost = self._random.uniform[:, self._draws] < self._p_lost
         self._held = torch.where(lost, self._held, command)
         return self._held
@@ -65,15 +68,18 @@ class StuckActuators(CommandEffect):
             self._controls, self._owners = (index_of(x, context.engine.device) for x in (controls, owners))
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Draw which actuators are stuck in the worlds lam [N, d] of mask [N]."""
         ignores = self._ignores.clone()
         u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
         ignores[:, self._controls] = (u < self._stuck.of(lam))[:, self._owners]
         self._ignores = torch.where(mask[:, None], ignores, self._ignores)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the one that stuck actuators keep."""
         self._start = torch.where(fresh[:, None], command, self._start)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C] with that of the start for what is stuck."""
         return torch.where(self._ignores, self._start, command)
 
 
@@ -101,6 +107,7 @@ class CommandDelay(CommandEffect):
             )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Take the delay of new worlds lam [N, d] in mask [N]."""
         assert self._buffer is not None
         zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._durations.timestep_s
         delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
@@ -112,10 +119,12 @@ class CommandDelay(CommandEffect):
             self._bursts.reset(mask, lam)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the one that holds until the first arrives."""
         if self._buffer is not None:
             self._buffer.fill(command)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C] -> what arrives in each physics step, [N, decimation, C]."""
         assert self._buffer is not None
         if not self._varies:
             return self._buffer.send(command)

@@ -13,9 +13,9 @@ from envs.task import Task
 from randomization.contact_fields import distance, friction, solimp, solref
 from randomization.edit import Edit, Writer, field_values
 from randomization.limits import force_limits
-from randomization.objects import actuators_at, slack_partner
+from randomization.objects import actuators_at, geoms_of, slack_partner
 
-COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
+COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes of the shift
 _INF = float("inf")
 _FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
 _GEOM = mujoco.mjtGeom
@@ -86,11 +86,10 @@ def inertia(_: mujoco.MjModel, index: int) -> list[Edit]:
 
 def body_size(model: mujoco.MjModel, index: int) -> list[Edit]:
     """All shapes of a body about its frame at constant density: mass ~ s^3, inertia ~ s^5. Child bodies stay."""
-    first, count = int(model.body_geomadr[index]), int(model.body_geomnum[index])
-    geoms = range(first, first + count)
-    if not count or any(int(model.geom_type[g]) in _NO_SIZE for g in geoms):
+    geoms = geoms_of(model, index)
+    if not geoms or any(int(model.geom_type[g]) in _NO_SIZE for g in geoms):
         return []
-    values = tuple(range(3 * first, 3 * (first + count)))
+    values = tuple(range(3 * geoms.start, 3 * geoms.stop))
     return [
         Edit("geom_size", values),
         Edit("geom_pos", values),
@@ -251,7 +250,7 @@ def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
 
 WRITERS: dict[str, Writer] = {
     "body_mass": mass, "body_inertia": inertia, "body_size": body_size, "geom_size": geom_size,
-    "body_com": com(0, 1, 2), "body_com_x": com(0), "body_com_y": com(1), "body_com_z": com(2),
+    **{name: com(*axes) for name, axes in COM.items()},
     "body_pos": body_pos(0, 1, 2), "body_pos_x": body_pos(0), "body_pos_y": body_pos(1), "body_pos_z": body_pos(2),
     "geom_pos": row("geom_pos", 3), "geom_pos_x": row("geom_pos", 3, (0,)), "geom_pos_y": row("geom_pos", 3, (1,)),
     "geom_pos_z": row("geom_pos", 3, (2,)),

@@ -26,7 +26,7 @@ class _Field:
 
     live: Tensor  # [N, size] view of the engine's field
     elements: Tensor  # [m] flat indices
-    owner: Tensor  # [owners, m] whose each value is; the number of actuators where it has fewer owners
+    owner: Tensor  # [owners, m] actuators that own each value; the number of actuators where it has fewer owners
     sharers: Tensor  # [m] how many actuators each belongs to, these or others
     nominal: Tensor  # [m]
 

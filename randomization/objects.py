@@ -29,6 +29,12 @@ def moving_joints(model: mujoco.MjModel, body: int) -> list[int]:
     return [joint for joint in joints_above(model, body) if not locked[model.jnt_dofadr[joint]]]
 
 
+def geoms_of(model: mujoco.MjModel, body: int) -> range:
+    """The geoms of a body."""
+    first = int(model.body_geomadr[body])
+    return range(first, first + int(model.body_geomnum[body]))
+
+
 def joints_above(model: mujoco.MjModel, body: int) -> list[int]:
     """A body's own joints and those of the bodies that it hangs on."""
     joints: list[int] = []
@@ -144,7 +150,7 @@ def controls_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[i
 
 
 def outputs_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The force outputs of actuators, by which MuJoCo keeps gear and length, and whose each is; see `controls_of`."""
+    """The force outputs of actuators, by which MuJoCo keeps gear and length, and their owners as in `controls_of`."""
     return _spread(model.actuator_outadr, model.actuator_outnum, actuators)
 
 

@@ -3,7 +3,7 @@
 Each component of the observation is one sensor: its values are late or lost together. A reading is
 `observation_delay` old, rounded to control steps, plus jitter; no reading overtakes an earlier one, so a sensor never
 shows something older than before. With probability `observation_dropout` nothing arrives in a step and what was shown
-last stays; at a rate of `observation_freeze` per second the same happens for a second (marker drop-out, arXiv
+last stays; at a rate of `observation_freeze` per second nothing arrives for a second (marker drop-out, arXiv
 1808.00177, appendix C). An episode's first reading always arrives, and is shown until a later one does.
 """
 
