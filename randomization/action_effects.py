@@ -12,61 +12,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.task import Task
-from randomization.columns import ContiguousSlice, chosen_rows
+from randomization.columns import chosen_rows
 from randomization.effect import Effect, EffectContext
-
-
-def action_places(task: Task) -> dict[str, range]:
-    """Where each action component lies in the action."""
-    places, start = {}, 0
-    for component in task.action:
-        places[component.name] = range(start, start + component.size)
-        start += component.size
-    return places
 
 
 class ActionNoise(Effect):
     """Applies `action_noise`, `action_bias` and `action_noise_multiplicative`."""
 
-    _state = ("_sigma", "_sigma_relative", "_bias")
+    _state = ("_additive", "_relative", "_bias")
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random = context.rng, context.random
-        where = action_places(context.task)
-        columns = [
-            context.index(name, where) for name in ("action_noise", "action_noise_multiplicative", "action_bias")
-        ]
-        self._additive, self._relative, self._constant = columns
-        self.configured = any(c.size for c in columns)
-        self._noisy, self._scaled, self._shifted = spans = [ContiguousSlice(c, self._rng.device) for c in columns]
-        self._additive_draws = context.random.reserve_normal(self._noisy.size)
-        self._relative_draws = context.random.reserve_normal(self._scaled.size)
-        # [N, size] of each span, 0 where nothing acts
-        self._sigma, self._sigma_relative, self._bias = (context.zeros(span.size) for span in spans)
+        # standard deviations of the noise; the episode's offsets
+        self._additive, self._relative = context.slice("action_noise"), context.slice("action_noise_multiplicative")
+        self._bias = context.slice("action_bias")
+        self.configured = any(part.length for part in (self._additive, self._relative, self._bias))
+        self._additive_draws = context.random.reserve_normal(self._additive.length)
+        self._relative_draws = context.random.reserve_normal(self._relative.length)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the standard deviations of new worlds lam [N, d] and draw this episode's offsets in mask [N]."""
         rows = chosen_rows(mask)
         lam = lam if rows is None else lam[rows]
-        if self._additive.size:
-            self._noisy.put(self._sigma, mask, rows, self._additive.of(lam))
-        if self._relative.size:
-            self._scaled.put(self._sigma_relative, mask, rows, self._relative.of(lam))
-        if self._constant.size:
-            bias = self._constant.of(lam) * self._rng.episode_normal("action_bias", self._constant.size, rows)
-            self._shifted.put(self._bias, mask, rows, bias)
+        for noise in (self._additive, self._relative):
+            if noise.length:
+                noise.put(noise.index.of(lam), mask, rows)
+        if self._bias.length:
+            normal = self._rng.episode_normal("action_bias", self._bias.index.size, rows)
+            self._bias.put(self._bias.index.of(lam) * normal, mask, rows)
 
     def apply(self, action: Tensor) -> Tensor:
         """Action [N, A] in [-1, 1] -> with noise, in [-1, 1]."""
         noisy, kind, normal = action.clone(), action.dtype, self._random.normal
-        if self._relative.size:
-            error = (self._sigma_relative * normal[:, self._relative_draws]).to(kind)
-            noisy[:, self._scaled.where].addcmul_(action[:, self._scaled.where], error)
-        if self._constant.size:
-            noisy[:, self._shifted.where].add_(self._bias.to(kind))
-        if self._additive.size:
-            noisy[:, self._noisy.where].add_((self._sigma * normal[:, self._additive_draws]).to(kind))
+        if self._relative.length:
+            error = (self._relative.values * normal[:, self._relative_draws]).to(kind)
+            noisy[:, self._relative.where].addcmul_(action[:, self._relative.where], error)
+        if self._bias.length:
+            noisy[:, self._bias.where].add_(self._bias.values.to(kind))
+        if self._additive.length:
+            noisy[:, self._additive.where].add_((self._additive.values * normal[:, self._additive_draws]).to(kind))
         return noisy.clamp_(-1.0, 1.0)
 
 

@@ -33,7 +33,6 @@ from torch import Tensor
 from envs.matmul import fast_matmul
 from envs.rng import EpisodeRandom
 from randomization.effect import Effect, EffectContext
-from randomization.names import single_places
 
 _UNITS, _LAYERS, _BINS = 265, 3, 31
 _PERIOD_S = 0.08  # between two decisions
@@ -94,9 +93,11 @@ class RandomNetwork:
         return self._level[x.unflatten(1, (self.outputs, _BINS)).max(dim=2).indices]
 
     def state_dict(self) -> dict[str, Any]:
+        """The signs and biases of the present networks."""
         return {"signs": self._signs.clone(), "biases": self._biases.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         self._signs.copy_(state["signs"])
         self._biases.copy_(state["biases"])
 
@@ -115,7 +116,7 @@ class Adversary(Effect):
         task, engine, self._environment = context.task, context.engine, context.environment
         n, device = engine.num_envs, engine.device
         self._alpha_column = context.index("adversary_action")
-        self._beta_column = context.index("adversary_wrench", single_places(task, "floating body"))
+        self._beta_column = context.index("adversary_wrench")
         self.bodies = self._beta_column.places
         self.configured = bool(self._alpha_column.size or self.bodies)
         if not self.configured:

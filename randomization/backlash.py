@@ -26,7 +26,6 @@ from torch import Tensor
 
 from randomization.columns import index_of
 from randomization.effect import CommandEffect, EffectContext
-from randomization.names import single_places
 from randomization.objects import controls_of, outputs_of
 
 _LARGEST_S = 0.5  # 1 / delta, delta = 2
@@ -41,11 +40,9 @@ class Backlash(CommandEffect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._durations = context.rng, context.durations
-        task, engine, places = context.task, context.engine, single_places(context.task, "actuator")
-        self._gap, self._spread = (
-            context.index(name, places) for name in ("actuator_backlash", "actuator_backlash_spread")
-        )
-        self.configured, self._actuators = self._gap.size > 0, len(places)
+        task, engine = context.task, context.engine
+        self._gap, self._spread = (context.index(name) for name in ("actuator_backlash", "actuator_backlash_spread"))
+        self.configured, self._actuators = self._gap.size > 0, task.model.nactuator
         # delta * dt; float64 on every engine: float32 has no number for none
         self._down = context.zeros(self._gap.size) + _NONE
         self._up = self._down.clone()

@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.rng import EpisodeRandom
 from randomization.parameters import Parameter
 from randomization.quantities import QUANTITIES
+from randomization.state import Stateful
 
 Index = slice | Tensor
 
@@ -43,30 +44,40 @@ class ParameterIndex:
         return lam[:, self._column]
 
 
-class ContiguousSlice:
-    """The slice from the first to the last place of a quantity, which is cheaper to compute on than an index is.
+class ContiguousSlice(Stateful):
+    """Numbers of a quantity in each environment for the slice from its first to its last place: computing on a slice is
+    cheaper than on an index.
+
+    Args:
+        index: the places.
+        num_envs: N.
+        neutral: number of places in between, where nothing acts.
+        device: of the numbers.
 
     Attributes:
         where: the slice.
-        size: its length.
+        length: of the slice.
+        values: [N, length].
     """
 
-    def __init__(self, columns: ParameterIndex, device: torch.device) -> None:
-        first, last = (columns.places[0], columns.places[-1] + 1) if columns.size else (0, 0)
-        self.where, self.size = slice(first, last), last - first
-        self._inner = torch.tensor([place - first for place in columns.places], dtype=torch.int64, device=device)
+    _state = ("values",)
 
-    def put(self, held: Tensor, mask: Tensor, rows: Tensor | None, values: Tensor) -> None:
-        """Write the values of the places into held [N, size], in place.
+    def __init__(self, index: ParameterIndex, num_envs: int, neutral: float, device: torch.device) -> None:
+        first, last = (index.places[0], index.places[-1] + 1) if index.size else (0, 0)
+        self.index, self.where, self.length = index, slice(first, last), last - first
+        self.values = torch.full((num_envs, self.length), neutral, dtype=torch.float64, device=device)
+        self._inner = torch.tensor([place - first for place in index.places], dtype=torch.int64, device=device)
+
+    def put(self, values: Tensor, mask: Tensor, rows: Tensor | None) -> None:
+        """Write the numbers of the places [number of rows, places] of environments mask [N].
 
         Args:
-            mask, rows: environments to write to, and what `chosen_rows` makes of them.
-            values: [number of rows, places].
+            rows: `chosen_rows` of the mask.
         """
         if rows is not None:
-            held[rows[:, None], self._inner] = values
+            self.values[rows[:, None], self._inner] = values
         else:
-            held[:, self._inner] = torch.where(mask[:, None], values, held[:, self._inner])
+            self.values[:, self._inner] = torch.where(mask[:, None], values, self.values[:, self._inner])
 
 
 def chosen_rows(mask: Tensor) -> Tensor | None:
@@ -86,11 +97,6 @@ def or_nominal(index: ParameterIndex, lam: Tensor, quantity: str) -> Tensor:
     if index.size:
         return index.of(lam)
     return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
-
-
-def numbered(names: Sequence[str]) -> dict[str, list[int]]:
-    """One place per name."""
-    return {name: [i] for i, name in enumerate(names)}
 
 
 class StepRandomNumbers:

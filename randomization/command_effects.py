@@ -19,7 +19,6 @@ from randomization.columns import index_of
 from randomization.congestion import BurstyDelay
 from randomization.effect import CommandEffect, EffectContext
 from randomization.latency import CommandDelayBuffer
-from randomization.names import single_places
 from randomization.objects import controls_of
 from randomization.state import Stateful
 
@@ -39,12 +38,15 @@ class CommandDropout(CommandEffect):
         self._p_lost = context.zeros(1)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Take the probability of new worlds lam [N, d] in mask [N]."""
         self._p_lost = torch.where(mask[:, None], self._dropout.of(lam), self._p_lost)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the last that was not lost."""
         self._held = torch.where(fresh[:, None], command, self._held)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C], or where it is lost the one before it."""
         lost = self._random.uniform[:, self._draws] < self._p_lost
         self._held = torch.where(lost, self._held, command)
         return self._held
@@ -57,7 +59,7 @@ class StuckActuators(CommandEffect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng = context.rng
-        self._stuck = context.index("actuator_stuck", single_places(context.task, "actuator"))
+        self._stuck = context.index("actuator_stuck")
         self.configured = self._stuck.size > 0
         self._start = context.zeros(context.command_size).to(context.engine.dtype)
         self._ignores = torch.zeros_like(self._start, dtype=torch.bool)
@@ -66,15 +68,18 @@ class StuckActuators(CommandEffect):
             self._controls, self._owners = (index_of(x, context.engine.device) for x in (controls, owners))
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Draw which actuators are stuck in the worlds lam [N, d] of mask [N]."""
         ignores = self._ignores.clone()
         u = self._rng.episode_uniform("actuator_stuck", self._stuck.size)
         ignores[:, self._controls] = (u < self._stuck.of(lam))[:, self._owners]
         self._ignores = torch.where(mask[:, None], ignores, self._ignores)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the one that stuck actuators keep."""
         self._start = torch.where(fresh[:, None], command, self._start)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C] with that of the start for what is stuck."""
         return torch.where(self._ignores, self._start, command)
 
 
@@ -102,6 +107,7 @@ class CommandDelay(CommandEffect):
             )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
+        """Take the delay of new worlds lam [N, d] in mask [N]."""
         assert self._buffer is not None
         zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._durations.timestep_s
         delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
@@ -113,10 +119,12 @@ class CommandDelay(CommandEffect):
             self._bursts.reset(mask, lam)
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
+        """Take a command [N, C] as the one that holds until the first arrives."""
         if self._buffer is not None:
             self._buffer.fill(command)
 
     def apply(self, command: Tensor) -> Tensor:
+        """Command [N, C] -> what arrives in each physics step, [N, decimation, C]."""
         assert self._buffer is not None
         if not self._varies:
             return self._buffer.send(command)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from randomization.columns import or_nominal
 from randomization.effect import Effect, EffectContext
-from randomization.names import single_places
 from randomization.objects import horizontal_dofs
 from randomization.parameters import RandomizationError
 
@@ -34,7 +33,7 @@ class RandomForces(Effect):
 
     def __init__(self, context: EffectContext) -> None:
         self._random, self._durations = context.random, context.durations
-        self._size = context.index("force_size", single_places(context.task, "moving body"))
+        self._size = context.index("force_size")
         self._probability, self._decay = context.index("force_probability"), context.index("force_decay")
         self.bodies = self._size.places
         self.configured = bool(self.bodies)
@@ -68,7 +67,7 @@ class Pushes(Effect):
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random, self._durations = context.rng, context.random, context.durations
         task, device = context.task, context.engine.device
-        self._speed = context.index("push_velocity", single_places(task, "floating body"))
+        self._speed = context.index("push_velocity")
         self._interval = context.index("push_interval")
         self.configured = self._speed.size > 0
         k = self._speed.size

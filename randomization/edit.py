@@ -1,4 +1,4 @@
-"""What a quantity of an object changes in a model."""
+"""What a quantity of an object changes in a model, and where models keep it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
+import numpy as np
 
 _INF = float("inf")
 
@@ -34,3 +35,9 @@ class Edit:
 
 
 Writer = Callable[[mujoco.MjModel, int], list[Edit]]
+
+
+def field_values(model: mujoco.MjModel, field: str) -> np.ndarray:
+    """The values of a field of mjModel, or, with `opt.` before its name, of mjOption."""
+    owner = model.opt if field.startswith("opt.") else model
+    return np.asarray(getattr(owner, field.removeprefix("opt.")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +14,10 @@ from envs.environment import Environment
 from envs.rng import EpisodeRandom
 from envs.task import Task
 from randomization.clock import StepDurations
-from randomization.columns import ParameterIndex, StepRandomNumbers
+from randomization.columns import ContiguousSlice, ParameterIndex, StepRandomNumbers
+from randomization.names import object_places
 from randomization.parameters import Parameter
+from randomization.quantities import QUANTITIES
 from randomization.state import Stateful
 
 _ON_COMMANDS = (
@@ -55,9 +57,23 @@ class EffectContext:
         """The environment's random numbers."""
         return self.environment.rng
 
-    def index(self, quantity: str, where: Mapping[str, Sequence[int]] | None = None) -> ParameterIndex:
-        """Where a quantity acts: on the places of its objects, or on the whole task if there is no such mapping."""
-        return ParameterIndex(quantity, self.parameters, {"": [0]} if where is None else where, self.engine.device)
+    def index(self, quantity: str) -> ParameterIndex:
+        """Where a quantity acts: on values of the action or observation, on objects, or on the task as a whole."""
+        target = QUANTITIES[quantity].target
+        if target == "none":
+            places = {"": [0]}
+        elif target == "component":
+            places = {name: range(part.start, part.stop) for name, part in self.task.slices("policy").items()}
+        elif target == "action":
+            ends = itertools.accumulate(component.size for component in self.task.action)
+            places = {c.name: range(end - c.size, end) for c, end in zip(self.task.action, ends, strict=True)}
+        else:
+            places = {name: [place] for name, place in object_places(self.task, target).items()}
+        return ParameterIndex(quantity, self.parameters, places, self.engine.device)
+
+    def slice(self, quantity: str, neutral: float = 0.0) -> ContiguousSlice:
+        """Numbers of a quantity for the values that it acts on; `neutral` does nothing."""
+        return ContiguousSlice(self.index(quantity), self.engine.num_envs, neutral, self.engine.device)
 
     def zeros(self, *shape: int) -> Tensor:
         """[N, *shape] float64."""

@@ -14,20 +14,19 @@ import numpy as np
 
 from envs.task import Task
 from randomization.contacts import LEAST_CONDIM, contacts_of, shape_name
-from randomization.fields import edit_values, edits_of
-from randomization.objects import locked_dofs, moving_joints
+from randomization.fields import COM, edit_values, edits_of
+from randomization.objects import geoms_of, locked_dofs, moving_joints
 from randomization.probe import probe_of
 from randomization.quantity import RandomizableQuantity
 
 _ACTUATION = int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
 _PASSIVE = int(mujoco.mjtDisableBit.mjDSBL_SPRING) | int(mujoco.mjtDisableBit.mjDSBL_DAMPER)
 _OVERRIDE = int(mujoco.mjtEnableBit.mjENBL_OVERRIDE)
-_COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 _ALIGNED = 1e-9
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 _BALL = (int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL))
-_INERTIAL = ("body_mass", "body_inertia", "body_size", *_COM)
+_INERTIAL = ("body_mass", "body_inertia", "body_size", *COM)
 _OF_CONTACTS = ("geom_friction", "geom_solref", "geom_solimp", "geom_margin", "geom_gap")
 _AIR = ("wind", "air_density", "air_viscosity")
 _PLACES = ("geom_size", "geom_pos")
@@ -149,12 +148,12 @@ def _gap_read(model: mujoco.MjModel, geom: int) -> bool:
 
 def _body_reason(task: Task, quantity: RandomizableQuantity, body: int) -> str:
     model = task.model
-    if quantity.name == "body_size" and any(contacts_of(model).of(geom).any() for geom in _geoms(model, body)):
+    if quantity.name == "body_size" and any(contacts_of(model).of(geom).any() for geom in geoms_of(model, body)):
         return ""
     if not moving_joints(model, body):
         return "changes nothing: no joint moves it"
-    if quantity.name in _COM and model.body_simple[body]:
-        acts = _turns_about_another_axis(model, body, _COM[quantity.name])
+    if quantity.name in COM and model.body_simple[body]:
+        acts = _turns_about_another_axis(model, body, COM[quantity.name])
     else:
         acts = _probed(task, quantity, body)
     if acts:
@@ -200,17 +199,12 @@ def _slides_past(model: mujoco.MjModel, geom: int, axis: int) -> bool:
     return bool((model.geom_type[others] == _PLANE).all() and (np.abs(normals @ along) < _ALIGNED).all())
 
 
-def _geoms(model: mujoco.MjModel, body: int) -> range:
-    first = int(model.body_geomadr[body])
-    return range(first, first + int(model.body_geomnum[body]))
-
-
 def _probed(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
     """Whether a large value of a quantity that writes smooth dynamics is felt anywhere."""
     changes: list[tuple[str, Sequence[int], Sequence[float]]] = []
     amount = _TRIED * max(abs(end) for end in quantity.default_range) * _STRONG.get(quantity.name, 1.0)
     for edit in edits_of(task.model, quantity.name, index):
-        values = edit_values(task, edit)
+        values = edit_values(task.model, edit)
         if quantity.mode == "scale":
             changes.append((edit.field, edit.elements, [value * 1.7**edit.power for value in values]))
         else:

@@ -61,6 +61,7 @@ class Randomization:
             task.compile_full(bodies)
 
     def attach(self, environment: Environment) -> None:
+        """Make the writers and effects of an environment; called once, before its first reset."""
         engine, task, self._rng = environment.engine, environment.task, environment.rng
         n, parameters = engine.num_envs, self.parameters
         self._reporter = EpisodeReporter(self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS)
@@ -76,6 +77,7 @@ class Randomization:
         self._acting, self._sensing = ActingEffects(context), SensorEffects(context)
 
     def reset(self, mask: Tensor) -> bool:
+        """Choose new worlds for mask [N] and write them; whether model constants have to be recomputed."""
         u = self._rng.episode_uniform("lambda", len(self.parameters))
         lam, boundary = self.sampler.draw(u, self._rng.episode_uniform("boundary", 2), self.explore)
         self.lam = torch.where(mask[:, None], lam, self.lam)
@@ -88,15 +90,19 @@ class Randomization:
         return self._physics.needs_set_const
 
     def begin_step(self) -> None:
+        """Begin a control step, before the task is given the action."""
         self._acting.begin_step()
 
     def act(self, action: Tensor) -> Tensor:
+        """The action [N, A] that is executed; see `ActingEffects.act`."""
         return self._acting.act(action)
 
     def schedule(self, command: Tensor) -> Tensor | None:
+        """What the physics gets of a command [N, C]; see `ActingEffects.send`."""
         return self._acting.send(command)
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
+        """What the policy observes of a clean observation [N, nobs]; see `SensorEffects.measure`."""
         return self._sensing.measure(observation, first)
 
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
@@ -110,6 +116,7 @@ class Randomization:
         return torch.cat((privileged, self._revealed.to(privileged.dtype)), dim=1)
 
     def finished(self, result: StepResult) -> None:
+        """Report the episodes that ended in a step to the sampler."""
         if not self.explore:
             return
         done = result.done
@@ -123,6 +130,7 @@ class Randomization:
         self._reporter.report(done, self.boundary, performance.masked_fill(result.diverged, failure), self.lam)
 
     def state_dict(self) -> dict[str, Any]:
+        """The worlds being played and the state of the sampler and of all effects."""
         return {
             "lam": self.lam,
             "boundary": self.boundary,
@@ -133,6 +141,7 @@ class Randomization:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         self.lam, self.boundary = state["lam"].clone(), state["boundary"].clone()
         self._revealed = None
         self.sampler.load_state_dict(on_device(state["sampler"], torch.device("cpu")))

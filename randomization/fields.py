@@ -11,14 +11,13 @@ import numpy as np
 
 from envs.task import Task
 from randomization.contact_fields import distance, friction, solimp, solref
-from randomization.edit import Edit, Writer
+from randomization.edit import Edit, Writer, field_values
 from randomization.limits import force_limits
-from randomization.objects import slack_partner
+from randomization.objects import actuators_at, geoms_of, slack_partner
 
-COM = ("body_com", "body_com_x", "body_com_y", "body_com_z")
+COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes of the shift
 _INF = float("inf")
 _FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
-_TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _GEOM = mujoco.mjtGeom
 _NO_SIZE = {int(g) for g in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_HFIELD, _GEOM.mjGEOM_MESH, _GEOM.mjGEOM_SDF)}
 
@@ -48,15 +47,9 @@ def joint_dofs(field: str, low: float = -_INF) -> Writer:
 def _transmitted(field: str, width: int = 1) -> Writer:
     """What the actuators at a joint contribute to it."""
 
-    def edits(model: mujoco.MjModel, joint: int) -> list[Edit]:
-        at_it = [
-            a
-            for a in range(model.nactuator)
-            if int(model.actuator_trntype[a]) in _TO_JOINT and int(model.actuator_trnid[a, 0]) == joint
-        ]
-        return [Edit(field, tuple(width * a + c for c in range(width))) for a in at_it]
-
-    return edits
+    return lambda model, joint: [
+        Edit(field, tuple(range(width * a, width * (a + 1)))) for a in actuators_at(model, joint)
+    ]
 
 
 def everywhere(*places: Writer) -> Writer:
@@ -64,7 +57,7 @@ def everywhere(*places: Writer) -> Writer:
 
     def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
         found = [edit for place in places for edit in place(model, index)]
-        return [edit for edit in found if any(_nominal(model, edit))] or found[:1]
+        return [edit for edit in found if any(edit_values(model, edit))] or found[:1]
 
     return edits
 
@@ -93,11 +86,10 @@ def inertia(_: mujoco.MjModel, index: int) -> list[Edit]:
 
 def body_size(model: mujoco.MjModel, index: int) -> list[Edit]:
     """All shapes of a body about its frame at constant density: mass ~ s^3, inertia ~ s^5. Child bodies stay."""
-    first, count = int(model.body_geomadr[index]), int(model.body_geomnum[index])
-    geoms = range(first, first + count)
-    if not count or any(int(model.geom_type[g]) in _NO_SIZE for g in geoms):
+    geoms = geoms_of(model, index)
+    if not geoms or any(int(model.geom_type[g]) in _NO_SIZE for g in geoms):
         return []
-    values = tuple(range(3 * first, 3 * (first + count)))
+    values = tuple(range(3 * geoms.start, 3 * geoms.stop))
     return [
         Edit("geom_size", values),
         Edit("geom_pos", values),
@@ -257,64 +249,36 @@ def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
 
 
 WRITERS: dict[str, Writer] = {
-    "body_mass": mass,
-    "body_inertia": inertia,
-    "body_com": com(0, 1, 2),
-    "body_com_x": com(0),
-    "body_com_y": com(1),
-    "body_com_z": com(2),
-    "body_size": body_size,
-    "body_pos": body_pos(0, 1, 2),
-    "body_pos_x": body_pos(0),
-    "body_pos_y": body_pos(1),
-    "body_pos_z": body_pos(2),
-    "geom_size": geom_size,
-    "geom_pos": row("geom_pos", 3),
-    "geom_pos_x": row("geom_pos", 3, (0,)),
-    "geom_pos_y": row("geom_pos", 3, (1,)),
+    "body_mass": mass, "body_inertia": inertia, "body_size": body_size, "geom_size": geom_size,
+    **{name: com(*axes) for name, axes in COM.items()},
+    "body_pos": body_pos(0, 1, 2), "body_pos_x": body_pos(0), "body_pos_y": body_pos(1), "body_pos_z": body_pos(2),
+    "geom_pos": row("geom_pos", 3), "geom_pos_x": row("geom_pos", 3, (0,)), "geom_pos_y": row("geom_pos", 3, (1,)),
     "geom_pos_z": row("geom_pos", 3, (2,)),
-    "geom_friction": everywhere(friction(0, 1, 2)),
-    "geom_friction_slide": everywhere(friction(0)),
-    "geom_friction_spin": everywhere(friction(1)),
-    "geom_friction_roll": everywhere(friction(2)),
+    "geom_friction": everywhere(friction(0, 1, 2)), "geom_friction_slide": everywhere(friction(0)),
+    "geom_friction_spin": everywhere(friction(1)), "geom_friction_roll": everywhere(friction(2)),
     "geom_solref": solref,
-    "geom_solimp_dmin": solimp(0),
-    "geom_solimp_dmax": solimp(1),
-    "geom_solimp_width": solimp(2),
-    "geom_margin": distance("margin"),
-    "geom_gap": distance("gap"),
+    "geom_solimp_dmin": solimp(0), "geom_solimp_dmax": solimp(1), "geom_solimp_width": solimp(2),
+    "geom_margin": distance("margin"), "geom_gap": distance("gap"),
     "joint_damping": everywhere(
-        joint_dofs("dof_damping"),
-        joint_dofs_poly,
-        _transmitted("actuator_damping"),
-        _transmitted("actuator_dampingpoly", 2),
+        joint_dofs("dof_damping"), joint_dofs_poly,
+        _transmitted("actuator_damping"), _transmitted("actuator_dampingpoly", 2),
     ),
     "joint_frictionloss": joint_dofs("dof_frictionloss"),
     "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
     "joint_stiffness": everywhere(row("jnt_stiffness"), row("jnt_stiffnesspoly", 2)),
     "joint_stiffness_added": spring,
     "joint_armature": everywhere(joint_dofs("dof_armature"), _transmitted("actuator_armature")),
-    "joint_range": limits("jnt", 0, 1),
-    "joint_range_lower": limits("jnt", 0),
-    "joint_range_upper": limits("jnt", 1),
+    "joint_range": limits("jnt", 0, 1), "joint_range_lower": limits("jnt", 0), "joint_range_upper": limits("jnt", 1),
     "tendon_stiffness": everywhere(row("tendon_stiffness"), row("tendon_stiffnesspoly", 2)),
     "tendon_length_spring": row("tendon_lengthspring", 2),
-    "tendon_range": limits("tendon", 0, 1),
-    "tendon_range_lower": limits("tendon", 0),
+    "tendon_range": limits("tendon", 0, 1), "tendon_range_lower": limits("tendon", 0),
     "tendon_range_upper": limits("tendon", 1),
-    "actuator_gain": actuator_gain,
-    "actuator_kp": actuator_kp,
-    "actuator_kd": actuator_kd,
-    "actuator_ki": actuator_ki,
-    "actuator_force_range": force_range,
-    "actuator_strength": actuator_strength,
+    "actuator_gain": actuator_gain, "actuator_kp": actuator_kp, "actuator_kd": actuator_kd, "actuator_ki": actuator_ki,
+    "actuator_force_range": force_range, "actuator_strength": actuator_strength,
     "backlash_range": backlash_range,
-    "gravity": whole("opt.gravity"),
-    "timestep": whole("opt.timestep"),
-    "wind": whole("opt.wind"),
-    "air_density": whole("opt.density", low=0.0),
-    "air_viscosity": whole("opt.viscosity", low=0.0),
-}
+    "gravity": whole("opt.gravity"), "timestep": whole("opt.timestep"), "wind": whole("opt.wind"),
+    "air_density": whole("opt.density", low=0.0), "air_viscosity": whole("opt.viscosity", low=0.0),
+}  # fmt: skip
 
 
 # What an object has to be for a quantity; named when it is not.
@@ -349,7 +313,7 @@ def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
     down (at most 0) and up (at least 0)."""
     low, high = -_INF, _INF
     for edit in edits_of(task.model, quantity, index):
-        for value in edit_values(task, edit):
+        for value in edit_values(task.model, edit):
             low, high = max(low, min(edit.low - value, 0.0)), min(high, max(edit.high - value, 0.0))
     return low, high
 
@@ -357,7 +321,7 @@ def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
 def nominal_values(task: Task, quantity: str, index: int) -> list[float]:
     """Nominal values that a physical quantity of object `index` acts on: of the first field in which any is not zero,
     or of the field that it names first."""
-    of_fields = [edit_values(task, edit) for edit in edits_of(task.model, quantity, index)]
+    of_fields = [edit_values(task.model, edit) for edit in edits_of(task.model, quantity, index)]
     return next((values for values in of_fields if any(values)), of_fields[0] if of_fields else [])
 
 
@@ -367,12 +331,7 @@ def is_zero(task: Task, quantity: str, index: int) -> bool:
     return bool(values) and not any(values)
 
 
-def edit_values(task: Task, edit: Edit) -> list[float]:
+def edit_values(model: mujoco.MjModel, edit: Edit) -> list[float]:
     """Nominal values of an edit's elements."""
-    return _nominal(task.model, edit)
-
-
-def _nominal(model: mujoco.MjModel, edit: Edit) -> list[float]:
-    owner = model.opt if edit.field.startswith("opt.") else model
-    flat = np.ravel(getattr(owner, edit.field.removeprefix("opt.")))
+    flat = np.ravel(field_values(model, edit.field))
     return [float(flat[e]) for e in edit.elements]

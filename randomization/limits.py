@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mujoco
+import numpy as np
+
+from randomization.objects import actuators_at, joints_above
 
 _TRN = mujoco.mjtTrn
-_JOINT = (int(_TRN.mjTRN_JOINT), int(_TRN.mjTRN_JOINTINPARENT))
 _TENDON, _SITE, _CRANK = int(_TRN.mjTRN_TENDON), int(_TRN.mjTRN_SITE), int(_TRN.mjTRN_SLIDERCRANK)
 _WRAP = mujoco.mjtWrap
 _ROUND = (int(_WRAP.mjWRAP_SPHERE), int(_WRAP.mjWRAP_CYLINDER))
@@ -59,12 +61,10 @@ def _owners(model: mujoco.MjModel, kind: str, index: int) -> list[int]:
     """The actuators that share the limit of a tendon or joint."""
     if kind == "jnt" and int(model.jnt_type[index]) not in _ONE_DOF:
         return []
-    everyone = range(model.nactuator)
-    types = (_TENDON,) if kind == "tendon" else _JOINT
-    at_it = [a for a in everyone if int(model.actuator_trntype[a]) in types and model.actuator_trnid[a, 0] == index]
-    if at_it or kind == "tendon":
-        return at_it
-    return [a for a in everyone if index in joints_behind(model, a)]
+    if kind == "tendon":
+        pulls = (model.actuator_trntype == _TENDON) & (model.actuator_trnid[:, 0] == index)
+        return np.flatnonzero(pulls).tolist()
+    return actuators_at(model, index) or [a for a in range(model.nactuator) if index in joints_behind(model, a)]
 
 
 def _joints_of_tendon(model: mujoco.MjModel, tendon: int) -> set[int]:
@@ -85,18 +85,8 @@ def _joints_of_tendon(model: mujoco.MjModel, tendon: int) -> set[int]:
 
 def _between(model: mujoco.MjModel, bodies: list[int]) -> set[int]:
     """Joints that move some of the bodies and not all; for a single body, all that move it."""
-    chains = [_above(model, body) for body in bodies]
+    chains = [set(joints_above(model, body)) for body in bodies]
     if not chains:
         return set()
     everyone = set.intersection(*chains) if len(chains) > 1 else set()
     return set.union(*chains) - everyone
-
-
-def _above(model: mujoco.MjModel, body: int) -> set[int]:
-    """Joints that move a body."""
-    joints: set[int] = set()
-    while body:
-        first = int(model.body_jntadr[body])
-        joints |= set(range(first, first + int(model.body_jntnum[body])))
-        body = int(model.body_parentid[body])
-    return joints

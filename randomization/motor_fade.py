@@ -17,7 +17,6 @@ from envs.engine import Engine
 from envs.task import Task
 from randomization.effect import Effect, EffectContext
 from randomization.fields import edits_of
-from randomization.names import single_places
 from randomization.objects import outputs_of
 
 
@@ -27,7 +26,7 @@ class _Field:
 
     live: Tensor  # [N, size] view of the engine's field
     elements: Tensor  # [m] flat indices
-    owner: Tensor  # [owners, m] whose each value is; the number of actuators where it has fewer owners
+    owner: Tensor  # [owners, m] actuators that own each value; the number of actuators where it has fewer owners
     sharers: Tensor  # [m] how many actuators each belongs to, these or others
     nominal: Tensor  # [m]
 
@@ -74,7 +73,7 @@ class _MotorEffect(Effect):
     """Changes the force of the actuators that a quantity names."""
 
     def __init__(self, context: EffectContext, quantity: str) -> None:
-        self._index = context.index(quantity, single_places(context.task, "actuator"))
+        self._index = context.index(quantity)
         self.configured = self._index.size > 0
         self._fields = _fields(context.task, context.engine, self._index.places)
 

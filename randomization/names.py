@@ -49,11 +49,6 @@ def _numbered(labels: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def single_places(task: Task, target: Target) -> dict[str, list[int]]:
-    """`object_places` for `Columns`, to which a name may stand for several places."""
-    return {name: [place] for name, place in object_places(task, target).items()}
-
-
 def is_pattern(text: str, names: Iterable[str]) -> bool:
     """Whether a text is a pattern: it has wildcards, and nothing is called exactly that."""
     return any(c in text for c in _WILD) and text not in names

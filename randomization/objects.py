@@ -25,11 +25,22 @@ def moving_bodies(model: mujoco.MjModel) -> list[int]:
 
 def moving_joints(model: mujoco.MjModel, body: int) -> list[int]:
     """Joints that move a body, its own and those it hangs on, but for locked ones."""
-    locked, joints = locked_dofs(model), list[int]()
+    locked = locked_dofs(model)
+    return [joint for joint in joints_above(model, body) if not locked[model.jnt_dofadr[joint]]]
+
+
+def geoms_of(model: mujoco.MjModel, body: int) -> range:
+    """The geoms of a body."""
+    first = int(model.body_geomadr[body])
+    return range(first, first + int(model.body_geomnum[body]))
+
+
+def joints_above(model: mujoco.MjModel, body: int) -> list[int]:
+    """A body's own joints and those of the bodies that it hangs on."""
+    joints: list[int] = []
     while body:
         first = int(model.body_jntadr[body])
-        own = range(first, first + int(model.body_jntnum[body]))
-        joints += [joint for joint in own if not locked[model.jnt_dofadr[joint]]]
+        joints += range(first, first + int(model.body_jntnum[body]))
         body = int(model.body_parentid[body])
     return joints
 
@@ -69,7 +80,7 @@ def horizontal_dofs(model: mujoco.MjModel, body: int) -> list[tuple[int, tuple[f
     slides = list(
         takewhile(lambda j: int(model.jnt_type[j]) == _SLIDE, range(joint, joint + int(model.body_jntnum[root])))
     )
-    slides = [j for j in slides if not _driven(model, j)]
+    slides = [j for j in slides if not actuators_at(model, j)]
     ways = _along_ground(turn @ model.jnt_axis[slides].T) if slides else np.zeros((0, 2))
     chosen = zip(model.jnt_dofadr[slides].tolist(), ways.tolist(), strict=True)
     dofs = [(int(dof), (float(x), float(y))) for dof, (x, y) in chosen if x or y]
@@ -105,12 +116,10 @@ def _along_ground(axes: np.ndarray) -> np.ndarray:
     return ways.round(12) + 0.0
 
 
-def _driven(model: mujoco.MjModel, joint: int) -> bool:
-    """Whether an actuator acts on a joint."""
-    return any(
-        int(model.actuator_trntype[i]) in _TO_JOINT and int(model.actuator_trnid[i, 0]) == joint
-        for i in range(model.nactuator)
-    )
+def actuators_at(model: mujoco.MjModel, joint: int) -> list[int]:
+    """The actuators that act on a joint directly."""
+    mine = np.isin(model.actuator_trntype, _TO_JOINT) & (model.actuator_trnid[:, 0] == joint)
+    return np.flatnonzero(mine).tolist()
 
 
 def is_motor_or_servo(model: mujoco.MjModel, actuator: int) -> bool:
@@ -141,7 +150,7 @@ def controls_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[i
 
 
 def outputs_of(model: mujoco.MjModel, actuators: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The force outputs of actuators, by which MuJoCo keeps gear and length, and whose each is; see `controls_of`."""
+    """The force outputs of actuators, by which MuJoCo keeps gear and length, and their owners as in `controls_of`."""
     return _spread(model.actuator_outadr, model.actuator_outnum, actuators)
 
 
@@ -160,7 +169,7 @@ def slack_partner(model: mujoco.MjModel, joint: int) -> int:
 
     Both are joints of one body with the same type, place and axis; the slack has a range and no actuator.
     """
-    if not model.jnt_limited[joint] or _driven(model, joint):
+    if not model.jnt_limited[joint] or actuators_at(model, joint):
         return -1
     body = int(model.jnt_bodyid[joint])
     first = int(model.body_jntadr[body])
@@ -168,7 +177,7 @@ def slack_partner(model: mujoco.MjModel, joint: int) -> int:
         alike = all(
             (getattr(model, field)[other] == getattr(model, field)[joint]).all() for field in ("jnt_pos", "jnt_axis")
         )
-        if other != joint and model.jnt_type[other] == model.jnt_type[joint] and alike and _driven(model, other):
+        if other != joint and model.jnt_type[other] == model.jnt_type[joint] and alike and actuators_at(model, other):
             return other
     return -1
 

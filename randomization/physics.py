@@ -32,16 +32,20 @@ from randomization.quantities import QUANTITIES
 
 
 @dataclass
-class _Plan:
-    """Which parameters act on which elements of one field."""
+class _Element:
+    """A value of a model field, and which parameters act on it."""
 
-    factors: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # element: (column of lambda, power)
-    shared: dict[int, dict[str, list[int]]] = field(default_factory=dict)  # element: owner: columns
-    sharers: dict[int, int] = field(default_factory=dict)  # element: how many owners there are, named or not
-    shifts: dict[int, list[int]] = field(default_factory=dict)  # element: columns
-    spreads: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # element: (column, normal number)
-    low: dict[int, float] = field(default_factory=dict)
-    high: dict[int, float] = field(default_factory=dict)
+    nominal: float
+    factors: list[tuple[int, float]] = field(default_factory=list)  # (column of lambda, power)
+    shared: dict[str, list[int]] = field(default_factory=dict)  # by owner: columns
+    sharers: int = 1  # how many owners there are, named or not
+    shifts: list[int] = field(default_factory=list)  # columns
+    spreads: list[tuple[int, int]] = field(default_factory=list)  # (column, normal number)
+    low: float = -math.inf
+    high: float = math.inf
+
+
+_Elements = dict[str, dict[int, _Element]]  # by field and flat index, in ascending order
 
 
 @dataclass(frozen=True)
@@ -118,18 +122,23 @@ class PhysicsWriter:
         if short := shortened_delay(task.model, self._shortest):
             names = ", ".join(p.name for p in parameters if p.quantity == "timestep") or "timestep"
             raise RandomizationError(f"{names}: {short}")
-        plans, self._normals = _plans(task, parameters)
+        elements, self._normals = _elements(task, engine, parameters)
+        _refuse_impossible(elements, parameters)
         self._rng = rng
         if self._normals and rng is None:
             raise ValueError("spread parameters need random numbers")
         # mj_setConst derives constants from these fields; they go stale without it.
-        self.needs_set_const = any(name in mujoco.MjModel._setconst_inputs for name in plans)
-        self._fields = [_field(engine, name, plan, parameters) for name, plan in plans.items()]
+        self.needs_set_const = any(name in mujoco.MjModel._setconst_inputs for name in elements)
+        self._fields = [
+            _Field(engine.field(name).view(engine.num_envs, -1), torch.tensor(list(touched), device=engine.device))
+            for name, touched in elements.items()
+        ]
         self._sizes = [len(field.elements) for field in self._fields]
-        if plans:
-            self._formula = _formula(engine, plans, len(parameters))
+        if elements:
+            every = [element for touched in elements.values() for element in touched.values()]
+            self._formula = _formula(every, len(parameters), engine.device)
         nominal_s = float(task.model.opt.timestep)
-        varied = "opt.timestep" in plans
+        varied = "opt.timestep" in elements
         self._timestep = (
             engine.field("opt.timestep").view(-1)
             if varied
@@ -179,9 +188,9 @@ def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
     return sorted({i for i in bodies if task.model.body_simple[i]})
 
 
-def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan], int]:
-    """A plan per field, and how many normal numbers an episode needs."""
-    plans: dict[str, _Plan] = {}
+def _elements(task: Task, engine: Engine, parameters: Sequence[Parameter]) -> tuple[_Elements, int]:
+    """The values that parameters write, and how many normal numbers an episode needs."""
+    found: _Elements = {}
     normals, changed = 0, set[tuple[str, int, int]]()
     for column, parameter in enumerate(parameters):
         quantity = QUANTITIES[parameter.quantity]
@@ -193,24 +202,24 @@ def _plans(task: Task, parameters: Sequence[Parameter]) -> tuple[dict[str, _Plan
             _refuse_zeros(task, parameter, owned)
         edits = [(name, edit) for name, index in owned.items() for edit in edits_of(task.model, quantity.name, index)]
         for owner, edit in edits:
-            plan = plans.setdefault(edit.field, _Plan())
-            for element in edit.elements:
-                if edit.once and (edit.field, element, column) in changed:
+            nominal, of_field = engine.nominal(edit.field).flatten(), found.setdefault(edit.field, {})
+            for index in edit.elements:
+                if edit.once and (edit.field, index, column) in changed:
                     continue
-                changed.add((edit.field, element, column))
-                plan.low[element] = max(edit.low, plan.low.get(element, -torch.inf))
-                plan.high[element] = min(edit.high, plan.high.get(element, torch.inf))
+                changed.add((edit.field, index, column))
+                element = of_field.setdefault(index, _Element(float(nominal[index])))
+                element.low, element.high = max(edit.low, element.low), min(edit.high, element.high)
                 if quantity.mode == "scale" and edit.sharers > 1:
-                    plan.sharers[element] = edit.sharers
-                    plan.shared.setdefault(element, {}).setdefault(owner, []).append(column)
+                    element.sharers = edit.sharers
+                    element.shared.setdefault(owner, []).append(column)
                 elif quantity.mode == "scale":
-                    plan.factors.setdefault(element, []).append((column, edit.power))
+                    element.factors.append((column, edit.power))
                 elif quantity.mode == "add":
-                    plan.shifts.setdefault(element, []).append(column)
+                    element.shifts.append(column)
                 else:
-                    plan.spreads.setdefault(element, []).append((column, normals))
+                    element.spreads.append((column, normals))
                     normals += 1
-    return plans, normals
+    return {name: dict(sorted(of_field.items())) for name, of_field in found.items()}, normals
 
 
 def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, int]) -> None:
@@ -224,27 +233,10 @@ def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, int]) -> No
         )
 
 
-def _touched(plan: _Plan) -> list[int]:
-    """Elements of a field that its plan writes."""
-    return sorted({*plan.factors, *plan.shared, *plan.shifts, *plan.spreads})
-
-
-def _field(engine: Engine, name: str, plan: _Plan, parameters: Sequence[Parameter]) -> _Field:
-    """Where a plan's values go; refuses what is impossible."""
-    touched = _touched(plan)
-    nominal = engine.nominal(name).flatten()[touched].double()
-    _refuse_impossible(name, plan, dict(zip(touched, nominal.tolist(), strict=True)), parameters)
-    return _Field(engine.field(name).view(engine.num_envs, -1), torch.tensor(touched, device=engine.device))
-
-
-def _formula(engine: Engine, plans: dict[str, _Plan], neutral: int) -> _Formula:
-    """The tensors of all plans; `neutral` is the column of what does nothing."""
-    device = engine.device
-    rows = [(plan, element) for plan in plans.values() for element in _touched(plan)]
-    factors = [plan.factors.get(element, []) for plan, element in rows]
-    spreads = [(plan, element) for plan, element in rows if element in plan.spreads]
-    pairs = [plan.spreads[element] for plan, element in spreads]
-    powered = [i for i, uses in enumerate(factors) if any(power != 1.0 for _, power in uses)]
+def _formula(elements: Sequence[_Element], neutral: int, device: torch.device) -> _Formula:
+    """The tensors of all elements; `neutral` is the column of what does nothing."""
+    powered = [i for i, e in enumerate(elements) if any(power != 1.0 for _, power in e.factors)]
+    spread, shared = [e for e in elements if e.spreads], [e for e in elements if e.shared]
 
     def table(uses: Sequence[Sequence[float]], pad: float, layers: int = 1) -> Tensor:
         layers = max([layers] + [len(values) for values in uses])
@@ -257,53 +249,52 @@ def _formula(engine: Engine, plans: dict[str, _Plan], neutral: int) -> _Formula:
     def index(values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=device, dtype=torch.int64)
 
-    columns = table([[c for c, _ in uses] for uses in factors], neutral).long()
-    shared = [(plan, element) for plan, element in rows if element in plan.shared]
+    columns = table([[c for c, _ in e.factors] for e in elements], neutral).long()
     owners, owned = _owners(shared, neutral)
     return _Formula(
-        nominal=torch.cat([engine.nominal(n).flatten()[_touched(p)].double() for n, p in plans.items()]).to(device),
+        nominal=real([e.nominal for e in elements]),
         factors=columns,
-        powers=table([[power for _, power in factors[i]] for i in powered], 1.0, len(columns)),
+        powers=table([[power for _, power in elements[i].factors] for i in powered], 1.0, len(columns)),
         powered=index(powered),
         owners=owners.to(device),
         owned=owned.to(device),
-        shared=index([i for i, (plan, element) in enumerate(rows) if element in plan.shared]),
-        shifts=table([plan.shifts.get(element, []) for plan, element in rows], neutral).long(),
-        spreads=table([[c for c, _ in uses] for uses in pairs], neutral).long(),
-        normals=table([[number for _, number in uses] for uses in pairs], 0).long(),
-        spread=index([i for i, (plan, element) in enumerate(rows) if element in plan.spreads]),
-        low=real([plan.low[element] for plan, element in spreads]),
-        high=real([plan.high[element] for plan, element in spreads]),
+        shared=index([i for i, e in enumerate(elements) if e.shared]),
+        shifts=table([e.shifts for e in elements], neutral).long(),
+        spreads=table([[c for c, _ in e.spreads] for e in spread], neutral).long(),
+        normals=table([[number for _, number in e.spreads] for e in spread], 0).long(),
+        spread=index([i for i, e in enumerate(elements) if e.spreads]),
+        low=real([e.low for e in spread]),
+        high=real([e.high for e in spread]),
     )
 
 
-def _owners(shared: Sequence[tuple[_Plan, int]], neutral: int) -> tuple[Tensor, Tensor]:
+def _owners(shared: Sequence[_Element], neutral: int) -> tuple[Tensor, Tensor]:
     """Columns [layers, owners, Q] of what multiplies values that several objects own, and which owners there are."""
-    most = max((plan.sharers[element] for plan, element in shared), default=1)
-    layers = max((len(c) for plan, element in shared for c in plan.shared[element].values()), default=1)
+    most = max((element.sharers for element in shared), default=1)
+    layers = max((len(columns) for element in shared for columns in element.shared.values()), default=1)
     owners = torch.full((layers, most, len(shared)), neutral, dtype=torch.int64)
     owned = torch.zeros((most, len(shared)), dtype=torch.float64)
-    for place, (plan, element) in enumerate(shared):
-        owned[: plan.sharers[element], place] = 1.0  # those that nothing names have a factor of 1
-        for owner, columns in enumerate(plan.shared[element].values()):
+    for place, element in enumerate(shared):
+        owned[: element.sharers, place] = 1.0  # those that nothing names have a factor of 1
+        for owner, columns in enumerate(element.shared.values()):
             owners[: len(columns), owner, place] = torch.tensor(columns)
     return owners, owned
 
 
-def _refuse_impossible(name: str, plan: _Plan, nominal: dict[int, float], parameters: Sequence[Parameter]) -> None:
+def _refuse_impossible(elements: _Elements, parameters: Sequence[Parameter]) -> None:
     """Refuse ranges of factors and shifts that together lead outside of what a field may hold."""
-    for element, value in nominal.items():
-        low = high = value
-        for column, power in plan.factors.get(element, ()):
+    for name, element in ((name, element) for name, touched in elements.items() for element in touched.values()):
+        low = high = value = element.nominal
+        for column, power in element.factors:
             ends = [end**power for end in parameters[column].limits]
             products = [bound * end for bound in (low, high) for end in ends]
             low, high = min(products), max(products)
-        for column in plan.shifts.get(element, ()):
+        for column in element.shifts:
             low, high = low + parameters[column].limits[0], high + parameters[column].limits[1]
         # a model may hold more than makes sense: MuJoCo takes an impedance of 1 for 0.9999
-        if low < min(plan.low[element], value) or high > max(plan.high[element], value):
-            columns = [c for c, _ in plan.factors.get(element, ())] + plan.shifts.get(element, [])
+        if low < min(element.low, value) or high > max(element.high, value):
+            columns = [c for c, _ in element.factors] + element.shifts
             raise RandomizationError(
                 f"{', '.join(parameters[c].name for c in columns)}: with this range {name} would go from {low:g} to "
-                f"{high:g} (nominal {value:g}), expected within [{plan.low[element]:g}, {plan.high[element]:g}]"
+                f"{high:g} (nominal {value:g}), expected within [{element.low:g}, {element.high:g}]"
             )

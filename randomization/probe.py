@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from randomization.edit import field_values
 from randomization.objects import locked_dofs
 
 _STATES = 3
@@ -63,7 +64,7 @@ class Probe:
         return self._seen[key]
 
     def _with(self, changes: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> list[tuple[np.ndarray, ...]]:
-        saved = {field: np.array(_values(self._model, field)) for field, _, _ in changes}
+        saved = {field: np.array(field_values(self._model, field)) for field, _, _ in changes}
         for field, elements, values in changes:
             flat = saved[field].copy().reshape(-1)
             flat[list(elements)] = values
@@ -106,11 +107,6 @@ def _state(model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray,
     qpos = model.qpos0.copy()
     mujoco.mj_integratePos(model, qpos, rng.uniform(-1.0, 1.0, model.nv), 1.0)
     return qpos, rng.normal(size=model.nv), rng.uniform(-1.0, 1.0, model.nu), rng.uniform(0.0, 1.0, model.na)
-
-
-def _values(model: mujoco.MjModel, field: str) -> np.ndarray:
-    owner = model.opt if field.startswith("opt.") else model
-    return np.asarray(getattr(owner, field.removeprefix("opt.")))
 
 
 def _set(model: mujoco.MjModel, field: str, flat: np.ndarray) -> None:

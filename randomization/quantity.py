@@ -7,8 +7,8 @@ from typing import Literal
 
 Mode = Literal["scale", "add", "spread", "absolute"]
 Target = Literal[
-    "body", "moving body", "floating body", "geom", "joint", "tendon", "actuator", "axis", "action", "component", "none",
-    "camera", "light", "material",
+    "body", "moving body", "floating body", "geom", "joint", "tendon", "actuator", "axis", "action", "component",
+    "camera", "light", "material", "none",
 ]  # fmt: skip
 Channel = Literal["physics", "action", "observation", "disturbance", "adversary", "visual"]
 

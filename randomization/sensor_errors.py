@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from randomization.columns import ContiguousSlice, chosen_rows
+from randomization.columns import chosen_rows
 from randomization.effect import Effect, EffectContext
 
 
@@ -23,45 +23,35 @@ class SensorErrors(Effect):
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random = context.rng, context.random
-        where = {name: range(part.start, part.stop) for name, part in context.task.slices("policy").items()}
-        self._scales, self._biases, self._noises, self._steps = columns = [
-            context.index(f"observation_{name}", where) for name in ("scale", "bias", "noise", "quantization")
-        ]
-        self.configured = any(c.size for c in columns)
-        self._scaled, self._shifted, self._noisy, self._rounded = spans = [
-            ContiguousSlice(c, self._rng.device) for c in columns
-        ]
-        self._normals = context.random.reserve_normal(self._noisy.size)
-        # [N, size] of each span, neutral where nothing acts
-        self._factor, self._offset, self._sigma, self._step = (
-            context.zeros(span.size) + neutral for span, neutral in zip(spans, (1.0, 0.0, 0.0, 0.0), strict=True)
-        )
+        self._factor, self._offset = context.slice("observation_scale", neutral=1.0), context.slice("observation_bias")
+        self._sigma, self._step = context.slice("observation_noise"), context.slice("observation_quantization")
+        self.configured = any(part.length for part in (self._factor, self._offset, self._sigma, self._step))
+        self._normals = context.random.reserve_normal(self._sigma.length)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the sigmas of new worlds lam [N, d] and draw this episode's errors in mask [N]."""
-        rows, rng = chosen_rows(mask), self._rng
+        rows = chosen_rows(mask)
         lam = lam if rows is None else lam[rows]
-        if self._scales.size:
-            factor = 1.0 + self._scales.of(lam) * rng.episode_normal("observation_scale", self._scales.size, rows)
-            self._scaled.put(self._factor, mask, rows, factor)
-        if self._biases.size:
-            offset = self._biases.of(lam) * rng.episode_normal("observation_bias", self._biases.size, rows)
-            self._shifted.put(self._offset, mask, rows, offset)
-        if self._noises.size:
-            self._noisy.put(self._sigma, mask, rows, self._noises.of(lam))
-        if self._steps.size:
-            self._rounded.put(self._step, mask, rows, self._steps.of(lam))
+        if self._factor.length:
+            normal = self._rng.episode_normal("observation_scale", self._factor.index.size, rows)
+            self._factor.put(1.0 + self._factor.index.of(lam) * normal, mask, rows)
+        if self._offset.length:
+            normal = self._rng.episode_normal("observation_bias", self._offset.index.size, rows)
+            self._offset.put(self._offset.index.of(lam) * normal, mask, rows)
+        for part in (self._sigma, self._step):
+            if part.length:
+                part.put(part.index.of(lam), mask, rows)
 
     def apply(self, measured: Tensor) -> None:
         """Turn clean values [N, nobs] into measured ones, in place."""
         kind = measured.dtype
-        if self._scales.size:
-            measured[:, self._scaled.where].mul_(self._factor.to(kind))
-        if self._biases.size:
-            measured[:, self._shifted.where].add_(self._offset.to(kind))
-        if self._noises.size:
+        if self._factor.length:
+            measured[:, self._factor.where].mul_(self._factor.values.to(kind))
+        if self._offset.length:
+            measured[:, self._offset.where].add_(self._offset.values.to(kind))
+        if self._sigma.length:
             normal = self._random.normal[:, self._normals]
-            measured[:, self._noisy.where].addcmul_(self._sigma.to(kind), normal.to(kind))
-        if self._steps.size:
-            values, step = measured[:, self._rounded.where], self._step.to(kind)
+            measured[:, self._sigma.where].addcmul_(self._sigma.values.to(kind), normal.to(kind))
+        if self._step.length:
+            values, step = measured[:, self._step.where], self._step.values.to(kind)
             values.copy_(torch.where(step > 0, (values / step).round_().mul_(step), values))

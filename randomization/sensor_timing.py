@@ -3,7 +3,7 @@
 Each component of the observation is one sensor: its values are late or lost together. A reading is
 `observation_delay` old, rounded to control steps, plus jitter; no reading overtakes an earlier one, so a sensor never
 shows something older than before. With probability `observation_dropout` nothing arrives in a step and what was shown
-last stays; at a rate of `observation_freeze` per second the same happens for a second (marker drop-out, arXiv
+last stays; at a rate of `observation_freeze` per second nothing arrives for a second (marker drop-out, arXiv
 1808.00177, appendix C). An episode's first reading always arrives, and is shown until a later one does.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from randomization.columns import ParameterIndex, index_of, numbered
+from randomization.columns import ParameterIndex, index_of
 from randomization.effect import Effect, EffectContext
 
 _FREEZE_S = 1.0
@@ -36,8 +36,9 @@ class SensorTiming(Effect):
         targets = {t for p in parameters if p.quantity.removeprefix("observation_") in _TIMING for t in p.targets}
         sensors = [name for name in slices if name in targets]
         self.configured, k = bool(sensors), len(sensors)
+        numbered = {name: [i] for i, name in enumerate(sensors)}
         self._delay, self._jitter, self._dropout, self._freeze = (
-            context.index(f"observation_{name}", numbered(sensors)) for name in _TIMING
+            ParameterIndex(f"observation_{name}", parameters, numbered, device) for name in _TIMING
         )
         self._late = bool(self._delay.size or self._jitter.size)
         self._losing = bool(self._dropout.size or self._freeze.size)

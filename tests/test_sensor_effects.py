@@ -69,7 +69,9 @@ def test_errors_come_in_order_gain_offset_noise_resolution() -> None:
     layer: Any = still.layer
     errors = layer._sensing._errors
     shown, true = shown_and_true(still, 3)
-    torch.testing.assert_close(shown[:, 0, 0], true[:, 0, 0] * errors._factor[0, 0] + errors._offset[0, 0])
+    torch.testing.assert_close(
+        shown[:, 0, 0], true[:, 0, 0] * errors._factor.values[0, 0] + errors._offset.values[0, 0]
+    )
 
 
 @pytest.mark.parametrize(("delay_ms", "steps"), [(0.0, 0), (9.0, 0), (20.0, 1), (31.0, 2), (60.0, 3)])
