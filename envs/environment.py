@@ -19,7 +19,7 @@ from envs.task_state import preserved
 
 
 class Layer(Protocol):
-    """What randomization may do to an environment. The default does nothing; `randomization` has the real one."""
+    """Randomization of an environment: worlds, actions, commands and sensors. `NoLayer` changes nothing."""
 
     def attach(self, environment: Environment) -> None:
         """Look up what the layer needs of an environment; called once, when the environment is made."""
@@ -112,7 +112,7 @@ class Environment:
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._divergences = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.autoreset = True  # False: `reset` is the caller's business
+        self.autoreset = True  # False: the caller calls `reset` for environments that are done
         self.max_episode_steps = task.max_episode_steps
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)

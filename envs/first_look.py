@@ -29,7 +29,7 @@ class FirstLook:
     """Watches a task that has just been attached to its engine.
 
     Attributes:
-        over: it has seen enough.
+        over: whether the first reset and the first steps have been watched.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:

@@ -282,7 +282,7 @@ def body_component(
     model: mujoco.MjModel, name: str, unit: str, elements: Sequence[str], description: str,
     limits: tuple[float, float] | None = None,
 ) -> Component:  # fmt: skip
-    """The same values for every body but the world, about the centre of mass of its kinematic tree, world axes."""
+    """`elements` of every body but the world, about the centre of mass of its kinematic tree, world axes."""
     bodies = tuple(labels_of(model, "body")[1:])
     names = tuple(f"{body}.{element}" for body in bodies for element in elements)
     return Component(

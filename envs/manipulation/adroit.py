@@ -56,10 +56,10 @@ class ResetRange:
         self, engine: Engine, field: str, row: int, low: Sequence[float | None], high: Sequence[float | None]
     ) -> None:
         self._live = engine.field(field)[:, row]  # [N, k]
-        self._nominal = engine.nominal(field)[row].to(engine.device, engine.dtype)  # [k]
-        nominal = self._nominal.tolist()
+        nominal = engine.nominal(field)[row]
+        self._nominal = nominal.to(engine.device, engine.dtype)  # [k]
         self._low, self._high = (
-            self._nominal.new_tensor([n if x is None else x for n, x in zip(nominal, ends, strict=True)])
+            self._nominal.new_tensor([n if x is None else x for n, x in zip(nominal.tolist(), ends, strict=True)])
             for ends in (low, high)
         )
 
