@@ -205,3 +205,8 @@ def callback_problems() -> Iterator[str]:
                 f"a callback is installed with mujoco.set_mjcb_{name}, which batched simulations cannot call: take it "
                 f"back (mujoco.set_mjcb_{name}(None)) and write what it does in the task's hooks"
             )
+
+
+def write_rows(target: Tensor, values: Tensor, mask: Tensor) -> None:
+    """target = values in place, in the rows of mask [N]; values [N, ...], or anything that expands to it."""
+    target.copy_(torch.where(mask.view(-1, *[1] * (target.dim() - 1)), values, target))

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
-from envs.engine import Engine
-from envs.manipulation.shadow_hand import HandTask, all_of, joint_components
+from envs.engine import Engine, write_rows
+from envs.manipulation.shadow_hand import HandTask, joint_components
 from envs.task import Component, Outcome, SpecEdit, compile_spec, id_of, spec_edits
 
 _SPARSE_REWARD = (-0.1, 10.0)  # without and with success
@@ -65,7 +65,7 @@ class ResetRange:
 
     def restore(self, mask: Tensor) -> None:
         """Write the nominal values in the environments of `mask` [N]."""
-        all_of(mask, self._nominal.expand_as(self._live), self._live)
+        write_rows(self._live, self._nominal, mask)
 
     def draw(self, mask: Tensor, u: Tensor) -> None:
         """Write values of the range, for numbers u [N, k] in (0, 1), in the environments of `mask` [N]."""
@@ -73,7 +73,7 @@ class ResetRange:
 
     def write(self, mask: Tensor, values: Tensor) -> None:
         """Write values [N, k], given for the nominal world, in the environments of `mask` [N]."""
-        all_of(mask, self._live + (values - self._nominal), self._live)
+        write_rows(self._live, self._live + (values - self._nominal), mask)
 
 
 class AdroitTask(HandTask):

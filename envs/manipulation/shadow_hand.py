@@ -11,7 +11,6 @@ from functools import cache
 from itertools import groupby
 
 import mujoco
-import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
@@ -99,8 +98,3 @@ def servo_components(model: mujoco.MjModel) -> tuple[ActionComponent, ...]:
             )
         )  # fmt: skip
     return tuple(parts)
-
-
-def all_of(mask: Tensor, new: Tensor, old: Tensor) -> None:
-    """Write the rows of `new` [N, ...] that `mask` [N] names into `old`, in place."""
-    old.copy_(torch.where(mask.view(-1, *[1] * (old.dim() - 1)), new, old))

@@ -35,10 +35,10 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.engine import write_rows
 from envs.manipulation.shadow_hand import (
     CONTROL_PERIOD_STEPS,
     HandTask,
-    all_of,
     joint_components,
     load_shadow_hand,
     robot_joints,
@@ -145,14 +145,14 @@ class HandManipulateTask(HandTask):
                 break
             if attempt:
                 self.engine.reset(missing)
-            all_of(missing, self._first_pose(attempt), self._pose)
-            all_of(missing, self._servo_centre.expand_as(self._ctrl), self._ctrl)
+            write_rows(self._pose, self._first_pose(attempt), missing)
+            write_rows(self._ctrl, self._servo_centre, missing)
             self.engine.settle(_SETTLING_STEPS * self.decimation, missing)
             lost = self.engine.diverged()
             missing = missing & (lost | (self._pose[:, 2] <= _ON_PALM_M))
         else:
             self.engine.reset(missing & lost)
-        all_of(mask, self._sample_goal(), self.goal)
+        write_rows(self.goal, self._sample_goal(), mask)
 
     def _first_pose(self, attempt: int) -> Tensor:
         spread = _START_SPREAD_M * self.rng.episode_normal(f"object_pos{attempt}", 3)

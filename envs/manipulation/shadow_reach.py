@@ -25,10 +25,10 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.engine import write_rows
 from envs.manipulation.shadow_hand import (
     CONTROL_PERIOD_STEPS,
     HandTask,
-    all_of,
     joint_components,
     load_shadow_hand,
     robot_joints,
@@ -98,8 +98,8 @@ class HandReachTask(HandTask):
         self._site_xpos, self._tips = engine.data("site_xpos"), torch.tensor(tips, device=engine.device)
 
     def reset(self, mask: Tensor) -> None:
-        all_of(mask, self._start_qpos.expand_as(self._qpos), self._qpos)
-        all_of(mask, self._sample_goal(), self.goal)
+        write_rows(self._qpos, self._start_qpos, mask)
+        write_rows(self.goal, self._sample_goal(), mask)
 
     def _sample_goal(self) -> Tensor:
         """Fingertip positions [N, 15]: thumb and one finger meet, the others stay; or all stay."""
