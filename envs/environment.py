@@ -133,7 +133,7 @@ class Environment:
 
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
         """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
-        with nullcontext() if self._look.over else self._look.at(0):
+        with self._look.at(0):
             return self._reset(mask, seed)
 
     def _reset(self, mask: Tensor | None, seed: int | None) -> Observed:
@@ -155,8 +155,6 @@ class Environment:
 
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
-        if self._look.over:
-            return self._step(action)
         with self._look.at(1):
             return self._step(action)
 

@@ -33,10 +33,12 @@ from torch import Tensor
 from envs.engine import write_rows
 from envs.locomotion.go1_model import (
     ACTUATORS,
+    EFFORT_NM,
     FEET,
     FOOT_RADIUS_M,
     JOINTS,
-    MOTORS,
+    KD,
+    KP,
     STANCE,
     STANCE_HEIGHT_M,
     TERRAIN_HALF_SIZE_M,
@@ -124,8 +126,8 @@ class Go1VelocityTask(Task):
         self.action = (
             ActionComponent(
                 "joint_target", 12, "rad", _ACTION_SCALE, STANCE, JOINTS, JOINTS, ACTUATORS, frame="joint",
-                stiffness=tuple(m.kp for m in MOTORS), damping=tuple(m.kd for m in MOTORS),
-                effort_limit=tuple(m.effort for m in MOTORS), description="targets of the joints' position controllers",
+                stiffness=(KP,) * 12, damping=(KD,) * 12, effort_limit=EFFORT_NM,
+                description="targets of the joints' position controllers",
             ),
         )  # fmt: skip
 
