@@ -85,5 +85,5 @@ def note_plain(model: mujoco.MjModel, plain: mujoco.MjModel) -> None:
 
 
 def without_plugin(model: mujoco.MjModel) -> mujoco.MjModel:
-    """The same model without the plugin, where that was noted; else the model itself."""
+    """The model that `note_plain` noted for `model`; without one, `model` itself."""
     return _plain.get(model, model)

@@ -74,8 +74,8 @@ class Engine(Protocol):
         ...
 
     def start_histories(self, mask: Tensor) -> None:
-        """After a reset: delayed actuators and sensors (mjData.history) of mask [N] have had the present controls and
-        measured the present state for as long as they remember. `settle` does it first; what it leaves stays."""
+        """After a reset, fill the histories of delayed actuators and sensors (mjData.history) in mask [N]: with the
+        present controls and with what sensors show of the present state. Once per reset; `settle` does it first."""
         ...
 
     def set_const(self, mask: Tensor | None = None) -> None:
@@ -102,14 +102,18 @@ class Engine(Protocol):
         """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """All that later steps depend on, as tensors and plain values."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
 
 
 @runtime_checkable
 class WarpEngine(Protocol):
-    """What an engine on mujoco_warp offers beyond `Engine`, to whoever reads the model and the data on the device."""
+    """An `Engine` on mujoco_warp, whose model and data can be read on the device, as cameras do."""
 
     num_envs: int
     device: torch.device
@@ -201,3 +205,8 @@ def callback_problems() -> Iterator[str]:
                 f"a callback is installed with mujoco.set_mjcb_{name}, which batched simulations cannot call: take it "
                 f"back (mujoco.set_mjcb_{name}(None)) and write what it does in the task's hooks"
             )
+
+
+def write_rows(target: Tensor, values: Tensor, mask: Tensor) -> None:
+    """target = values in place, in the rows of mask [N]; values [N, ...], or anything that expands to it."""
+    target.copy_(torch.where(mask.view(-1, *[1] * (target.dim() - 1)), values, target))

@@ -19,7 +19,7 @@ from envs.task_state import preserved
 
 
 class Layer(Protocol):
-    """What randomization may do to an environment. The default does nothing; `randomization` has the real one."""
+    """Randomization of an environment: worlds, actions, commands and sensors. `NoLayer` changes nothing."""
 
     def attach(self, environment: Environment) -> None:
         """Look up what the layer needs of an environment; called once, when the environment is made."""
@@ -112,7 +112,7 @@ class Environment:
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._divergences = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.autoreset = True  # False: `reset` is the caller's business
+        self.autoreset = True  # False: the caller calls `reset` for environments that are done
         self.max_episode_steps = task.max_episode_steps
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
@@ -133,7 +133,7 @@ class Environment:
 
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> Observed:
         """Start new episodes in `mask` [N] (None: all); `seed` restarts the sequence of episodes."""
-        with nullcontext() if self._look.over else self._look.at(0):
+        with self._look.at(0):
             return self._reset(mask, seed)
 
     def _reset(self, mask: Tensor | None, seed: int | None) -> Observed:
@@ -155,8 +155,6 @@ class Environment:
 
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
-        if self._look.over:
-            return self._step(action)
         with self._look.at(1):
             return self._step(action)
 

@@ -28,12 +28,11 @@ _OURS = ("envs.", "randomization.", "simreal.")
 class FirstLook:
     """Watches a task that has just been attached to its engine.
 
-    Attributes:
-        over: it has seen enough.
+    Args:
+        task, engine: what is watched; nothing more is once the first reset and the first steps are over.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
-        self.over = False
         self._task, self._engine, self._looks, self._steps = task, engine, 0, 0
         given = {_memory(tensor) for tensor in engine.handed_out()}
         tensors = {name: value for name, value in vars(task).items() if _is_plain(value)}
@@ -47,6 +46,9 @@ class FirstLook:
     @contextmanager
     def at(self, steps: int) -> Iterator[None]:
         """Watch a block in which the engine makes a number of control steps. Raises TaskError."""
+        if self._looks >= _LOOKS:
+            yield
+            return
         asked: set[int] = set()
         data = self._engine.data
 
@@ -64,7 +66,6 @@ class FirstLook:
         self._steps += steps
         self._check_views(asked)
         self._looks += 1
-        self.over = self._looks >= _LOOKS
 
     def _check_views(self, asked: set[int]) -> None:
         now = {name: value for name, value in vars(self._task).items() if _is_plain(value)}

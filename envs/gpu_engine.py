@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import BatchedEngine, Stage
+from envs.engine import BatchedEngine, Stage, write_rows
 from envs.errors import EngineError
 from envs.gpu_buffers import BufferWatch, buffers
 from envs.gpu_options import GpuOptions, has_height_field, with_options
@@ -227,8 +227,8 @@ class GpuEngine(BatchedEngine):
         with self._kept(mask):
             self.step(nstep)
         for name, values in before.items():
-            _write_rows(self._state[name], values, ~mask)
-        _write_rows(wp.to_torch(self._failed), failed, ~mask)
+            write_rows(self._state[name], values, ~mask)
+        write_rows(wp.to_torch(self._failed), failed, ~mask)
         self._saw(None)
 
     def _launch_steps(self, nstep: int, scheduled: bool) -> None:
@@ -282,14 +282,14 @@ class GpuEngine(BatchedEngine):
         saved = {name: view.clone() for name, view in self._outputs.items()}
         yield
         for name, before in saved.items():
-            _write_rows(self._outputs[name], before, ~mask)
+            write_rows(self._outputs[name], before, ~mask)
 
     def reset(self, mask: Tensor | None = None) -> None:
         self.refresh_written()
         mask = self._everywhere() if mask is None else mask
         for name, view in self._state.items():
             default = self._fields["qpos0"] if name == "qpos" and "qpos0" in self._fields else self._default[name]
-            _write_rows(view, default, mask)
+            write_rows(view, default, mask)
         self._resetting = True
         self._unstarted = self._unstarted | mask
 
@@ -313,7 +313,7 @@ class GpuEngine(BatchedEngine):
             weight.mul_(self._weighed)
         if mask is not None:
             for name, values in before.items():
-                _write_rows(self._constants[name], values, ~mask)
+                write_rows(self._constants[name], values, ~mask)
 
     def _stale_groups(self) -> int | None:
         """Groups of constants that follow from fields which differ between simulations; None if there are none."""
@@ -340,7 +340,7 @@ class GpuEngine(BatchedEngine):
         if mask is None:
             self._qpos_seen.copy_(self._qpos)
         else:
-            _write_rows(self._qpos_seen, self._qpos, mask)
+            write_rows(self._qpos_seen, self._qpos, mask)
         if mask is None or self._resetting:
             self._version = self._qpos._version
         self._resetting = False
@@ -388,11 +388,6 @@ class GpuEngine(BatchedEngine):
             self._outputs[name].copy_(values)
         wp.to_torch(self._failed).copy_(state["failed"])
         self._saw(None)
-
-
-def _write_rows(target: Tensor, values: Tensor, mask: Tensor) -> None:
-    """target = values, in the rows of mask [N]; values [N or 1, ...]."""
-    target.copy_(torch.where(mask.view(-1, *[1] * (target.dim() - 1)), values, target))
 
 
 def _assign(owner: Any, name: str, value: Tensor) -> None:

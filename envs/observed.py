@@ -51,7 +51,7 @@ class StepResult:
 
 
 def merged(mask: Tensor, new: Observed, old: Observed) -> Observed:
-    """`new` in the environments of `mask` [N], `old` elsewhere: their sensors are not read twice."""
+    """`new` in the environments of `mask` [N], `old` elsewhere."""
     rows = mask[:, None]
 
     def merge(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -14,7 +14,7 @@ _EULER_EPSILON = 4.0 * torch.finfo(torch.float64).eps
 
 @cache
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of fixed numbers, the same one at every call: a GPU has to wait for each that is made."""
+    """A tensor of fixed numbers, made once: a GPU has to wait for every tensor that is made of numbers of the host."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -146,7 +146,7 @@ def ancestor_dofs(model: mujoco.MjModel, body: int) -> list[int]:
 def point_velocity(cdof: Tensor, qvel: Tensor, point: Tensor, subtree_com: Tensor) -> tuple[Tensor, Tensor]:
     """Angular and linear velocity of a point fixed to a body, in the world frame.
 
-    The same as MuJoCo's point Jacobian (mj_jac) times qvel.
+    Equal to MuJoCo's point Jacobian (mj_jac) times qvel.
 
     Args:
         cdof: [N, k, 6] motion axes of the dofs that move the body, about the root's subtree_com.

@@ -174,7 +174,7 @@ class Task(ABC):
 
     @property
     def compiles_again(self) -> bool:
-        """Whether `compile_full` is there."""
+        """Whether the task implements `compile_full`."""
         return type(self).compile_full is not Task.compile_full
 
     @property
@@ -189,7 +189,7 @@ class Task(ABC):
 
     @property
     def export_obstacle(self) -> str | None:
-        """Why a policy trained on this task is no use to a robot, in words; None where it is."""
+        """Why a policy trained on this task is no use to a robot, in words; None if it can be used."""
         return None
 
     @property
@@ -214,8 +214,8 @@ class Task(ABC):
         return result
 
     def before_reset(self, mask: Tensor) -> None:
-        """Take back what `reset` wrote to model fields in the environments of `mask` [N], before randomization writes
-        the next world there. `reset` then adds to what it finds, so that both compose."""
+        """Undo what `reset` wrote to model fields in the environments of `mask` [N], before randomization writes the
+        next world there. `reset` then adds to what randomization wrote, so that both have their effect."""
         return None
 
     @abstractmethod
@@ -224,8 +224,8 @@ class Task(ABC):
         model's defaults and computes derived fields afterwards."""
 
     def decided(self, action: Tensor) -> None:
-        """Called first in every control step with the policy's own action [N, A], as the robot's controller knows it;
-        `command` gets what arrives of it."""
+        """Take note of the policy's own action [N, A], as the robot's controller knows it. Called first in each control
+        step; `command` gets the action after noise, delays and losses."""
         return None
 
     @abstractmethod

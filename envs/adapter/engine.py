@@ -66,6 +66,7 @@ class Signals:
 
     @classmethod
     def empty(cls, num_envs: int, reading: Reading) -> Signals:
+        """Zeros, for environments that have returned nothing yet."""
         zeros = lambda *shape: np.zeros((num_envs, *shape))  # noqa: E731
         flags = lambda: np.zeros(num_envs, bool)  # noqa: E731
         layout, terms = reading.layout, {name: zeros() for name in reading.terms}
@@ -184,7 +185,7 @@ class GymnasiumEngine:
         self._follow()
 
     def settle(self, nstep: int, mask: Tensor) -> None:
-        """Physics alone: the environments do not hear of it."""
+        """Physics steps of the simulations alone, without the environments' own `step`."""
         self._give()
         self._fields.write()
         for i in _indices(mask, self.num_envs):
@@ -253,7 +254,7 @@ class GymnasiumEngine:
         self._give()
 
     def start_histories(self, mask: Tensor) -> None:
-        """What environments do about delays when they are reset is theirs."""
+        """Nothing: environments fill histories in their own `reset`, if at all."""
 
     def set_const(self, mask: Tensor | None = None) -> None:
         self._fields.write()

@@ -38,7 +38,7 @@ def write_field(model: mujoco.MjModel, name: str, entries: NDArray[np.int64], va
 class _Field:
     """One field: what the randomization wants, and what the models were last given."""
 
-    tensor: Tensor  # [N, ...] live, for whoever randomizes
+    tensor: Tensor  # [N, ...] live, what randomization writes to
     wanted: Array  # [N, size] the same memory
     given: Array  # [N, size]
     owned: NDArray[np.bool_]  # [size] entries that were ever written; the others belong to the environment
@@ -137,7 +137,7 @@ class ModelFields:
         }
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Ask for the same again; the models themselves are restored by whoever holds them."""
+        """Take over the wanted values of `state_dict`; the models themselves are restored by the engine."""
         self._moved = {name: moved.numpy().copy() for name, moved in state["moved"].items()}
         for name, values in state["fields"].items():
             self.tensor(name).copy_(values)
@@ -153,7 +153,7 @@ def _differing(model: mujoco.MjModel, nominal: mujoco.MjModel, name: str) -> NDA
 
 
 def model_changes(model: mujoco.MjModel, nominal: mujoco.MjModel) -> dict[str, Array]:
-    """Fields of a model that differ from the nominal one, whoever has written them."""
+    """Fields of a model that differ from the nominal one."""
     changes = {}
     for name in MODEL_FIELDS:
         values = read_field(model, name)

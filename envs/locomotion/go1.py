@@ -30,12 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.engine import write_rows
 from envs.locomotion.go1_model import (
     ACTUATORS,
+    EFFORT_NM,
     FEET,
     FOOT_RADIUS_M,
     JOINTS,
-    MOTORS,
+    KD,
+    KP,
     STANCE,
     STANCE_HEIGHT_M,
     TERRAIN_HALF_SIZE_M,
@@ -123,8 +126,8 @@ class Go1VelocityTask(Task):
         self.action = (
             ActionComponent(
                 "joint_target", 12, "rad", _ACTION_SCALE, STANCE, JOINTS, JOINTS, ACTUATORS, frame="joint",
-                stiffness=tuple(m.kp for m in MOTORS), damping=tuple(m.kd for m in MOTORS),
-                effort_limit=tuple(m.effort for m in MOTORS), description="targets of the joints' position controllers",
+                stiffness=(KP,) * 12, damping=(KD,) * 12, effort_limit=EFFORT_NM,
+                description="targets of the joints' position controllers",
             ),
         )  # fmt: skip
 
@@ -169,8 +172,8 @@ class Go1VelocityTask(Task):
         quat = torch.stack(((0.5 * yaw).cos(), zero, zero, (0.5 * yaw).sin()), dim=1)
         qpos = torch.cat((spawn, height[:, None], quat, joints), dim=1)
         qvel = torch.cat((0.2 * (2.0 * u[:, 15:21] - 1.0), torch.zeros_like(joints)), dim=1)
-        self._qpos.copy_(torch.where(rows, qpos, self._qpos))
-        self._qvel.copy_(torch.where(rows, qvel, self._qvel))
+        write_rows(self._qpos, qpos, mask)
+        write_rows(self._qvel, qvel, mask)
         for value in (self._action, self._previous, self._air_s, self._errors):
             value.masked_fill_(rows, 0.0)
         self._steps.masked_fill_(mask, 0)
@@ -290,7 +293,7 @@ class Go1VelocityTask(Task):
 
     def _draw_command(self, mask: Tensor, u: Tensor) -> None:
         drawn = (2.0 * u[:, :3] - 1.0) * self._command_limits * (u[:, 3:] > _STANDING_SHARE)
-        self.command_velocity.copy_(torch.where(mask[:, None], drawn.to(self.command_velocity), self.command_velocity))
+        write_rows(self.command_velocity, drawn, mask)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

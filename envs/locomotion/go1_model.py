@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import mujoco
@@ -27,33 +26,16 @@ STANCE_HEIGHT_M = 0.278
 
 # The machine's motors (unitree_ros, go1.urdf): rotor inertia, and gears that the knee's linkage makes 1.5 times slower.
 _ROTOR_INERTIA = 1.11842e-4  # kg m^2
-_GEAR = {"hip": 6.0, "thigh": 6.0, "calf": 9.0}
-_EFFORT_NM = {"hip": 23.7, "thigh": 23.7, "calf": 35.55}
+ARMATURE = tuple(_ROTOR_INERTIA * gear**2 for _ in FEET for gear in (6.0, 6.0, 9.0))  # as joints feel it, kg m^2
+EFFORT_NM = (23.7, 23.7, 35.55) * 4
 # Gains of the joints' controllers. With less stiffness the machine does not stand when it holds still (25 N m/rad: the
 # trunk sags by 10 cm; 20: it falls); published controllers of the Go1 use 20 to 40 N m/rad and 0.5 to 1 N m s/rad.
-_KP = 35.0  # N m/rad
-_KD = 0.8  # N m s/rad
+# Torque = KP (target - q) - KD qvel, within +-EFFORT_NM.
+KP = 35.0  # N m/rad
+KD = 0.8  # N m s/rad
 
 TERRAIN_HALF_SIZE_M = 16.0
 _TERRAIN_CELL_M = 0.1
-
-
-@dataclass(frozen=True)
-class Motor:
-    """A joint's position controller: torque = kp (target - q) - kd qvel, within +-effort."""
-
-    armature: float  # rotor inertia as the joint feels it, kg m^2
-    kp: float  # N m/rad
-    kd: float  # N m s/rad
-    effort: float  # N m
-
-
-def motor(joint: str) -> Motor:
-    """The motor of a joint of a leg ("hip", "thigh", "calf")."""
-    return Motor(_ROTOR_INERTIA * _GEAR[joint] ** 2, _KP, _KD, _EFFORT_NM[joint])
-
-
-MOTORS = tuple(motor(joint) for _ in FEET for joint in LEG_JOINTS)
 
 
 def terrain_heights(roughness_m: float, seed: int = 0) -> np.ndarray:
@@ -127,14 +109,14 @@ def _set_contacts(spec: mujoco.MjSpec) -> None:
 
 
 def _set_motors(spec: mujoco.MjSpec) -> None:
-    for name, joint_name, values in zip(ACTUATORS, JOINTS, MOTORS, strict=True):
+    parts = zip(ACTUATORS, JOINTS, ARMATURE, EFFORT_NM, strict=True)
+    for name, joint_name, armature, effort in parts:
         actuator, joint = spec.actuator(name), spec.joint(joint_name)
         if actuator is None or joint is None:
             raise ValueError(f"unitree_go1: no actuator {name} or joint {joint_name}")
-        joint.armature = values.armature
-        actuator.gainprm[0] = values.kp
-        actuator.biasprm[1], actuator.biasprm[2] = -values.kp, -values.kd
-        actuator.forcerange = (-values.effort, values.effort)
+        joint.armature = armature
+        actuator.gainprm[0], actuator.biasprm[1], actuator.biasprm[2] = KP, -KP, -KD
+        actuator.forcerange = (-effort, effort)
     if [actuator.name for actuator in spec.actuators] != list(ACTUATORS):
         raise ValueError("unitree_go1: its actuators are not in the order of the machine's interface")
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from envs.body_forces import compute_body_forces, note_plain
+from envs.engine import write_rows
 from envs.names import labels_of
 from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 
@@ -156,9 +157,8 @@ class GymnasiumTask(Task):
 
     def reset(self, mask: Tensor) -> None:
         qpos, qvel = self.initial_state()
-        rows = mask[:, None]
-        self._qpos.copy_(torch.where(rows, qpos.to(self._qpos.dtype), self._qpos))
-        self._qvel.copy_(torch.where(rows, qvel.to(self._qvel.dtype), self._qvel))
+        write_rows(self._qpos, qpos, mask)
+        write_rows(self._qvel, qvel, mask)
 
     def initial_state(self) -> tuple[Tensor, Tensor]:
         """Positions [N, nq] and velocities [N, nv] that the episodes start from."""
@@ -238,7 +238,7 @@ class ForwardTask(GymnasiumTask):
             terms["reward_contact"] = contact
             penalties = penalties + contact
         nowhere = self.nowhere()
-        return Outcome(rewards + penalties, nowhere.clone() if terminated is None else terminated, nowhere, terms)
+        return Outcome(rewards + penalties, nowhere if terminated is None else terminated, nowhere, terms)
 
 
 def _motors(model: mujoco.MjModel) -> ActionComponent:
@@ -282,7 +282,7 @@ def body_component(
     model: mujoco.MjModel, name: str, unit: str, elements: Sequence[str], description: str,
     limits: tuple[float, float] | None = None,
 ) -> Component:  # fmt: skip
-    """The same values for every body but the world, about the centre of mass of its kinematic tree, world axes."""
+    """`elements` of every body but the world, about the centre of mass of its kinematic tree, world axes."""
     bodies = tuple(labels_of(model, "body")[1:])
     names = tuple(f"{body}.{element}" for body in bodies for element in elements)
     return Component(

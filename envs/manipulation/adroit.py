@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
-from envs.engine import Engine
-from envs.manipulation.shadow_hand import HandTask, all_of, joint_components
+from envs.engine import Engine, write_rows
+from envs.manipulation.shadow_hand import HandTask, joint_components
 from envs.task import Component, Outcome, SpecEdit, compile_spec, id_of, spec_edits
 
 _SPARSE_REWARD = (-0.1, 10.0)  # without and with success
@@ -56,16 +56,16 @@ class ResetRange:
         self, engine: Engine, field: str, row: int, low: Sequence[float | None], high: Sequence[float | None]
     ) -> None:
         self._live = engine.field(field)[:, row]  # [N, k]
-        self._nominal = engine.nominal(field)[row].to(engine.device, engine.dtype)  # [k]
-        nominal = self._nominal.tolist()
+        nominal = engine.nominal(field)[row]
+        self._nominal = nominal.to(engine.device, engine.dtype)  # [k]
         self._low, self._high = (
-            self._nominal.new_tensor([n if x is None else x for n, x in zip(nominal, ends, strict=True)])
+            self._nominal.new_tensor([n if x is None else x for n, x in zip(nominal.tolist(), ends, strict=True)])
             for ends in (low, high)
         )
 
     def restore(self, mask: Tensor) -> None:
         """Write the nominal values in the environments of `mask` [N]."""
-        all_of(mask, self._nominal.expand_as(self._live), self._live)
+        write_rows(self._live, self._nominal, mask)
 
     def draw(self, mask: Tensor, u: Tensor) -> None:
         """Write values of the range, for numbers u [N, k] in (0, 1), in the environments of `mask` [N]."""
@@ -73,7 +73,7 @@ class ResetRange:
 
     def write(self, mask: Tensor, values: Tensor) -> None:
         """Write values [N, k], given for the nominal world, in the environments of `mask` [N]."""
-        all_of(mask, self._live + (values - self._nominal), self._live)
+        write_rows(self._live, self._live + (values - self._nominal), mask)
 
 
 class AdroitTask(HandTask):

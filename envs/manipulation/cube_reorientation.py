@@ -41,6 +41,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from envs.engine import write_rows
 from envs.errors import UnknownOptionError
 from envs.manipulation.cube_goals import GOAL_DRAWS, START_DRAWS, GoalKind, first_orientation, next_goal
 from envs.manipulation.cube_hands import HANDS, Hand, HandModel, build
@@ -160,7 +161,7 @@ class CubeReorientation(Task):
         place = self._start + torch.stack((x - larger, y, larger), dim=1)
         hand = (_START_SHARE * self._grasp).expand(len(u), -1)
         qpos = torch.cat((hand, place, turned), dim=1)
-        self._qpos.copy_(torch.where(rows, qpos.to(self._qpos.dtype), self._qpos))
+        write_rows(self._qpos, qpos, mask)
         self._qvel.masked_fill_(rows, 0.0)
         self.target = torch.where(rows, self._offset, self.target)
         self.intended = torch.where(rows, self._offset, self.intended)

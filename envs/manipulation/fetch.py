@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
+from envs.engine import write_rows
 from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
 from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits, vector
 
@@ -184,16 +185,14 @@ class FetchTask(Task):
         return right, left + 1
 
     def reset(self, mask: Tensor) -> None:
-        rows = mask[:, None]
         qpos = self._start_qpos.expand_as(self._qpos)
         if self.variant.has_object:
             qpos = qpos.clone()
             qpos[:, self._object_qpos : self._object_qpos + 2] = self._start_grip[:2] + self._object_offset()
-        self._qpos.copy_(torch.where(rows, qpos, self._qpos))
-        self._qvel.copy_(torch.where(rows, self._start_qvel, self._qvel))
-        time = self.engine.data("time")
-        time.copy_(torch.where(mask, self.start.time_s, time))
-        self.goal.copy_(torch.where(rows, self._sample_goal(), self.goal))
+        write_rows(self._qpos, qpos, mask)
+        write_rows(self._qvel, self._start_qvel, mask)
+        self.engine.data("time").masked_fill_(mask, self.start.time_s)
+        write_rows(self.goal, self._sample_goal(), mask)
 
     def _object_offset(self) -> Tensor:
         """Object position [N, 2] relative to the gripper: uniform in a square outside a circle.

@@ -6,24 +6,25 @@ coupled to the one before it by a tendon. Actions -1 and 1 are the ends of each 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
+from typing import ClassVar
 
 import mujoco
 import torch
 from torch import Tensor
 
 from envs.compat import robotics_asset
-from envs.task import ActionComponent, Component, SpecEdit, Task, compile_spec
+from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, spec_edits
 
-CONTROL_PERIOD_STEPS = 20  # physics steps of 2 ms: the hand is controlled at 25 Hz
 _JOINT, _ACTUATOR = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_ACTUATOR
 _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
 
 
 @cache
-def load_shadow_hand(xml: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> mujoco.MjModel:
+def _load(xml: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> mujoco.MjModel:
     """One of gymnasium-robotics' models of the Shadow hand. `full`: see `compile_spec`, which makes the `_edits`."""
     return compile_spec(mujoco.MjSpec.from_file(str(robotics_asset("hand", xml))), full)
 
@@ -45,6 +46,39 @@ class HandTask(Task):
     def command(self, action: Tensor) -> Tensor:
         # gymnasium-robotics scales its float32 actions in float64.
         return self._servo_centre + action.to(self.engine.dtype) * self._servo_half_range
+
+
+class ShadowHandTask(HandTask):
+    """A goal task of the Shadow hand; subclasses name the model and say what reaches a goal."""
+
+    decimation = 20  # physics steps of 2 ms: the hand is controlled at 25 Hz
+    render_camera: ClassVar = {"distance": 0.5, "azimuth": 55.0, "elevation": -25.0, "lookat": (1.0, 0.96, 0.14)}
+    xml: str  # one of gymnasium-robotics' models
+
+    def compile_full(self, bodies: Sequence[int]) -> None:
+        self.use_servos(_load(self.xml, tuple(bodies), spec_edits()))
+
+    def joint_state(self) -> tuple[Component, ...]:
+        """Positions and velocities of the hand's joints."""
+        joints = robot_joints(self.model, "robot0:")
+        return (
+            *joint_components(self.model, "joint_pos", joints, "position"),
+            *joint_components(self.model, "joint_vel", joints, "velocity"),
+        )
+
+    @abstractmethod
+    def reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward [...] and success [...] (bool) for goals [..., G]."""
+
+    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        return self.reward_and_success(achieved, desired)[0]
+
+    def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        return self.reward_and_success(achieved, desired)[1]
+
+    def outcome(self, action: Tensor) -> Outcome:
+        reward, success = self.reward_and_success(self.achieved_goal(), self.goal)
+        return Outcome(reward, torch.zeros_like(success), success)
 
 
 def joint_name(model: mujoco.MjModel, index: int) -> str:
@@ -99,8 +133,3 @@ def servo_components(model: mujoco.MjModel) -> tuple[ActionComponent, ...]:
             )
         )  # fmt: skip
     return tuple(parts)
-
-
-def all_of(mask: Tensor, new: Tensor, old: Tensor) -> None:
-    """Write the rows of `new` [N, ...] that `mask` [N] names into `old`, in place."""
-    old.copy_(torch.where(mask.view(-1, *[1] * (old.dim() - 1)), new, old))

@@ -27,24 +27,17 @@ Touch readings are those of the last evaluation of the dynamics, one physics ste
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import mujoco
 import torch
 from torch import Tensor
 
-from envs.manipulation.shadow_hand import (
-    CONTROL_PERIOD_STEPS,
-    HandTask,
-    all_of,
-    joint_components,
-    load_shadow_hand,
-    robot_joints,
-)
+from envs.engine import write_rows
+from envs.manipulation.shadow_hand import ShadowHandTask, robot_joints
 from envs.spatial import axis_angle_to_quat, constant, euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler
-from envs.task import XYZ, Component, Outcome, id_of, spec_edits, vector
+from envs.task import XYZ, Component, id_of, vector
 
 TargetPosition = Literal["ignore", "random"]
 TargetRotation = Literal["z", "parallel", "xyz"]
@@ -80,7 +73,7 @@ OBJECTS = {
 }
 
 
-class HandManipulateTask(HandTask):
+class HandManipulateTask(ShadowHandTask):
     """One of the HandManipulate tasks, for N environments.
 
     Args:
@@ -93,10 +86,8 @@ class HandManipulateTask(HandTask):
         name: the id.
     """
 
-    decimation = CONTROL_PERIOD_STEPS
     max_episode_steps = 100
     goal_size = 7
-    render_camera: ClassVar = {"distance": 0.5, "azimuth": 55.0, "elevation": -25.0, "lookat": (1.0, 0.96, 0.14)}
 
     def __init__(
         self,
@@ -111,12 +102,9 @@ class HandManipulateTask(HandTask):
         self.target_position, self.target_rotation = target_position, target_rotation
         self.touch: Touch | None = touch
         self.dense = dense
+        self.xml = f"{self.object.xml}{'_touch_sensors' if touch else ''}.xml"
         self.compile_full(())
         self.observation = self._components()
-
-    def compile_full(self, bodies: Sequence[int]) -> None:
-        xml = f"{self.object.xml}{'_touch_sensors' if self.touch else ''}.xml"
-        self.use_servos(load_shadow_hand(xml, tuple(bodies), spec_edits()))
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -145,14 +133,14 @@ class HandManipulateTask(HandTask):
                 break
             if attempt:
                 self.engine.reset(missing)
-            all_of(missing, self._first_pose(attempt), self._pose)
-            all_of(missing, self._servo_centre.expand_as(self._ctrl), self._ctrl)
+            write_rows(self._pose, self._first_pose(attempt), missing)
+            write_rows(self._ctrl, self._servo_centre, missing)
             self.engine.settle(_SETTLING_STEPS * self.decimation, missing)
             lost = self.engine.diverged()
             missing = missing & (lost | (self._pose[:, 2] <= _ON_PALM_M))
         else:
             self.engine.reset(missing & lost)
-        all_of(mask, self._sample_goal(), self.goal)
+        write_rows(self.goal, self._sample_goal(), mask)
 
     def _first_pose(self, attempt: int) -> Tensor:
         spread = _START_SPREAD_M * self.rng.episode_normal(f"object_pos{attempt}", 3)
@@ -207,23 +195,12 @@ class HandManipulateTask(HandTask):
             return 0.0, angle
         return torch.linalg.vector_norm(achieved[..., :3] - desired[..., :3], dim=-1), angle
 
-    def _reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward [...] and success [...]."""
+    def reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         distance, angle = self.goal_distances(achieved, desired)
         success = angle < _ANGLE_THRESHOLD_RAD
         if isinstance(distance, Tensor):
             success &= distance < self.object.distance_threshold_m
         return -(_DISTANCE_WEIGHT * distance + angle) if self.dense else success.to(angle.dtype) - 1.0, success
-
-    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._reward_and_success(achieved, desired)[0]
-
-    def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return self._reward_and_success(achieved, desired)[1]
-
-    def outcome(self, action: Tensor) -> Outcome:
-        reward, success = self._reward_and_success(self._pose, self.goal)
-        return Outcome(reward, torch.zeros_like(success), success)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         start = int(model.jnt_qposadr[id_of(model, _JOINT, "target:joint")])
@@ -237,11 +214,9 @@ class HandManipulateTask(HandTask):
 
     def _components(self) -> tuple[Component, ...]:
         model, it = self.model, ("object",)
-        joints = robot_joints(model, "robot0:")
         touch = _touch_component(model, self.touch) if self.touch else ()
         return (
-            *joint_components(model, "joint_pos", joints, "position"),
-            *joint_components(model, "joint_vel", joints, "velocity"),
+            *self.joint_state(),
             vector("object_velp", "m/s", it, "object velocity"),
             vector("object_velr", "rad/s", it, "object angular velocity", frame="object"),
             vector("object_pos", "m", it, "object position"),

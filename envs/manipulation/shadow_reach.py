@@ -18,22 +18,13 @@ Action: targets of the 20 servos. Control period 0.04 s. Reward: -1 until the fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 import mujoco
 import torch
 from torch import Tensor
 
-from envs.manipulation.shadow_hand import (
-    CONTROL_PERIOD_STEPS,
-    HandTask,
-    all_of,
-    joint_components,
-    load_shadow_hand,
-    robot_joints,
-)
-from envs.task import XYZ, Component, Outcome, id_of, spec_edits
+from envs.engine import write_rows
+from envs.manipulation.shadow_hand import ShadowHandTask
+from envs.task import XYZ, Component, id_of
 
 FINGERS = ("ff", "mf", "rf", "lf", "th")  # fore, middle, ring, little finger, thumb
 _TIPS = tuple(f"robot0:S_{finger}tip" for finger in FINGERS)
@@ -56,32 +47,26 @@ _START = {
 }  # fmt: skip
 
 
-class HandReachTask(HandTask):
+class HandReachTask(ShadowHandTask):
     """HandReach for N environments.
 
     Args:
         dense: reward is minus the distance to the goal; otherwise -1 until the goal is reached, then 0.
     """
 
-    decimation = CONTROL_PERIOD_STEPS
+    xml = "reach.xml"
     max_episode_steps = 50
     goal_size = 15
-    render_camera: ClassVar = {"distance": 0.5, "azimuth": 55.0, "elevation": -25.0, "lookat": (1.0, 0.96, 0.14)}
 
     def __init__(self, dense: bool = False) -> None:
         self.id = f"HandReach{'Dense' if dense else ''}-v3"
         self.dense = dense
         self.compile_full(())
-        joints = robot_joints(self.model, "robot0:")
         self.observation = (
-            *joint_components(self.model, "joint_pos", joints, "position"),
-            *joint_components(self.model, "joint_vel", joints, "velocity"),
+            *self.joint_state(),
             _tips("fingertip_pos", "where the fingertips are"),
             _tips("desired_goal", "where the fingertips should be", measured=False),
         )
-
-    def compile_full(self, bodies: Sequence[int]) -> None:
-        self.use_servos(load_shadow_hand("reach.xml", tuple(bodies), spec_edits()))
 
     def on_attach(self) -> None:
         super().on_attach()
@@ -98,8 +83,8 @@ class HandReachTask(HandTask):
         self._site_xpos, self._tips = engine.data("site_xpos"), torch.tensor(tips, device=engine.device)
 
     def reset(self, mask: Tensor) -> None:
-        all_of(mask, self._start_qpos.expand_as(self._qpos), self._qpos)
-        all_of(mask, self._sample_goal(), self.goal)
+        write_rows(self._qpos, self._start_qpos, mask)
+        write_rows(self.goal, self._sample_goal(), mask)
 
     def _sample_goal(self) -> Tensor:
         """Fingertip positions [N, 15]: thumb and one finger meet, the others stay; or all stay."""
@@ -120,18 +105,10 @@ class HandReachTask(HandTask):
     def achieved_goal(self) -> Tensor:
         return self._site_xpos[:, self._tips].flatten(1)
 
-    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+    def reward_and_success(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         distance = torch.linalg.vector_norm(achieved - desired, dim=-1)
-        return -distance if self.dense else -(distance > _SUCCESS_DISTANCE_M).to(distance.dtype)
-
-    def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(achieved - desired, dim=-1) < _SUCCESS_DISTANCE_M
-
-    def outcome(self, action: Tensor) -> Outcome:
-        distance = torch.linalg.vector_norm(self.achieved_goal() - self.goal, dim=-1)
         reward = -distance if self.dense else -(distance > _SUCCESS_DISTANCE_M).to(distance.dtype)
-        success = distance < _SUCCESS_DISTANCE_M
-        return Outcome(reward, torch.zeros_like(success), success)
+        return reward, distance < _SUCCESS_DISTANCE_M
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         goal = self.goal[index].view(len(FINGERS), 3).cpu().numpy()
