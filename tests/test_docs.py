@@ -27,7 +27,8 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 # What makes a run short and changes nothing else that the pages show.
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
-    (re.compile(r"(env_steps[:=] ?)(?:40_000|24576)"), r"\g<1>12288"),
+    (re.compile(r"40_000"), "12_288"),
+    (re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"), r"\g<1> num_envs=32 train.env_steps=2048"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1"),
 )
