@@ -11,10 +11,10 @@ Works within pytest and alone. The first promise that the task breaks is a `Brok
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ def _make(task: type[Task] | str, options: dict[str, Any]) -> Task:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line() -> Generator[None]:
     """Errors with which simreal refuses a task, as the error of a test."""
     try:
         yield
@@ -132,7 +132,7 @@ def _broken(environment: Environment, what: str) -> BrokenTaskError:
 
 
 @contextmanager
-def _first_warning() -> Iterator[list[str]]:
+def _first_warning() -> Generator[list[str]]:
     """What simreal's log says within the block."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
@@ -208,8 +208,9 @@ def _check_any_number(trial: _Trial) -> None:
         for result in trial.play(environment, steps):
             values = _values(environment.task, result.final, result)
             numbers = environment.rng.episode - environment.num_envs * result.done
-            for i, (e, step) in enumerate(zip(numbers.tolist(), result.episode_steps.tolist(), strict=True)):
-                moments[e, step] = {name: value[i] for name, value in values.items()}
+            for i in range(environment.num_envs):
+                moment = int(numbers[i]), int(result.episode_steps[i])
+                moments[moment] = {name: value[i] for name, value in values.items()}
         shown.append(moments)
     for episode, step in sorted(shown[0].keys() & shown[1].keys()):
         if difference := _different(shown[0][episode, step], shown[1][episode, step], tolerance=_ROUNDING):
@@ -270,7 +271,8 @@ def _check_saved_state(trial: _Trial) -> None:
 def _leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Every value of nested mappings and lists, with its path."""
     if isinstance(value, (dict, list, tuple)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        parts = cast("dict[Any, Any] | Sequence[Any]", value)
+        for key, item in parts.items() if isinstance(parts, dict) else enumerate(parts):
             yield from _leaves(f"{where}[{key!r}]", item)
     else:
         yield where, value
@@ -299,7 +301,7 @@ def _check_actions(trial: _Trial) -> None:
         environment.reset()
     for _ in range(trial.steps):
         action = _actions(environments[0])
-        shown = []
+        shown: list[Values] = []
         for environment, a in zip(environments, (action, -action), strict=True):
             result = environment.step(a)
             shown.append(_values(environment.task, result.final) | _state(environment))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that tests start; a worker has one processor
 import simreal  # noqa: F401  # isort: skip  # chooses how MuJoCo renders, which reads that when imported
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mujoco
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,8 +22,25 @@ from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 from randomization.environment import Randomization
 from randomization.parameters import Parameter, build_parameters
 from randomization.samplers import Manual
+from simreal.cli import main
 
 torch.set_num_threads(1)
+
+# A run of a second: FetchReach under ADR, whose ranges always widen.
+TINY = """
+task: FetchReach-v4
+num_envs: 4
+learner: {algorithm: ddpg, hidden: [16, 16], batch_size: 32, warmup_steps: 100, updates_per_cycle: 10}
+randomization:
+  sampler: adr
+  adr: {buffer_size: 2, thresholds: [0.0, 0.0]}
+  parameters:
+    body_mass: {of: "robot0:*", range: [0.5, 2.0]}
+    action_delay: {range: [0, 40]}
+    observation_noise: {of: grip_pos, range: [0, 0.01]}
+train: {env_steps: 600, log_interval: 100}
+evaluate: {episodes: 4, num_envs: 4}
+"""
 
 # One arm on a position servo, no gravity: at rest at angle 0 it stays at exactly 0.
 HINGE = """
@@ -56,6 +78,15 @@ SLIDER = """
   </actuator>
 </mujoco>
 """
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `TINY` with its evaluation and its bundle, made once by each process. Look at it, or copy it."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "tiny.yaml").write_text(TINY)
+    main(["train", str(folder / "tiny.yaml"), "--run-dir", str(folder / "run")])
+    return folder / "run"
 
 
 class TinyTask(Task):

@@ -12,25 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conftest import TINY
 from simreal.checkpoint import checkpoints
 from simreal.cli import main
 from simreal.deploy import Policy
 
 Run = Callable[..., tuple[int, str, str]]
-TINY = """
-task: FetchReach-v4
-num_envs: 4
-learner: {algorithm: ddpg, hidden: [16, 16], batch_size: 32, warmup_steps: 100, updates_per_cycle: 10}
-randomization:
-  sampler: adr
-  adr: {buffer_size: 2, thresholds: [0.0, 0.0]}
-  parameters:
-    body_mass: {of: "robot0:*", range: [0.5, 2.0]}
-    action_delay: {range: [0, 40]}
-    observation_noise: {of: grip_pos, range: [0, 0.01]}
-train: {env_steps: 600, log_interval: 100}
-evaluate: {episodes: 4, num_envs: 4}
-"""
 
 
 @pytest.fixture
@@ -49,12 +36,9 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return call
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.yaml").write_text(TINY)
-    main(["train", str(folder / "tiny.yaml"), "--run-dir", str(folder / "run")])
-    return folder / "run"
+@pytest.fixture
+def trained(trained_run: Path) -> Path:
+    return trained_run
 
 
 def refused(result: tuple[int, str, str], *expected: str) -> None:

@@ -13,6 +13,8 @@ from envs.engine import EngineError
 from envs.gpu_engine import GpuEngine
 from gpu_worlds import DERIVED, STATE, WORLD, bind, copy_state, far, gpu, mask_of, pair, shake
 
+pytestmark = pytest.mark.gpu
+
 # A shelf on a wall, and something that moves, without which there is nothing to simulate.
 NESTED = """
 <mujoco>

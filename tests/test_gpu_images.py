@@ -26,6 +26,8 @@ from simreal.images import Images
 from simreal.render import Scene
 from test_visual import ROOM
 
+pytestmark = pytest.mark.gpu
+
 Array = NDArray[Any]
 WIDTH, HEIGHT = 48, 36
 EVEN = ROOM.replace('texture="tiles" texrepeat="4 4"', "")  # tiles are sampled differently: no floor to compare by

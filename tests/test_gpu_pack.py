@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the source tree")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the source tree")]
 sys.path.insert(0, str(FOLDER))
 
 CONTENT = {"site/a.py": b"print('a')\n", "site/big.bin": random.Random(0).randbytes(5000), "robots/x.xml": b"<mujoco/>"}

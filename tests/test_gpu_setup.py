@@ -29,6 +29,8 @@ from simreal.cli import main
 from simreal.errors import UserError
 from simreal.worlds import find_world, find_worlds
 
+pytestmark = pytest.mark.gpu
+
 SPHERES = """
 <mujoco>
   <option {option}/>

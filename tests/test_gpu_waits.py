@@ -35,6 +35,8 @@ from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO
 from simreal.learn.problem import LearnerSpec
 
+pytestmark = pytest.mark.gpu
+
 META = torch.device("meta")
 RANGES = {"body_mass": {"range": [0.7, 1.4]}, "action_delay": {"range": [0, 20]}, "observation_noise": {}}
 _BETWEEN_NEWS = 16  # control steps in which the sampler is told once, for which the host waits

@@ -130,6 +130,15 @@ def play_side_by_side(task_id: str, options: dict[str, Any], steps: int) -> dict
 
 
 @pytest.mark.parametrize("task_id", IDS)
+def test_every_value_equals_gymnasiums_step_by_step(task_id: str) -> None:
+    seen = play_side_by_side(task_id, {}, steps=250)
+    assert (seen["contacts"] > 25) == (task_id in TOUCHING)
+    if task_id in ("Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5") or "Pendulum" in task_id:
+        assert seen["terminated"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task_id", IDS)
 def test_every_value_equals_gymnasiums_step_by_step_for_whole_episodes(task_id: str) -> None:
     seen = play_side_by_side(task_id, {}, steps=1005)
     assert (seen["contacts"] > 100) == (task_id in TOUCHING)

@@ -147,6 +147,7 @@ def test_a_model_without_delays_pays_nothing() -> None:
     assert engine.handed_out() == []
 
 
+@pytest.mark.gpu
 def test_the_gpu_engine_starts_histories_alike() -> None:
     pytest.importorskip("mujoco_warp")
     from envs.gpu_engine import GpuEngine

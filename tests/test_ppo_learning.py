@@ -160,7 +160,14 @@ def answered(policy: Any, environment: Recall) -> float:
     return right / ended
 
 
-@pytest.mark.parametrize(("memory", "least", "most"), [("lstm", 0.95, 1.0), ("gru", 0.95, 1.0), ("none", 0.4, 0.6)])
+@pytest.mark.parametrize(
+    ("memory", "least", "most"),
+    [
+        ("lstm", 0.95, 1.0),
+        pytest.param("gru", 0.95, 1.0, marks=pytest.mark.slow),
+        pytest.param("none", 0.4, 0.6, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cue_shown_once_is_recalled_by_a_memory_and_guessed_without(memory: str, least: float, most: float) -> None:
     share = recalled(memory)
     print(memory, share)
