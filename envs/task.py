@@ -7,7 +7,7 @@ of learners or randomization.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -120,7 +120,7 @@ class Outcome:
     reward: Tensor  # [N]
     terminated: Tensor  # [N] bool; a time limit is not termination
     success: Tensor  # [N] bool
-    terms: dict[str, Tensor] = field(default_factory=dict)  # named parts of the reward or other measures, each [N]
+    terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # named parts of the reward or other measures, each [N]
     truncated: Tensor | None = None  # [N] bool, where the task breaks off for reasons of its own; None for nowhere
 
 
@@ -207,7 +207,8 @@ class Task(ABC):
 
     def slices(self, group: Group = "policy") -> dict[str, slice]:
         """Where each component lies in its group's flat vector."""
-        result, start = {}, 0
+        result: dict[str, slice] = {}
+        start = 0
         for component in self.components(group):
             result[component.name] = slice(start, start + component.size)
             start += component.size
@@ -292,7 +293,7 @@ _spec_edits: ContextVar[tuple[SpecEdit, ...]] = ContextVar("spec_edits", default
 
 
 @contextmanager
-def editing_specs(edit: SpecEdit) -> Iterator[None]:
+def editing_specs(edit: SpecEdit) -> Generator[None]:
     """Within the block, every specification that `compile_spec` gets is edited first: for models that differ from
     the task's own in their parts. A hashable edit spares tasks that cache their models from compiling twice."""
     token = _spec_edits.set((*_spec_edits.get(), edit))

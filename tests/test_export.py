@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import simreal.export
+import simreal.export as exporting
 from conftest import build
 from envs.registry import make_task
 from randomization.adr import ADR
@@ -400,17 +400,17 @@ def test_export_replaces_bundles_even_damaged_ones_and_nothing_else(bundle: Path
 def test_export_fails_where_onnx_runtime_differs_from_torch(
     key: str, most: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, translate = (bundle / "policy.json").read_bytes(), simreal.export._translate
+    before, translate = (bundle / "policy.json").read_bytes(), exporting._translate
 
     def translate_another(source: Any) -> bytes:
-        other: Any = simreal.export._prepare(source.step.policy, source.task)
+        other: Any = exporting._prepare(source.step.policy, source.task)
         if key == "clip":
             other.normalizer.clip = 1e6  # this shows far outside training only
         else:
             other.step.get_parameter(key).add_(1e-3)
         return translate(other)
 
-    monkeypatch.setattr(simreal.export, "_translate", translate_another)
+    monkeypatch.setattr(exporting, "_translate", translate_another)
     with pytest.raises(ExportError, match=f"ONNX Runtime's action differs from torch's by .*expected at most {most}"):
         export_bundle(make_policy("ddpg"), TASK, bundle)
     assert (bundle / "policy.json").read_bytes() == before  # the bundle that was there is untouched

@@ -353,14 +353,14 @@ def test_a_replayed_episode_is_the_evaluated_one(trained: Path) -> None:
 
 def test_pictures_are_drawn_once_and_again_for_another_checkpoint(copy: Callable[[str], Path]) -> None:
     path = copy("a")
-    clips, sentence = footage.find_clips(load_run(path), draw=True)
-    if not clips and "cannot render" in sentence:
+    found, sentence = footage.find_clips(load_run(path), draw=True)
+    if not found and "cannot render" in sentence:
         pytest.skip(sentence)
-    assert [clip.title.split()[0] for clip in clips] == ["Best", "Worst"]
-    assert all(clip.video is not None and clip.video.stat().st_size < footage.LARGEST_VIDEO for clip in clips)
-    times = [clip.stills.stat().st_mtime_ns for clip in clips]
+    assert [clip.title.split()[0] for clip in found] == ["Best", "Worst"]
+    assert all(clip.video is not None and clip.video.stat().st_size < footage.LARGEST_VIDEO for clip in found)
+    times = [clip.stills.stat().st_mtime_ns for clip in found]
     again, _ = footage.find_clips(load_run(path), draw=True)
-    assert again == clips
+    assert again == found
     assert [clip.stills.stat().st_mtime_ns for clip in again] == times
     newest = max((path / "checkpoints").glob("*.pt"))
     shutil.copy(newest, newest.with_name("step_000000009999.pt"))
