@@ -126,14 +126,14 @@ def like_a_gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
 def tiny(entries: dict[str, Any] | None) -> Environment:
     task = TinyTask(SLIDER, spread=0.1, max_episode_steps=5, terminate_above=0.05)
     environment = build(task, 6, manual_layer(task, entries) if entries else None)
-    environment._asks = environment.checks._asks = False
+    environment.sync_allowed = environment.checks.sync_allowed = False
     return environment
 
 
 def go1() -> Environment:
     with skipping_missing():
         environment = make_environment("Go1Velocity-v0", 4, engine="cpu", threads=1)
-    environment._asks = environment.checks._asks = False
+    environment.sync_allowed = environment.checks.sync_allowed = False
     environment.reset()
     environment.stagger()
     return environment
@@ -144,7 +144,7 @@ def on_warp() -> Environment:
     environment = make_environment("InvertedPendulum-v5", 4, engine="gpu")
     if environment.device.type == "cuda":
         pytest.skip("a tape is for a CPU")
-    environment._asks = environment.checks._asks = False
+    environment.sync_allowed = environment.checks.sync_allowed = False
     environment.reset()
     return environment
 

@@ -296,7 +296,7 @@ def test_environments_that_do_not_ask_whether_an_episode_ended_play_the_same_one
     def play(asks: bool) -> tuple[list[torch.Tensor], Environment]:
         task = TinyTask(SLIDER, spread=0.1, max_episode_steps=5, terminate_above=0.05)
         env = build(task, 6, manual_layer(task, WORLDS))
-        env._asks = asks
+        env.sync_allowed = asks
         shown = []
         for step in range(14):
             generator = torch.Generator().manual_seed(step)
