@@ -38,7 +38,7 @@ class Checks:
     """
 
     def __init__(self, task: Task, num_envs: int, sync_allowed: bool = True) -> None:
-        self._sync_allowed = sync_allowed
+        self.sync_allowed = sync_allowed
         self._task, self._n = task, num_envs
         groups = {group: task.components(group) for group in ("policy", "privileged")}
         self._components: dict[str, tuple[Component, ...]] = groups
@@ -83,7 +83,7 @@ class Checks:
 
     def action(self, action: Tensor, steps: Tensor) -> None:
         """Raise ValueError if an action is not a number: the caller's fault, not the task's."""
-        if self._sync_allowed and math.isnan(float(action.sum())) and bool(action.isnan().any()):
+        if self.sync_allowed and math.isnan(float(action.sum())) and bool(action.isnan().any()):
             i = int(action.isnan().any(dim=1).nonzero()[0])
             column = int(action[i].isnan().nonzero()[0])
             names = [f"{c.name}[{k}]" for c in self._task.action for k in range(c.size)]
@@ -96,14 +96,14 @@ class Checks:
         MuJoCo would take all controls of a simulation as 0 for one that is bad, and go on.
         """
         size = command.abs()
-        if self._sync_allowed and (not command.numel() or float(size.amax()) <= _MOST):  # never so for NaN
+        if self.sync_allowed and (not command.numel() or float(size.amax()) <= _MOST):  # never so for NaN
             return command.clone(), None
         good = size <= _MOST
         return torch.where(good, command, 0.0), torch.where(good, command, command * math.inf)
 
     def say_of_rest(self, command: Tensor) -> None:
         """Warn of the command [N, C] of an action of zero, where it is no number."""
-        if self._sync_allowed and not bool(command.isfinite().all()):
+        if self.sync_allowed and not bool(command.isfinite().all()):
             i, column = (int(k) for k in (~command.isfinite()).nonzero()[0])
             name = self._command_element(column)
             self.warn_once(
@@ -133,11 +133,11 @@ class Checks:
         steps_before = self._nonfinite_steps
         if outcome is not None:  # first observations, of environments that were reset, say nothing of steps
             self._nonfinite_steps = 0
-        if self._sync_allowed and math.isfinite(sum(float(value.sum()) for value in parts.values())):
+        if self.sync_allowed and math.isfinite(sum(float(value.sum()) for value in parts.values())):
             return None
         rows = {name: ~value.isfinite().view(self._n, -1).all(dim=1) for name, value in parts.items()}
         nonfinite = torch.stack(list(rows.values())).any(dim=0)
-        if not self._sync_allowed:
+        if not self.sync_allowed:
             return nonfinite
         if not bool(nonfinite.any()):  # numbers so large that their sum is not one
             return None

@@ -105,9 +105,9 @@ class Environment:
         self._command_size = engine.use_commands(task.command_fields)
         # Copying "has any episode ended?" to the host is cheap on a CPU. A GPU would have to finish all its work first:
         # there everything is computed for all environments, and masks say where it counts.
-        self._sync_allowed = self.device.type == "cpu"
+        self.sync_allowed = self.device.type == "cpu"
         n = self.num_envs
-        self.checks = Checks(task, n, self._sync_allowed)
+        self.checks = Checks(task, n, self.sync_allowed)
         self.steps = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.episode_return = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
@@ -174,11 +174,11 @@ class Environment:
         observed = self._observe(None)
         nonfinite = self.checks.nonfinite_mask(observed, outcome, unsound_command, self.steps)
         diverged = unstable if nonfinite is None else unstable | nonfinite
-        if not self._sync_allowed or diverged.any():
+        if not self.sync_allowed or diverged.any():
             self._count_divergence(unstable, diverged)
             observed, outcome = self._terminate_diverged(diverged, observed, outcome)
         result = self._result(observed, outcome, diverged)
-        if not self._sync_allowed or result.done.any():
+        if not self.sync_allowed or result.done.any():
             self.layer.finished(result)
             if self.autoreset:
                 self._begin(result.done)
@@ -282,7 +282,7 @@ class Environment:
 
         What the task remembers when it observes changes in these environments only: in the others no time has passed.
         """
-        with nullcontext() if everywhere or (self._sync_allowed and bool(mask.all())) else preserved(self.task, mask):
+        with nullcontext() if everywhere or (self.sync_allowed and bool(mask.all())) else preserved(self.task, mask):
             first = self._observe(mask)
         if self.checks.nonfinite_mask(first, None, None, self.steps) is None:
             return first
@@ -293,7 +293,7 @@ class Environment:
     def _count_divergence(self, unstable: Tensor, diverged: Tensor) -> None:
         """Count simulations that diverged, and warn of the first one [N] that physics says is unstable."""
         self._divergences += (diverged & ~self._over).sum()  # one that is over and not reset stays as it is
-        if not self._sync_allowed or not unstable.any():
+        if not self.sync_allowed or not unstable.any():
             return
         i = int(unstable.nonzero()[0])
         where = f"environment {i}, step {int(self.steps[i])}: the simulation became unstable"
