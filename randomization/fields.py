@@ -46,7 +46,6 @@ def joint_dofs(field: str, low: float = -_INF) -> Writer:
 
 def _transmitted(field: str, width: int = 1) -> Writer:
     """What the actuators at a joint contribute to it."""
-
     return lambda model, joint: [
         Edit(field, tuple(range(width * a, width * (a + 1)))) for a in actuators_at(model, joint)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from randomization.parameters import Parameter, RandomizationError
 from randomization.samplers import Manual, Sampler
-from randomization.tensor_file import read_newest
+from randomization.tensor_file import checkpoint_files, read_newest
 from randomization.untrusted import FileError, read_json, read_yaml
 
 
@@ -60,7 +60,7 @@ def contract_entries(path: Path) -> dict[str, dict[str, Any]]:
 
 def read_run(run: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The `randomization:` block of a run directory and its newest sampler state. Raises RandomizationError."""
-    if not any((run / "checkpoints").glob("step_*.pt")) or not (run / "config.yaml").is_file():
+    if not checkpoint_files(run / "checkpoints") or not (run / "config.yaml").is_file():
         raise RandomizationError(f"{run}: expected the directory of a run (config.yaml, checkpoints) or of a bundle")
     try:
         block = read_yaml(run / "config.yaml")["randomization"]

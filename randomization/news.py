@@ -48,7 +48,7 @@ class EpisodeQueue:
 
 
 class EpisodeReporter(EpisodeQueue):
-    """Reports to a sampler how episodes went: in their order, so that its ranges move up to `steps` control steps later.
+    """Reports to a sampler how episodes went: in order, so that its ranges move up to `steps` control steps later.
 
     Args:
         sampler: whose `record` is called.

@@ -98,14 +98,19 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Checkpoints step_N.safetensors of a folder, oldest first; step_N.pt of earlier versions too, to name them."""
+    return sorted([*folder.glob("step_*.safetensors"), *folder.glob("step_*.pt")], key=lambda path: path.stem)
+
+
 def read_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint step_N.pt of a folder that can be read, and its content.
+    """The newest checkpoint step_N.safetensors of a folder that can be read, and its content.
 
     Raises:
         FileError: none can be read; names the newest.
     """
     reasons: list[str] = []
-    for path in sorted(folder.glob("step_*.pt"), reverse=True):
+    for path in reversed(checkpoint_files(folder)):
         try:
             content = read_tensors(path)
         except FileError as error:

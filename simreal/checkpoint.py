@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from randomization.tensor_file import read_newest, read_tensors, write_tensors
+from randomization.tensor_file import checkpoint_files, read_newest, read_tensors, write_tensors
 from randomization.untrusted import FileError
 from simreal.errors import UserError
 from simreal.files import TEMPORARY, write_atomically, write_text, writing
@@ -24,7 +24,7 @@ MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 
 
 def save_checkpoint(folder: Path, env_steps: int, content: dict[str, Any], keep: int) -> Path:
-    """Write `folder`/step_N.pt and remove all but the newest `keep`. Raises UserError if the disk refuses."""
+    """Write `folder`/step_N.safetensors and remove all but the newest `keep`. Raises UserError if the disk refuses."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"*{TEMPORARY}"):  # by a process that was killed
@@ -64,12 +64,12 @@ def is_outdated(run: Path, checkpoint: str | None) -> bool:
 
 def checkpoint_path(folder: Path, env_steps: int) -> Path:
     """Where the checkpoint of a step lies."""
-    return folder / f"step_{env_steps:012d}.pt"
+    return folder / f"step_{env_steps:012d}.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
-    return sorted(folder.glob("step_*.pt"))
+    return checkpoint_files(folder)
 
 
 def load_checkpoint(path: Path, task: str | None = None) -> dict[str, Any]:

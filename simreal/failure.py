@@ -1,6 +1,6 @@
 """Makes the update again that ended in NaN or infinity, from the state that the run kept.
 
-    python -m simreal.failure RUN/failure/step_N.pt
+    python -m simreal.failure RUN/failure/step_N.safetensors
 
 prints what is no longer finite after the update.
 """
@@ -34,7 +34,7 @@ def repeat_update(path: Path) -> list[str]:
 def main() -> None:
     """Entry point. Exit status 0 if the numbers were lost again, 1 if not, 2 for a wrong file."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m simreal.failure RUN/failure/step_N.pt")
+        sys.exit("usage: python -m simreal.failure RUN/failure/step_N.safetensors")
     try:
         broken = repeat_update(Path(sys.argv[1]))
     except UserError as error:

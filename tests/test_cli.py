@@ -90,7 +90,7 @@ def test_a_bundle_states_no_figures_of_an_earlier_checkpoint(run: Run, trained: 
     copied = shutil.copytree(trained, tmp_path / "run")
     figures = json.loads((copied / "evaluation.json").read_text())
     assert figures["checkpoint"] == checkpoints(copied / "checkpoints")[-1].name
-    for name, present in ((figures["checkpoint"], True), ("step_000000000001.pt", False)):
+    for name, present in ((figures["checkpoint"], True), ("step_000000000001.safetensors", False)):
         (copied / "evaluation.json").write_text(json.dumps(figures | {"checkpoint": name}))
         _, out, _ = run("export", copied)
         stated = json.loads((copied / "bundle" / "policy.json").read_text())["evaluation"]
@@ -180,7 +180,7 @@ def test_resume_refuses_another_task_and_other_settings(run: Run, trained: Path,
 
 def test_truncated_checkpoints_and_altered_bundles_are_refused(run: Run, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "cut")
-    newest = sorted((tmp_path / "cut" / "checkpoints").glob("*.pt"))[-1]
+    newest = sorted((tmp_path / "cut" / "checkpoints").glob("*.safetensors"))[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
     refused(run("evaluate", tmp_path / "cut"), newest.name)
     (tmp_path / "c.yaml").write_text(TINY)
@@ -294,7 +294,7 @@ def test_an_envelope_is_written_into_the_run_and_its_bundle(run: Run, trained: P
     evaluation = Policy.load(tmp_path / "r" / "bundle").contract["evaluation"]
     assert evaluation["worlds"][0]["name"] == "nominal"
     assert "samples" not in evaluation["worlds"][0]
-    document["checkpoint"] = "step_000000000001.pt"  # measured of another checkpoint: of no use any more
+    document["checkpoint"] = "step_000000000001.safetensors"  # measured of another checkpoint: of no use any more
     (tmp_path / "r" / "envelope.json").write_text(json.dumps(document))
     assert run("export", "r", "--output", "b")[0] == 0
     assert Policy.load(tmp_path / "b").contract["envelope"] is None

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from simreal.bench.gpu import Clock, Lengths, bench_one_graph
+from simreal.bench.gpu_graph import Carried, GraphError, StepGraph
+from simreal.bench.gpu_update import MinibatchGraph
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,9 +23,6 @@ from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.environment import Environment
 from envs.rng import _MIX1, EpisodeRandom, _EpisodeNumbers, _Request, mix
 from robots import skipping_missing
-from simreal.bench.gpu import Clock, Lengths, bench_one_graph
-from simreal.bench.gpu_graph import Carried, GraphError, StepGraph
-from simreal.bench.gpu_update import MinibatchGraph
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO

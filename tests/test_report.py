@@ -244,7 +244,7 @@ def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]
 def test_figures_of_an_earlier_checkpoint_are_left_out(copy: Callable[[str], Path], what: str) -> None:
     run = evaluated(copy("a"), world("heavy", 83))
     document = envelope() if what == "envelope" else json.loads((run / "evaluation.json").read_text())
-    for name, present in ((checkpoints(run / "checkpoints")[-1].name, True), ("step_000000000001.pt", False)):
+    for name, present in ((checkpoints(run / "checkpoints")[-1].name, True), ("step_000000000001.safetensors", False)):
         (run / f"{what}.json").write_text(json.dumps(document | {"checkpoint": name}))
         text = report(run)
         assert (("trusted box" if what == "envelope" else "83.0") in text) == present
@@ -362,11 +362,11 @@ def test_pictures_are_drawn_once_and_again_for_another_checkpoint(copy: Callable
     again, _ = footage.find_clips(load_run(path), draw=True)
     assert again == found
     assert [clip.stills.stat().st_mtime_ns for clip in again] == times
-    newest = max((path / "checkpoints").glob("*.pt"))
-    shutil.copy(newest, newest.with_name("step_000000009999.pt"))
+    newest = max((path / "checkpoints").glob("*.safetensors"))
+    shutil.copy(newest, newest.with_name("step_000000009999.safetensors"))
     assert footage.find_clips(load_run(path), draw=False)[0] == []
     (path / "footage" / "best.jpg").unlink()
-    newest.with_name("step_000000009999.pt").unlink()
+    newest.with_name("step_000000009999.safetensors").unlink()
     assert footage.find_clips(load_run(path), draw=False)[0] == []
 
 

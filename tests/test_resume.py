@@ -91,7 +91,7 @@ def test_only_the_newest_checkpoints_are_kept_and_none_is_half_written(tmp_path:
         advance(trainer, 2)
         trainer.save()
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert names == ["step_000000000018.pt", "step_000000000024.pt"]
+    assert names == ["step_000000000018.safetensors", "step_000000000024.safetensors"]
     assert load_checkpoint(tmp_path / "checkpoints" / names[-1])["env_steps"] == 24
 
 

@@ -273,7 +273,7 @@ def write_run(run: Path, adr: ADR) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({"task": "FetchPush-v4", "randomization": block}, sort_keys=False))
     for step, state in ((1, ADR(adr.parameters).state_dict()), (2, adr.state_dict())):
         content = {"environment": {"layer": {"sampler": state}}}
-        with (run / "checkpoints" / f"step_{step:012d}.pt").open("wb") as file:
+        with (run / "checkpoints" / f"step_{step:012d}.safetensors").open("wb") as file:
             write_tensors(file, content)
 
 
@@ -314,7 +314,7 @@ def test_a_run_under_frozen_ranges_no_longer_needs_their_source(tmp_path: Path) 
 
 
 def damage(run: Path, step: int) -> None:
-    (run / "checkpoints" / f"step_{step:012d}.pt").write_bytes(b"x")
+    (run / "checkpoints" / f"step_{step:012d}.safetensors").write_bytes(b"x")
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_an_interrupted_study_says_how_to_continue_and_continues_from_the_checkp
     assert error.count("\n") == 1
     assert "none-0: interrupted at step 200; to continue: simreal study tiny.yaml --run-dir out" in error
     folder = here / "out" / "runs" / "none-0"
-    assert [p.name for p in checkpoints(folder / "checkpoints")] == ["step_000000000200.pt"]
+    assert [p.name for p in checkpoints(folder / "checkpoints")] == ["step_000000000200.safetensors"]
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simreal.version import __version__
 from simreal.documents import write_target
 from simreal.errors import UserError
 from simreal.files import write_text
@@ -20,6 +19,7 @@ from simreal.report.footage import find_clips
 from simreal.report.records import GROUPS, Arm, Comparison, StudyDocument, load_arms, read_document
 from simreal.report.summary import cell, entropy, worlds_by_group
 from simreal.report.verdict import verdict
+from simreal.version import __version__
 
 _FOOTAGE_BYTES = 3_500_000  # of videos in one page
 _FILMED = 4  # arms whose episodes are shown

@@ -125,7 +125,7 @@ class Material:
         with contextlib.redirect_stdout(io.StringIO()):
             simreal(["export", str(self.run)])
         self.bundle = self.run / "bundle"
-        self.checkpoint = sorted((self.run / "checkpoints").glob("*.pt"))[-1]
+        self.checkpoint = sorted((self.run / "checkpoints").glob("*.safetensors"))[-1]
         self.configs = [configuration(a, b).to_yaml() for a in LEARNERS for b in SAMPLERS]
         names = ("fetch_reach", "hopper", "hidden_velocity", "go1_velocity_adr")
         self.configs += [shipped_configs()[name].read_text() for name in names]
@@ -170,7 +170,7 @@ def sign(bundle: Path, contract: Any) -> None:
 def spoilt_checkpoint(material: Material, folder: Path, draw: random.Random) -> list[str]:
     """Put a run with a spoilt checkpoint, whose checksums are right in most cases, into a folder."""
     run = Path(shutil.copytree(material.run, folder / "run"))
-    for path in (run / "checkpoints").glob("*.pt"):
+    for path in (run / "checkpoints").glob("*.safetensors"):
         path.unlink()
     target = run / "checkpoints" / material.checkpoint.name
     if draw.random() < 0.2:

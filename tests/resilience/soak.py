@@ -70,7 +70,7 @@ def _steps_of(path: Path | None) -> int:
 
 
 def _newest(run: Path) -> Path | None:
-    return max((run / "checkpoints").glob("step_*.pt"), default=None)
+    return max((run / "checkpoints").glob("step_*.safetensors"), default=None)
 
 
 def _reached(run: Path) -> int:

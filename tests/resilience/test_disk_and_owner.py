@@ -94,9 +94,9 @@ def test_a_checkpoint_that_the_disk_refuses_leaves_those_before_it(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(UserError, match=r"step_000000000002.pt: cannot be written: No space left on device"):
+    with pytest.raises(UserError, match=r"step_000000000002.safetensors: cannot be written: No space left on device"):
         save_checkpoint(tmp_path, 2, {"task": "T", "x": torch.ones(9)}, keep=2)
-    assert [p.name for p in tmp_path.iterdir()] == ["step_000000000001.pt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000000000001.safetensors"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_a_kill_before_any_operation_of_a_save_leaves_a_checkpoint_to_resume(tmp
         assert newest["env_steps"] in ((2, 3) if died else (3,))
         assert torch.equal(newest["weights"], content(newest["env_steps"])["weights"])
         save_checkpoint(folder, 4, content(4), keep=2)  # goes on, and tidies up
-        assert [p.name for p in sorted(folder.iterdir())][-1] == "step_000000000004.pt"
+        assert [p.name for p in sorted(folder.iterdir())][-1] == "step_000000000004.safetensors"
         assert len(list(folder.iterdir())) == 2
         if not died:
             break
@@ -125,7 +125,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(
     config = configuration("sac", "adr")
     train(config, tmp_path / "whole", {450})
     run = Path(shutil.copytree(tmp_path / "whole", tmp_path / "run"))
-    newest = run / "checkpoints" / "step_000000000600.pt"
+    newest = run / "checkpoints" / "step_000000000600.safetensors"
     raw = newest.read_bytes()
     at = (8 + int.from_bytes(raw[:8], "little") + len(raw)) // 2  # in the middle of the tensors
     for damaged in (raw[:-1000], raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], b"", b"no checkpoint"):
@@ -135,7 +135,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(
             assert newest_checkpoint(run)["env_steps"] == 450
         (said,) = caplog.messages
         assert newest.name in said
-        assert "step_000000000450.pt is used" in said
+        assert "step_000000000450.safetensors is used" in said
     train(config, run)
     assert differences(tmp_path / "whole", run) == []
 

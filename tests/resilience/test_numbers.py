@@ -174,7 +174,7 @@ def test_an_update_that_loses_its_numbers_stops_and_leaves_the_state_before_it(
         trainer._learn()
     said = str(caught.value)
     assert "\n" not in said
-    (kept,) = (tmp_path / "failure").glob("step_*.pt")
+    (kept,) = (tmp_path / "failure").glob("step_*.safetensors")
     assert f"python -m simreal.failure {kept}" in said
     after = leaves(load_checkpoint(kept)["learner"])
     assert after.keys() == before.keys()
@@ -194,7 +194,7 @@ def test_the_file_repeats_the_failure_and_another_learning_rate_goes_on(tmp_path
     with pytest.raises(SystemExit) as ended:
         main(["train", str(tmp_path / "c.yaml"), "--run-dir", str(run)])
     assert ended.value.code == 2
-    (kept,) = (run / "failure").glob("step_*.pt")
+    (kept,) = (run / "failure").glob("step_*.safetensors")
     assert kept.name in (run / "failure" / "README.txt").read_text()
     done = subprocess.run(
         [sys.executable, "-m", "simreal.failure", str(kept)], capture_output=True, text=True, check=False
@@ -202,7 +202,7 @@ def test_the_file_repeats_the_failure_and_another_learning_rate_goes_on(tmp_path
     assert done.returncode == 0, done.stderr
     assert re.search(r"is (not finite|-?inf|nan)\b", done.stdout), done.stdout
     # The run itself is intact: the checkpoint before the update is its newest one.
-    assert load_checkpoint(sorted((run / "checkpoints").glob("*.pt"))[-1])["env_steps"] == int(kept.stem[5:])
+    assert load_checkpoint(sorted((run / "checkpoints").glob("*.safetensors"))[-1])["env_steps"] == int(kept.stem[5:])
 
 
 @pytest.mark.parametrize("learner", ["ppo lstm", "sac", "ddpg her"])
@@ -224,7 +224,7 @@ def test_an_update_that_is_taken_back_might_as_well_not_have_been(learner: str, 
     train(config, tmp_path / "a", set())  # for the tables that `differences` reads
     train(config, tmp_path / "b", set())
     for name in ("a", "b"):
-        for path in (tmp_path / name / "checkpoints").glob("*.pt"):
+        for path in (tmp_path / name / "checkpoints").glob("*.safetensors"):
             path.unlink()
     assert differences(trained(tmp_path / "a", False), trained(tmp_path / "b", True)) == []
 

@@ -102,7 +102,7 @@ def test_a_comparison_of_runs_sees_a_single_bit(tmp_path: Path) -> None:
 
     whole = undisturbed("ppo", "adr")
     other = Path(shutil.copytree(whole, tmp_path / "other"))
-    newest = sorted((other / "checkpoints").glob("*.pt"))[-1]
+    newest = sorted((other / "checkpoints").glob("*.safetensors"))[-1]
     content = read_tensors(newest)
     weight = content["learner"]["policy"]["actor.trunk.head.0.weight"]
     weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], torch.tensor(9.0))

@@ -27,7 +27,7 @@ from tiny import configuration
 
 from randomization.tensor_file import read_tensors, write_tensors
 from randomization.untrusted import FileError
-from simreal.checkpoint import load_checkpoint
+from simreal.checkpoint import load_checkpoint, newest_checkpoint
 from simreal.config import load_config
 from simreal.errors import UserError
 from simreal.runs import load_policy
@@ -174,11 +174,13 @@ def test_a_single_bit_that_changed_is_noticed_wherever_it_is(tmp_path: Path) -> 
 
 
 def test_checkpoints_of_earlier_versions_are_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "step_000000000001.pt"
+    path = tmp_path / "checkpoints" / "step_000000000001.pt"
+    path.parent.mkdir()
     torch.save({"format": 2, "env_steps": 1}, path)
-    message = refused(lambda: load_checkpoint(path))
-    assert message.startswith(f"{path}: ")
-    assert "written by an earlier version of simreal" in message
+    for read in (lambda: load_checkpoint(path), lambda: newest_checkpoint(tmp_path)):
+        message = refused(read)
+        assert message.startswith(f"{path}: ")
+        assert "written by an earlier version of simreal" in message
 
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

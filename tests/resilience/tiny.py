@@ -85,7 +85,7 @@ def train(config: RunConfig, run: Path, saves: set[int] | None = None, dies: int
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(config.to_yaml())
     trainer = Trainer(config, run)
-    if any((run / "checkpoints").glob("step_*.pt")):
+    if any((run / "checkpoints").glob("step_*.safetensors")):
         trainer.load(newest_checkpoint(run))
     trainer.train(Script(trainer, saves or set(), dies))  # pyright: ignore[reportArgumentType]
     return trainer
