@@ -194,7 +194,7 @@ class Doraemon(NamedState):
         one, other = self._natural(*entropy), self._natural(*success)
         mix = _MIXES[:, None, None]
         direction = (1.0 - mix) * one + mix * other  # [mixes, 2, d]
-        reach = self._reach(direction)
+        reach = self._reach_within_kl(direction)
         steps = (reach[:, None] * _FRACTIONS)[:, :, None, None] * direction[:, None]  # [mixes, fractions, 2, d]
         moved = self._moved(steps.flatten(0, 1))
         return moved[:, 0], moved[:, 1]
@@ -213,7 +213,7 @@ class Doraemon(NamedState):
         length = (f_aa * d_a**2 + f_bb * d_b**2 + 2 * f_ab * d_a * d_b).sum().clamp(min=0.0).sqrt()
         return torch.stack((d_a, d_b)) / length.clamp(min=1e-12)
 
-    def _reach(self, direction: Tensor) -> Tensor:
+    def _reach_within_kl(self, direction: Tensor) -> Tensor:
         """How far [c] one can go along directions [c, 2, d] until the KL divergence is `kl`, by bisection."""
         low = torch.zeros(len(direction), dtype=torch.float64)
         high = torch.full_like(low, 16.0 * (2.0 * self.kl) ** 0.5)

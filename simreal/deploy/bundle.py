@@ -126,6 +126,14 @@ def read_file(path: Path) -> bytes:
         raise BundleError(f"cannot be read: {error.strerror}") from None
 
 
+def check_sha256(raw: bytes, size: int, digest: str) -> None:
+    """Raise BundleError unless the bytes of a file are as many as its contract states, with this sha256."""
+    actual = hashlib.sha256(raw).hexdigest()
+    _expect(
+        len(raw) == size and actual == digest, f"altered after the export; expected {size} bytes with sha256 {digest}"
+    )
+
+
 def parse_contract(raw: bytes) -> dict[str, Any]:
     """policy.json, if it is of this format and nobody edited it."""
     try:
@@ -148,7 +156,7 @@ def read_layout(contract: dict[str, Any]) -> Layout:
     """The part of a contract that running the policy needs. Raises BundleError naming the key that is wrong."""
     period = contract.get("control_period_s")
     _expect(_is_number(period, above=0.0), f"control_period_s: expected a positive number, got {period!r}")
-    return Layout(*read_parts(contract), _initial(contract), _files(contract))
+    return Layout(*read_parts(contract), _initial(contract), _stated_files(contract))
 
 
 def read_parts(contract: dict[str, Any]) -> tuple[tuple[Part, ...], tuple[ActionPart, ...]]:
@@ -243,7 +251,7 @@ def _initial(contract: dict[str, Any]) -> Array | None:
     raise BundleError("recurrent_state: expected null, or a shape and initial values of that shape")
 
 
-def _files(contract: dict[str, Any]) -> dict[str, tuple[int, str]]:
+def _stated_files(contract: dict[str, Any]) -> dict[str, tuple[int, str]]:
     files = contract.get("files")
     if not isinstance(files, dict) or not files.keys() >= {GRAPH, GOLDEN}:
         raise BundleError(f"files: expected at least {GRAPH} and {GOLDEN}")

@@ -6,7 +6,6 @@ a bundle holds; `simreal.export` writes it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from .bundle import (
     Layout,
     as_float32,
     blaming,
+    check_sha256,
     one_line,
     open_golden,
     open_graph,
@@ -80,8 +80,7 @@ class Policy:
         for name, (size, digest) in layout.files.items():
             with blaming(folder / name):
                 raw = read_file(folder / name)
-                if len(raw) != size or hashlib.sha256(raw).hexdigest() != digest:
-                    raise BundleError(f"altered after the export; expected {size} bytes with sha256 {digest}")
+                check_sha256(raw, size, digest)
             contents[name] = raw if name in (GRAPH, GOLDEN) else b""
         with blaming(folder / GRAPH):
             policy = cls(contract, layout, open_graph(contents[GRAPH], layout))
