@@ -23,6 +23,8 @@ from randomization.environment import Randomization
 from randomization.parameters import Parameter, build_parameters
 from randomization.samplers import Manual
 from simreal.cli import main
+from simreal.errors import UserError
+from simreal.render import Scene
 
 torch.set_num_threads(1)
 
@@ -183,3 +185,12 @@ def only(num_envs: int, *chosen: int) -> Tensor:
     mask = torch.zeros(num_envs, dtype=torch.bool)
     mask[list(chosen)] = True
     return mask
+
+
+@pytest.fixture(scope="session")
+def can_render() -> None:
+    """Skips where OpenGL is not to be had."""
+    try:
+        Scene(build(TinyTask(SLIDER), 1), 16, 16).close()
+    except UserError as error:
+        pytest.skip(str(error))

@@ -17,14 +17,13 @@ from adapted_env import MINE, SomebodysEnv, build, flat, raw, register, seeds
 from conftest import only, snapshot
 from envs.adapter.task import AdaptedTask
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task
+from resuming import advance
 from simreal.build import make_environment
 from simreal.checkpoint import newest_checkpoint
 from simreal.cli import main
 from simreal.config import parse_config
 from simreal.render import Scene
 from simreal.train import Trainer
-from test_pictures import can_render  # noqa: F401
-from test_resume import advance
 
 register()
 ORACLES = ["HalfCheetah-v5", "Pusher-v5", "FetchPush-v4", "AdroitHandDoor-v1", "HandManipulateEgg-v1", "Somebodys-v0"]

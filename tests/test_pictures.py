@@ -20,16 +20,6 @@ from simreal.sheet import contact_sheet, tiled, visual_block
 from test_visual import ALL, ROOM
 
 
-@pytest.fixture(scope="module")
-def can_render() -> None:
-    """Skips where OpenGL is not to be had."""
-    try:
-        environment = build(TinyTask(ROOM), 1)
-        Scene(environment, 16, 16).close()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 def _pictures(environment: Environment, **options: Any) -> list[np.ndarray]:
     scene = Scene(environment, 64, 64)
     pictures = [scene.picture(i, **options) for i in range(environment.num_envs)]

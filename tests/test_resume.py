@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny import leaves
 
+from resuming import advance
 from simreal.checkpoint import load_checkpoint, newest_checkpoint
 from simreal.config import RunConfig, parse_config
 from simreal.train import Trainer
@@ -39,12 +40,6 @@ def configuration(task: str, algorithm: str) -> RunConfig:
         "randomization": RANDOMIZATION,
     }
     return parse_config(document, "test")
-
-
-def advance(trainer: Trainer, steps: int) -> None:
-    for _ in range(steps):
-        trainer._collect()
-        trainer._learn()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import simreal
-from test_pictures import can_render  # noqa: F401
 
 
 @pytest.mark.usefixtures("can_render")
