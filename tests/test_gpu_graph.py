@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from simreal.bench.gpu import Clock, Lengths, bench_one_graph
-from simreal.bench.gpu_graph import Carried, GraphError, StepGraph
-from simreal.bench.gpu_update import MinibatchGraph
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.speed.gpu import Clock, Lengths, bench_one_graph
+from benchmarks.speed.gpu_graph import Carried, GraphError, StepGraph
+from benchmarks.speed.gpu_update import MinibatchGraph
 from conftest import SLIDER, TinyTask, build, manual_layer
 from envs.environment import Environment
 from envs.rng import _MIX1, EpisodeRandom, _EpisodeNumbers, _Request, mix
@@ -26,8 +26,10 @@ from robots import skipping_missing
 from simreal.build import make_environment
 from simreal.config import PPOConfig
 from simreal.learn.ppo import PPO
-from simreal.learn.problem import Problem
-from simreal.learn.rollout import Batch
+from simreal.learn.problem import LearnerSpec
+from simreal.learn.rollout import RolloutBatch
+
+pytestmark = pytest.mark.gpu
 
 EFFECTS: dict[str, Any] = {
     "observation_noise": {"of": "position", "range": [0, 0.1]},
@@ -162,7 +164,7 @@ def test_replays_of_a_recorded_step_are_the_steps(make: Callable[[], Environment
     reference.step(torch.zeros(environment.num_envs, size))  # on a GPU recording runs nothing; a tape is made by a step
     assert graph.carried > 3
     ended = 0
-    for step in range(25):
+    for step in range(8 if make is on_warp else 25):  # a step of warp on a CPU takes 0.3 s
         generator = torch.Generator().manual_seed(step)
         action = 2.0 * torch.rand(environment.num_envs, size, generator=generator) - 1.0
         expected, result = reference.step(action), graph.step(action)
@@ -249,14 +251,14 @@ def test_a_minibatch_that_is_replayed_makes_the_learners_step() -> None:
     def learner() -> PPO:
         environment = make_environment("InvertedPendulum-v5", 8, engine="cpu", threads=1)
         environment.reset()
-        made = PPO(Problem.of(environment, environment.device), PPOConfig.model_validate({"horizon": 12}), 0)
+        made = PPO(LearnerSpec.of(environment, environment.device), PPOConfig.model_validate({"horizon": 12}), 0)
         while not made.ready():
             observed = environment.observed
             action = made.act(observed)
             made.record(observed, action, environment.step(action))
         return made
 
-    def parts(learner: PPO) -> list[Batch]:
+    def parts(learner: PPO) -> list[RolloutBatch]:
         return list(learner._prepare()[0].minibatches(3))
 
     @contextmanager

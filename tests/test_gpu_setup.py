@@ -20,14 +20,16 @@ from envs.gpu_buffers import Buffers, BufferWatch, buffers, contact_pairs
 from envs.gpu_options import GpuOptions, with_options
 from envs.registry import make_task
 from randomization.adr import ADR
-from randomization.copies import DeviceCopies
-from randomization.news import EpisodeNews
+from randomization.copies import DeviceCache
+from randomization.news import EpisodeReporter
 from randomization.parameters import Parameter
 from scripted import standing
 from simreal.build import make_engine, make_environment
 from simreal.cli import main
 from simreal.errors import UserError
 from simreal.worlds import find_world, find_worlds
+
+pytestmark = pytest.mark.gpu
 
 SPHERES = """
 <mujoco>
@@ -250,18 +252,18 @@ def test_a_sampler_that_hears_late_hears_the_same() -> None:
 
     generator = torch.Generator().manual_seed(0)
     at_once, late, resumed = adr(), adr(), adr()
-    news = [EpisodeNews(at_once, 1), EpisodeNews(late, 5), EpisodeNews(resumed, 5)]
+    news = [EpisodeReporter(at_once, 1), EpisodeReporter(late, 5), EpisodeReporter(resumed, 5)]
     for step in range(10):
         done = torch.rand(8, generator=generator) < 0.5
         boundary = torch.randint(0, 2, (8,), generator=generator)
         performance = torch.rand(8, generator=generator)
         lam = torch.zeros(8, 1, dtype=torch.float64)
         for each in news:
-            each.tell(done, boundary, performance, lam)
+            each.report(done, boundary, performance, lam)
         if step == 3:
             assert not torch.equal(late.state_dict()["sum"], at_once.state_dict()["sum"])
             kept = news[2].state_dict()
-            news[2] = EpisodeNews(resumed, 5)
+            news[2] = EpisodeReporter(resumed, 5)
             news[2].load_state_dict(kept)
     for each in (late, resumed):
         for name in ("sum", "count", "lower", "upper"):
@@ -269,7 +271,7 @@ def test_a_sampler_that_hears_late_hears_the_same() -> None:
 
 
 def test_a_tensor_is_copied_again_to_a_device_when_it_changed_or_is_another_one() -> None:
-    copies, meta = DeviceCopies(), torch.device("meta")
+    copies, meta = DeviceCache(), torch.device("meta")
     bound = torch.zeros(2)
     assert copies("bound", bound, bound.device) is bound
     first = copies("bound", bound, meta)
