@@ -74,11 +74,12 @@ def make_environment(
     """
     if num_envs < 1:
         raise UserError(f"num_envs: expected at least 1, got {num_envs}")
-    if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
-        task_options = {**(task_options or {}), "max_episode_steps": max_episode_steps}
     if threads is not None and threads < 1:  # MuJoCo would take all processors of the machine
         raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
-    task = make_task(task_id, **(task_options or {}))
+    options = dict(task_options or {})
+    if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
+        options["max_episode_steps"] = max_episode_steps
+    task = make_task(task_id, **options)
     config = randomization_config(randomization)
     if sampler is None:
         sampler = config.sampler_for(task)
@@ -90,18 +91,24 @@ def make_environment(
         model = task.model
         if alteration is not None:
             shortest = shortest_timestep(sampler.parameters)
-            model = alteration.apply(task, lambda: make_task(task_id, **(task_options or {})), full, shortest)
+            model = alteration.apply(task, lambda: make_task(task_id, **options), full, shortest)
         physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
             physics = SlackEngine(physics)
-    elif engine == "gpu":
-        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
-    elif alteration is not None and alteration != Alteration():
-        raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
+    else:
+        _refuse_changed_physics(task_id, engine, alteration)
     environment = Environment(task, physics, layer, seed)
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps
     return environment
+
+
+def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: Alteration | None) -> None:
+    """Raise UserError where simulations that a task steps by itself should be other ones."""
+    if engine == "gpu":
+        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
+    if alteration is not None and alteration != Alteration():
+        raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
 
 
 def make_engine(

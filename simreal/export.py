@@ -147,18 +147,23 @@ def export_bundle(
         _verify(graph, source, golden)
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
         files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-        with new_folder(target) as folder:
-            for name, raw in (files | {CONTRACT: _signed(contract, files)}).items():
-                _write(folder / name, raw)
-            try:
-                Policy.load(folder)
-            except BundleError as error:
-                said = str(error).replace(str(folder), str(target))
-                raise ExportError(f"the bundle cannot be loaded: {said}") from None
-            _refuse_foreign(target)
+        _write_bundle(target, files | {CONTRACT: _signed(contract, files)})
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
     return Path(output)
+
+
+def _write_bundle(target: Path, files: Mapping[str, bytes]) -> None:
+    """Put a bundle's files in place together, once they can be loaded. Raises ExportError and OSError."""
+    with new_folder(target) as folder:
+        for name, raw in files.items():
+            _write(folder / name, raw)
+        try:
+            Policy.load(folder)
+        except BundleError as error:
+            said = str(error).replace(str(folder), str(target))
+            raise ExportError(f"the bundle cannot be loaded: {said}") from None
+        _refuse_foreign(target)
 
 
 def describe_randomization(sampler: Sampler) -> dict[str, Any]:
