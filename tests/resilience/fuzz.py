@@ -34,7 +34,6 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load
-from tiny import LEARNERS, SAMPLERS, configuration, train
 
 from randomization.tensor_file import _checksum
 from simreal import workflow
@@ -42,6 +41,7 @@ from simreal.cli import main as simreal
 from simreal.config import shipped_configs
 from simreal.deploy.policy import UNSIGNED
 from simreal.train import Interrupted, Trainer
+from tiny import LEARNERS, SAMPLERS, configuration, train
 
 WEIRD: list[Any] = [
     None, True, False, -1, 0, 1, 2, 3, 10**12, 2**63, -(10**30), 0.5, -0.0, 1e-320, 1e300, float("nan"), float("inf"),

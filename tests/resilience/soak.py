@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from tiny import configuration, differences
 
 import simreal.train as schedule
 from simreal.cli import main as simreal
 from simreal.config import load_config
+from tiny import configuration, differences
 
 _SLOWEST_START_S = 300.0
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import LEARNERS, PARAMETERS, leaves
 from torch import Tensor, nn
 
 from envs.matmul import fast_matmul, thread_independent
@@ -17,6 +16,7 @@ from simreal.config import parse_config
 from simreal.learn.sums import Linear, column_sums, expand_rows, gru, mean_all, sum_all
 from simreal.threads import ThreadChoice
 from simreal.train import Trainer
+from tiny import LEARNERS, PARAMETERS, leaves
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}
 _OFF_POLICY = {"hidden": [48, 24], "batch_size": 2048, "replay_size": 20_000, "updates_per_step": 0.004}

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Died, configuration, differences, leaves, train
 
 from simreal import files
 from simreal.checkpoint import newest_checkpoint, save_checkpoint
@@ -26,6 +25,7 @@ from simreal.errors import UserError
 from simreal.files import LOCK, owned, write_text
 from simreal.logs import CsvLog
 from simreal.runs import new_run_directory
+from tiny import Died, configuration, differences, leaves, train
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

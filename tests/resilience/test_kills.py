@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import configuration, differences, train
 
 from simreal import checkpoint, files
 from simreal.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from simreal.errors import UserError
 from simreal.files import new_folder, write_text
+from tiny import configuration, differences, train
 
 SOAK = Path(__file__).with_name("soak.py")
 

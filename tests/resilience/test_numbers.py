@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import configuration, differences, leaves, train
 from torch import Tensor
 
 from conftest import HINGE, SLIDER, TinyTask, build, manual_layer
@@ -23,6 +22,7 @@ from simreal.checkpoint import load_checkpoint
 from simreal.cli import main
 from simreal.learn.guard import NanGuard
 from simreal.train import NonFiniteUpdate, Trainer
+from tiny import configuration, differences, leaves, train
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import LEARNERS, SAMPLERS, Died, configuration, differences, table, train
 
 from randomization.tensor_file import read_tensors, write_tensors
 from simreal.evaluate import evaluate_named
 from simreal.runs import load_policy
+from tiny import LEARNERS, SAMPLERS, Died, configuration, differences, table, train
 
 STEPS, ENVS = 600, 3
 _folder = tempfile.TemporaryDirectory(prefix="undisturbed")

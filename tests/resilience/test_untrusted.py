@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -19,12 +20,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fuzz import Material, fuzz, sign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny import configuration
 
+from fuzz import Material, fuzz, sign
 from randomization.tensor_file import read_tensors, write_tensors
 from randomization.untrusted import FileError
 from simreal.checkpoint import load_checkpoint, newest_checkpoint
@@ -32,6 +32,7 @@ from simreal.config import load_config
 from simreal.errors import UserError
 from simreal.runs import load_policy
 from simreal.worlds import check_names
+from tiny import configuration
 
 _MOST_BYTES, _LONGEST_S = 96 << 20, 5.0
 
@@ -51,8 +52,10 @@ def status_bytes(name: str) -> int:
 def refused(load: Callable[[], Any]) -> str:
     """The one line with which a file is refused, in a process whose largest memory and time are bounded."""
     read, write = os.pipe()
+    gc.collect()
     child = os.fork()
     if not child:
+        gc.disable()  # engines that it would find wait for threads that the child does not have
         message = "was accepted"
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
