@@ -41,7 +41,7 @@ from simreal.cli import main as simreal
 from simreal.config import shipped_configs
 from simreal.deploy.policy import UNSIGNED
 from simreal.train import Interrupted, Trainer
-from tiny import LEARNERS, SAMPLERS, configuration, train
+from tiny import LEARNERS, SAMPLERS, configuration, fork, train
 
 WEIRD: list[Any] = [
     None, True, False, -1, 0, 1, 2, 3, 10**12, 2**63, -(10**30), 0.5, -0.0, 1e-320, 1e300, float("nan"), float("inf"),
@@ -244,7 +244,7 @@ def fuzz(kind: str, numbers: range, material: Material, seed: int) -> Tally:
     tally = Tally()
     for number in numbers:
         read, write = os.pipe()
-        child = os.fork()
+        child = fork()
         if not child:
             signal.alarm(_LONGEST_S)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

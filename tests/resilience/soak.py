@@ -29,7 +29,7 @@ from rich.console import Console
 import simreal.train as schedule
 from simreal.cli import main as simreal
 from simreal.config import load_config
-from tiny import configuration, differences
+from tiny import configuration, differences, fork
 
 _SLOWEST_START_S = 300.0
 
@@ -45,7 +45,7 @@ class Tally:
 
 def _train(config: Path, run: Path) -> int:
     """A process that trains, resuming whatever there is. Forked: the imports are made once."""
-    child = os.fork()
+    child = fork()
     if child:
         return child
     status = 1

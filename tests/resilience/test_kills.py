@@ -18,7 +18,7 @@ from simreal import checkpoint, files
 from simreal.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from simreal.errors import UserError
 from simreal.files import new_folder, write_text
-from tiny import configuration, differences, train
+from tiny import configuration, differences, fork, train
 
 SOAK = Path(__file__).with_name("soak.py")
 
@@ -29,7 +29,7 @@ def content(steps: int) -> dict[str, Any]:
 
 def dies_at(call: int, action: Callable[[], Any]) -> bool:
     """Do something in a process that vanishes before its nth operation on the disk. False if it made fewer."""
-    child = os.fork()
+    child = fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     count = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
@@ -32,7 +31,7 @@ from simreal.config import load_config
 from simreal.errors import UserError
 from simreal.runs import load_policy
 from simreal.worlds import check_names
-from tiny import configuration
+from tiny import configuration, fork
 
 _MOST_BYTES, _LONGEST_S = 96 << 20, 5.0
 
@@ -52,10 +51,8 @@ def status_bytes(name: str) -> int:
 def refused(load: Callable[[], Any]) -> str:
     """The one line with which a file is refused, in a process whose largest memory and time are bounded."""
     read, write = os.pipe()
-    gc.collect()
-    child = os.fork()
+    child = fork()
     if not child:
-        gc.disable()  # engines that it would find wait for threads that the child does not have
         message = "was accepted"
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here

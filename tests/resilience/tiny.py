@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gc
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -118,3 +120,12 @@ def differences(one: Path, other: Path) -> list[str]:
         if not same and path != "/seconds":
             found.append(path)
     return found
+
+
+def fork() -> int:
+    """`os.fork`. The child frees no engine that it finds: an engine would wait for its threads, which are not forked."""
+    gc.collect()
+    child = os.fork()
+    if not child:
+        gc.freeze()
+    return child
