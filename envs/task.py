@@ -120,9 +120,7 @@ class Outcome:
     reward: Tensor  # [N]
     terminated: Tensor  # [N] bool; a time limit is not termination
     success: Tensor  # [N] bool
-    terms: dict[str, Tensor] = field(
-        default_factory=dict[str, Tensor]
-    )  # parts of the reward and the like, each [N]
+    terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # parts of the reward and the like, each [N]
     truncated: Tensor | None = None  # [N] bool, where the task breaks off for reasons of its own; None for nowhere
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from randomization.untrusted import FileError, one_line
 
 _log = logging.getLogger("simreal")
-_LARGEST_HEADER, _LARGEST_CONTENT = 8_000_000, 4_000_000  # bytes; a usual checkpoint has 20,000
+_LARGEST_HEADER, _LARGEST_CONTENT = 8_000_000, 2_000_000  # bytes; a usual checkpoint has 20,000
 _TENSOR = "$tensor"  # the one key of a mapping that stands for the tensor of that name
 _DTYPES = {
     torch.float64: "F64",

@@ -72,10 +72,7 @@ def make_environment(
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
         EngineError: the model does not run on the GPU.
     """
-    if num_envs < 1:
-        raise UserError(f"num_envs: expected at least 1, got {num_envs}")
-    if threads is not None and threads < 1:  # MuJoCo would take all processors of the machine
-        raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
+    _check_counts(num_envs, threads)
     options = dict(task_options or {})
     if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
         options["max_episode_steps"] = max_episode_steps
@@ -101,6 +98,13 @@ def make_environment(
     if max_episode_steps is not None:
         environment.max_episode_steps = max_episode_steps
     return environment
+
+
+def _check_counts(num_envs: int, threads: int | None) -> None:
+    if num_envs < 1:
+        raise UserError(f"num_envs: expected at least 1, got {num_envs}")
+    if threads is not None and threads < 1:  # MuJoCo would take all processors of the machine
+        raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
 
 
 def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: Alteration | None) -> None:

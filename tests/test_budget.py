@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import LEARNERS, configuration, train
 
 from randomization.adr import ADR
 from randomization.parameters import Parameter
 from randomization.samplers import Manual
 from simreal.budget import budget_warning, expected_moves, untrained_warning
+from tiny import LEARNERS, configuration, train
 
 TWO_SIDED = Parameter("a", nominal=0.0, limits=(-1.0, 1.0))
 ONE_SIDED = Parameter("b", nominal=1.0, limits=(1.0, 3.0))

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 import simreal
-import simreal.api
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -25,8 +24,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs a script with arguments in an empty folder; returns what it prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    for name in ("train", "evaluate"):  # modules of these names hide the functions where a test imported them before
-        monkeypatch.setattr(simreal, name, getattr(simreal.api, name))
 
     def go(script: str, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [script, *arguments])

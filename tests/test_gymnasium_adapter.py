@@ -10,7 +10,6 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from tiny import leaves
 
 import simreal
 from adapted_env import MINE, SomebodysEnv, build, flat, raw, register, seeds
@@ -24,6 +23,7 @@ from simreal.cli import main
 from simreal.config import parse_config
 from simreal.render import Scene
 from simreal.train import Trainer
+from tiny import leaves
 
 register()
 ORACLES = ["HalfCheetah-v5", "Pusher-v5", "FetchPush-v4", "AdroitHandDoor-v1", "HandManipulateEgg-v1", "Somebodys-v0"]

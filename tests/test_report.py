@@ -22,6 +22,7 @@ from simreal.evaluate import run_episodes
 from simreal.report import figures, footage, sections, write_report
 from simreal.report.records import Arm, load_arms, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
+from simreal.report.words import percent
 from simreal.runs import load_policy
 from simreal.statistics import wilson
 from simreal.worlds import find_world
@@ -247,7 +248,7 @@ def test_figures_of_an_earlier_checkpoint_are_left_out(copy: Callable[[str], Pat
     for name, present in ((checkpoints(run / "checkpoints")[-1].name, True), ("step_000000000001.safetensors", False)):
         (run / f"{what}.json").write_text(json.dumps(document | {"checkpoint": name}))
         text = report(run)
-        assert (("trusted box" if what == "envelope" else "83.0") in text) == present
+        assert (("trusted box" if what == "envelope" else percent(0.83)) in text) == present
         assert (f"a: its {what} is of an earlier checkpoint" in text) != present
 
 

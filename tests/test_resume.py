@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import leaves
 
 from resuming import advance
 from simreal.checkpoint import load_checkpoint, newest_checkpoint
 from simreal.config import RunConfig, parse_config
 from simreal.train import Trainer
+from tiny import leaves
 
 LEARNER = {"hidden": [16, 16], "batch_size": 32, "warmup_steps": 60, "updates_per_cycle": 7, "replay_size": 900}
 RANDOMIZATION = {

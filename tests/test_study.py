@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import leaves
 
 from envs.menagerie import NOT_HERE, ModelUnavailableError
 from simreal import workflow
@@ -25,6 +24,7 @@ from simreal.report.records import Arm, load_run
 from simreal.statistics import wilson
 from simreal.study.results import summarize, table
 from simreal.study.spec import load_study
+from tiny import leaves
 
 CONFIG = """
 task: FetchReach-v4

@@ -287,7 +287,7 @@ def test_what_is_broken_is_named_in_one_line(task: type[Task], parts: tuple[str,
 def test_what_is_no_task_and_unknown_options_are_named() -> None:
     with pytest.raises(AssertionError, match=r"expected a subclass of simreal\.Task, got class int"):
         check_task(int)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(AssertionError, match=r"'nearr': did you mean 'near'\?"):
+    with pytest.raises(AssertionError, match=r"'nearr' \(did you mean 'near'\?\)"):
         check_task(Good, nearr=0.1)
     with pytest.raises(AssertionError, match="did you mean 'FetchReach-v4'"):
         check_task("FetchRech-v4")

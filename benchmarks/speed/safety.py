@@ -14,7 +14,7 @@ from benchmarks.speed.training_loop import learn_from_rollouts
 from simreal.config import load_config
 from simreal.train import Trainer, seconds_between_saves
 
-_CHECKS = ("observation", "command", "outcome", "action", "sound", "spoilt")
+_CHECKS = ("observation", "command", "outcome", "action", "sound", "nonfinite_mask")
 
 
 def bench_safety(config_name: str, updates: int) -> Row:

@@ -115,7 +115,7 @@ def bombs(folder: Path) -> dict[str, Path]:
     tensor_file(folder / "unhashable.pt", {}, content='{"x": {"$tensor": []}}')
     tensor_file(folder / "digits.pt", {}, content='{"x": ' + "9" * 100_000 + "}")
     tensor_file(folder / "long.pt", {}, content="[" + "[]," * 3_000_000 + "0]")
-    tensor_file(folder / "longest allowed.pt", {}, content="[" + "[]," * 1_300_000 + "0]")
+    tensor_file(folder / "longest allowed.pt", {}, content="[" + "[]," * 650_000 + "0]")
     with (folder / "truth.pt").open("wb") as file:
         write_tensors(file, {"x": torch.tensor([7], dtype=torch.uint8).view(torch.bool)})
     return {path.stem: path for path in folder.iterdir()}
