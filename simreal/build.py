@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,8 +79,7 @@ def make_environment(
         options["max_episode_steps"] = max_episode_steps
     task = make_task(task_id, **options)
     config = randomization_config(randomization)
-    if sampler is None:
-        sampler = config.sampler_for(task)
+    sampler = sampler or config.sampler_for(task)
     layer = Randomization(sampler, config.performance, explore)
     full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
     layer.prepare(task)
@@ -87,16 +87,15 @@ def make_environment(
     if physics is None:
         model = task.model
         if alteration is not None:
-            shortest = shortest_timestep(sampler.parameters)
-            model = alteration.apply(task, lambda: make_task(task_id, **options), full, shortest)
+            new_task = partial(make_task, task_id, **options)
+            model = alteration.apply(task, new_task, full, shortest_timestep(sampler.parameters))
         physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
             physics = SlackEngine(physics)
     else:
         _refuse_changed_physics(task_id, engine, alteration)
     environment = Environment(task, physics, layer, seed)
-    if max_episode_steps is not None:
-        environment.max_episode_steps = max_episode_steps
+    environment.max_episode_steps = max_episode_steps or environment.max_episode_steps
     return environment
 
 

@@ -123,7 +123,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def fork() -> int:
-    """`os.fork`. The child frees no engine that it finds: an engine would wait for its threads, which are not forked."""
+    """`os.fork`. The child frees no engine that it finds: it would wait for threads, which are not forked."""
     gc.collect()
     child = os.fork()
     if not child:
