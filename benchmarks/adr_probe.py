@@ -13,15 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from randomization.config import RandomizationConfig
 from randomization.parameters import RandomizationError
-from randomization.spec import RandomizationConfig
-from simreal.config import load_config
-from simreal.documents import to_json, write_target
-from simreal.errors import UserError
-from simreal.files import write_text
-from simreal.measure import METRICS
-from simreal.runs import LoadedPolicy, load_policy, run_config
-from simreal.widen import widen
+from simreal.common.atomic_files import write_text
+from simreal.common.errors import UserError
+from simreal.common.json_io import to_json, write_target
+from simreal.evaluation.metrics import METRICS
+from simreal.study.adr_probe import widen
+from simreal.training.run_config import load_config
+from simreal.training.run_directory import LoadedPolicy, load_policy, run_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

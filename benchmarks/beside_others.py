@@ -31,7 +31,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simreal.train import Trainer
+    from simreal.training.trainer import Trainer
 
 WORKERS = {  # environment variables, torch threads (0: adaptive)
     "fixed": ({"SIMREAL_BENCH_TORCH_FIRST": "1"}, os.cpu_count() or 1),
@@ -51,8 +51,8 @@ def trainer_of(threads: int, folder: str) -> Trainer:
     """A trainer of `fetch_push` with so many torch threads; 0: as many as pay."""
     import torch
 
-    from simreal.config import load_config
-    from simreal.train import Trainer
+    from simreal.training.run_config import load_config
+    from simreal.training.trainer import Trainer
 
     overrides = ["learner.warmup_steps=640", "learner.replay_size=50000"]
     config = load_config(str(_CONFIG), [*overrides, *([f"train.torch_threads={threads}"] if threads else [])])
@@ -65,7 +65,7 @@ def policy_work(folder: str) -> Work:
     import numpy as np
 
     from simreal.deploy import Policy
-    from simreal.export import export_bundle
+    from simreal.export.bundle import export_bundle
 
     trainer = trainer_of(1, folder)
     export_bundle(trainer.learner.policy, trainer.environment.task, Path(folder) / "bundle")

@@ -12,8 +12,8 @@ import imageio.v2 as imageio
 import numpy as np
 
 import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
-from simreal.play import film
-from simreal.runs import load_policy
+from simreal.rendering.viewer import film
+from simreal.training.run_directory import load_policy
 
 
 def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from envs.registry import make_task
 from simreal.report.figures import entropy_curves, learning_curves, range_curves
 from simreal.report.records import read_columns
-from simreal.runs import run_config
+from simreal.training.run_directory import run_config
 
 
 def main(prefix: str, folders: list[Path]) -> None:

@@ -72,9 +72,9 @@ def of_table(path: Path) -> str:
 
 def fingerprint(config: str, overrides: list[str], folder: Path) -> dict[str, str]:
     """Train, export, and look at what was left."""
-    from simreal.checkpoint import newest_checkpoint
-    from simreal.cli import main as simreal
+    from simreal.cli.main import main as simreal
     from simreal.deploy import Policy
+    from simreal.training.checkpoint import newest_checkpoint
 
     simreal(["train", config, *overrides, *_ALWAYS, "--run-dir", str(folder)])
     golden = np.load(folder / "bundle" / "golden.npz")

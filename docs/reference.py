@@ -20,7 +20,7 @@ import pdoc
 import pdoc.render
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLIC = ("simreal", "simreal.deploy", "simreal.sb3", "simreal.testing")
+PUBLIC = ("simreal", "simreal.deploy", "simreal.gym.sb3", "simreal.testing")
 
 
 def public_modules() -> list[ModuleType]:

@@ -3,7 +3,7 @@
     python docs/rooms.py            # draw it anew
     python docs/rooms.py --check    # exit with 1 if the drawing is not that of the present imports
 
-Also the project's only reader of imports: tests/test_architecture.py takes the graph from here.
+Also the project's only reader of imports: tests/project/test_architecture.py takes the graph from here.
 """
 
 from __future__ import annotations

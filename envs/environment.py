@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from envs.checks import Checks
-from envs.engine import Engine
-from envs.first_look import FirstLook, blaming
-from envs.observed import Observed, StepResult, copied, merged, on_device
-from envs.rng import EpisodeRandom
+from envs.common.rng import EpisodeRandom
+from envs.common.step_records import Observed, StepResult, copied, merged, on_device
+from envs.engines.base import Engine
 from envs.task import Outcome, Task
 from envs.task_state import preserved
+from envs.validation.first_look import FirstLook, blaming
+from envs.validation.step_checks import Checks
 
 
 class Layer(Protocol):

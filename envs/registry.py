@@ -17,8 +17,8 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from envs.errors import TaskError, UnknownOptionError, UnknownTaskError
-from envs.messages import nearest
+from envs.common.errors import TaskError, UnknownOptionError, UnknownTaskError
+from envs.common.messages import nearest
 
 if TYPE_CHECKING:
     from envs.task import Task
@@ -84,7 +84,7 @@ def make_task(task_id: str, **options: Any) -> Task:
     """
     check_task_id(task_id)
     if task_id.startswith(f"{_GYMNASIUM}:"):
-        from envs.adapter.task import AdaptedTask
+        from envs.gymnasium_adapter.task import AdaptedTask
 
         return build_task(task_id, partial(AdaptedTask, task_id.partition(":")[2]), options)
     build, registered = _builder(task_id)
@@ -93,8 +93,8 @@ def make_task(task_id: str, **options: Any) -> Task:
 
 def build_task(task_id: str, build: Callable[..., Any], options: dict[str, Any]) -> Task:
     """Call what makes a task with options, and check the options before and the task afterwards; errors as above."""
-    from envs.contract import check_task
-    from envs.options import checked_options
+    from envs.validation.task_contract import check_task
+    from envs.validation.task_options import checked_options
 
     parameters = inspect.signature(build).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
@@ -113,7 +113,7 @@ def _builder(task_id: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         build, options = _TASKS[task_id]
         return (_load(task_id, build) if isinstance(build, str) else build), options
     if ":" in task_id:
-        from envs.contract import check_class
+        from envs.validation.task_contract import check_class
 
         return check_class(task_id, _load(task_id, task_id)), {}
     entry = announced_tasks()[task_id][0]
@@ -151,7 +151,7 @@ for _family in ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace"):
 
 for _dense in (False, True):
     _suffix = "Dense" if _dense else ""
-    register_task(f"HandReach{_suffix}-v3", "envs.manipulation.shadow_reach:HandReachTask", dense=_dense)
+    register_task(f"HandReach{_suffix}-v3", "envs.manipulation.shadow_hand.reach:HandReachTask", dense=_dense)
 _GOALS: dict[str, dict[str, tuple[str, str]]] = {  # object: name of the task: position and rotation of its goals
     "Block": {
         "RotateZ": ("ignore", "z"), "RotateParallel": ("ignore", "parallel"), "RotateXYZ": ("ignore", "xyz"),
@@ -169,7 +169,7 @@ for _object, _goals in _GOALS.items():
             for _dense in (False, True):
                 _id = f"HandManipulate{_object}{_name}{_sensors}{'Dense' if _dense else ''}-v1"
                 register_task(
-                    _id, "envs.manipulation.shadow_manipulate:HandManipulateTask",
+                    _id, "envs.manipulation.shadow_hand.manipulate:HandManipulateTask",
                     object_name=_object, target_position=_position, target_rotation=_rotation, touch=_touch,
                     dense=_dense, name=_id,
                 )  # fmt: skip
@@ -177,7 +177,7 @@ for _name in ("Door", "Hammer", "Pen", "Relocate"):
     for _sparse in (False, True):
         register_task(
             f"AdroitHand{_name}{'Sparse' if _sparse else ''}-v1",
-            f"envs.manipulation.adroit_tasks:AdroitHand{_name}Task",
+            f"envs.manipulation.adroit.tasks:AdroitHand{_name}Task",
             sparse=_sparse,
         )
 
@@ -190,6 +190,6 @@ for _kind, _names in _GYMNASIUM_V5.items():
     for _name in _names:
         register_task(f"{_name}-v5", f"envs.locomotion.gymnasium_v5_{_kind}:{_name}Task")
 
-register_task("Go1Velocity-v0", "envs.locomotion.go1:Go1VelocityTask")
+register_task("Go1Velocity-v0", "envs.locomotion.go1.velocity:Go1VelocityTask")
 for _hand in ("allegro", "shadow"):
-    register_task(f"{_hand.capitalize()}Cube-v0", "envs.manipulation.cube_reorientation:CubeReorientation", hand=_hand)
+    register_task(f"{_hand.capitalize()}Cube-v0", "envs.manipulation.cube.reorientation:CubeReorientation", hand=_hand)

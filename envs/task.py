@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.engine import Engine, Stage
-from envs.rng import EpisodeRandom
+from envs.common.rng import EpisodeRandom
+from envs.engines.base import Engine, Stage
 
 Group = Literal["policy", "privileged"]
 XYZ = ("x", "y", "z")

@@ -9,7 +9,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import simreal
-from simreal.sb3 import as_sb3
+from simreal.gym.sb3 import as_sb3
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 worlds = {

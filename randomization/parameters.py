@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from envs.messages import listed, nearest
+from envs.common.messages import listed, nearest
 from envs.task import Task
-from randomization.effective import idle_because, only_shown
-from randomization.frictions import Factor, is_compared, warn, warn_of_idle_ends
-from randomization.names import is_pattern, matching, object_places, patterns_of, quoting_hint
-from randomization.quantities import QUANTITIES, Mode, RandomizableQuantity
-from randomization.suitable import (
+from randomization.catalogue.table import QUANTITIES, Mode, RandomizableQuantity
+from randomization.targets.effective import idle_because, only_shown
+from randomization.targets.frictions import Factor, is_compared, warn, warn_of_idle_ends
+from randomization.targets.names import is_pattern, matching, object_places, patterns_of, quoting_hint
+from randomization.targets.suitable import (
     EXPECTED,
     OF_COMMANDS,
     has_commands_for,

@@ -15,18 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simreal.version import __version__
+from simreal.common.version import __version__
 
 _PUBLIC = {
-    "train": "simreal.api",
-    "evaluate": "simreal.api",
-    "load": "simreal.api",
-    "LoadedPolicy": "simreal.runs",
-    "make_vec": "simreal.vector",
-    "VecEnv": "simreal.vector",
-    "ADR": "randomization.adr",
+    "train": "simreal.cli.functions",
+    "evaluate": "simreal.cli.functions",
+    "load": "simreal.cli.functions",
+    "LoadedPolicy": "simreal.training.run_directory",
+    "make_vec": "simreal.gym.vector",
+    "VecEnv": "simreal.gym.vector",
+    "ADR": "randomization.samplers.adr",
     "Parameter": "randomization.parameters",
-    "make_environment": "simreal.build",
+    "make_environment": "simreal.training.build",
     "make_task": "envs.registry",
     "register_task": "envs.registry",
     "Task": "envs.task",
@@ -36,8 +36,8 @@ _PUBLIC = {
     "Mirror": "envs.task",
     "compile_spec": "envs.task",
     "TaskError": "envs.registry",
-    "GpuOptions": "envs.gpu_options",
-    "UserError": "simreal.errors",
+    "GpuOptions": "envs.engines.gpu.options",
+    "UserError": "simreal.common.errors",
 }
 __all__ = [
     "ADR",
@@ -66,17 +66,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from envs.gpu_options import GpuOptions
+    from envs.engines.gpu.options import GpuOptions
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
-    from randomization.adr import ADR
     from randomization.parameters import Parameter
+    from randomization.samplers.adr import ADR
     from simreal import deploy, testing
-    from simreal.api import evaluate, load, train
-    from simreal.build import make_environment
-    from simreal.errors import UserError
-    from simreal.runs import LoadedPolicy
-    from simreal.vector import VecEnv, make_vec
+    from simreal.cli.functions import evaluate, load, train
+    from simreal.common.errors import UserError
+    from simreal.gym.vector import VecEnv, make_vec
+    from simreal.training.build import make_environment
+    from simreal.training.run_directory import LoadedPolicy
 
 
 def _check_floors() -> None:
@@ -108,15 +108,15 @@ def register() -> None:
         gymnasium: Any = importlib.import_module("gymnasium")
     except ImportError:  # a robot controller has no use for it
         return
-    from envs.compat import patch_gymnasium_robotics
+    from envs.platform.gymnasium_robotics_patch import patch_gymnasium_robotics
     from envs.registry import task_ids
 
     patch_gymnasium_robotics()
     for task_id in task_ids():
         gymnasium.register(
             id=f"simreal/{task_id}",
-            entry_point="simreal.vector:SingleEnv",
-            vector_entry_point="simreal.vector:make_vec",
+            entry_point="simreal.gym.vector:SingleEnv",
+            vector_entry_point="simreal.gym.vector:make_vec",
             kwargs={"task": task_id},
         )
 
@@ -141,6 +141,6 @@ def _is_command() -> bool:
 
 
 _check_floors()
-importlib.import_module("envs.gl").choose_gl_backend()
+importlib.import_module("envs.platform.gl").choose_gl_backend()
 if not _is_command():
     register()

@@ -1,5 +1,5 @@
 """`python -m simreal`: the `simreal` command."""
 
-from simreal.cli import main
+from simreal.cli.main import main
 
 main()

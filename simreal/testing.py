@@ -19,14 +19,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from envs.contract import check_class
-from envs.cpu_engine import CpuEngine
+from envs.common.step_records import Observed, StepResult
+from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
-from envs.observed import Observed, StepResult
 from envs.registry import TaskError, build_task, make_task
 from envs.task import Group, Task
 from envs.task_state import preserved
-from simreal.learn.hindsight import ENVS, find_out
+from envs.validation.task_contract import check_class
+from simreal.learners.off_policy.hindsight import ENVS, find_out
 
 Values = dict[str, Tensor]
 """What environments show, by a name for people: each [N, ...]."""

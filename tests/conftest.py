@@ -16,15 +16,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.cpu_engine import CpuEngine
+from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
-from randomization.environment import Randomization
 from randomization.parameters import Parameter, build_parameters
-from randomization.samplers import Manual
-from simreal.cli import main
-from simreal.errors import UserError
-from simreal.render import Scene
+from randomization.randomizer import Randomization
+from randomization.samplers.base import Manual
+from simreal.cli.main import main
+from simreal.common.errors import UserError
+from simreal.rendering.scene import Scene
 
 torch.set_num_threads(1)
 

@@ -123,7 +123,7 @@ def play(task: str, randomized: bool) -> None:
 def draw(task: str) -> None:
     """Pictures, as the benchmark takes them."""
     from benchmarks.speed.gpu import made
-    from simreal.images import Images
+    from simreal.gym.image_observations import Images
 
     Images(made(task, 2, False), 84, 84).take()
 

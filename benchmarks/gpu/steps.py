@@ -81,7 +81,7 @@ def device() -> str:
 
 def contract(job: Job) -> None:
     """The engine means what the CPU engine means: the tests that say so, line by line."""
-    tests = ["tests/test_gpu_engine.py", "tests/test_gpu_waits.py", "tests/test_gpu_tasks.py"]
+    tests = ["tests/gpu/test_gpu_engine.py", "tests/gpu/test_gpu_waits.py", "tests/gpu/test_gpu_tasks.py"]
     chosen = (
         "test_gpu_engine or on_cuda or one_control_step and (Go1Velocity or FetchPush or AllegroCube or HalfCheetah)"
     )
@@ -172,7 +172,7 @@ def cube(job: Job) -> None:
 def pictures(job: Job) -> None:
     """Pictures of all environments in one call."""
     from benchmarks.speed.gpu import Clock, made
-    from simreal.images import Images
+    from simreal.gym.image_observations import Images
 
     for size, pixels in ((2, 16),) if job.rehearse else ((1024, 84), (4096, 84)):
         with job.attempt(name=f"{size} pictures of {pixels} x {pixels}"):
@@ -193,9 +193,9 @@ def update(job: Job) -> None:
     """An epoch of PPO as it is, through torch.compile, and as a CUDA graph of one minibatch."""
     from benchmarks.speed.gpu import Clock, made
     from benchmarks.speed.gpu_update import bench_update
-    from simreal.config import PPOConfig
-    from simreal.learn.ppo import PPO
-    from simreal.learn.problem import LearnerSpec
+    from simreal.learners.base import LearnerSpec
+    from simreal.learners.on_policy.ppo import PPO
+    from simreal.training.run_config import PPOConfig
 
     size = 2 if job.rehearse else 4096
     environment = made(TASKS[0], size, False)
@@ -234,7 +234,7 @@ def _train(job: Job, config: str, settings: list[str], reserve: float, resumable
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
     overrides = ["engine=gpu", "evaluate.episodes=1", "evaluate.num_envs=1", "evaluate.worlds=[nominal]", *settings]
-    command = [sys.executable, "-m", "simreal.cli", "train", config, *overrides, "--run-dir", str(run), *resume]
+    command = [sys.executable, "-m", "simreal.cli.main", "train", config, *overrides, "--run-dir", str(run), *resume]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     asked = False
 
@@ -266,7 +266,7 @@ def _copy_tables(job: Job, run: Path) -> None:
 
 
 def _simreal(*arguments: str, seconds: float) -> None:
-    subprocess.run([sys.executable, "-m", "simreal.cli", *arguments], cwd=ROOT, timeout=seconds, check=True)
+    subprocess.run([sys.executable, "-m", "simreal.cli.main", *arguments], cwd=ROOT, timeout=seconds, check=True)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

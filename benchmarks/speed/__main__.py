@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.speed.command import bench_command
-from simreal.errors import UserError
+from simreal.common.errors import UserError
 
 
 def main() -> None:

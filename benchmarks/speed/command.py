@@ -22,11 +22,11 @@ from benchmarks.speed.sampling import bench_adr
 from benchmarks.speed.stepping import bench_adapter, bench_stepping
 from benchmarks.speed.timing import Row
 from benchmarks.speed.training_loop import bench_loop
-from envs.menagerie import ModelUnavailableError
-from envs.processors import available_threads
+from envs.platform.menagerie import ModelUnavailableError
+from envs.platform.processors import available_threads
 from envs.registry import task_ids
-from simreal.errors import UserError
-from simreal.files import write_text
+from simreal.common.atomic_files import write_text
+from simreal.common.errors import UserError
 
 _STEPPING: tuple[tuple[str, bool, tuple[int, ...]], ...] = (  # task, every quantity, environments
     ("FetchReach-v4", False, (64, 256)),
@@ -97,7 +97,7 @@ def chosen(every: Sequence[Case[Measured]], pattern: str | None) -> list[Case[Me
 
 def bench_command(json_file: Path | None, quick: bool, out: Console, only: str | None = None) -> None:
     """Print the table, write the JSON. Raises UserError if the file cannot be written."""
-    from simreal.documents import write_target
+    from simreal.common.json_io import write_target
 
     todo = chosen(cases(quick), only)
     target = None if json_file is None else write_target(json_file)

@@ -21,18 +21,18 @@ from torch import Tensor
 
 from benchmarks.speed.command import Case, chosen
 from benchmarks.speed.gpu_graph import Record, StepGraph, cuda_graph
-from envs.cpu_engine import CpuEngine
+from envs.engines.cpu import CpuEngine
+from envs.engines.gpu.host_sync import no_waits_if_asked
 from envs.environment import Environment
-from envs.gpu_waits import no_waits_if_asked
-from envs.menagerie import ModelUnavailableError
+from envs.platform.menagerie import ModelUnavailableError
 from envs.registry import make_task, task_ids
 from randomization.parameters import RandomizationError
-from simreal.build import make_environment
-from simreal.config import PPOConfig
-from simreal.errors import UserError
-from simreal.files import write_text
-from simreal.learn.ppo import PPO
-from simreal.learn.problem import LearnerSpec
+from simreal.common.atomic_files import write_text
+from simreal.common.errors import UserError
+from simreal.learners.base import LearnerSpec
+from simreal.learners.on_policy.ppo import PPO
+from simreal.training.build import make_environment
+from simreal.training.run_config import PPOConfig
 
 T = TypeVar("T")
 TASKS = ("Go1Velocity-v0", "FetchPush-v4", "AllegroCube-v0")
@@ -99,7 +99,7 @@ class BareLoop:
 
     def __init__(self, environment: Environment) -> None:
         mjw, wp = importlib.import_module("mujoco_warp"), importlib.import_module("warp")
-        kernels = importlib.import_module("envs.gpu_kernels")
+        kernels = importlib.import_module("envs.engines.gpu.kernels")
         engine: Any = environment.engine
         self._engine, self._device = engine, wp.device_from_torch(engine.device)
         room = {"nconmax": engine.room.contacts, "njmax": engine.room.constraints}
@@ -285,7 +285,7 @@ def gpu_cases(quick: bool) -> list[Case[dict[str, Any]]]:
 
 def bench_gpu_command(json_file: Path | None, quick: bool, out: Console, only: str | None = None) -> None:
     """Measure the GPU engine. Raises UserError where there is no GPU or the file cannot be written."""
-    from simreal.documents import write_target
+    from simreal.common.json_io import write_target
 
     if importlib.util.find_spec("mujoco_warp") is None:
         raise UserError("engine: 'gpu' needs mujoco-warp, which is not installed: pip install 'simreal[gpu]'")

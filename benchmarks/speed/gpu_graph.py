@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from envs.environment import Environment, StepResult
-from randomization.environment import Randomization
-from randomization.samplers import Manual
+from randomization.randomizer import Randomization
+from randomization.samplers.base import Manual
 
 _OUTSIDE = ("torch", "warp", "mujoco", "mujoco_warp", "numpy", "builtins", "functools", "types", "logging")
 _HOST = frozenset({"_version"})  # of qpos, by which a graph's own writes need not be noticed

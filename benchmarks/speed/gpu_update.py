@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.gpu import Clock
-from envs.matmul import fast_matmul
-from simreal.learn.ppo import PPO
-from simreal.learn.rollout import RolloutBatch
+from envs.common.fast_matmul import fast_matmul
+from simreal.learners.on_policy.ppo import PPO
+from simreal.learners.on_policy.rollout import RolloutBatch
 
 
 class MinibatchGraph:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from benchmarks.speed.timing import Row, median_seconds
-from simreal.config import DDPGConfig, SACConfig
-from simreal.learn.ddpg import DDPG
-from simreal.learn.problem import LearnerSpec
-from simreal.learn.sac import SAC
+from simreal.learners.base import LearnerSpec
+from simreal.learners.off_policy.ddpg import DDPG
+from simreal.learners.off_policy.sac import SAC
+from simreal.training.run_config import DDPGConfig, SACConfig
 
 _OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
 

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.speed.timing import Clocked, Row, torch_threads
 from benchmarks.speed.training_loop import learn_from_rollouts
-from simreal.config import load_config
-from simreal.train import Trainer, seconds_between_saves
+from simreal.training.run_config import load_config
+from simreal.training.trainer import Trainer, seconds_between_saves
 
 _CHECKS = ("observation", "command", "outcome", "action", "sound", "nonfinite_mask")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.speed.timing import Row, median_seconds, torch_threads
-from randomization.adr import ADR
 from randomization.parameters import Parameter
+from randomization.samplers.adr import ADR
 
 _BUDGET_S = 0.002
 

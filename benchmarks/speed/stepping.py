@@ -13,11 +13,11 @@ import torch
 from mujoco.batch import Batch
 
 from benchmarks.speed.timing import Clocked, Row, torch_threads
-from envs.cpu_engine import CpuEngine
+from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.registry import make_task
-from simreal.build import make_environment
-from simreal.suggest import suggested_block
+from simreal.cli.suggest import suggested_block
+from simreal.training.build import make_environment
 
 # Physics, latency and noise; of them what a task has.
 USUAL = (

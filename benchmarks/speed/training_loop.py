@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from benchmarks.speed.timing import Clocked, Row, torch_threads
-from simreal.config import load_config
-from simreal.train import Trainer
+from simreal.training.run_config import load_config
+from simreal.training.trainer import Trainer
 
 _ENGINE = ("step", "forward", "set_const", "reset", "refresh_written")
 

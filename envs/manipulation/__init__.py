@@ -1,5 +1,1 @@
-"""Manipulation tasks.
-
-`fetch.FetchTask` (arm), `shadow_reach.HandReachTask` and `shadow_manipulate.HandManipulateTask` (Shadow hand),
-`adroit_tasks` (Adroit hand) equal gymnasium-robotics; `cube_reorientation.CubeReorientation` turns a cube in a hand.
-"""
+"""Tasks for arms and hands: `fetch`, `shadow_hand`, `adroit`, and `cube`, a hand that turns a cube in its palm."""

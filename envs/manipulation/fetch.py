@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.compat import robotics_asset
-from envs.engine import write_rows
-from envs.spatial import ancestor_dofs, matrix_to_euler, point_velocity
+from envs.common.spatial import ancestor_dofs, matrix_to_euler, point_velocity
+from envs.engines.base import write_rows
+from envs.platform.gymnasium_robotics_patch import robotics_asset
 from envs.task import ActionComponent, Component, Outcome, SpecEdit, Task, compile_spec, id_of, spec_edits, vector
 
 SUCCESS_DISTANCE_M = 0.05

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from .bundle import (
+from .bundle_reader import (
     CONTRACT,
     GOLDEN,
     GOLDEN_TOLERANCE,
@@ -35,7 +35,7 @@ from .bundle import (
     relative_error,
     unknown_name,
 )
-from .bundle import UNSIGNED as UNSIGNED  # where programs that sign bundles have always found it
+from .bundle_reader import UNSIGNED as UNSIGNED  # where programs that sign bundles have always found it
 from .targets import Targets
 
 

@@ -11,15 +11,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simreal.documents import write_target
-from simreal.errors import UserError
-from simreal.files import write_text
+from simreal.common.atomic_files import write_text
+from simreal.common.errors import UserError
+from simreal.common.json_io import write_target
+from simreal.common.version import __version__
 from simreal.report import sections, words
-from simreal.report.footage import find_clips
+from simreal.report.clips import find_clips
 from simreal.report.records import GROUPS, Arm, Comparison, StudyDocument, load_arms, read_document
 from simreal.report.summary import cell, entropy, worlds_by_group
 from simreal.report.verdict import verdict
-from simreal.version import __version__
 
 _FOOTAGE_BYTES = 3_500_000  # of videos in one page
 _FILMED = 4  # arms whose episodes are shown

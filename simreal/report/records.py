@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from envs.registry import make_task
 from envs.task import Task
+from randomization.config import first_problem
 from randomization.parameters import Parameter
-from randomization.spec import first_problem
-from simreal.checkpoint import is_outdated
-from simreal.config import RunConfig
-from simreal.errors import UserError
-from simreal.measure import SUCCESSES, Metric, metric_of
-from simreal.named_code import check_code
-from simreal.runs import run_config
+from simreal.common.errors import UserError
+from simreal.common.trusted_code import check_code
+from simreal.evaluation.metrics import SUCCESSES, Metric, metric_of
+from simreal.training.checkpoint import is_outdated
+from simreal.training.run_config import RunConfig
+from simreal.training.run_directory import run_config
 
 Columns = dict[str, list[float]]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -138,7 +138,7 @@ class Envelope(_Lenient):
 
 
 class Widened(_Lenient):
-    """RUN/widened.json, see simreal/widen.py."""
+    """RUN/widened.json, see simreal/study/adr_probe.py."""
 
     entropy_npd: float
     episodes: int

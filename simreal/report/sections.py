@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from simreal.measure import METRICS, RETURN
+from simreal.evaluation.metrics import METRICS, RETURN
 from simreal.report import figures
-from simreal.report.footage import Clip
+from simreal.report.clips import Clip
 from simreal.report.records import Arm, Columns, Comparison, Run
 from simreal.report.summary import Cell, cell, worlds_by_group
 from simreal.report.words import labelled, percent

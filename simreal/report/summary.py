@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from simreal.measure import RETURN, SUCCESS, SUCCESSES, Metric
+from simreal.evaluation.intervals import bootstrap_ci, mean_and_error, wilson
+from simreal.evaluation.metrics import RETURN, SUCCESS, SUCCESSES, Metric
 from simreal.report.records import GROUPS, Arm, WorldFigures
-from simreal.statistics import bootstrap_ci, mean_and_error, wilson
 
 
 @dataclass(frozen=True)

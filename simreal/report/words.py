@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from randomization.parameters import Parameter
-from simreal.measure import NARROW_SPACE, Metric
+from simreal.evaluation.metrics import NARROW_SPACE, Metric
 from simreal.report.records import Arm
 from simreal.report.summary import Cell
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simreal.documents import to_json
-from simreal.files import write_text
-from simreal.measure import METRICS, Metric
+from simreal.common.atomic_files import write_text
+from simreal.common.json_io import to_json
+from simreal.evaluation.metrics import METRICS, Metric
 from simreal.report.records import GROUPS, Arm, load_run
 from simreal.report.summary import Cell, cell, entropy, training_score, worlds_by_group
 from simreal.study.spec import Study

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simreal.checkpoint import checkpoints, newest_checkpoint
-from simreal.config import RunConfig
-from simreal.documents import to_json
-from simreal.errors import UserError
-from simreal.files import owned, write_text
+from simreal.cli.commands import ENVELOPE, EVALUATION, assess, train_run, with_threads
+from simreal.common.atomic_files import owned, write_text
+from simreal.common.errors import UserError
+from simreal.common.json_io import to_json
 from simreal.report import write_report
 from simreal.report.records import Evaluation, read_document
-from simreal.runs import is_empty, load_policy, run_config
+from simreal.study.adr_probe import WIDENED, same_request, widen
 from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
-from simreal.train import Interrupted
-from simreal.widen import WIDENED, same_request, widen
-from simreal.workflow import ENVELOPE, EVALUATION, assess, train_run, with_threads
+from simreal.training.checkpoint import checkpoints, newest_checkpoint
+from simreal.training.run_config import RunConfig
+from simreal.training.run_directory import is_empty, load_policy, run_config
+from simreal.training.trainer import Interrupted
 
 _RESULTS_OF_TRAINING = (EVALUATION, ENVELOPE, WIDENED, "bundle", "footage")
 _MAY_DIFFER = ("train", "evaluate", "threads")

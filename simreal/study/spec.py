@@ -12,10 +12,13 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
-from envs.messages import nearest
+from envs.common.messages import nearest
 from envs.registry import make_task
-from randomization.spec import first_problem
-from simreal.config import (
+from randomization.config import first_problem
+from simreal.common.errors import UserError
+from simreal.common.trusted_code import module_of, use_current_folder
+from simreal.evaluation.worlds import GROUPS, find_world
+from simreal.training.run_config import (
     EvaluateConfig,
     RunConfig,
     Strict,
@@ -24,10 +27,7 @@ from simreal.config import (
     parse_config,
     read_yaml,
 )
-from simreal.errors import UserError
-from simreal.named_code import module_of, use_current_folder
-from simreal.runs import LoadedPolicy
-from simreal.worlds import GROUPS, find_world
+from simreal.training.run_directory import LoadedPolicy
 
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
 

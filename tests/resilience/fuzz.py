@@ -35,12 +35,12 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load
 
-from randomization.tensor_file import _checksum
-from simreal import workflow
-from simreal.cli import main as simreal
-from simreal.config import shipped_configs
+from envs.common.checkpoint_files import _checksum
+from simreal.cli import commands
+from simreal.cli.main import main as simreal
 from simreal.deploy.policy import UNSIGNED
-from simreal.train import Interrupted, Trainer
+from simreal.training.run_config import shipped_configs
+from simreal.training.trainer import Interrupted, Trainer
 from tiny import LEARNERS, SAMPLERS, configuration, fork, train
 
 WEIRD: list[Any] = [
@@ -222,7 +222,7 @@ def run_case(kind: str, number: int, material: Material, seed: int, report: int)
         os.chdir(folder)
         status, began = 0, time.monotonic()
         Trainer.train = _begin  # pyright: ignore[reportAttributeAccessIssue]
-        workflow.finish = lambda run, out: None
+        commands.finish = lambda run, out: None
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             try:
                 simreal(command)

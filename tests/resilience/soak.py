@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-import simreal.train as schedule
-from simreal.cli import main as simreal
-from simreal.config import load_config
+import simreal.training.trainer as schedule
+from simreal.cli.main import main as simreal
+from simreal.training.run_config import load_config
 from tiny import configuration, differences, fork
 
 _SLOWEST_START_S = 300.0

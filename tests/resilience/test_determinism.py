@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from envs.matmul import fast_matmul, thread_independent
-from simreal.config import parse_config
-from simreal.learn.sums import Linear, column_sums, expand_rows, gru, mean_all, sum_all
-from simreal.threads import ThreadChoice
-from simreal.train import Trainer
+from envs.common.deterministic_ops import Linear, column_sums, expand_rows, gru, mean_all, sum_all
+from envs.common.fast_matmul import fast_matmul, thread_independent
+from simreal.training.run_config import parse_config
+from simreal.training.threads import ThreadChoice
+from simreal.training.trainer import Trainer
 from tiny import LEARNERS, PARAMETERS, leaves
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}

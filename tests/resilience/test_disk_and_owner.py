@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 
-from simreal import files
-from simreal.checkpoint import newest_checkpoint, save_checkpoint
-from simreal.cli import main
-from simreal.errors import UserError
-from simreal.files import LOCK, owned, write_text
-from simreal.logs import CsvLog
-from simreal.runs import new_run_directory
+from simreal.cli.main import main
+from simreal.common import atomic_files
+from simreal.common.atomic_files import LOCK, owned, write_text
+from simreal.common.errors import UserError
+from simreal.training.checkpoint import newest_checkpoint, save_checkpoint
+from simreal.training.metrics_log import CsvLog
+from simreal.training.run_directory import new_run_directory
 from tiny import Died, configuration, differences, leaves, train
 
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_the_disk_refuses_leaves_those_before_it(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(UserError, match=r"step_000000000002.safetensors: cannot be written: No space left on device"):
         save_checkpoint(tmp_path, 2, {"task": "T", "x": torch.ones(9)}, keep=2)
     assert [p.name for p in tmp_path.iterdir()] == ["step_000000000001.safetensors"]
@@ -121,7 +121,7 @@ def test_a_second_process_on_a_run_is_refused_and_told_who_has_it(
     path, run = config_file(tmp_path), tmp_path / "run"
     train(configuration("sac", "adr"), run)
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"from simreal.files import owned\nfrom pathlib import Path\n"
+        [sys.executable, "-c", f"from simreal.common.atomic_files import owned\nfrom pathlib import Path\n"
          f"with owned(Path({str(run)!r})):\n    print('mine', flush=True)\n    input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -198,7 +198,7 @@ def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkey
         def update(self, steps: int, score: str, entropy: float) -> None:
             now[0] += 0.5
 
-    from simreal.train import Trainer
+    from simreal.training.trainer import Trainer
 
     trainer = Trainer(config, tmp_path)
 
@@ -219,7 +219,7 @@ def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkey
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_first(name: str, tmp_path: Path) -> None:
     path, run = config_file(tmp_path, train={"env_steps": 10_000_000, "log_interval": 30}), tmp_path / "run"
-    command = [sys.executable, "-m", "simreal.cli", "train", str(path), "--run-dir", str(run)]
+    command = [sys.executable, "-m", "simreal.cli.main", "train", str(path), "--run-dir", str(run)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not (run / "adr.csv").exists() or (run / "adr.csv").stat().st_size < 500):
@@ -254,8 +254,8 @@ def test_a_table_keeps_its_rows_whatever_happens_to_its_end(tmp_path: Path) -> N
 def test_devices_are_written_in_place_and_never_renamed_over(tmp_path: Path) -> None:
     # Only asked, not done: were this wrong, writing would replace the machine's own /dev/stdout.
     for name in ("/dev/stdout", "/dev/null", "/dev/fd/1", "/proc/self/fd/1"):
-        assert files._is_device(Path(name))
-    assert not files._is_device(tmp_path / "new.json")
+        assert atomic_files._is_device(Path(name))
+    assert not atomic_files._is_device(tmp_path / "new.json")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:

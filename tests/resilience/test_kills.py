@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from simreal import checkpoint, files
-from simreal.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
-from simreal.errors import UserError
-from simreal.files import new_folder, write_text
+from simreal.common import atomic_files
+from simreal.common.atomic_files import new_folder, write_text
+from simreal.common.errors import UserError
+from simreal.training import checkpoint
+from simreal.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from tiny import configuration, differences, fork, train
 
 SOAK = Path(__file__).with_name("soak.py")
@@ -49,7 +50,7 @@ def dies_at(call: int, action: Callable[[], Any]) -> bool:
             (os, ("fsync", "open")),
             (Path, ("open", "replace", "rename", "unlink", "mkdir")),
             (shutil, ("rmtree",)),
-            (files, ("_exchange",)),
+            (atomic_files, ("_exchange",)),
             (checkpoint, ("write_tensors",)),
         ):
             for name in names:

@@ -18,10 +18,10 @@ from conftest import HINGE, SLIDER, TinyTask, build, manual_layer
 from envs.environment import StepResult
 from envs.registry import TaskError
 from envs.task import Outcome
-from simreal.checkpoint import load_checkpoint
-from simreal.cli import main
-from simreal.learn.guard import NanGuard
-from simreal.train import NonFiniteUpdate, Trainer
+from simreal.cli.main import main
+from simreal.learners.nan_guard import NanGuard
+from simreal.training.checkpoint import load_checkpoint
+from simreal.training.trainer import NonFiniteUpdate, Trainer
 from tiny import configuration, differences, leaves, train
 
 NAN, INF = float("nan"), float("inf")
@@ -175,7 +175,7 @@ def test_an_update_that_loses_its_numbers_stops_and_leaves_the_state_before_it(
     said = str(caught.value)
     assert "\n" not in said
     (kept,) = (tmp_path / "failure").glob("step_*.safetensors")
-    assert f"python -m simreal.failure {kept}" in said
+    assert f"python -m simreal.training.replay_failure {kept}" in said
     after = leaves(load_checkpoint(kept)["learner"])
     assert after.keys() == before.keys()
     for path, value in before.items():
@@ -197,7 +197,10 @@ def test_the_file_repeats_the_failure_and_another_learning_rate_goes_on(tmp_path
     (kept,) = (run / "failure").glob("step_*.safetensors")
     assert kept.name in (run / "failure" / "README.txt").read_text()
     done = subprocess.run(
-        [sys.executable, "-m", "simreal.failure", str(kept)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "simreal.training.replay_failure", str(kept)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"is (not finite|-?inf|nan)\b", done.stdout), done.stdout

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from randomization.tensor_file import read_tensors, write_tensors
-from simreal.evaluate import evaluate_named
-from simreal.runs import load_policy
+from envs.common.checkpoint_files import read_tensors, write_tensors
+from simreal.evaluation.evaluate import evaluate_named
+from simreal.training.run_directory import load_policy
 from tiny import LEARNERS, SAMPLERS, Died, configuration, differences, table, train
 
 STEPS, ENVS = 600, 3

@@ -23,14 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from envs.common.checkpoint_files import read_tensors, write_tensors
+from envs.common.safe_yaml import FileError
 from fuzz import Material, fuzz, sign
-from randomization.tensor_file import read_tensors, write_tensors
-from randomization.untrusted import FileError
-from simreal.checkpoint import load_checkpoint, newest_checkpoint
-from simreal.config import load_config
-from simreal.errors import UserError
-from simreal.runs import load_policy
-from simreal.worlds import check_names
+from simreal.common.errors import UserError
+from simreal.evaluation.worlds import check_names
+from simreal.training.checkpoint import load_checkpoint, newest_checkpoint
+from simreal.training.run_config import load_config
+from simreal.training.run_directory import load_policy
 from tiny import configuration, fork
 
 _MOST_BYTES, _LONGEST_S = 96 << 20, 5.0

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from simreal.checkpoint import newest_checkpoint
-from simreal.config import RunConfig, parse_config
-from simreal.train import Trainer
+from simreal.training.checkpoint import newest_checkpoint
+from simreal.training.run_config import RunConfig, parse_config
+from simreal.training.trainer import Trainer
 
 _OFF_POLICY = {"hidden": [8], "batch_size": 16, "warmup_steps": 60, "updates_per_cycle": 5, "updates_per_step": 0.5}
 _ON_POLICY = {

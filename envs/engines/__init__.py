@@ -1,0 +1,1 @@
+"""Physics engines: N simulations of one model behind torch tensors."""

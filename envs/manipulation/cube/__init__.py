@@ -1,0 +1,1 @@
+"""A hand turns a cube in its palm: the task in `reorientation`, robots in `hands`, goal orientations in `goals`."""

@@ -1,0 +1,1 @@
+"""What depends on the machine and on others' packages: OpenGL, processors, robots of MuJoCo Menagerie, a patch."""

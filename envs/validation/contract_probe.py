@@ -1,0 +1,413 @@
+"""Whether actions do what a task's contract says they do: compared with what reaches the actuators of a rehearsal.
+
+Compared is where an actuator takes what the component speaks of: a position servo an angle, a motor a torque, a
+velocity servo a speed. Elsewhere (torques that the task computes from targets, mocap bodies, units that nobody states)
+only the order of the values can be told, and often not even that. Nothing is said where it is not certain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
+from weakref import WeakKeyDictionary
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.common.errors import TaskError
+from envs.task import ActionComponent, Component, Task
+from envs.validation.contract_model import problem
+from envs.validation.contract_seen import check_seen
+from envs.validation.drives import UNITS, Drive, drives_by_order, named_drives
+from envs.validation.rehearsal import AGAIN, USUAL, Rehearsal, rehearse
+
+_SAME = 1e-5  # relative difference that float32 arithmetic may leave
+_PLAIN = (str, int, float, bool, tuple, list, dict, slice, type(None))
+_OF_ENGINES = (Tensor, np.ndarray, torch.dtype, torch.device)  # what `on_attach` looks up, the same for all options
+_log = logging.getLogger("simreal")
+# Classes, and attributes with which they kept their contract.
+_passed: WeakKeyDictionary[type[Task], set[str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the smoothing of an action component starts.
+
+    Attributes:
+        values: the same in every episode; or
+        component: of the policy's observation, which shows it at first;
+        index: which of that component's values, one for each.
+    """
+
+    values: tuple[float, ...] | None = None
+    component: str | None = None
+    index: tuple[int, ...] = ()
+
+    def of(self, task: Task, seen: np.ndarray) -> np.ndarray:
+        """The start [K, size] in episodes with first observations [K, nobs]."""
+        if self.values is not None:
+            return np.tile(self.values, (len(seen), 1))
+        assert self.component is not None
+        return seen[:, task.slices()[self.component]][:, list(self.index)]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a rehearsal shows of an action component that does what it says.
+
+    Attributes:
+        limits: lowest and highest targets that have an effect, where MuJoCo limits what the contract does not.
+        start: from where smoothing starts; None without smoothing, or where nothing explains it.
+    """
+
+    limits: tuple[tuple[float, ...], tuple[float, ...]] | None
+    start: Start | None
+
+
+def check_truth(task: Task) -> None:
+    """Rehearse a task, unless one of the same class and attributes has been, and compare what it does and shows with
+    its components. Raises TaskError, naming component and element, what the contract says and what is done."""
+    options = _attributes(task)
+    passed = _passed.setdefault(type(task), set())
+    if options is None or options not in passed:
+        look(task)
+        if options is not None:
+            passed.add(options)
+
+
+def look(task: Task) -> dict[str, Sent]:
+    """Rehearse a task and compare; what is found of the action components that can be compared, by name.
+
+    Raises:
+        TaskError: the task does not do what it says.
+    """
+    actions = [(part, _drives_of(task, part)) for part in task.action]
+    observed = any(part.joints and part.unit in UNITS and part.measured for part in task.observation)
+    if not observed and not any(drives for _, drives in actions):
+        return {}
+    rehearsal = rehearse(task)
+    if rehearsal is None:
+        return {}
+    check_seen(task, rehearsal)
+    found: dict[str, Sent] = {}
+    start = 0
+    for part, drives in actions:
+        if drives is not None:
+            sent = _Probe(task, part, drives, start, rehearsal).compare()
+            if sent is not None:
+                found[part.name] = sent
+        start += part.size
+    return found
+
+
+def _attributes(task: Task) -> str | None:
+    """All that tells a task from others of its class, as text; None where something may not show in text."""
+    told: dict[str, str] = {}
+    for name, value in vars(task).items():
+        if isinstance(value, mujoco.MjModel):
+            fields = (value.actuator_gainprm, value.actuator_biasprm, value.actuator_gear, value.actuator_ctrlrange)
+            content = value.names + b"".join(field.tobytes() for field in fields)
+            told[name] = hashlib.sha256(content).hexdigest()
+        elif isinstance(value, _PLAIN) or is_dataclass(value):
+            told[name] = repr(value)
+        elif name not in ("engine", "rng") and not isinstance(value, _OF_ENGINES):
+            return None
+    return repr(sorted(told.items()))
+
+
+def _drives_of(task: Task, part: ActionComponent) -> tuple[Drive, ...] | None:
+    if part.afterwards or "ctrl" not in task.command_fields:
+        return None
+    return named_drives(task.model, part) or drives_by_order(task, part)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """sent = scale * a[value] + offset, smoothed: what explains an element's commands exactly."""
+
+    value: int  # of the action
+    scale: float
+    offset: float
+    smoothing: float
+
+
+class _Probe:
+    """One action component beside what its actuators were told. Arrays are [E, T, N, ...]: episodes, steps, rows."""
+
+    def __init__(
+        self, task: Task, part: ActionComponent, drives: Sequence[Drive], start: int, rehearsal: Rehearsal
+    ) -> None:
+        self.task, self.part, self.drives, self.start = task, part, drives, start
+        self.stated = named_drives(task.model, part) is not None
+        factors = [drive.per_ctrl(task.model, part.unit) for drive in drives]
+        self.comparable = all(factor is not None for factor in factors)
+        factor = np.array([1.0 if f is None else f for f in factors])
+        columns, model = [d.column for d in drives], task.model
+        self.action, self.first = rehearsal.action, rehearsal.seen["policy"][:, 0]  # first: [E, N, nobs]
+        self.sent, self.held = rehearsal.ctrl[..., columns] * factor, rehearsal.held[..., columns] * factor
+
+        def coordinates(values: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+            """Of the joints that are driven, before each step; 0 for what drives none."""
+            of_joints = [0.0 * values[:, :-1, :, 0] if d.joint is None else values[:, :-1, :, addresses[d.joint]]
+                         for d in drives]  # fmt: skip
+            return np.stack(of_joints, axis=-1)
+
+        self.joint = coordinates(rehearsal.qpos, model.jnt_qposadr)
+        self.speed = coordinates(rehearsal.qvel, model.jnt_dofadr)
+        clips = [drive.clips(model) for drive in drives]
+        self.clips = np.array([  # [2, size]
+            (-np.inf, np.inf) if ends is None else sorted(end * f for end in ends)
+            for ends, f in zip(clips, factor, strict=True)
+        ]).T  # fmt: skip
+        limits = part.target_limits or ((-np.inf,) * part.size, (np.inf,) * part.size)
+        self.limits = np.array(limits, dtype=np.float64)
+        self.scale, self.offset = np.array(part.scale), np.array(part.offset)
+        target = self.offset + self.scale * self.action[..., start : start + part.size]
+        self.target = np.clip(target, *self.limits)
+
+    def compare(self) -> Sent | None:
+        """What is sent, if it is what the contract says; None if that cannot be told. Raises TaskError if not."""
+        if not self.comparable:
+            self._check_order()
+            return None
+        s = self.part.smoothing
+        last = np.concatenate((np.full_like(self.sent[:, :1], np.nan), self.sent[:, :-1]), axis=1)
+        expected = self.target if s == 1.0 else last + s * (self.target - last)
+        # What MuJoCo limits anyway is the same whether a task limits it first or not.
+        off = np.abs(np.clip(expected, *self.clips) - np.clip(self.sent, *self.clips))
+        wrong = off > _SAME * (1.0 + np.abs(self.sent) + np.abs(self.scale))  # a first step that nobody knows is not
+        if wrong.any():
+            self._explain(wrong, expected)
+            return None
+        start = None
+        if s < 1.0:
+            size, first = self.part.size, self.first.reshape(-1, self.first.shape[-1])
+            values = (self.sent[:, 0] - s * self.target[:, 0]) / (1.0 - s)
+            for exact in (np.broadcast_to(self.offset, values.shape), self.held):  # without the rounding of float32
+                values = np.where(np.abs(values - exact) <= _SAME * (1.0 + np.abs(exact)), exact, values)
+            start = find_start(self.task, self.part, values.reshape(-1, size), first)
+        return Sent(self._effective_limits(), start)
+
+    def _effective_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        if self.part.target_limits is not None or self.part.smoothing < 1.0:
+            return self.part.target_limits
+        reach = np.abs(self.scale)
+        if ((self.offset - reach >= self.clips[0] - 1e-9) & (self.offset + reach <= self.clips[1] + 1e-9)).all():
+            return None
+        return tuple(self.clips[0].tolist()), tuple(self.clips[1].tolist())
+
+    def _explain(self, wrong: np.ndarray, expected: np.ndarray) -> None:
+        """Say how what is sent differs. What depends on the state may be meant so: a warning; all else is an error."""
+        element = int(np.argwhere(wrong)[0, -1])
+        fits = [self._fit(i) for i in range(self.part.size)]
+        if not self.stated:  # which actuator belongs to which value is a guess
+            fit = fits[element]
+            if fit is not None and fit.value == self.start + element and fit.smoothing > 0.0:
+                self._warn(self._says(element, fit))
+            return
+        if fits[element] is None and any(fits[i] is not None for i in np.flatnonzero(wrong.any(axis=(0, 1, 2)))):
+            element = next(int(i) for i in np.flatnonzero(wrong.any(axis=(0, 1, 2))) if fits[i] is not None)
+        fit = fits[element]
+        if fit is not None and fit.smoothing > 0.0:
+            raise TaskError(f"task: {self.task.id}: {self._says(element, fit)}")
+        if fit is not None:
+            self._warn(f"{self._named(element)}: what is sent moves on from the command before by the action")
+        elif (kept := self._from_joint(element)) is not None and abs(kept - 1.0) > 1e-6:
+            raise TaskError(
+                f"task: {self.task.id}: {self._named(element)}: the contract says {self._stated(element)}, the task "
+                f"sends what goes {1.0 - kept:.4g} of the way from the joint's present position, not from the command "
+                f"before; say in `afterwards` if that is meant"
+            )
+        elif kept is not None:
+            self._warn(f"{self._named(element)}: what is sent is the target added to the joint's present position")
+        elif self._differs_for_one_action(element):
+            self._warn(f"{self._named(element)}: what is sent depends on more than the action, and is not the target")
+        else:
+            e, t, n, _ = np.argwhere(wrong & (np.arange(self.part.size) == element))[0]
+            a = float(self.action[e, t, n, self.start + element])
+            raise TaskError(
+                f"task: {self.task.id}: {self._named(element)}: for a = {a:.3g} the contract says "
+                f"{expected[e, t, n, element]:.4g} {self.part.unit} ({self._stated(element)}), the task sends "
+                f"{self.sent[e, t, n, element]:.4g}; say in `afterwards` what else it does with the target"
+            )
+
+    def _warn(self, message: str) -> None:
+        advice = "`afterwards` of the component can say so, and a robot has to do the same"
+        _log.warning("warning: %s: %s; %s", self.task.id, message, advice)
+
+    def _fit(self, i: int) -> _Fit | None:
+        """The value of the action, its own if possible, that explains an element's commands."""
+        own = self.start + i
+        for value in [own, *(j for j in range(self.action.shape[-1]) if j != own)]:
+            sent, last = self.sent[:, USUAL, :, i].ravel(), self.sent[:, [t - 1 for t in USUAL], :, i].ravel()
+            action = self.action[:, USUAL, :, value].ravel()
+            found = _exactly(sent, (action, np.ones_like(action), last))
+            if found is None:
+                found = _exactly(sent, (action, np.ones_like(action)))
+                found = None if found is None else np.append(found, 0.0)
+            if found is None or (value != own and abs(found[0]) < 1e-9):
+                continue
+            a, b, kept = found.tolist()
+            share = 1.0 - kept
+            if abs(share) < 1e-6:
+                return _Fit(value, a, b, 0.0)
+            return _Fit(value, a / share, b / share, share)
+        return None
+
+    def _says(self, i: int, fit: _Fit) -> str:
+        """One line on an element whose commands are explained."""
+        own, scale, offset = self.start + i, self.scale[i], self.offset[i]
+        kinds = ["another order"] if fit.value != own else []
+        if not np.isclose(fit.scale, scale, rtol=1e-4, atol=1e-9):
+            times = f" ({fit.scale / scale:.4g} times)" if scale and fit.value == own else ""
+            kinds.append(f"another scale{times}")
+        if not np.isclose(fit.offset, offset, rtol=1e-4, atol=1e-5 * (1.0 + abs(scale))):
+            kinds.append("another offset")
+        if not np.isclose(fit.smoothing, self.part.smoothing, rtol=1e-4):
+            kinds.append("another smoothing")
+        sends = _formula(fit.scale, self._value(fit.value), fit.offset, fit.smoothing, None)
+        if not kinds:
+            kinds, reached = ["other limits"], self.sent[..., i]
+            sends += f" between {reached.min():.4g} and {reached.max():.4g}"
+        return f"{self._named(i)}: the contract says {self._stated(i)}, the task sends {sends}: {', '.join(kinds)}"
+
+    def _stated(self, i: int) -> str:
+        limits = None if self.part.target_limits is None else (self.limits[0, i], self.limits[1, i])
+        value = self._value(self.start + i)
+        return _formula(self.scale[i], value, self.offset[i], self.part.smoothing, limits)
+
+    def _named(self, i: int) -> str:
+        element = self.part.elements[i] if self.part.elements else str(i)
+        return f"action {self.part.name!r}: element {element!r} (actuator {self.drives[i].name!r})"
+
+    def _value(self, index: int) -> str:
+        """A value of the whole action, as a[...]."""
+        for part in self.task.action:
+            if index < part.size:
+                place = part.elements[index] if part.elements else str(index)
+                return f"a[{place}]" if part is self.part else f"{part.name}[{place}]"
+            index -= part.size
+        raise IndexError(index)
+
+    def _from_joint(self, i: int) -> float | None:
+        """The share of its joint's present position that, with its value of the action, explains an element's
+        commands; 1 where the target is added to it."""
+        action = self.action[:, USUAL, :, self.start + i].ravel()
+        joint = self.joint[:, USUAL, :, i].ravel()
+        found = _exactly(self.sent[:, USUAL, :, i].ravel(), (action, np.ones_like(action), joint))
+        return None if found is None or abs(found[2]) < 1e-6 else float(found[2])
+
+    def _differs_for_one_action(self, i: int) -> bool:
+        """Whether one and the same action leads to different commands."""
+        s, (first, second) = self.part.smoothing, AGAIN
+        moved = [self.sent[:, t, :, i] - (1.0 - s) * self.sent[:, t - 1, :, i] for t in (first, second)]
+        both = np.stack(moved) / s
+        return float(np.ptp(both)) > _SAME * (1.0 + float(np.abs(both).max()))
+
+    def _check_order(self) -> None:
+        """Whatever is sent: each element's actuator follows that element's value, if it follows a single one at all."""
+        if not self.stated or self.part.unit == "unknown" or self.part.size < 2:
+            return
+        followed = [self._follows(i) for i in range(self.part.size)]
+        own = list(range(self.start, self.start + self.part.size))
+        if None in followed or followed == own or sorted(f for f in followed if f is not None) != own:
+            return
+        i = next(i for i, (f, o) in enumerate(zip(followed, own, strict=True)) if f != o)
+        value = followed[i]
+        assert value is not None
+        raise problem(self.task, self._named(i), f"expected it to follow {self._value(own[i])}",
+                      f"{self._value(value)}: the task sends another order")  # fmt: skip
+
+    def _follows(self, i: int) -> int | None:
+        """The value of the action that, with the joint's state and the last command, explains an element's commands."""
+        own = self.start + i
+        at, before = np.array(USUAL), np.array(USUAL) - 1
+        sent, last = self.sent[:, at, :, i].ravel(), self.sent[:, before, :, i].ravel()
+        state = [self.joint[:, at, :, i].ravel(), self.speed[:, at, :, i].ravel(), last, np.ones_like(last)]
+        for value in [own, *(j for j in range(self.action.shape[-1]) if j != own)]:
+            action = self.action[:, at, :, value].ravel()
+            for rest in (state, state[2:], state[3:]):
+                found = _exactly(sent, (action, *rest))
+                if found is not None and abs(found[0]) > 1e-6 * (1.0 + np.abs(sent).max()):
+                    return value
+        return None
+
+
+def stated_start(task: Task, part: ActionComponent) -> Start | None:
+    """What the component says. Raises TaskError where the observed component has other joints or another unit."""
+    if part.initial_target is None:
+        return None
+    if not isinstance(part.initial_target, str):
+        return Start(values=tuple(float(value) for value in part.initial_target))
+    source = next(c for c in task.components("policy") if c.name == part.initial_target)
+    index = _columns(part, source)
+    if index is None or source.unit != part.unit:
+        got = f"{source.name!r} in {source.unit} with {source.size} values"
+        where = f"action {part.name!r}: initial_target"
+        raise problem(task, where, f"expected a component that shows its {part.size} values in {part.unit}", got)
+    return Start(component=source.name, index=index)
+
+
+def find_start(task: Task, part: ActionComponent, start: np.ndarray, seen: np.ndarray) -> Start | None:
+    """What explains the starts [K, size] of K episodes with first observations [K, nobs]: numbers if they never differ,
+    else a component; a measured one, if one shows it.
+
+    Raises:
+        TaskError: the component says otherwise.
+    """
+    stated = stated_start(task, part)
+    if stated is not None:
+        said = stated.of(task, seen)
+        if not _equal(said, start):
+            k, i = np.unravel_index(np.argmax(np.abs(said - start)), start.shape)
+            element = part.elements[i] if part.elements else str(i)
+            where = f"action {part.name!r}: initial_target: element {element!r}"
+            raise problem(task, where, f"expected what the task starts from, {start[k, i]:.4g}", f"{said[k, i]:.4g}")
+        return stated
+    if _equal(start, start[:1]):
+        return Start(values=tuple(start[0].tolist()))
+    for source in sorted(task.components("policy"), key=lambda c: (not c.measured, bool(c.derived_from))):
+        index = _columns(part, source) if source.unit == part.unit else None
+        if index is not None:
+            found = Start(component=source.name, index=index)
+            if _equal(found.of(task, seen), start):
+                return found
+    return None
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((np.abs(a - b) <= _SAME * (1.0 + np.abs(b))).all())
+
+
+def _columns(part: ActionComponent, source: Component) -> tuple[int, ...] | None:
+    """Which values of an observed component belong to those of an action component; by joints where both name them."""
+    if len(part.joints) == part.size and len(source.joints) == source.size:
+        if not set(part.joints) <= set(source.joints):
+            return None
+        return tuple(source.joints.index(joint) for joint in part.joints)
+    return tuple(range(part.size)) if part.size == source.size else None
+
+
+def _exactly(values: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Factors of columns that add up to values, if they do."""
+    matrix = np.stack(columns, axis=1)
+    if np.linalg.matrix_rank(matrix) < matrix.shape[1] or len(np.unique(matrix.round(9), axis=0)) <= len(columns) + 1:
+        return None
+    factors = np.linalg.lstsq(matrix, values, rcond=None)[0]
+    off = np.abs(matrix @ factors - values).max()
+    return factors if off <= _SAME * max(float(np.ptp(values)), 1e-3 * float(np.abs(values).max()), 1e-12) else None
+
+
+def _formula(
+    scale: float, value: str, offset: float, smoothing: float, limits: tuple[float, float] | None
+) -> str:  # fmt: skip
+    text = f"{scale:.4g} * {value}"
+    if abs(offset) > 1e-6 * (1.0 + abs(scale)):
+        text += f" {'+' if offset > 0 else '-'} {abs(offset):.4g}"
+    if limits is not None:
+        text += f" within {limits[0]:.4g} to {limits[1]:.4g}"
+    return text + (f", smoothed by {smoothing:.4g}" if abs(smoothing - 1.0) > 1e-6 else "")

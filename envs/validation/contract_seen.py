@@ -1,0 +1,91 @@
+"""Whether what a task observes of joints is what its components say: compared with the coordinates of a rehearsal.
+
+Angles, lengths and speeds that belong to named joints are looked at. A difference that does not change is a matter of
+where zero is. Certain are only joints in another order, and another scale; whatever else a component may show (late,
+filtered, wrapped, estimated) is not judged.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from envs.common.errors import TaskError
+from envs.task import Component, Task
+from envs.validation.contract_model import problem
+from envs.validation.drives import UNITS
+from envs.validation.rehearsal import Rehearsal
+
+_SAME = 1e-5
+_MOVES = 1e-3  # rad, m, rad/s or m/s: joints that moved less tell nothing
+_ONE_DOF = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+
+
+def check_seen(task: Task, rehearsal: Rehearsal) -> None:
+    """Compare observed joints with their coordinates. Raises TaskError, naming the component and the joint."""
+    for group, seen in rehearsal.seen.items():
+        for part, where in zip(task.components(group), task.slices(group).values(), strict=True):
+            truth = _coordinates(task.model, part, rehearsal)
+            values = seen[..., where].reshape(-1, part.size)
+            if truth is not None and not part.derived_from and part.measured and np.isfinite(values).all():
+                _compare(task, part, values, truth)
+
+
+def _coordinates(model: mujoco.MjModel, part: Component, rehearsal: Rehearsal) -> np.ndarray | None:
+    """Positions or velocities [K, size] of a component's joints; None if it does not show one for each."""
+    quantity, _ = UNITS.get(part.unit, (None, None))
+    if quantity not in ("position", "velocity") or len(part.joints) != part.size:
+        return None
+    ids = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name) for name in part.joints]
+    if len(set(ids)) < len(ids) or any(i < 0 or int(model.jnt_type[i]) not in _ONE_DOF for i in ids):
+        return None
+    if quantity == "position":
+        return rehearsal.qpos[..., model.jnt_qposadr[ids]].reshape(-1, part.size)
+    return rehearsal.qvel[..., model.jnt_dofadr[ids]].reshape(-1, part.size)
+
+
+def _compare(task: Task, part: Component, seen: np.ndarray, truth: np.ndarray) -> None:
+    differs = [i for i in range(part.size) if np.ptp(seen[:, i] - truth[:, i]) > _tolerance(truth[:, i])]
+    shown = {i: k for i in differs if (k := _shown_instead(seen[:, i], truth, i)) is not None}
+    where = f"observation {part.name!r}"
+    if differs and len(shown) == len(differs) and sorted(shown.values()) == differs:
+        i = differs[0]
+        raise problem(task, where, f"expected joint {part.joints[i]!r} as number {i}, as the contract says",
+                      f"{part.joints[shown[i]]!r}: another order")  # fmt: skip
+    for i in differs:
+        scale = _scale(seen[:, i], truth[:, i])
+        if scale is not None:
+            what = "velocity" if part.unit.endswith("/s") else "position"
+            raise TaskError(
+                f"task: {task.id}: {where}: shows {scale:.4g} times the {what} of joint {part.joints[i]!r}, where the "
+                f"contract says {part.unit}: another scale"
+            )
+
+
+def _tolerance(values: np.ndarray) -> float:
+    return _SAME * (1.0 + float(np.abs(values).max()))
+
+
+def _shown_instead(seen: np.ndarray, truth: np.ndarray, own: int) -> int | None:
+    """The one other joint that a value shows, but for a constant; of moving joints only."""
+    found = [
+        k for k in range(truth.shape[1])
+        if k != own and np.ptp(truth[:, k]) > _MOVES and np.ptp(seen - truth[:, k]) <= _tolerance(truth[:, k])
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
+
+
+def _scale(seen: np.ndarray, truth: np.ndarray) -> float | None:
+    """By how much a joint's coordinate is multiplied, but for a constant; None if that is not what is shown.
+
+    The negative of a coordinate with a constant is the way to something that stays, and no other scale.
+    """
+    if np.ptp(truth) <= _MOVES or len(np.unique(truth.round(6))) < 5:
+        return None
+    matrix = np.stack((truth, np.ones_like(truth)), axis=1)
+    scale, constant = np.linalg.lstsq(matrix, seen, rcond=None)[0].tolist()
+    if np.abs(matrix @ (scale, constant) - seen).max() > _SAME * np.ptp(seen) + 1e-12 or np.ptp(seen) == 0.0:
+        return None
+    if abs(scale - 1.0) < 1e-3 or (abs(scale + 1.0) < 1e-3 and abs(constant) > _tolerance(truth)):
+        return None
+    return scale

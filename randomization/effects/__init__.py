@@ -1,0 +1,1 @@
+"""What happens during an episode: to actions and commands, to sensors, to the world."""

@@ -1,0 +1,126 @@
+"""Whether the range of a friction, or of a solref, leads to contacts that differ.
+
+A contact takes the larger of two frictions, and the stiffer of two solref in the direct format, so that whether a
+factor shows depends on the partner, and on whether that has a factor too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import mujoco
+import numpy as np
+
+from randomization.physics.contacts import LEAST_CONDIM, Contacts, contacts_of, shape_name
+
+_KINDS = {
+    "geom_friction": (0, 1, 2),
+    "geom_friction_slide": (0,),
+    "geom_friction_spin": (1,),
+    "geom_friction_roll": (2,),
+}
+_RELATIVE = 1e-12
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of geoms' friction or solref.
+
+    Attributes:
+        label: in the configuration.
+        geoms: indices, by name.
+        limits: lowest and highest value.
+    """
+
+    label: str
+    quantity: str
+    geoms: dict[str, int]
+    limits: tuple[float, float]
+
+
+def is_compared(quantity: str) -> bool:
+    """Whether a contact takes the larger of its two geoms' values, so that a partner decides what a factor does."""
+    return quantity in _KINDS or quantity == "geom_solref"
+
+
+def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
+    """Warn of ends of ranges at which a geom has no contact that differs.
+
+    No error: a range that an earlier run arrived at may be such a one, and has to load.
+    """
+    contacts = contacts_of(model)
+    for factor in factors:
+        others = [other for other in factors if other is not factor]
+        for end in dict.fromkeys(factor.limits):
+            changed = _changed(contacts, factor, end, others)
+            idle = [name for name, geom in factor.geoms.items() if not _shows(contacts, factor, changed, geom)]
+            if idle and end != 1.0:
+                warn(f"{factor.label}: {_why(model, contacts, factor, idle[0], end)}")
+                break  # one line per parameter says enough
+
+
+@lru_cache(maxsize=1000)
+def warn(message: str) -> None:
+    """Warn of something once in a process."""
+    logging.getLogger("simreal").warning("warning: %s", message)
+
+
+def _shows(contacts: Contacts, factor: Factor, changed: np.ndarray, geom: int) -> bool:
+    """Whether a geom has a contact of which a factor changes something."""
+    least = LEAST_CONDIM[min(_KINDS.get(factor.quantity, (0,)))] if factor.quantity in _KINDS else 1
+    field = "friction" if factor.quantity in _KINDS else "solref"
+    return bool((changed & contacts.of(geom)).any()) or bool(contacts.pairs_of(field, geom, least))
+
+
+def _changed(contacts: Contacts, factor: Factor, end: float, others: Sequence[Factor]) -> np.ndarray:
+    """Contacts [C] (bool) that differ at an end of a factor's range, whatever the other factors are."""
+    field = "friction" if factor.quantity in _KINDS else "solref"
+    found = np.zeros(len(contacts.shapes), dtype=bool)
+    for side in (None, 0, 1):
+        values = contacts.nominal[field].copy()
+        for other in others:
+            _apply(values, other, 1.0 if side is None else other.limits[side], field)
+        before = contacts.mixed(field, values)
+        _apply(values, factor, end, field)
+        after = contacts.mixed(field, values)
+        differs = np.abs(after - before) > _RELATIVE * np.abs(before)
+        if field == "friction":
+            differs &= contacts.dim[:, None] >= np.array(LEAST_CONDIM)
+        found |= differs.any(axis=1) & (contacts.pair < 0)
+    return found
+
+
+def _apply(values: np.ndarray, factor: Factor, value: float, field: str) -> None:
+    """Multiply the values [shapes, k] of a factor's geoms, in place."""
+    if (field == "friction") != (factor.quantity in _KINDS):
+        return
+    rows = sorted(factor.geoms.values())
+    if field == "friction":
+        for kind in _KINDS[factor.quantity]:
+            values[rows, kind] *= value
+        return
+    direct = values[rows, 0] <= 0
+    values[rows, 0] *= np.where(direct, value**-2.0, value)
+    values[rows, 1] *= np.where(direct, 1.0 / value, 1.0)
+
+
+def _why(model: mujoco.MjModel, contacts: Contacts, factor: Factor, name: str, end: float) -> str:
+    """Why a factor does nothing to a geom at an end of its range, and what to name."""
+    geom, way = factor.geoms[name], "raising" if end > 1.0 else "lowering"
+    partners = [int(b if a == geom else a) for a, b in contacts.shapes[contacts.of(geom) & contacts.equal]]
+    if factor.quantity == "geom_solref":
+        other = shape_name(model, partners[0]) if partners else "the other geom"
+        return (
+            f"a contact takes the stiffer solref of the two: that of {name!r} times {end:g} leaves {other!r} to "
+            "decide; name both"
+        )
+    column = _KINDS[factor.quantity][0]
+    friction = contacts.nominal["friction"][:, column]
+    partner = max(partners, key=lambda other: float(friction[other]), default=geom)
+    return (
+        f"friction of a contact is the larger of the two: {way} {name!r} ({friction[geom]:g}) to {end:g} times that "
+        f"does nothing beside {shape_name(model, partner)!r} ({friction[partner]:g}); name both"
+    )

@@ -1,0 +1,1 @@
+"""The `simreal` command: `main` has the arguments, `commands` what they do."""

@@ -1,0 +1,326 @@
+"""What the commands do, from arguments to printed result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from envs.common.fast_matmul import thread_independent
+from simreal.common.atomic_files import owned, write_text
+from simreal.common.errors import UserError
+from simreal.common.json_io import read_json, to_json, without_samples, write_target
+from simreal.common.trusted_code import naming
+from simreal.evaluation.compare import (
+    differences,
+    differences_table,
+    find_baseline,
+    load_policies,
+    other_options,
+    plain_table,
+    policies_table,
+)
+from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
+from simreal.evaluation.evaluate import evaluate, evaluate_named
+from simreal.evaluation.metrics import Metric, metric_of
+from simreal.evaluation.worlds import check_names, find_worlds
+from simreal.training.budget import budget_warning, untrained_warning
+from simreal.training.build import EngineName
+from simreal.training.checkpoint import checkpoints, is_outdated, newest_checkpoint
+from simreal.training.progress import Progress
+from simreal.training.run_config import RunConfig, load_config
+from simreal.training.run_directory import (
+    LoadedPolicy,
+    is_bundle,
+    is_empty,
+    load_policy,
+    new_run_directory,
+    newest_run,
+    refuse_filled,
+    run_config,
+)
+from simreal.training.trainer import Interrupted, Trainer, update_threads
+
+EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
+_RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
+
+
+def train_command(
+    name: str,
+    overrides: list[str],
+    run_dir: Path | None,
+    resume: bool,
+    out: Console,
+    config: RunConfig | None = None,
+) -> Path:
+    """`simreal train`. Returns the run directory. `config` replaces what `name` and `overrides` say.
+
+    Raises UserError before anything is written; Interrupted after a checkpoint.
+    """
+    config = config or load_config(name, overrides)
+    check_names(config.evaluate.worlds)
+    run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
+    if resume and not run.is_dir():
+        raise UserError(f"{run}: no such run to resume")
+    with owned(run, keep_empty=run_dir is not None):
+        if not resume:
+            refuse_filled(run)
+        checkpoint = _checkpoint_to_resume(run, config) if resume else None
+        try:
+            train_run(config, run, checkpoint, out)
+        except Interrupted as interrupted:
+            resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
+            raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
+        finish(run, out)
+    return run
+
+
+def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
+    """Train in a run directory, from the start or from its checkpoint. Raises Interrupted after a checkpoint."""
+    config = with_threads(config, run)
+    torch.set_num_threads(1)
+    trainer = _make_trainer(config, run)
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "config.yaml", config.to_yaml())
+    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
+    at = f", from step {trainer.env_steps:,}" if checkpoint else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    for warning in (
+        untrained_warning(config),
+        budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
+    ):
+        if warning is not None:
+            out.print(warning)
+    try:
+        trainer.train(Progress(total, trainer.env_steps, out, adr))
+    except Interrupted:
+        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
+    out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
+
+
+def _make_trainer(config: RunConfig, run: Path) -> Trainer:
+    """A trainer. Raises UserError where the configuration asks for what cannot be, or does not fit in memory."""
+    try:
+        return Trainer(config, run)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(f"{run}: does not fit in memory; lower num_envs, replay_size or horizon") from None
+
+
+def with_threads(config: RunConfig, run: Path) -> RunConfig:
+    """The configuration with the threads of an update written out: those of the run, where there is one already.
+
+    Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
+    a run that began without a fixed number stays free to choose (`simreal.training.threads`).
+    """
+    if config.train.torch_threads is not None:
+        return config
+    started = run_config(run).train.torch_threads if (run / "config.yaml").is_file() else None
+    if started is None and thread_independent():
+        return config
+    train = config.train.model_copy(update={"torch_threads": started or update_threads(config)})
+    return config.model_copy(update={"train": train})
+
+
+def assess(run: Path, out: Console) -> Path | None:
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where the task says
+    that no robot has use for one."""
+    policy = load_policy(run)
+    assert policy.config is not None
+    settings = policy.config.evaluate
+    figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
+    write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
+    task = policy.make_task()
+    out.print(figures_table(figures, metric_of(task)))
+    if task.export_obstacle is not None:
+        out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
+        return None
+    return _export(run, policy, run / "bundle", figures)
+
+
+def finish(run: Path, out: Console) -> None:
+    """Evaluate and export a finished run, and say where everything is."""
+    bundle = assess(run, out)
+    code = naming(run_config(run).task)
+    written = "" if bundle is None else f"\n  {bundle}      the policy for your robot: see docs/deploy.md"
+    out.print(f"""
+  {run / "config.yaml"}      the complete configuration
+  {run / "metrics.csv"}, {run / "adr.csv"}      learning curve, ranges over time (also: tensorboard --logdir {run})
+  {run / "checkpoints"}      to resume from
+  {run / EVALUATION}      the figures above{written}
+
+Next:
+  simreal play {run} --video policy.mp4{code}
+  simreal evaluate {run} --world nominal --world held_out --world unmodelled{code}
+  simreal evaluate {bundle or run}{code}
+""")
+
+
+def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The newest checkpoint of a run whose configuration agrees with `config`; None if there is none yet."""
+    if not (run / "config.yaml").exists() and is_empty(run):
+        return None
+    before, now = run_config(run).model_dump(), config.model_dump()
+    checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
+    for key in now:
+        if key not in _RESUME_MAY_CHANGE and before[key] != now[key]:
+            raise UserError(f"{key}: differs from {run / 'config.yaml'}; a resumed run may change only train, evaluate")
+    return checkpoint
+
+
+def evaluate_command(
+    paths: list[Path],
+    worlds: list[str],
+    episodes: int,
+    seed: int,
+    json_file: Path | None,
+    baseline: str | None,
+    ranges_of: Path | None,
+    task: str | None,
+    engine: EngineName | None,
+    out: Console,
+) -> None:
+    """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
+    policies = load_policies(paths, task)
+    first = find_baseline(baseline, paths, policies)
+    source = None if ranges_of is None else load_policy(ranges_of, task)
+    found = [find_worlds(worlds, policy, source) for policy in policies]
+    if engine is not None:
+        found = [([replace(world, engine=engine) for world in chosen], left_out) for chosen, left_out in found]
+    target = None if json_file is None else write_target(json_file)
+    for name, reason in found[0][1].items():
+        out.print(f"{name}: left out: {reason}")
+    for warning in other_options(policies):
+        out.print(f"warning: {warning}")
+    documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
+    measure = metric_of(policies[0].make_task())
+    if len(policies) == 1:
+        document = documents[0]
+        out.print(figures_table(document, measure))
+    else:
+        apart = differences(documents, [w for w, _ in found], first, measure)
+        document = {"policies": documents, "differences": apart}
+        out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
+    if target is not None:
+        write_text(target, to_json(document))
+
+
+def envelope_command(
+    run: Path,
+    settings: EnvelopeSettings,
+    ranges_of: Path | None,
+    json_file: Path | None,
+    task: str | None,
+    out: Console,
+) -> None:
+    """`simreal evaluate --envelope`: measure, write RUN/envelope.json, and export the bundle of the run again."""
+    if run.is_dir() and is_bundle(run):
+        raise UserError(f"{run}: is a bundle; --envelope writes into a run directory, expected one")
+    policy = load_policy(run, task)
+    source = None if ranges_of is None else load_policy(ranges_of, task)
+    if source is not None and source.task_id != policy.task_id:
+        raise UserError(f"{source.name}: is of {source.task_id}, but {policy.name} is of {policy.task_id}")
+    target = None if json_file is None else write_target(json_file)
+    document = measure_envelope(policy, settings, out.print, source)
+    document["checkpoint"] = _newest_name(run)
+    write_text(run / ENVELOPE, to_json(document))
+    if target is not None:
+        write_text(target, to_json(document))
+    out.print(envelope_table(document))
+    out.print(f"{run / ENVELOPE}: written")
+    if is_bundle(run / "bundle"):
+        out.print(f"{_export(run, policy, run / 'bundle', _present_evaluation(run, out))}: exported again, with it")
+
+
+def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
+    """`simreal export`."""
+    if run.is_dir() and is_bundle(run):
+        raise UserError(f"{run}: is a bundle already; expected a run directory")
+    policy = load_policy(run, task)
+    figures = _present_evaluation(run, out)
+    out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
+
+
+def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+    from simreal.export.bundle import ExportError, export_bundle  # ONNX is not needed to train
+
+    assert policy.module is not None
+    assert policy.config is not None
+    try:
+        return export_bundle(
+            policy.module,
+            policy.make_task(),
+            output,
+            task_name=policy.task_id,
+            randomization=policy.randomization,
+            evaluation=None if figures is None else without_samples(figures),
+            envelope=_present_envelope(run, policy),
+            run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
+        )
+    except ExportError as error:
+        raise UserError(f"{run}: {error}") from None
+
+
+def _newest_name(run: Path) -> str:
+    return checkpoints(run / "checkpoints")[-1].name
+
+
+def _present_evaluation(run: Path, out: Console) -> dict[str, Any] | None:
+    """The figures of a run, unless they are of an earlier checkpoint."""
+    document = read_json(run / EVALUATION)
+    if document is not None and is_outdated(run, document.pop("checkpoint", None)):
+        out.print(
+            f"{run / EVALUATION}: is of an earlier checkpoint; the bundle states no figures until --resume has ended"
+        )
+        return None
+    return document
+
+
+def _present_envelope(run: Path, policy: LoadedPolicy) -> dict[str, Any] | None:
+    """The envelope of a run, unless it is of an earlier checkpoint."""
+    document = read_json(run / ENVELOPE)
+    if document is None or is_outdated(run, document.get("checkpoint")):
+        return None
+    if document.get("task") != policy.task_id:
+        raise UserError(f"{run / ENVELOPE}: is of {document.get('task')}, expected {policy.task_id}")
+    return document
+
+
+def envelope_table(document: dict[str, Any]) -> Table:
+    """An envelope for people: success along each parameter, and the box."""
+    box = document["box"]
+    title = f"Success along each parameter of {document['task']}, from end to end"
+    title += "" if document["criterion"] is None else f"; success: {document['criterion']}"
+    caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
+    if box is not None:
+        caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
+    table = plain_table(title, ("parameter", "unit"), ("trained", "seen", "success", "box"), caption)
+    for p in document["parameters"]:
+        inside = "-" if box is None else _ends(box["ranges"][p["name"]])
+        success = " ".join(f"{value:.2f}" for value in p["success"])
+        seen = _ends((p["values"][0], p["values"][-1]))
+        table.add_row(p["name"], p["unit"], _ends(p["trained"]), seen, success, inside)
+    return table
+
+
+def _ends(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
+
+
+def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
+    """The figures of an evaluation for people."""
+    entropy = figures["adr_entropy_npd"]
+    title = f"{figures['policy']} on {figures['task']}"
+    title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
+    table = plain_table(title, ["world"], ["episodes", *measure.columns])
+    for world in figures["worlds"]:
+        table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
+    return table

@@ -1,0 +1,181 @@
+"""Tables of what a task observes, does and lets vary."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from envs.task import ActionComponent, Task
+from randomization.catalogue.table import QUANTITIES, RandomizableQuantity
+from randomization.physics.model_edits import nominal_values, room
+from randomization.targets.effective import idle_because
+from randomization.targets.names import object_places
+from randomization.targets.suitable import has_commands_for, switched_off, usable_names
+
+
+def describe(task: Task, console: Console) -> None:
+    """Print the observation, action and randomization tables of a task."""
+    rate = 1.0 / task.control_period_s
+    console.print(
+        f"[bold]{task.id}[/bold]  control every {task.control_period_s:g} s ({rate:g} Hz, {task.decimation} physics "
+        f"steps of {task.model.opt.timestep:g} s), episodes of {task.max_episode_steps} steps",
+        highlight=False,
+    )
+    console.print(_observations(task))
+    console.print(_actions(task))
+    for component in task.action:
+        if not _uniform(component):
+            console.print(_values(component))
+    console.print(_randomization(task))
+    console.print(
+        "Scale: a factor of the nominal value. Add: added to it. Spread: standard deviation of what is added to each "
+        "value in every episode. Absolute: the value itself. "
+        "docs/randomize.md says how to use them.",
+        highlight=False,
+    )
+
+
+def _observations(task: Task) -> Table:
+    table = _table("Observation", "index", "component", "unit", "frame", "values", "of", "meaning")
+    for group in ("policy", "privileged"):
+        slices = task.slices(group)
+        for c in task.components(group):
+            where = slices[c.name]
+            index = f"{where.start}" if c.size == 1 else f"{where.start}-{where.stop - 1}"
+            index = index if group == "policy" else f"({index})"
+            meaning = c.description + (f" (from {', '.join(c.derived_from)})" if c.derived_from else "")
+            of = ", ".join(c.joints or c.bodies)
+            table.add_row(index, c.name, c.unit, c.frame, ", ".join(c.elements), of, meaning)
+    return table
+
+
+def _actions(task: Task) -> Table:
+    table = _table("Action, in [-1, 1]", "index", "component", "unit", "frame", "values", "target", "meaning")
+    start = 0
+    for c in task.action:
+        index = f"{start}" if c.size == 1 else f"{start}-{start + c.size - 1}"
+        target = _affine(c.scale[0], c.offset[0]) if _uniform(c) else "see below"
+        meaning = "; ".join(filter(None, (c.description, c.afterwards)))
+        table.add_row(index, c.name, c.unit, c.frame, ", ".join(c.elements), target, meaning)
+        start += c.size
+    return table
+
+
+def _uniform(c: ActionComponent) -> bool:
+    """Whether one line says how all values of a component become targets."""
+    return len(set(c.scale)) == 1 and len(set(c.offset)) == 1 and not c.stiffness
+
+
+def _values(c: ActionComponent) -> Table:
+    """Every value of a component by itself: its target, and the controller that follows it."""
+    columns: dict[str, list[str]] = {"value": list(c.elements)}
+    columns |= {"joint": list(c.joints)} if c.joints != c.elements else {}
+    columns |= {"actuator": list(c.actuators)} if c.actuators != c.elements else {}
+    columns[f"target, {c.unit}"] = [_affine(*pair) for pair in zip(c.scale, c.offset, strict=True)]
+    if c.target_limits is not None:
+        columns["limits"] = [f"{low:.4g} to {high:.4g}" for low, high in zip(*c.target_limits, strict=True)]
+    per = {"rad": ("N m/rad", "N m s/rad", "N m"), "m": ("N/m", "N s/m", "N")}.get(c.unit, ("", "", ""))
+    for name, values, unit in zip(
+        ("stiffness (kp)", "damping (kd)", "effort limit"), (c.stiffness, c.damping, c.effort_limit), per, strict=True
+    ):
+        columns[f"{name}, {unit}" if unit else name] = [f"{value:.4g}" for value in values]
+    columns = {name: cells for name, cells in columns.items() if cells}
+    table = _table(f"{c.name}, value by value", *columns)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    if c.smoothing < 1.0:
+        table.caption = f"What is sent moves by {c.smoothing:g} of the way to the target in each control step."
+    return table
+
+
+def _affine(scale: float, offset: float) -> str:
+    return f"{scale:.4g} * a" + (f" {offset:+.4g}" if offset else "")
+
+
+_UNITS = {  # of what physical quantities act on
+    "body_mass": "kg", "body_inertia": "kg m^2", "body_ipos": "m", "body_pos": "m", "geom_size": "m", "geom_pos": "m",
+    "geom_solref": "s", "geom_margin": "m", "geom_gap": "m", "dof_damping": "N m s/rad or N s/m",
+    "dof_frictionloss": "N m or N", "jnt_stiffness": "N m/rad or N/m", "dof_armature": "kg m^2 or kg",
+    "jnt_range": "rad or m", "tendon_stiffness": "N/m", "tendon_lengthspring": "m", "tendon_range": "m",
+    "actuator_forcerange": "N m or N", "opt.gravity": "m/s^2", "opt.timestep": "s", "opt.wind": "m/s",
+    "opt.density": "kg/m^3", "opt.viscosity": "Pa s",
+}  # fmt: skip
+
+
+def available(task: Task) -> dict[str, list[str]]:
+    """Quantities that make sense for a task, and the objects that each may name (none where it takes no names)."""
+    found: dict[str, list[str]] = {}
+    for quantity in QUANTITIES.values():
+        names = usable_names(task, quantity)
+        if names or (
+            quantity.target == "none"
+            and has_commands_for(task, quantity)
+            and not switched_off(task, quantity)
+            and not idle_because(task, quantity, 0)
+        ):
+            found[quantity.name] = names
+    return found
+
+
+def sensible_range(task: Task, quantity: RandomizableQuantity, names: list[str]) -> tuple[float, float]:
+    """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
+    low, high = quantity.default_range
+    if quantity.channel != "physics" or quantity.mode != "add":
+        return low, high
+    for index in [object_places(task, quantity.target)[name] for name in names] or [0]:
+        down, up = room(task, quantity.name, index)
+        low, high = max(low, 0.5 * down), min(high, 0.5 * up)
+    return low, high
+
+
+def nominal_text(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
+    """Smallest and largest nominal value over objects, with the unit; lambda's for what writes no model field."""
+    if quantity.channel != "physics":
+        return f"{quantity.nominal:g}"
+    indices = [object_places(task, quantity.target)[name] for name in names] or [0]
+    values = [v for i in indices for v in nominal_values(task, quantity.name, i)]
+    if quantity.target == "actuator" and quantity.name != "actuator_force_range":
+        values = [abs(v) for v in values]  # gains: a servo's bias is (0, -kp, -kd)
+    low, high = min(values), max(values)
+    unit = _UNITS.get(quantity.writes[0], "")
+    return (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}") + (f" {unit}" if unit else "")
+
+
+def _randomization(task: Task) -> Table:
+    table = _table(
+        "Randomization", "quantity", "mode", "unit", "nominal", "default range", "names that 'of' may match", "meaning"
+    )
+    for name, names in available(task).items():
+        quantity = QUANTITIES[name]
+        low, high = sensible_range(task, quantity, names)
+        unit = "the component's" if quantity.unit == "unit" else quantity.unit
+        table.add_row(
+            name, quantity.mode, unit, nominal_text(task, quantity, names), f"{low:g} to {high:g}",
+            _shown(names) if names else "(the whole task)", quantity.description,
+        )  # fmt: skip
+    return table
+
+
+def quantity_tables() -> str:
+    """Every quantity as Markdown, a table per channel: what docs/randomize.md shows."""
+    lines: list[str] = []
+    channel = ""
+    for q in QUANTITIES.values():
+        if q.channel != channel:
+            channel = q.channel
+            lines += ["", f"**{channel.capitalize()}**", ""]
+            lines += ["| quantity | mode | unit | of | writes | meaning |", "|---|---|---|---|---|---|"]
+        unit = "the component's" if q.unit == "unit" else q.unit
+        lines.append(f"| `{q.name}` | {q.mode} | {unit} | {q.target} | {', '.join(q.writes)} | {q.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(names: list[str], most: int = 3) -> str:
+    return ", ".join(names) if len(names) <= most else ", ".join(names[:most]) + f", ... ({len(names)})"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,276 @@
+"""The `simreal` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from simreal.common.errors import UserError
+
+app = typer.Typer(
+    help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console(  # names of runs and worlds are text, whatever brackets they have
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110
+)
+
+Engine = Literal["cpu", "gpu"]
+_EPISODES, _ENVELOPE_EPISODES = 100, 50
+TaskCode = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:CLASS", help="the task's class, where a run names code that no package announces"),
+]
+RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run directory or an exported bundle")]
+
+
+@app.callback()
+def start() -> None:
+    """Runs before every command; a user's task that it imports may ask Gymnasium for tasks."""
+    from simreal import register
+
+    register()
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or the name of a shipped one")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.sub=value ...]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="where to write; default runs/NAME-N")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
+) -> None:
+    """Train a policy, evaluate it and export it."""
+    from simreal.cli.commands import train_command
+
+    train_command(config, overrides or [], run_dir, resume, _out)
+
+
+@app.command()
+def evaluate(
+    policies: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_BUNDLE ...",
+            help="of one task; several: compared; 'random' is uniform actions, 'zero' action 0",
+        ),
+    ],
+    world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="fresh ones in every world (100) or point (50)")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 1_000_003,
+    baseline: Annotated[str | None, typer.Option(help="policy to compare the others with; default: the first")] = None,
+    ranges_of: Annotated[Path | None, typer.Option(help="run whose ranges 'range', 'extremes' mean")] = None,
+    envelope: Annotated[bool, typer.Option("--envelope", help="measure where the policy works")] = False,
+    threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
+    points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
+    pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
+    reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
+    criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
+    task: TaskCode = None,
+    engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
+) -> None:
+    """Play fresh episodes and print how well policies do."""
+    from simreal.cli.commands import envelope_command, evaluate_command
+
+    if not envelope:
+        if pair or criterion:
+            raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
+        worlds = world or ["nominal", "trained"]
+        evaluate_command(
+            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+        )
+        return
+    from simreal.evaluation.envelope import EnvelopeSettings
+
+    if len(policies) != 1 or world or baseline or engine:
+        raise UserError("--envelope: takes one run, and none of --world, --baseline and --engine")
+    pairs = tuple(_two(names) for names in pair or ())
+    settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
+    envelope_command(policies[0], settings, ranges_of, json_file, task, _out)
+
+
+def _two(names: str) -> tuple[str, str]:
+    first, comma, second = names.partition(",")
+    if not comma or "," in second:
+        raise UserError(f"--pair: expected PARAMETER,PARAMETER, got {names!r}")
+    return first.strip(), second.strip()
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
+    task: TaskCode = None,
+) -> None:
+    """Export a run's policy as a bundle for a robot controller."""
+    from simreal.cli.commands import export_command
+
+    export_command(run, output, task, _out)
+
+
+@app.command()
+def play(
+    policy: RunOrBundle,
+    video: Annotated[Path | None, typer.Option(help="write an MP4 instead of opening a window")] = None,
+    world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
+    episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+    task: TaskCode = None,
+) -> None:
+    """Show a policy in a window or a video."""
+    from simreal.rendering.viewer import save_video, watch
+    from simreal.training.run_directory import load_policy
+
+    loaded = load_policy(policy, task)
+    if video is None:
+        watch(loaded, world, seed)
+    else:
+        frames = save_video(loaded, video, world, episodes, seed)
+        _out.print(f"{video}: {frames} frames of {loaded.task_id}")
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate A B`")
+    ],
+    output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
+    pictures: Annotated[bool, typer.Option(help="draw best and worst episodes that have not been drawn yet")] = True,
+    task: TaskCode = None,
+) -> None:
+    """Write one self-contained HTML page about runs."""
+    from simreal.common.trusted_code import trust
+    from simreal.report import write_report
+
+    if task is not None:
+        trust(task)
+    _out.print(f"{write_report(runs, output, pictures)}: report of {', '.join(run.name for run in runs)}")
+
+
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
+    run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
+    pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+) -> None:
+    """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
+    from simreal.study import study_command
+
+    study_command(study, run_dir, pictures, _out)
+
+
+@app.command()
+def envs() -> None:
+    """List all tasks."""
+    from envs.registry import task_ids
+
+    for task_id in task_ids():
+        _out.print(task_id)
+
+
+@app.command()
+def describe(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="an id of `simreal envs`, MODULE:CLASS or gymnasium:ID")],
+    image: Annotated[Path | None, typer.Option(help="write a picture of 5 x 5 sampled worlds instead")] = None,
+    randomization: Annotated[
+        Path | None, typer.Option(help="YAML file with the worlds of --image; default: everything visual")
+    ] = None,
+    camera: Annotated[str, typer.Option(help="of --image: 'view' or a camera of the model")] = "view",
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="print a `randomization:` block to start from")] = False,
+) -> None:
+    """Show what a task observes, does and lets vary."""
+    from envs.registry import make_task
+    from simreal.cli.describe import describe as show
+    from simreal.common.trusted_code import module_of, use_current_folder
+
+    if module_of(task) is not None:
+        use_current_folder()
+    if image is not None:
+        from simreal.rendering.contact_sheet import save_sheet
+
+        save_sheet(image, task, randomization, camera)
+        _out.print(f"{image}: the nominal world of {task} and 24 sampled ones")
+        return
+    if randomization is not None or camera != "view":
+        raise UserError("--randomization and --camera say what --image shows; give --image FILE.png too")
+    if as_yaml:
+        from simreal.cli.suggest import suggested_yaml
+
+        print(suggested_yaml(make_task(task)), end="")
+        return
+    width = None if sys.stdout.isatty() else 200
+    show(make_task(task), Console(highlight=False, width=width))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of configurations, for editors."""
+    import json
+
+    from simreal.training.run_config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+@app.command()
+def bench(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG ...]", help="YAML files or shipped ones; default: three of them"),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+) -> None:
+    """Measure how fast tasks step and policies learn on this machine."""
+    from simreal.cli.bench import bench_command
+
+    bench_command(configs or [], json_file, _out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        _report(error)
+
+
+def _report(error: Exception) -> None:
+    """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.engines.base import EngineError
+    from envs.registry import TaskError
+    from randomization.parameters import RandomizationError
+    from simreal.training.trainer import Interrupted
+
+    if isinstance(error, Interrupted):
+        _fail(str(error), 130)
+    if isinstance(error, typer.Abort):
+        _fail("interrupted", 130)
+    describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
+    if describe_usage is not None:
+        _fail(describe_usage(), 2)
+    if isinstance(error, (UserError, TaskError, RandomizationError, EngineError)):
+        _fail(str(error), 2)
+    raise error
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

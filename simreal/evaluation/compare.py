@@ -1,0 +1,152 @@
+"""Compares policies in the same episodes: load them, take paired differences, print tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from envs.common.messages import nearest
+from simreal.common.errors import UserError
+from simreal.evaluation.baselines import BASELINES, baseline
+from simreal.evaluation.intervals import bootstrap_ci, unanimous_ci
+from simreal.evaluation.metrics import METRICS, RETURN, Metric
+from simreal.evaluation.worlds import World
+from simreal.training.run_directory import LoadedPolicy, load_policy
+
+
+def load_policies(paths: Sequence[Path], task: str | None = None) -> list[LoadedPolicy]:
+    """Policies of one task, with names of their own; `task` as in `load_policy`.
+
+    A path that does not exist and is one of BASELINES is that baseline, for the task of the first other one.
+
+    Raises UserError, naming two that do not go together.
+    """
+    resolved = [path.resolve() for path in paths]
+    for path in paths:
+        if resolved.count(path.resolve()) > 1:
+            raise UserError(f"{path}: given twice")
+    missing = [path for path in paths if not path.exists() and str(path) not in BASELINES]
+    if missing:
+        raise UserError(f"{missing[0]}: no such run or bundle{nearest(str(missing[0]), BASELINES)}")
+    loaded = [load_policy(path, task) if path.exists() else None for path in paths]
+    first = next((policy for policy in loaded if policy is not None), None)
+    if first is None:
+        raise UserError(f"{paths[0]}: a baseline plays the task of a run; name at least one run or bundle beside it")
+    policies = [policy or baseline(str(path), first) for path, policy in zip(paths, loaded, strict=True)]
+    for path, policy in zip(paths, policies, strict=True):
+        if policy.task_id != policies[0].task_id:
+            raise UserError(
+                f"{paths[0]} is of {policies[0].task_id} and {path} of {policy.task_id}: "
+                "only policies of one task can be compared"
+            )
+    names = [policy.name for policy in policies]
+    return [
+        policy if names.count(policy.name) == 1 else policy.renamed(str(path))
+        for path, policy in zip(paths, policies, strict=True)
+    ]
+
+
+def other_options(policies: Sequence[LoadedPolicy]) -> list[str]:
+    """Sentences about policies whose task was made with other options than the first's."""
+    first = policies[0]
+    return [
+        f"{policy.name} has other task_options than {first.name}: episodes of one number may not be the same, and "
+        "rewards may differ"
+        for policy in policies[1:]
+        if policy.task_options != first.task_options
+    ]
+
+
+def find_baseline(name: str | None, paths: Sequence[Path], policies: Sequence[LoadedPolicy]) -> int:
+    """Which policy the others are compared with: by path or name; None: the first. Raises UserError."""
+    if name is None:
+        return 0
+    for i, (path, policy) in enumerate(zip(paths, policies, strict=True)):
+        if name == policy.name or Path(name).resolve() == path.resolve():
+            return i
+    known = [policy.name for policy in policies]
+    raise UserError(
+        f"--baseline: {name!r} is none of the policies{nearest(name, known)}; there are: {', '.join(known)}"
+    )
+
+
+def differences(
+    documents: Sequence[dict[str, Any]],
+    worlds: Sequence[Sequence[World]],
+    baseline: int,
+    measure: Metric,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Differences "a" minus "b" of every policy a from the baseline b, with paired bootstrap intervals.
+
+    Args:
+        documents: evaluations of the policies, in worlds of equal names and with equal episode numbers.
+        worlds: the worlds of each; "trained" and those made of a policy's own ranges may differ between policies,
+            and then there are no pairs to compare.
+        baseline: index of b.
+        measure: what the task is judged by.
+        seed: of the bootstrap.
+    """
+    base, found = documents[baseline], []
+    for i, document in enumerate(documents):
+        rows = zip(document["worlds"], base["worlds"], worlds[i], worlds[baseline], strict=True)
+        pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
+        if not pairs:
+            continue
+        table = np.stack([_column(row, other, key) for row, other in pairs for key in METRICS], axis=1)
+        means = table.mean(axis=0).reshape(len(pairs), -1)
+        ends = bootstrap_ci(table, seed).T.reshape(len(pairs), -1, 2)
+        for (row, other), mean, interval in zip(pairs, means.tolist(), ends.tolist(), strict=True):
+            entry: dict[str, Any] = {"world": row["name"], "a": document["policy"], "b": base["policy"]}
+            for key, value, end in zip(METRICS, mean, interval, strict=True):
+                entry |= {key: value, f"{key}_ci95": end}
+            ended = set(_column(row, other, "success").tolist())
+            if measure is not RETURN and len(ended) == 1:
+                entry["success_ci95"] = unanimous_ci(ended.pop(), len(table))
+            found.append(entry)
+    return found
+
+
+def _column(row: dict[str, Any], other: dict[str, Any], key: str) -> np.ndarray:
+    return np.asarray(row["samples"][key], dtype=np.float64) - np.asarray(other["samples"][key], dtype=np.float64)
+
+
+def policies_table(documents: Sequence[dict[str, Any]], measure: Metric) -> Table:
+    """All policies in all worlds, for people."""
+    entropies = [f"{d['policy']} {d['adr_entropy_npd']:+.2f}" for d in documents if d["adr_entropy_npd"] is not None]
+    caption = f"entropy (npd): {', '.join(entropies)}" if entropies else ""
+    table = plain_table(documents[0]["task"], ("world", "policy"), measure.columns, caption)
+    for rows in zip(*(document["worlds"] for document in documents), strict=True):
+        for document, row in zip(documents, rows, strict=True):
+            table.add_row(row["name"] if row is rows[0] else "", document["policy"], *measure.cells(row))
+        table.add_section()
+    return table
+
+
+def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any], measure: Metric) -> Table:
+    """Differences from the baseline, whose document is given, for people."""
+    shown = dict.fromkeys((measure, RETURN))
+    numbers = [column for m in shown for column in (m.name, "95 % interval")]
+    table = plain_table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
+    seen = ""
+    for difference in sorted(found, key=lambda d: [row["name"] for row in document["worlds"]].index(d["world"])):
+        cells = []
+        for m in shown:
+            cells += [m.plain.change(difference[m.name]), m.plain.change_span(*difference[f"{m.name}_ci95"])]
+        table.add_row(difference["world"] if difference["world"] != seen else "", difference["a"], *cells)
+        seen = difference["world"]
+    return table
+
+
+def plain_table(title: str, texts: Sequence[str], numbers: Sequence[str], caption: str = "") -> Table:
+    """A table without rows: columns of text, aligned to the left, then columns of numbers, aligned to the right."""
+    table = Table(
+        title=title, title_justify="left", header_style="bold", caption=caption or None, caption_justify="left"
+    )
+    for column in (*texts, *numbers):
+        table.add_column(column, justify="left" if column in texts else "right", overflow="fold")
+    return table

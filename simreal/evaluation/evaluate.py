@@ -1,0 +1,132 @@
+"""Plays fresh episodes in given worlds and says how well a policy does, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.environment import Environment
+from randomization.config import Performance
+from simreal.evaluation.intervals import bootstrap_ci, cvar, mean_and_error, wilson
+from simreal.evaluation.worlds import World, find_worlds
+from simreal.training.run_directory import LoadedPolicy
+
+_MOST_ENVS = 256  # more do not make stepping faster on a few cores
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Results of episodes, by episode number; seed and number alone fix world, start, goal and noise."""
+
+    success: Tensor  # [episodes] bool, at the last step
+    returns: Tensor  # [episodes] float64
+    successes: Tensor  # [episodes] steps at which success held
+    steps: Tensor  # [episodes]
+    measures: dict[str, Tensor]  # the task's own, mean over the steps of the episode, [episodes] float64
+    divergences: int
+
+    @property
+    def samples(self) -> dict[Performance, Tensor]:
+        """Values by which an episode can be judged, by name, [episodes] each."""
+        return {"success": self.success, "return": self.returns, "successes": self.successes}
+
+
+def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
+    """How many environments to play a number of episodes in: at most `most`, and none of them idle at the end."""
+    return math.ceil(episodes / math.ceil(episodes / most))
+
+
+def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
+    """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset.
+
+    Results do not depend on the number of environments that the episodes are played in.
+    """
+    observed = environment.reset()
+    policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
+    columns: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    ended = torch.zeros(episodes, dtype=torch.bool)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        while not bool(ended.all()):
+            number = environment.rng.episode.cpu()
+            result = environment.step(policy.act(observed.policy.cpu()))
+            observed, done = result.observed, result.done.cpu()
+            for name, value in result.terms.items():
+                sums[name] = sums.get(name, 0.0) + value.cpu().double()
+            if not bool(done.any()):
+                continue
+            steps = result.episode_steps.cpu()
+            seen = {
+                "success": result.success.cpu(), "returns": result.episode_return.cpu().double(),
+                "successes": result.episode_successes.cpu(), "steps": steps,
+                **{f".{name}": total / steps for name, total in sums.items()},
+            }  # fmt: skip
+            counted = done & (number < episodes)
+            ids = number[counted]
+            for name, value in seen.items():
+                columns.setdefault(name, torch.zeros(episodes, dtype=value.dtype))[ids] = value[counted]
+            ended[ids] = True
+            for total in sums.values():
+                total.masked_fill_(done, 0.0)
+            policy.reset(done)
+    finally:
+        torch.set_num_threads(threads)
+    measures = {name[1:]: values for name, values in columns.items() if name[0] == "."}
+    plain = {name: values for name, values in columns.items() if name[0] != "."}
+    return Episodes(**plain, measures=measures, divergences=environment.divergences)
+
+
+def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
+    """One entry of `worlds` in evaluate's JSON."""
+    count, successes = len(episodes.success), int(episodes.success.sum())
+    returns, held = episodes.returns.tolist(), episodes.successes.tolist()
+    mean, error = mean_and_error(returns)
+    measures = {"episode_length": episodes.steps.double(), **episodes.measures}
+    return {
+        "name": world.name,
+        "group": world.group,
+        "episodes": count,
+        "success_rate": successes / count,
+        "success_ci95": list(wilson(successes, count)),
+        "return_mean": mean,
+        "return_se": error,
+        "return_median": median(returns),
+        "return_cvar10": cvar(returns),
+        "successes_mean": sum(held) / count,
+        "successes_median": median(held),
+        "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
+        "measures": {name: _mean(values) for name, values in measures.items()},
+        "samples": {name: (values + 0).tolist() for name, values in episodes.samples.items()},  # True is 1
+    }
+
+
+def _mean(values: Tensor) -> dict[str, float]:
+    mean, error = mean_and_error(values.tolist())
+    return {"mean": mean, "se": error}
+
+
+def evaluate(
+    policy: LoadedPolicy, worlds: Sequence[World], episodes: int, num_envs: int | None, seed: int
+) -> dict[str, Any]:
+    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit."""
+    rows = []
+    for world in worlds:
+        environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
+        rows.append(summarize(world, run_episodes(policy, environment, episodes)))
+    return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
+
+
+def evaluate_named(
+    policy: LoadedPolicy, names: Sequence[str], episodes: int, num_envs: int | None, seed: int
+) -> dict[str, Any]:
+    """`evaluate` in worlds by name. Raises UserError for a name that is wrong."""
+    worlds, _ = find_worlds(names, policy)
+    return evaluate(policy, worlds, episodes, num_envs, seed)

@@ -1,0 +1,115 @@
+"""What a learner is told of the environments that it learns in, and what it does for the training loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.environment import Environment, Observed, StepResult
+from envs.task import Mirror
+from simreal.learners.off_policy.hindsight import Hindsight
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """Sizes of the vectors that a learner gets and gives, and what else it is told of its environments.
+
+    Attributes:
+        num_envs: N.
+        observation_size: values of the policy group.
+        action_size: A.
+        goal_size: 0 for tasks without goals.
+        privileged_size: values that only a critic may read; 0 for none.
+        hindsight: what follows from a goal, for learners that relabel.
+        device: where the learner computes.
+        mirror: how the task is symmetric, if it is.
+    """
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    goal_size: int
+    privileged_size: int
+    hindsight: Hindsight | None
+    device: torch.device
+    mirror: Mirror | None = None
+
+    @classmethod
+    def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> LearnerSpec:
+        """Of an environment, which must have been reset."""
+        task, observed = environment.task, environment.observed
+        return cls(
+            num_envs=environment.num_envs,
+            observation_size=observed.policy.shape[1],
+            action_size=task.action_size,
+            goal_size=task.goal_size,
+            privileged_size=0 if observed.privileged is None else observed.privileged.shape[1],
+            hindsight=hindsight,
+            device=device,
+            mirror=task.mirror,
+        )
+
+
+class Learner(ABC):
+    """An algorithm, as the training loop uses it.
+
+    Args:
+        spec: of the environments.
+        config: the options.
+        seed: of networks, exploration and batches.
+        total_steps: environment steps of the whole run, for lr_schedule "linear".
+
+    Attributes:
+        policy: deterministic, with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1].
+        generator: of all random numbers after the initial weights.
+        steps: environment steps recorded.
+        updates: made so far.
+    """
+
+    policy: Any  # a Module; subclasses know which
+
+    def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
+        if config.lr_schedule == "linear" and total_steps is None:
+            raise ValueError("lr_schedule linear: needs the number of steps of the run")
+        self.spec, self.config, self.total_steps = spec, config, total_steps
+        torch.manual_seed(seed)
+        self.generator = torch.Generator(spec.device).manual_seed(seed)
+        self.steps = self.updates = 0
+
+    @abstractmethod
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] in [-1, 1] to explore with."""
+
+    @abstractmethod
+    def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
+        """Take in the step that the last `act` led to."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether enough was recorded for an update."""
+
+    @abstractmethod
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Learn from what was recorded; returns what to log.
+
+        Args:
+            before_step: called before every gradient step, see `simreal.training.threads`.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning: nested mappings and lists of tensors and plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
+
+
+def mean_metrics(logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Means of scalars [] logged by name; the device is waited for here only."""
+    return {name: float(sum(each[name].float() for each in logs)) / len(logs) for name in (logs or [{}])[0]}

@@ -1,0 +1,101 @@
+"""Running mean and standard deviation of observations, part of the policy and exported with it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from envs.common.deterministic_ops import column_sums
+from simreal.learners.options import OffPolicyConfig, PPOConfig
+
+# float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
+# deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
+# varies little more is rounded so coarsely that it is not brought to unit deviation.
+_CONSTANT, _COARSE = 2.0**-24, 2.0**-22
+_SMALLEST = 1e-30  # the inverse must be a float32
+
+
+class Normalizer(nn.Module):
+    """Maps values to zero mean, unit standard deviation, clipped; or lets them through and only keeps statistics.
+
+    Statistics are exact over all values seen (Chan, Golub, LeVeque 1979, parallel update), kept in float64. No unit
+    is preferred: values in metres and in micrometres come out alike. What did not vary comes out as 0 for ever, as
+    nothing is known of the scale on which it would.
+
+    Args:
+        size: number of values in a vector.
+        clip: largest magnitude that comes out.
+        active: False changes nothing but the precision, and clips nothing.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, clip: float = 5.0, active: bool = True) -> None:
+        super().__init__()
+        self.active = active
+        self.clip = clip if active else math.inf
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, values: Tensor) -> None:
+        """Take values [B, size] into the statistics."""
+        values = values.double()
+        n = values.shape[0]
+        if n == 0:
+            return
+        batch_mean = column_sums(values) / n
+        batch_var = column_sums((values - batch_mean).square_()) / n  # `var` takes several times as long
+        total = self.count + n
+        delta = batch_mean - self.mean
+        m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total
+        self.mean += delta * n / total
+        self.var.copy_(m2 / total)
+        self.count.copy_(total)
+
+    def forget(self) -> None:
+        """Return to the state before the first values."""
+        self.mean.zero_()
+        self.var.fill_(1.0)
+        self.count.zero_()
+
+    def offset(self) -> Tensor:
+        """What is subtracted, [size]."""
+        return self.mean if self.active else torch.zeros_like(self.mean)
+
+    def scale(self) -> Tensor:
+        """What is divided by, [size]; 0 where nothing varied and 0 comes out."""
+        if not self.active:
+            return torch.ones_like(self.var)
+        deviation, size = self.deviation(), self.mean.abs()
+        varies = deviation > (_CONSTANT * size).clamp(min=_SMALLEST)
+        return torch.where(varies, torch.maximum(deviation, _COARSE * size), 0.0)
+
+    def inverse(self) -> Tensor:
+        """What is multiplied by, [size]: 1 / scale, and 0 where nothing varied."""
+        scale = self.scale()
+        return torch.where(scale > 0.0, 1.0 / scale, 0.0)
+
+    def deviation(self) -> Tensor:
+        """Standard deviation of the values seen, [size]."""
+        return self.var.sqrt()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalized values [B, size] as float32. Computed in the input's precision before rounding."""
+        if not self.active:
+            return values.float()
+        dtype = values.dtype
+        coarse = self.mean.to(dtype)
+        rest = (self.mean - coarse.double()).to(dtype)  # far from zero float32 cannot hold the mean exactly
+        normalized = (values - coarse - rest) * self.inverse().to(dtype)
+        return normalized.clamp(-self.clip, self.clip).float()
+
+
+def make_normalizer(size: int, config: OffPolicyConfig | PPOConfig) -> Normalizer:
+    """A normalizer of observations; without normalization one that only keeps statistics."""
+    return Normalizer(size, config.observation_clip, active=config.normalize_observation)

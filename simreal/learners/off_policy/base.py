@@ -1,0 +1,188 @@
+"""What SAC and DDPG share: everything but their actor, their losses and how they explore."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from envs.common.fast_matmul import fast_matmul
+from envs.environment import Observed, StepResult
+from simreal.learners.adam import Adam
+from simreal.learners.base import Learner, LearnerSpec, mean_metrics
+from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
+from simreal.learners.normalizer import make_normalizer
+from simreal.learners.off_policy.action_history import ActionHistory, HistoryPolicy, stored
+from simreal.learners.off_policy.replay import LAG, HerReplayBuffer, ReplayBatch, normalized
+from simreal.learners.options import OffPolicyConfig
+
+ActorClass = type[DeterministicActor] | type[GaussianActor]
+
+
+class OffPolicyPolicy(nn.Module):
+    """Normalizer and actor: what is exported. Puts out the most likely action."""
+
+    def __init__(self, spec: LearnerSpec, config: OffPolicyConfig, actor: ActorClass) -> None:
+        super().__init__()
+        self.normalizer = make_normalizer(spec.observation_size, config)
+        size = spec.observation_size + config.action_history * spec.action_size
+        self.actor: Any = actor(size, spec.action_size, config.hidden)
+
+    def forward(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
+        """Observation [B, nobs] in SI units, past actions [B, n * A] if it has such -> action [B, A] in [-1, 1]."""
+        normalized = self.normalizer(observation)
+        return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
+
+
+class OffPolicyLearner(Learner):
+    """Learns from replayed experience.
+
+    Args:
+        spec, config, seed, total_steps: see `Learner`.
+        actor: class of the policy's network.
+        critics: estimates of Q that the critic gives.
+    """
+
+    NOISES: ClassVar[int]
+    """Standard normal numbers that a gradient step needs per transition and action."""
+
+    def __init__(
+        self,
+        spec: LearnerSpec,
+        config: OffPolicyConfig,
+        seed: int,
+        total_steps: int | None,
+        actor: ActorClass,
+        critics: int,
+    ) -> None:
+        super().__init__(spec, config, seed, total_steps)
+        device, actions = spec.device, spec.action_size
+        self.network = OffPolicyPolicy(spec, config, actor).to(device)
+        self.history = ActionHistory(spec.num_envs, config.action_history, actions, device)
+        leaving = self._leaving_network()
+        remembers = config.action_history > 0
+        self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
+        shape = (spec.observation_size + self.history.size, actions)
+        self.critic = QNetwork(critics, *shape, config.hidden).to(device)
+        self.target_critic = copy.deepcopy(self.critic)
+        self._actor_params = list(self.network.actor.parameters())
+        self._online = [p.data for p in self.critic.parameters()]
+        self._targets = [p.data for p in self.target_critic.parameters()]
+        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
+        self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
+        self._optimizers = {"actor_optimizer": config.actor_lr, "critic_optimizer": config.critic_lr}  # step sizes
+        self.replay = HerReplayBuffer(
+            config.replay_size, spec.num_envs, *shape, spec.goal_size,
+            config.her_k if spec.goal_size else 0, spec.hindsight, self.history.size, LAG, device,
+        )  # fmt: skip
+        self.updates_due = 0.0
+
+    def _leaving_network(self) -> OffPolicyPolicy:
+        """The network that is evaluated and exported: the one that learns, or a copy with averages of its weights.
+
+        A policy learnt off-policy changes from update to update, and the last one may by chance be a bad one. An
+        average along the way is steadier (Nikishin et al. 2018, "Improving stability in deep reinforcement learning
+        with weight averaging"; Polyak and Juditsky 1992). Learning does not see it.
+        """
+        if not self.config.average_updates:
+            return self.network
+        leaving = copy.deepcopy(self.network)
+        leaving.normalizer = self.network.normalizer
+        self._averaged, self._online_policy = ([p.data for p in n.parameters()] for n in (leaving, self.network))
+        return leaving
+
+    @abstractmethod
+    def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
+        """One gradient step of every network with noise [NOISES, B, A]; returns scalars to log."""
+
+    def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
+        """Put one step of every environment into the replay."""
+        final, past = result.final, self.history
+        self.replay.add(
+            stored(observed.policy, past.actions), action, result.reward, stored(final.policy, past.after(action)),
+            result.terminated, result.done, final.achieved_goal, result.diverged, result.success,
+        )  # fmt: skip
+        past.advance(action, result.done)
+        self.network.normalizer.update(self.replay.ripened())
+        self.steps += self.spec.num_envs
+        if self.steps >= self.config.warmup_steps:
+            self.updates_due += self.config.updates_per_step * self.spec.num_envs
+
+    def ready(self) -> bool:
+        """Whether enough updates are due, and there is something to sample."""
+        return int(self.updates_due) >= self.config.updates_per_cycle and self.replay.sound()
+
+    @fast_matmul()
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Make all updates that are due, from one large sample; returns means to log."""
+        config, count = self.config, int(self.updates_due)
+        self.updates_due -= count
+        self._set_step_sizes()
+        logs: list[dict[str, Tensor]] = []
+        size = config.batch_size
+        sampled = self.replay.sample(size * count, self.generator)
+        batch = normalized(sampled, self.network.normalizer, self.history.size)
+        shape = (self.NOISES, size * count, self.spec.action_size)
+        noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
+        for i in range(count):
+            if before_step is not None:
+                before_step()
+            start, stop = i * size, (i + 1) * size
+            log = self._update(batch.rows(start, stop), noise[:, start:stop])
+            logs.append({name: value.detach() for name, value in log.items()})
+            if config.average_updates:
+                polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates + i + 1, config.average_updates))
+        self.updates += count
+        return mean_metrics(logs) | {"updates": float(self.updates), "replay": float(len(self.replay))}
+
+    def _set_step_sizes(self) -> None:
+        """With lr_schedule "linear" all step sizes fall to 0 between the end of the warm-up and that of the run."""
+        if self.config.lr_schedule == "linear" and self.total_steps is not None:
+            begin, end = self.config.warmup_steps, self.total_steps
+            left = (end - self.steps) / max(end - begin, 1)
+            for name, step_size in self._optimizers.items():
+                getattr(self, name).lr = step_size * min(max(left, 0.0), 1.0)
+
+    def _descend_critic(self, loss: Tensor) -> None:
+        """One step of the critic against the gradient of a loss []."""
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+
+    def _descend_actor(self, loss: Tensor) -> None:
+        """One step of the actor against the gradient of a loss [], which the critic's weights do not get."""
+        gradients = torch.autograd.grad(loss, self._actor_params)
+        for parameter, gradient in zip(self._actor_params, gradients, strict=True):
+            parameter.grad = gradient
+        self.actor_optimizer.step()
+
+    def _move_targets(self) -> None:
+        polyak_(self._targets, self._online, self.config.tau)
+
+    def _stateful(self) -> tuple[str, ...]:
+        """Attributes with a `state_dict` of their own."""
+        return ("policy", "critic", "target_critic", *self._optimizers, "replay")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
+        return {name: getattr(self, name).state_dict() for name in self._stateful()} | {
+            "actor": self.network.actor.state_dict() if self.config.average_updates else {},
+            "history": self.history.actions,
+            "generator": self.generator.get_state(),
+            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
+        for name in self._stateful():
+            getattr(self, name).load_state_dict(state[name])
+        if self.config.average_updates:
+            self.network.actor.load_state_dict(state["actor"])
+        self.history.actions = state["history"].to(self.spec.device, copy=True)
+        self.generator.set_state(state["generator"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)

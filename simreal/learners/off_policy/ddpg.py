@@ -1,0 +1,85 @@
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv 1509.02971), with hindsight replay.
+
+    y  = r + gamma (1 - terminated) Q'(s', mu'(s'))          clipped to what the rewards allow
+    Lq = mean (Q(s, a) - y)^2
+    Lp = -mean Q(s, mu(s)) + action_penalty mean u(s)^2      u: what goes into the policy's tanh
+
+The penalty is that of Plappert et al. 2018 (arXiv 1802.09464, section 2.4): without it tanh saturates.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from envs.common.deterministic_ops import mean_all
+from envs.environment import Observed
+from simreal.learners.base import LearnerSpec
+from simreal.learners.networks import DeterministicActor
+from simreal.learners.off_policy.base import OffPolicyLearner
+from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.options import DDPGConfig
+
+
+def ddpg_target(
+    reward: Tensor, terminated: Tensor, next_q: Tensor, gamma: float, limits: tuple[float, float] | None
+) -> Tensor:
+    """y [B] = r + gamma (1 - terminated) Q', clipped to `limits` where given. Lillicrap et al. 2016, eq. 5."""
+    target = reward + gamma * (1.0 - terminated) * next_q
+    return target if limits is None else target.clamp(*limits)
+
+
+class DDPG(OffPolicyLearner):
+    """The learner; see `OffPolicyLearner`."""
+
+    NOISES = 0
+    config: DDPGConfig
+
+    def __init__(self, spec: LearnerSpec, config: DDPGConfig, seed: int, total_steps: int | None = None) -> None:
+        super().__init__(spec, config, seed, total_steps, actor=DeterministicActor, critics=1)
+        self.target_actor = copy.deepcopy(self.network.actor)
+        self._online += [p.data for p in self._actor_params]
+        self._targets += [p.data for p in self.target_actor.parameters()]
+
+    @torch.no_grad()
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A]: the policy's with normal noise, and a share of uniform ones."""
+        n, a = self.spec.num_envs, self.spec.action_size
+        random = torch.rand(n, a, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
+        if self.steps < self.config.warmup_steps:
+            return random
+        past = self.history.actions if self.history.size else None
+        action = self.network(observed.policy.to(self.spec.device), past)
+        noise = torch.randn(n, a, generator=self.generator, device=self.spec.device)
+        action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
+        uniform = torch.rand(n, 1, generator=self.generator, device=self.spec.device)
+        return torch.where(uniform < self.config.exploration_random, random, action)
+
+    def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
+        config = self.config
+        with torch.no_grad():
+            next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
+            target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
+        q = self.critic(batch.observation, batch.action)[0]
+        critic_loss = mean_all((q - target).square())
+        self._descend_critic(critic_loss)
+
+        preactivation = self.network.actor.preactivation(batch.observation)
+        self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
+        policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
+        self.critic.requires_grad_(True)
+        penalty = mean_all(preactivation.square())
+        actor_loss = config.action_penalty * penalty - mean_all(policy_q)
+        self._descend_actor(actor_loss)
+        self._move_targets()
+        return {
+            "critic_loss": critic_loss,
+            "q": mean_all(q),
+            "policy_q": mean_all(policy_q),
+            "saturation": mean_all((preactivation.detach().abs() > 2.0).float()),
+        }
+
+    def _stateful(self) -> tuple[str, ...]:
+        return (*super()._stateful(), "target_actor")

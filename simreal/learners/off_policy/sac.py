@@ -1,0 +1,96 @@
+"""Soft actor-critic with automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905), with hindsight replay.
+
+y  = r + gamma (1 - terminated) (min_i Q'_i(s', a') - alpha log pi(a'|s')),  a' ~ pi(s')
+Lq = sum_i mean (Q_i(s, a) - y)^2
+Lp = mean (alpha log pi(a|s) - min_i Q_i(s, a)),  a ~ pi(s)
+La = -mean log(alpha) (log pi(a|s) + target_entropy)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from envs.common.deterministic_ops import mean_all, sum_all
+from envs.environment import Observed
+from simreal.learners.adam import Adam
+from simreal.learners.base import LearnerSpec
+from simreal.learners.networks import GaussianActor
+from simreal.learners.off_policy.action_history import features, stored
+from simreal.learners.off_policy.base import OffPolicyLearner
+from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.options import SACConfig
+
+
+def sac_target(
+    reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor | float, gamma: float
+) -> Tensor:
+    """y [B]; next_q [members, B] of the target critics. Haarnoja et al. 2018, eq. 2 and 3."""
+    soft_value = next_q.amin(dim=0) - alpha * next_log_prob
+    return reward + gamma * (1.0 - terminated) * soft_value
+
+
+class SAC(OffPolicyLearner):
+    """The learner; see `OffPolicyLearner`."""
+
+    NOISES = 2  # for the next action and for the present one
+    config: SACConfig
+
+    def __init__(self, spec: LearnerSpec, config: SACConfig, seed: int, total_steps: int | None = None) -> None:
+        super().__init__(spec, config, seed, total_steps, actor=GaussianActor, critics=2)
+        self.log_alpha = nn.Parameter(torch.tensor(config.initial_alpha, device=spec.device).log())
+        self.target_entropy = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
+        self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr)
+        self._optimizers["alpha_optimizer"] = config.alpha_lr
+
+    @torch.no_grad()
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] drawn from the policy; uniform ones during the warm-up."""
+        shape = (self.spec.num_envs, self.spec.action_size)
+        if self.steps < self.config.warmup_steps:
+            return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
+        noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
+        values = stored(observed.policy.to(self.spec.device), self.history.actions)
+        return self.network.actor.sample(features(values, self.history.size, self.network.normalizer), noise)[0]
+
+    def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
+        config, actor = self.config, self.network.actor
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            next_action, next_log_prob = actor.sample(batch.next_observation, noise[0])
+            next_q = self.target_critic(batch.next_observation, next_action)
+            target = sac_target(batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.gamma)
+            if config.target_limits is not None:
+                target = target.clamp(*config.target_limits)
+        q = self.critic(batch.observation, batch.action)
+        critic_loss = sum_all((q - target).square()) / q.shape[1]
+        self._descend_critic(critic_loss)
+
+        action, log_prob = actor.sample(batch.observation, noise[1])
+        policy_q = self.critic(batch.observation, action).amin(dim=0)
+        actor_loss = mean_all(alpha * log_prob - policy_q)
+        self._descend_actor(actor_loss)
+
+        entropy = -mean_all(log_prob.detach())
+        self.log_alpha.grad = entropy - self.target_entropy  # derivative of La
+        self.alpha_optimizer.step()
+        self._move_targets()
+        return {
+            "critic_loss": critic_loss,
+            "q": mean_all(q),
+            "policy_q": mean_all(policy_q),
+            "entropy": entropy,
+            "alpha": alpha,
+            "saturation": mean_all((action.detach().abs() > 0.96).float()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
+        return super().state_dict() | {"log_alpha": self.log_alpha.detach().clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        super().load_state_dict(state)
+        self.log_alpha.data.copy_(state["log_alpha"])

@@ -1,0 +1,1 @@
+"""Learners on fresh experience: `ppo` and `trpo`, their networks, rollouts, returns and symmetry loss."""

@@ -1,0 +1,418 @@
+"""Proximal policy optimization (Schulman et al. 2017, arXiv 1707.06347) and its family, one loss apart.
+
+With rho = pi(a|s) / pi_old(a|s), A the advantage (`simreal.learners.on_policy.returns`) and mean over all valid steps:
+
+    ppo_clip    Lp = -mean min(rho A, clip(rho, 1 - c, 1 + c) A)
+    ppo_kl      Lp = -mean rho A + beta mean KL(pi_old || pi)         beta doubles and halves with the KL
+    a2c         Lp = -mean log pi(a|s) A
+    reinforce   Lp = -mean log pi(a|s) (G - V(s))                      G: reward to go
+    trpo        maximizes mean rho A within a KL bound (`simreal.learners.on_policy.trpo`)
+
+    L = Lp + value_coef mean (V(s) - target)^2 - entropy_coef mean H(pi(.|s))
+
+A truncated episode is bootstrapped from the value of its final observation, a terminated one is not. The steps of an
+episode up to one on which the simulation diverged have no weight in any loss and no part in any statistics: before
+instability is noticed, numbers are finite and mean nothing.
+
+Actions that leave [-1, 1] are clipped on their way to the environment; the densities are those before clipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.common.deterministic_ops import expand_rows, mean_all, sum_all
+from envs.common.fast_matmul import fast_matmul
+from envs.environment import Observed, StepResult
+from simreal.learners.adam import Adam
+from simreal.learners.base import Learner, LearnerSpec
+from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
+from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
+from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
+from simreal.learners.on_policy.symmetry import symmetry_loss
+from simreal.learners.on_policy.trpo import trust_region_step
+from simreal.learners.options import PPOConfig
+
+_TINY = 1e-37  # nearly the smallest float32 whose inverse is one
+_ROUNDING = 1e-6  # equal values differ by less of their size, after the sums that gave them
+
+
+def shares(weight: Tensor) -> Tensor:
+    """Weights [...] of steps, 0 or 1, scaled to sum to 1 (to 0 if no step is valid)."""
+    return weight / weight.sum().clamp(min=1.0)
+
+
+def mean(value: Tensor, share: Tensor) -> Tensor:
+    """Mean [] of values [...] over the valid steps; `share` as `shares` gives it."""
+    return sum_all(value * share)
+
+
+def standardized(value: Tensor, share: Tensor) -> Tensor:
+    """Values [...] with mean 0 and standard deviation 1 over the valid steps, in any unit; all 0 if all are equal."""
+    value = value / (value.abs() * (share > 0)).amax().clamp(min=_TINY)  # squares of large or small ones leave float32
+    centred = value - mean(value, share)
+    deviation = mean(centred.square(), share).sqrt()
+    return centred * torch.where(deviation > _ROUNDING, 1.0 / deviation, 0.0)
+
+
+def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, share: Tensor) -> Tensor:
+    """-mean log pi A. Williams 1992; Sutton and Barto 2018, eq. 13.11, with a baseline in A."""
+    return -mean(log_prob * advantage, share)
+
+
+def surrogate_loss(ratio: Tensor, advantage: Tensor, share: Tensor) -> Tensor:
+    """-mean rho A. Schulman et al. 2015, eq. 14."""
+    return -mean(ratio * advantage, share)
+
+
+def clipped_loss(ratio: Tensor, advantage: Tensor, share: Tensor, clip: float) -> Tensor:
+    """-mean min(rho A, clip(rho, 1 - clip, 1 + clip) A). Schulman et al. 2017, eq. 7."""
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+    return -mean(torch.minimum(ratio * advantage, clipped * advantage), share)
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, share: Tensor, clip: float | None) -> Tensor:
+    """mean (V - target)^2; with `clip` the larger of it and that of V_old + clip(V - V_old, -clip, clip)."""
+    loss = (value - target).square()
+    if clip is not None:
+        near = old_value + (value - old_value).clamp(-clip, clip)
+        loss = torch.maximum(loss, (near - target).square())
+    return mean(loss, share)
+
+
+def bound_loss(mu: Tensor, share: Tensor) -> Tensor:
+    """mean sum_i max(|mu_i| - 1, 0)^2 of mean actions [..., A]: how far they lie beyond what is not clipped.
+
+    Noise around a mean far out is clipped away: the policy no longer explores, whatever its std and entropy are.
+    """
+    return mean((mu.abs() - 1.0).clamp(min=0.0).square().sum(dim=-1), share)
+
+
+def kl_adapted_lr(lr: float, kl: float, desired: float, limits: tuple[float, float]) -> float:
+    """The step size after a minibatch with `kl`: 1.5 times smaller above 2 desired, larger below desired / 2."""
+    if kl > 2.0 * desired:
+        lr /= 1.5
+    elif 0.0 < kl < desired / 2.0:
+        lr *= 1.5
+    return min(max(lr, limits[0]), limits[1])
+
+
+def kl_adapted_beta(beta: float, kl: float, desired: float) -> float:
+    """The weight of the penalty after an update with `kl`. Schulman et al. 2017, section 4."""
+    if kl < desired / 1.5:
+        return beta / 2.0
+    return beta * 2.0 if kl > desired * 1.5 else beta
+
+
+class PPO(Learner):
+    """The learner; see `Learner`."""
+
+    config: PPOConfig
+    policy: Policy | RecurrentPolicy
+
+    def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
+        super().__init__(spec, config, seed, total_steps)
+        self.recurrent = config.memory != "none"
+        segment = config.segment if self.recurrent else 1
+        sequences = spec.num_envs * config.horizon // segment
+        if sequences < config.minibatches:
+            raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
+        if config.mirror_coef and spec.mirror is None:
+            raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
+        privileged = spec.privileged_size if config.privileged_critic else 0
+        make = RecurrentPolicy if self.recurrent else Policy
+        self.policy = make(spec.observation_size, spec.action_size, config).to(spec.device)
+        self.critic = Critic(spec.observation_size, privileged, config).to(spec.device)
+        self._actor_params = list(self.policy.actor.parameters())
+        self._params = list(self.critic.trunk.parameters())
+        if config.objective != "trpo":
+            self._params += self._actor_params
+        # One vector that all gradients are parts of: cleared, measured and scaled at once.
+        self._gradient = torch.zeros(sum(p.numel() for p in self._params), device=spec.device)
+        for p, part in zip(self._params, self._gradient.split([p.numel() for p in self._params]), strict=True):
+            p.grad = part.view_as(p)
+        self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
+        state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
+        self.rollout = RolloutBuffer(
+            config.horizon, segment, spec.num_envs, spec.observation_size + privileged,
+            spec.action_size, state_sizes, spec.device,
+        )  # fmt: skip
+        self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
+        self._next_states = list(self._states)  # after the observation that was last acted on
+        self._sync_allowed = spec.device.type == "cpu"  # whether numbers may be copied to the host in each step
+        # Sum of the returns of the episodes that ended in this rollout, and their number.
+        self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
+        self.lr, self.beta = config.lr, config.kl_beta
+
+    @torch.no_grad()
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A] drawn from the policy; what led to them goes into the rollout."""
+        rollout, t = self.rollout, self.rollout.time
+        raw = self._raw(observed)
+        x = self._normalized(raw)
+        rollout.raw[t], rollout.observation[t] = raw, x
+        mean, log_std, state = self.policy.actor(x[None, :, : self.spec.observation_size], self._states[0])
+        if self.recurrent:
+            if t % rollout.segment == 0:
+                rollout.actor_state[t // rollout.segment] = self._states[0]
+                rollout.critic_state[t // rollout.segment] = self._states[1]
+            self._next_states = [state, self.critic(x[None], self._states[1])[1]]
+        noise = torch.randn(mean[0].shape, generator=self.generator, device=self.spec.device)
+        u = mean[0] + log_std.exp().view(-1, noise.shape[1]) * noise
+        rollout.mean[t], rollout.log_std[t], rollout.action[t] = mean[0], log_std, u
+        return self.policy.actor.action(u)
+
+    @torch.no_grad()
+    def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
+        """Take in the step that the last `act` led to; `observed` and `action` are those of `act`."""
+        rollout, t = self.rollout, self.rollout.time
+        rollout.reward[t] = result.reward
+        rollout.terminated[t], rollout.truncated[t] = result.terminated, result.truncated
+        rollout.diverged[t] = result.diverged
+        if self.updates == 0:  # from the first step on; later once per rollout
+            self._take_statistics(t, t + 1, ~rollout.diverged)
+        self._states = self._next_states
+        if not self._sync_allowed or bool(result.done.any()):
+            self._finish(result, t)
+        rollout.time += 1
+        if rollout.full:
+            rollout.observation[rollout.time] = self._normalized(self._raw(result.observed))
+        self.steps += self.spec.num_envs
+
+    def _finish(self, result: StepResult, t: int) -> None:
+        """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
+        if not self._sync_allowed or bool(result.truncated.any()):
+            x = self._normalized(self._raw(result.final))
+            value, _ = self.critic(x[None], self._states[1])
+            self.rollout.final_value[t] = self.critic.unscaled(value[0])
+        done = result.done.to(self.spec.device)
+        self._states = [state.masked_fill(done[:, None], 0.0) for state in self._states]
+        ended = result.done & ~result.diverged
+        self._ended += torch.stack((result.episode_return.masked_fill(~ended, 0.0).sum(), ended.sum())).to(self._ended)
+
+    def _raw(self, observed: Observed) -> Tensor:
+        """What actor and critic read [N, n], in SI units: the policy group first."""
+        policy = observed.policy.to(self.spec.device)
+        if self.rollout.raw.shape[2] == policy.shape[1]:
+            return policy
+        assert observed.privileged is not None
+        return torch.cat((policy, observed.privileged.to(policy)), dim=1)
+
+    def _normalized(self, raw: Tensor) -> Tensor:
+        n = self.spec.observation_size
+        policy = self.policy.normalizer(raw[:, :n])
+        return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
+
+    def _take_statistics(self, start: int, stop: int, sound: Tensor) -> None:
+        """Take the observations of some rows into the normalizers, where they are sound [T, N]."""
+        raw, sound = self.rollout.raw[start:stop], sound[start:stop]
+        values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
+        n = self.spec.observation_size
+        self.policy.normalizer.update(values[:, :n])
+        if values.shape[1] > n:
+            self.critic.normalizer.update(values[:, n:])
+
+    def ready(self) -> bool:
+        """Whether the rollout is full."""
+        return self.rollout.full
+
+    @fast_matmul()
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Learn from the rollout and begin the next one; returns what to log."""
+        config = self.config
+        batch, log = self._prepare()
+        if self.total_steps is not None and config.lr_schedule == "linear":
+            done = self.steps - batch.weight.numel()
+            self.lr = config.lr * max(1.0 - done / self.total_steps, 0.0)
+        trusted = self._trust_region_step(batch) if config.objective == "trpo" else {}
+        logs: list[dict[str, Tensor]] = []
+        for _ in range(config.epochs):
+            if not self._epoch(batch, logs, before_step):
+                break
+        if config.objective == "ppo_kl":
+            with torch.no_grad():
+                kl = float(self._divergence(batch))
+            self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
+            log |= {"final_kl": kl, "kl_beta": self.beta}
+        if self.updates == 0:  # again, without the episodes that turned out to be unsound
+            self.policy.normalizer.forget()
+            self.critic.normalizer.forget()
+        self._take_statistics(0, config.horizon, self.rollout.sound())
+        self.updates += 1
+        self.rollout.time = 0
+        # Read once: a look at every minibatch would stall the device.
+        means = {name: float(torch.stack([each[name] for each in logs]).mean()) for name in (logs or [{}])[0]}
+        return log | means | trusted | {"lr": self.lr}
+
+    @torch.no_grad()
+    def _prepare(self) -> tuple[RolloutBatch, dict[str, float]]:
+        """The rollout as one batch with advantages and targets, and what can be logged of it."""
+        config, rollout, critic, cut = self.config, self.rollout, self.critic, self.rollout.segments
+        x, start = cut(rollout.observation[:-1]), cut(rollout.start())
+        actor_state, critic_state = rollout.actor_state.flatten(0, 1), rollout.critic_state.flatten(0, 1)
+        value = rollout.joined(critic.unscaled(critic(x, critic_state, start)[0]))
+        last = critic.unscaled(critic(rollout.observation[-1:], self._states[1])[0])
+        next_value = torch.where(rollout.truncated, rollout.final_value, torch.cat((value[1:], last)))
+        advantage, target = self._estimate(value, next_value)
+        sound = rollout.sound()
+        weight = sound.float()
+        log = self._statistics(value, target, weight)
+        if config.normalize_value:
+            critic.adapt(target[sound])
+        if config.normalize_advantage == "batch":
+            advantage = standardized(advantage, shares(weight))
+        batch = RolloutBatch(
+            observation=x,
+            action=cut(rollout.action),
+            old_mean=cut(rollout.mean),
+            old_log_std=cut(rollout.log_std) if self.policy.actor.state_dependent else rollout.log_std[:1, :1],
+            old_log_prob=cut(gaussian_log_prob(rollout.action, rollout.mean, rollout.log_std)),
+            old_value=cut(critic.scaled(value)),
+            advantage=cut(advantage),
+            target=cut(critic.scaled(target)),
+            weight=cut(weight),
+            start=start if self.recurrent else start[:1, :1],
+            actor_state=actor_state[None],
+            critic_state=critic_state[None],
+        )
+        return batch, log
+
+    def _estimate(self, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
+        """Advantages and targets of the value [T, N], in units of reward."""
+        config, rollout = self.config, self.rollout
+        reward = torch.where(rollout.diverged, value, rollout.reward)  # with no next state: worth what was expected
+        ends = (rollout.terminated | rollout.diverged, rollout.truncated)
+        if config.advantage == "gae":
+            advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, gae_lambda=config.lam)
+            return advantage, advantage + value
+        if config.advantage == "monte_carlo":
+            target = reward_to_go(reward, next_value, *ends, gamma=config.gamma)
+        else:
+            steps = 1 if config.advantage == "one_step" else config.n_steps
+            target = n_step(reward, next_value, *ends, gamma=config.gamma, steps=steps)
+        return target - value, target
+
+    def _statistics(self, value: Tensor, target: Tensor, weight: Tensor) -> dict[str, float]:
+        share = shares(weight)
+        error, spread = (mean((x - mean(x, share)).square(), share) for x in (target - value, target))
+        action = self.policy.actor.action(self.rollout.action)
+        log = {
+            "explained_variance": float(1.0 - error / spread.clamp(min=_TINY)),
+            "action_std": float(mean_all(self.rollout.log_std.exp())),
+            "saturation": float(mean_all((action.abs() > 0.96).float())),
+        }
+        total, count = self._ended.tolist()
+        if count:
+            log["rollout_return"] = total / count
+        self._ended.zero_()
+        return log
+
+    def _epoch(
+        self, batch: RolloutBatch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
+    ) -> bool:
+        """One pass over the batch in random order. False if the KL went beyond what is allowed."""
+        config, device = self.config, self.spec.device
+        order = torch.randperm(batch.weight.shape[1], generator=self.generator, device=device)
+        for part in batch.shuffled(order).minibatches(config.minibatches):
+            if before_step is not None:
+                before_step()
+            loss, log = self._loss(part)
+            if config.target_kl is not None and "kl" in log and float(log["kl"]) > 1.5 * config.target_kl:
+                return False
+            if config.lr_schedule == "kl_adaptive":
+                self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
+            self.optimizer.lr = self.lr
+            self._gradient.zero_()
+            loss.backward()
+            log["grad_norm"] = norm = self._gradient.norm()
+            self._gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+            self.optimizer.step()
+            logs.append(log)
+        return True
+
+    def _loss(self, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        config, share = self.config, shares(batch.weight)
+        value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
+        critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
+        if config.objective == "trpo":  # the policy has made its step
+            return config.value_coef * critic_loss, {"value_loss": critic_loss.detach()}
+        mu, log_std = self._distribution(batch)
+        log_prob = gaussian_log_prob(batch.action, mu, log_std)
+        ratio = torch.exp(log_prob - batch.old_log_prob)
+        advantage = batch.advantage
+        if config.normalize_advantage == "minibatch":
+            advantage = standardized(advantage, share)
+        with torch.set_grad_enabled(config.objective == "ppo_kl"):  # elsewhere for the log and the step size only
+            kl = mean(gaussian_kl(batch.old_mean, batch.old_log_std, mu, log_std), share)
+        if config.objective == "ppo_clip":
+            policy_loss = clipped_loss(ratio, advantage, share, config.clip)
+        elif config.objective == "ppo_kl":
+            policy_loss = surrogate_loss(ratio, advantage, share) + self.beta * kl
+        else:
+            policy_loss = policy_gradient_loss(log_prob, advantage, share)
+        with torch.set_grad_enabled(config.entropy_coef > 0.0):
+            entropy = self.policy.actor.entropy(batch.action, mu, log_std)
+            entropy = entropy * sum_all(share) if entropy.dim() == 0 else mean(entropy, share)
+        loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
+        outside = (ratio.detach() - 1.0).abs() > config.clip
+        log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
+        if config.bound_coef:
+            log["bound_loss"] = bound_loss(mu, share)
+            loss = loss + config.bound_coef * log["bound_loss"]
+        if config.mirror_coef and self.spec.mirror is not None and isinstance(self.policy, Policy):
+            observation = batch.observation[..., : self.spec.observation_size]
+            log["mirror_loss"] = symmetry_loss(self.policy, observation, mu, self.spec.mirror)
+            loss = loss + config.mirror_coef * log["mirror_loss"]
+        return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
+
+    def _distribution(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        observation = batch.observation[..., : self.spec.observation_size]
+        mean, log_std, _ = self.policy.actor(observation, batch.actor_state[0], batch.start)
+        return mean, log_std if self.policy.actor.state_dependent else expand_rows(log_std, mean)
+
+    def _divergence(self, batch: RolloutBatch) -> Tensor:
+        """Mean KL(old || present policy) [] over the batch."""
+        kl = gaussian_kl(batch.old_mean, batch.old_log_std, *self._distribution(batch))
+        return mean(kl, shares(batch.weight))
+
+    def _trust_region_step(self, batch: RolloutBatch) -> dict[str, float]:
+        config, share = self.config, shares(batch.weight)
+
+        def surrogate() -> Tensor:
+            mu, log_std = self._distribution(batch)
+            ratio = torch.exp(gaussian_log_prob(batch.action, mu, log_std) - batch.old_log_prob)
+            entropy = self.policy.actor.entropy(batch.action, mu, log_std).expand_as(share)
+            return config.entropy_coef * mean(entropy, share) - surrogate_loss(ratio, batch.advantage, share)
+
+        log = trust_region_step(
+            surrogate, lambda: self._divergence(batch), self._actor_params, config.desired_kl,
+            iterations=config.cg_iterations, damping=config.cg_damping,
+        )  # fmt: skip
+        return {name: float(value) for name, value in log.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rollout": self.rollout.state_dict(),
+            "states": [self._states, self._next_states],
+            "generator": self.generator.get_state(),
+            "counters": {"steps": self.steps, "updates": self.updates, "lr": self.lr, "beta": self.beta},
+            "ended": self._ended.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        for name in ("policy", "critic", "optimizer", "rollout"):
+            getattr(self, name).load_state_dict(state[name])
+        self._states, self._next_states = ([s.to(self.spec.device) for s in pair] for pair in state["states"])
+        self.generator.set_state(state["generator"])
+        self._ended.copy_(state["ended"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)

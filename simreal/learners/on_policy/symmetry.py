@@ -1,0 +1,41 @@
+"""Symmetry loss: policies of symmetric robots should answer a mirrored state with the mirrored action.
+
+Yu, Turk and Liu 2018 (arXiv 1801.08093, eq. 4) add mean |pi(s) - M_a pi(M_s s)|^2 to the loss, where M_s and M_a mirror
+observations and actions. It keeps a gait from limping, and every step teaches both sides.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from envs.common.deterministic_ops import mean_all
+from envs.task import Mirror
+from simreal.learners.normalizer import Normalizer
+from simreal.learners.on_policy.actor_critic import Policy
+
+
+def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
+    """Mirror images of normalized observations [..., nobs], normalized with the same statistics."""
+    index, sign = _tensors(mirror.observation, mirror.observation_sign, x)
+    mean, std, inverse = normalizer.offset(), normalizer.scale(), normalizer.inverse()
+    image = x[..., index] * (sign * std[index] * inverse).to(x) + ((sign * mean[index] - mean) * inverse).to(x)
+    return image.clamp(-normalizer.clip, normalizer.clip)
+
+
+def symmetry_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tensor:
+    """mean |mu(s) - M_a mu(M_s s)|^2 [] over steps.
+
+    Args:
+        policy: without memory.
+        x: normalized observations [..., nobs].
+        mean: mu(s) [..., A], what the policy puts out for x.
+        mirror: how the task is symmetric.
+    """
+    index, sign = _tensors(mirror.action, mirror.action_sign, mean)
+    image, _, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
+    return mean_all((mean - sign * image[..., index]).square().sum(dim=-1))
+
+
+def _tensors(index: tuple[int, ...], sign: tuple[float, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.tensor(index, device=like.device), torch.tensor(sign, dtype=like.dtype, device=like.device)

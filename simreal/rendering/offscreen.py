@@ -1,0 +1,129 @@
+"""A picture of a MuJoCo scene, drawn off screen, with textures that need not be the model's own."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from randomization.visual.mujoco_scene import Sky
+from randomization.visual.textures import PATTERNS, library, mixed_sky, nominal_sky
+from simreal.common.errors import UserError
+
+Image = NDArray[np.uint8]
+_MAX_GEOMS = 10_000  # in a scene
+_SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+
+
+class Offscreen:
+    """Draws scenes of a model and of models that differ from it in numbers only.
+
+    Args:
+        model: whose meshes and textures are used.
+        width, height: of pictures, pixels.
+        textured: whether scenes may use the texture library and other backgrounds.
+
+    Attributes:
+        scene: to be filled by `compose`, and changed, before `draw`.
+        first_pattern: texture id of the library's first pattern.
+
+    Raises:
+        UserError: the machine cannot render; says what to install.
+    """
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int, textured: bool) -> None:
+        self._model = model
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._option = mujoco.MjvOption()
+        self.scene = mujoco.MjvScene(model, _MAX_GEOMS)
+        self.first_pattern = model.ntex + 1  # one is left for a background
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        try:
+            self._gl = mujoco.GLContext(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        except Exception as error:  # each backend raises errors of its own
+            raise UserError(
+                f"cannot render here ({error}); without a display, set MUJOCO_GL=egl or import simreal before mujoco, "
+                "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
+            ) from None
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._library = _Library(model, self._context) if textured else None
+        # Contexts have to be freed with OpenGL current, and before it: not left to the garbage collector's order.
+        self._free = weakref.finalize(self, _free, self._gl, self._context, self._library)
+
+    def compose(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> None:
+        """Fill the scene with what a camera sees."""
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, self._option, None, camera, everything, self.scene)
+
+    def draw(self, sky: Sky | None = None, label: str = "") -> Image:
+        """The scene as [height, width, 3]; with another background; with a word in its upper left corner."""
+        self._gl.make_current()
+        if self._library is not None:
+            self._library.show(sky)
+        mujoco.mjr_render(self._rect, self.scene, self._context)
+        if label:
+            font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT
+            mujoco.mjr_overlay(font, corner, self._rect, label, "", self._context)
+        picture = np.empty((self._rect.height, self._rect.width, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._rect, self._context)
+        return np.ascontiguousarray(picture[::-1])
+
+    def close(self) -> None:
+        """Free what OpenGL holds."""
+        self._free()
+
+
+def _free(gl: Any, context: mujoco.MjrContext, library: _Library | None) -> None:
+    with gl.as_current():
+        if library is not None:
+            library.close()
+        context.free()
+    gl.free()
+
+
+class _Library:
+    """The texture library as additional textures of a context.
+
+    OpenGL keeps the library's textures in a context of their own; the model's context refers to them by texture ids
+    after the model's own, one for the background and then the patterns.
+    """
+
+    def __init__(self, model: mujoco.MjModel, context: mujoco.MjrContext) -> None:
+        self._textures, self._context = library(), context
+        self._held = mujoco.MjrContext(self._textures, mujoco.mjtFontScale.mjFONTSCALE_50)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        self._count = context.ntexture
+        for k in range(2 * PATTERNS):  # slots after the model's; `ntexture` stays, so that each context frees its own
+            slot = self._count + 1 + k
+            context.texture[slot], context.textureType[slot] = self._held.texture[k], self._held.textureType[k]
+        own = np.flatnonzero(model.tex_type == _SKYBOX)
+        self._slot = int(own[0]) if len(own) else self._count
+        self._own = int(context.texture[self._slot])
+        self._nominal, self._shown = nominal_sky(model), None
+
+    def show(self, sky: Sky | None) -> None:
+        """Use a background from now on; None for the model's."""
+        context = self._context
+        if sky is None:
+            context.texture[self._slot], context.ntexture = self._own, self._count
+            return
+        if sky is not self._shown:
+            image = mixed_sky(self._nominal, sky.amount, sky.top, sky.bottom)
+            index = 2 * PATTERNS
+            start = int(self._textures.tex_adr[index])
+            self._textures.tex_data[start : start + image.size] = image.ravel()
+            mujoco.mjr_uploadTexture(self._textures, self._held, index)
+            self._shown = sky
+        context.texture[self._slot], context.textureType[self._slot] = self._held.texture[2 * PATTERNS], _SKYBOX
+        context.ntexture = max(self._count, self._slot + 1)
+
+    def close(self) -> None:
+        """Give the model's context its own textures back and free the library's."""
+        self.show(None)
+        self._held.free()

@@ -1,0 +1,84 @@
+"""Pictures and videos of environments, rendered off screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+
+from envs.common.messages import nearest
+from envs.environment import Environment
+from randomization.randomizer import Randomization
+from randomization.targets.appearance import VIEW, camera_names
+from randomization.visual.mujoco_scene import SceneRandomizer
+from simreal.common.errors import UserError
+from simreal.rendering.offscreen import Image, Offscreen
+
+
+class Scene:
+    """Renders single environments of a batch, each as its world looks.
+
+    Args:
+        environment: what to show.
+        width, height: of pictures, pixels.
+        camera: "view", the task's usual one, or one of the model's.
+
+    Raises:
+        UserError: the machine cannot render, or there is no such camera.
+    """
+
+    def __init__(self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW) -> None:
+        self._environment = environment
+        task, layer = environment.task, environment.layer
+        self._camera = view_of(environment, camera)
+        parameters = layer.parameters if isinstance(layer, Randomization) else []
+        self._visual = SceneRandomizer(task, parameters, environment.rng, camera)
+        self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
+
+    def picture(self, index: int, nominal: bool = False, label: str = "") -> Image:
+        """Environment `index` now, [height, width, 3].
+
+        Args:
+            index: of the environment.
+            nominal: leave visual randomization out.
+            label: a word to write in the upper left corner.
+        """
+        model, data = self._environment.engine.materialize(index)
+        self._environment.task.draw_goal(model, data, index)
+        screen, layer = self._offscreen, self._environment.layer
+        screen.compose(model, data, self._camera)
+        if nominal or not self._visual.active or not isinstance(layer, Randomization):
+            return screen.draw(None, label)
+        lam = layer.lam[index]
+        sky = self._visual.apply(screen.scene, model, lam, index, screen.first_pattern)
+        return self._visual.postprocess(screen.draw(sky, label), lam, index)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._offscreen.close()
+
+
+def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
+    """The camera of that name; see `Scene`. Raises UserError if there is none."""
+    model, camera = environment.task.model, mujoco.MjvCamera()
+    names = camera_names(model)
+    if name not in names:
+        raise UserError(f"camera: no camera {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+    if name == VIEW:
+        mujoco.mjv_defaultFreeCamera(model, camera)
+        for key, value in environment.task.render_camera.items():
+            setattr(camera, key, value)
+    else:
+        camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
+        camera.fixedcamid = names.index(name)
+    return camera
+
+
+def write_video(path: Path, frames: list[Image], fps: float) -> None:
+    """Write frames as MP4 (H.264). Raises UserError if the file cannot be written."""
+    import imageio.v2 as imageio
+
+    try:
+        imageio.mimwrite(path, frames, format="FFMPEG", fps=fps, codec="libx264", quality=7)  # pyright: ignore
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the video: {error}") from None

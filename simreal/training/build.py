@@ -1,0 +1,175 @@
+"""Puts an environment together from what a configuration or a caller names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import mujoco
+import torch
+
+from envs.engines.backlash_joints import SlackEngine
+from envs.engines.base import Engine, EngineError
+from envs.engines.cpu import CpuEngine
+from envs.engines.gpu.options import GpuOptions
+from envs.environment import Environment
+from envs.registry import TaskError, make_task
+from randomization.config import RandomizationConfig, randomization_config
+from randomization.physics.writer import shortest_timestep, simple_bodies
+from randomization.randomizer import Randomization
+from randomization.samplers.base import Sampler
+from simreal.common.errors import UserError
+from simreal.evaluation.model_variants import Alteration
+from simreal.learners.base import Learner, LearnerSpec
+from simreal.learners.off_policy.ddpg import DDPG
+from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
+from simreal.learners.off_policy.sac import SAC
+from simreal.learners.on_policy.ppo import PPO
+from simreal.training.run_config import RunConfig
+
+EngineName = Literal["auto", "cpu", "gpu"]
+_LEARNERS: dict[str, Callable[..., Learner]] = {"ppo": PPO, "sac": SAC, "ddpg": DDPG}
+_NO_CUDA = "engine 'gpu' without CUDA runs on the CPU: for checks only, many times slower than engine 'cpu'"
+
+
+def make_environment(
+    task_id: str,
+    num_envs: int,
+    randomization: str | Path | Mapping[str, Any] | RandomizationConfig | None = None,
+    *,
+    engine: EngineName = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    sampler: Sampler | None = None,
+    explore: bool = True,
+    max_episode_steps: int | None = None,
+    task_options: Mapping[str, Any] | None = None,
+    alteration: Alteration | None = None,
+    gpu: GpuOptions | None = None,
+) -> Environment:
+    """N environments of a task, batched in torch.
+
+    Args:
+        task_id: see `simreal envs`.
+        num_envs: N.
+        randomization: the worlds; see `randomization_config`.
+        engine: "gpu" without CUDA runs on the CPU, slowly, for checks; "auto" is "gpu" where there is CUDA and the
+            model runs on it.
+        seed: of every random draw.
+        threads: physics threads; None takes all that this process may use.
+        sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
+        explore: see `Randomization`.
+        max_episode_steps: another time limit than the task's.
+        task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
+        alteration: how the model differs from the task's.
+        gpu: settings of the GPU engine.
+
+    Raises:
+        UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
+        EngineError: the model does not run on the GPU.
+    """
+    _check_counts(num_envs, threads)
+    options = dict(task_options or {})
+    if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
+        options["max_episode_steps"] = max_episode_steps
+    task = make_task(task_id, **options)
+    config = randomization_config(randomization)
+    sampler = sampler or config.sampler_for(task)
+    layer = Randomization(sampler, config.performance, explore)
+    full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
+    layer.prepare(task)
+    physics = task.make_engine(num_envs, threads)
+    if physics is None:
+        model = task.model
+        if alteration is not None:
+            new_task = partial(make_task, task_id, **options)
+            model = alteration.apply(task, new_task, full, shortest_timestep(sampler.parameters))
+        physics = make_engine(engine, model, num_envs, threads, gpu)
+        if alteration is not None and alteration.model.backlash is not None:
+            physics = SlackEngine(physics)
+    else:
+        _refuse_changed_physics(task_id, engine, alteration)
+    environment = Environment(task, physics, layer, seed)
+    environment.max_episode_steps = max_episode_steps or environment.max_episode_steps
+    return environment
+
+
+def _check_counts(num_envs: int, threads: int | None) -> None:
+    if num_envs < 1:
+        raise UserError(f"num_envs: expected at least 1, got {num_envs}")
+    if threads is not None and threads < 1:  # MuJoCo would take all processors of the machine
+        raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
+
+
+def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: Alteration | None) -> None:
+    """Raise UserError where simulations that a task steps by itself should be other ones."""
+    if engine == "gpu":
+        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
+    if alteration is not None and alteration != Alteration():
+        raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
+
+
+def make_engine(
+    name: EngineName, model: mujoco.MjModel, num_envs: int, threads: int | None = None, gpu: GpuOptions | None = None
+) -> Engine:
+    """N simulations of a model on the engine of that name; see `make_environment`.
+
+    Raises:
+        UserError: the GPU engine is not installed.
+        EngineError: the model does not run on the GPU.
+    """
+    installed = importlib.util.find_spec("mujoco_warp") is not None
+    cuda = torch.cuda.is_available()
+    if name == "gpu" and not installed:
+        raise UserError("engine: 'gpu' needs mujoco-warp, which is not installed: pip install 'simreal[gpu]'")
+    if name == "cpu" or (name == "auto" and not (installed and cuda)):
+        return CpuEngine(model, num_envs, threads)
+    if not cuda:
+        warnings.warn(_NO_CUDA, stacklevel=2)
+    engine = importlib.import_module("envs.engines.gpu.engine").GpuEngine
+    try:
+        return engine(model, num_envs, None, gpu)
+    except EngineError as error:
+        if name == "gpu":
+            raise
+        warnings.warn(f"{error}; 'auto' takes the CPU engine", stacklevel=2)
+        return CpuEngine(model, num_envs, threads)
+
+
+def learner_device(name: str) -> torch.device:
+    """The device that a configuration names; "auto" is CUDA where there is one. Raises UserError without CUDA."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: 'cuda' asked for, but torch finds no CUDA device; use 'cpu' or 'auto'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def make_learner(config: RunConfig, environment: Environment) -> Learner:
+    """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
+    task = environment.task
+    if config.learner.relabels and task.hindsight_obstacle is not None:
+        raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
+    try:
+        spec = LearnerSpec.of(environment, learner_device(config.device), _hindsight(config, environment))
+        make = _LEARNERS[config.learner.algorithm]
+        return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
+    except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
+        raise
+    except ValueError as error:
+        raise UserError(f"learner: {error}") from None
+
+
+def _hindsight(config: RunConfig, environment: Environment) -> Hindsight | None:
+    """What follows from the goal, where experience will be relabelled. Raises ValueError if it does not show."""
+    if not config.learner.relabels or not environment.task.goal_size:
+        return None
+    pair = [
+        make_environment(config.task, ENVS, engine="cpu", threads=1, task_options=config.task_options) for _ in range(2)
+    ]
+    return find_out(environment.task, *pair)

@@ -1,0 +1,142 @@
+"""What a run writes down: metrics.csv, adr.csv and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import threading
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from randomization.samplers.adr import ADR
+from randomization.samplers.base import Sampler
+from simreal.common.atomic_files import cannot_write, write_text, writing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+class CsvLog:
+    """A CSV table that grows by rows; a column that first appears later is added to the header.
+
+    Args:
+        path: the file; an existing one is continued, without rows beyond `resume_step` and what a crash cut off.
+        resume_step: value of the first column up to which rows are kept; 0 starts a new table.
+
+    Raises (also `write`):
+        UserError: the disk refuses.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        self._path = path
+        self._columns: list[str] = []
+        rows: list[list[str]] = []
+        if resume_step > 0 and path.is_file():
+            self._columns, rows = self._read()
+            rows = [row for row in rows if int(row[0]) <= resume_step]
+        self._rewrite(rows)
+
+    def write(self, row: dict[str, float | int]) -> None:
+        """Append a row; the next process sees it whole or not at all."""
+        new = [name for name in row if name not in self._columns]
+        if new:
+            _, rows = self._read()
+            self._columns += new
+            self._rewrite([cells + [""] * len(new) for cells in rows])
+        cells = [row.get(name, "") for name in self._columns]
+        line = _csv([[f"{cell:.9g}" if isinstance(cell, float) else str(cell) for cell in cells]])
+        with writing(self._path), self._path.open("ab") as file:
+            file.write(line.encode())
+
+    def sync(self) -> None:
+        """Bring the table to the disk."""
+        with writing(self._path), self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
+    def _read(self) -> tuple[list[str], list[list[str]]]:
+        """Header and whole rows."""
+        whole, _, _ = self._path.read_bytes().rpartition(b"\n")
+        table = list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))
+        header = table[0] if table else []
+        return header, [row for row in table[1:] if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        write_text(self._path, _csv([self._columns, *rows]) if self._columns else "")
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+class RunLog:
+    """The three logs of a run, written together.
+
+    Args:
+        run: the run directory.
+        sampler: its bounds go to adr.csv.
+        resume_step: environment steps at which a resumed run continues; 0 for a new run.
+    """
+
+    def __init__(self, run: Path, sampler: Sampler, resume_step: int) -> None:
+        self._sampler, self._run = sampler, run
+        self._metrics = CsvLog(run / "metrics.csv", resume_step)
+        self._adr = CsvLog(run / "adr.csv", resume_step)
+        self._resume_step = resume_step
+
+    @cached_property
+    def _board(self) -> SummaryWriter:
+        """Made with the first row: TensorBoard takes a tenth of a second to import."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        with writing(self._run):
+            return SummaryWriter(str(self._run), purge_step=self._resume_step)
+
+    def __enter__(self) -> RunLog:
+        # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
+        self._hook, threading.excepthook = threading.excepthook, self._caught
+        return self
+
+    def _caught(self, arguments: threading.ExceptHookArgs) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            self._hook(arguments)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if "_board" in vars(self):
+                self._board.close()
+        except OSError as refused:
+            if error is None:
+                raise cannot_write(self._run, refused) from None
+        finally:
+            threading.excepthook = self._hook
+
+    def write(self, env_steps: int, metrics: dict[str, float]) -> None:
+        """One row of metrics.csv and adr.csv, and their values to TensorBoard. Raises UserError if the disk refuses."""
+        self._metrics.write({"env_steps": env_steps, **metrics})
+        bounds: dict[str, float | int] = {"env_steps": env_steps, "entropy_npd": self._sampler.entropy()}
+        for i, parameter in enumerate(self._sampler.parameters):
+            bounds[f"{parameter.name}.lower"] = float(self._sampler.lower[i])
+            bounds[f"{parameter.name}.upper"] = float(self._sampler.upper[i])
+        if isinstance(self._sampler, ADR):
+            for i, parameter in enumerate(self._sampler.parameters):
+                for side, k in (("lower", 2 * i), ("upper", 2 * i + 1)):
+                    judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
+                    bounds[f"{parameter.name}.{side}_performance"] = judged
+        self._adr.write(bounds)
+        with writing(self._run):
+            for name, value in metrics.items():
+                self._board.add_scalar(f"train/{name}", value, env_steps)
+            for name, value in list(bounds.items())[1:]:
+                self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
+            self._board.flush()
+
+    def sync(self) -> None:
+        """Bring the tables to the disk: a checkpoint must not be ahead of them."""
+        self._metrics.sync()
+        self._adr.sync()

@@ -1,0 +1,238 @@
+"""Run directories, and policies loaded from a run or a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from envs.common.safe_yaml import one_line
+from envs.environment import Environment
+from envs.registry import make_task
+from envs.task import Task
+from randomization.parameters import Parameter, RandomizationError, build_parameters
+from randomization.samplers.base import Manual, Sampler
+from randomization.samplers.frozen import contract_entries, frozen_parameters
+from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
+from simreal.common.errors import UserError
+from simreal.common.trusted_code import check_code, use_current_folder
+from simreal.evaluation.model_variants import Alteration
+from simreal.training.build import EngineName, make_environment, make_learner
+from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
+from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
+
+Act = Callable[[Tensor], Tensor]
+"""Observation [N, nobs] -> action [N, A]."""
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy ready to be evaluated, and what is known of how it was trained."""
+
+    name: str
+    task_id: str
+    act: Act
+    reset: Callable[[Tensor], None]  # called with the environments [N] (bool) whose episodes begin
+    parameters: list[Parameter]  # randomized in training, with the final ranges as limits
+    entropy: float | None  # of the final distribution, nats per dimension
+    config: RunConfig | None
+    randomization: dict[str, Any] | None = None  # as the exported contract states it
+    module: nn.Module | None = None
+    task_options: dict[str, Any] = field(default_factory=dict)
+
+    def make_task(self) -> Task:
+        """A new instance of the task that the policy was trained for."""
+        return make_task(self.task_id, **self.task_options)
+
+    def make_environment(
+        self,
+        num_envs: int,
+        sampler: Sampler,
+        seed: int,
+        engine: EngineName = "cpu",
+        alteration: Alteration | None = None,
+    ) -> Environment:
+        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
+        gpu = None if self.config is None else self.config.gpu.options()
+        return make_environment(
+            self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
+            engine=engine, alteration=alteration, gpu=gpu,
+        )  # fmt: skip
+
+    def renamed(self, name: str) -> LoadedPolicy:
+        """This policy under another name."""
+        return replace(self, name=name)
+
+    def trained_sampler(self) -> Sampler:
+        """The final training distribution, frozen."""
+        return Manual(self.parameters)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a directory looks like an exported bundle."""
+    return (path / "policy.json").exists() or (path / "policy.onnx").exists()
+
+
+def load_policy(path: Path, task: str | None = None) -> LoadedPolicy:
+    """The policy of a run directory or of an exported bundle.
+
+    Args:
+        path: of the directory.
+        task: `module:Class` that it was trained on, to say that this code may be imported; see `named_code`.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such run or bundle")
+    if not path.is_dir():
+        raise UserError(f"{path}: expected the directory of a run or of a bundle")
+    if task is not None:
+        use_current_folder()
+    return _from_bundle(path, task) if is_bundle(path) else _from_run(path, task)
+
+
+def run_config(run: Path) -> RunConfig:
+    """The configuration of a run directory; its task is not looked at. Raises UserError."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
+    return parse_schema(read_yaml(path), str(path))
+
+
+def _from_run(run: Path, task: str | None) -> LoadedPolicy:
+    from simreal.export.bundle import describe_randomization  # ONNX is not needed to train
+
+    config = run_config(run)
+    check_code(config.task, str(run / "config.yaml"), task)
+    config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
+    checkpoint = newest_checkpoint(run, config.task)
+    environment = make_environment(
+        config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
+    )
+    environment.reset()
+    alone = {"num_envs": 1, "device": "cpu", "learner": config.learner.without_experience()}
+    learner = make_learner(config.model_copy(update=alone), environment)
+    sampler = config.randomization.sampler_for(environment.task)
+    try:
+        learner.policy.load_state_dict(checkpoint["learner"]["policy"])
+        sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
+    except MISFITS as error:
+        name = checkpoint_path(run / "checkpoints", checkpoint["env_steps"])
+        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
+    policy = learner.policy.eval()
+    act, reset = _stepper(policy)
+    randomized = config.randomization.sampler != "none"
+    return LoadedPolicy(
+        name=run.name or str(run),
+        task_id=config.task,
+        act=act,
+        reset=reset,
+        parameters=frozen_parameters(sampler),
+        entropy=sampler.entropy() if randomized and sampler.parameters else None,
+        config=config,
+        randomization=describe_randomization(sampler) if randomized else None,
+        module=policy,
+        task_options=config.task_options,
+    )
+
+
+def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
+    """Functions that run a torch policy in batched environments: act, and reset of its recurrent state if any."""
+    begin = getattr(policy, "initial_state", None)
+    state: list[Tensor] = []
+
+    @torch.no_grad()
+    def act(observation: Tensor) -> Tensor:
+        if begin is None:
+            return policy(observation.float())
+        if not state or len(state[0]) != len(observation):
+            state[:] = [begin(len(observation))]
+        action, state[0] = policy(observation.float(), state[0])
+        return action
+
+    def reset(mask: Tensor) -> None:
+        if begin is not None and state and len(state[0]) == len(mask):
+            rows = mask.view(-1, *[1] * (state[0].dim() - 1))
+            state[0] = torch.where(rows, begin(len(mask)), state[0])
+
+    return act, reset
+
+
+def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
+    from simreal.deploy.policy import CONTRACT, BundleError, Policy
+
+    try:
+        policy = Policy.load(path)
+    except BundleError as error:
+        raise UserError(str(error)) from None
+    contract = policy.contract
+    randomization = contract.get("randomization") or {}
+    try:
+        task_id = contract.get("task")
+        if not isinstance(task_id, str):
+            raise UserError(f"{path / CONTRACT}: task: expected the id of a task, got {task_id!r}")
+        check_code(task_id, str(path / CONTRACT), task)
+        options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
+        parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
+        entropy = None if randomization.get("entropy_npd") is None else float(randomization["entropy_npd"])
+    except RandomizationError as error:
+        raise UserError(f"{path / CONTRACT}: randomization: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / CONTRACT}: {one_line(error)}") from None
+
+    def act(observation: Tensor) -> Tensor:
+        return torch.from_numpy(policy(observation.numpy()))
+
+    def reset(mask: Tensor) -> None:
+        policy.reset(mask.numpy())
+
+    return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
+
+
+def is_empty(run: Path) -> bool:
+    """Whether a directory holds nothing but what a process that owns it, or was killed at once, leaves there."""
+    return all(entry.name == LOCK or entry.name.endswith(TEMPORARY) for entry in run.iterdir())
+
+
+def refuse_filled(run: Path) -> None:
+    """Raise UserError unless a path is free or an empty directory."""
+    try:
+        if run.exists() and (not run.is_dir() or not is_empty(run)):
+            raise UserError(f"{run}: exists and is not empty; name another --run-dir or add --resume")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be read: {error.strerror}") from None
+
+
+def new_run_directory(config_name: str, requested: Path | None) -> Path:
+    """A directory for a new run: the requested one, or runs/NAME-1, -2, ..., created so that nobody else takes it.
+
+    Raises UserError if the requested one holds anything.
+    """
+    if requested is not None:
+        refuse_filled(requested)
+        return requested
+    stem = Path(config_name).stem
+    number = 1
+    while True:
+        run = Path("runs") / f"{stem}-{number}"
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise cannot_write(run, error) from None
+
+
+def newest_run(config_name: str) -> Path:
+    """The newest runs/NAME-N of a configuration. Raises UserError if there is none."""
+    stem = Path(config_name).stem
+    found = [p for p in Path("runs").glob(f"{stem}-*") if p.name.removeprefix(f"{stem}-").isdigit()]
+    if not found:
+        raise UserError(f"--resume: no run of {stem} in runs/; name one with --run-dir")
+    return max(found, key=lambda p: int(p.name.removeprefix(f"{stem}-")))

@@ -1,0 +1,130 @@
+"""The commands in docs/ run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from robots import skip_if_missing
+from simreal.cli.describe import quantity_tables
+from simreal.cli.main import main
+from simreal.common import trusted_code
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+# A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
+_BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A script of nothing but these is run in this process, which has torch and MuJoCo loaded.
+_FILE = re.compile(r"cat > (\S+) <<'(\w+)'\n(.*?\n)\2\n", re.DOTALL)
+_COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
+# What makes a run short and changes nothing else that the pages show.
+_SHORT = (
+    (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
+    (re.compile(r"40_000"), "12_288"),
+    (re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"), r"\g<1> num_envs=32 train.env_steps=2048"),
+    (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
+    (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1"),
+)
+_PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, as a new process would have it: modules of it are found, and forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    trusted_code._trusted.clear()
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+def in_a_process(language: str, code: str) -> None:
+    """Run a block as a user does. Raises AssertionError with what it says on stderr."""
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        skip_if_missing(done.stderr)
+    assert done.returncode == 0, f"{code}\n{done.stderr}"
+
+
+def in_this_process(language: str, code: str) -> None:
+    """Run a block here in a short form, if it is Python or nothing but files and `simreal` commands; else in a process
+    of its own."""
+    if language == "python":
+        exec(compile(code, "<docs>", "exec"), {"__name__": "__main__"})
+        return
+    code = short(code)
+    files, commands = _FILE.findall(code), _COMMAND.findall(_FILE.sub("", code))
+    if _COMMAND.sub("", _FILE.sub("", code)).strip():
+        in_a_process(language, code)
+        return
+    for name, _, text in files:
+        Path(name).write_text(text)
+    for command in commands:
+        simreal(command)
+
+
+def short(text: str) -> str:
+    """A script or a configuration with few steps and episodes."""
+    for pattern, replacement in _SHORT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def simreal(command: str) -> None:
+    """One line of a shell: `simreal ARGUMENTS`, perhaps with `> FILE`."""
+    _, *arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+    target = Path(os.devnull)
+    if ">" in arguments:
+        at = arguments.index(">")
+        target, arguments = Path(arguments[at + 1]), arguments[:at]
+    with target.open("w") as file, redirect_stdout(file):
+        main(arguments)
+
+
+def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Write a page's files and run its blocks, in order; short unless in processes of their own."""
+    blocks = _BLOCK.findall((DOCS / page).read_text())
+    assert {"bash", "python"} & {language for language, file, _ in blocks if not file}, f"{page} shows no command"
+    for language, file, code in blocks:
+        if file:
+            Path(file).write_text(code if run is in_a_process else short(code))
+        elif language in ("bash", "python"):
+            try:
+                run(language, code)
+            except SystemExit as exit_:
+                said = capsys.readouterr().err
+                skip_if_missing(said)
+                pytest.fail(f"{page}: exit status {exit_.code}:\n{code}\n{said}")
+
+
+@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.usefixtures("here")
+def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_page(page, in_this_process, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.usefixtures("here")
+def test_commands_in_docs_run_in_processes_of_their_own(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_page(page, in_a_process, capsys)
+
+
+def test_the_tables_of_quantities_are_those_of_the_registry() -> None:
+    _, _, section = (DOCS / "randomize.md").read_text().partition("## Every quantity\n")
+    # To mend it: replace everything from **Physics** on by the output of this function.
+    assert section[section.index("**Physics**") :] == quantity_tables().lstrip()

@@ -1,0 +1,81 @@
+"""The scripts in examples/ run as they stand, with few steps."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import simreal
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a script with arguments in an empty folder; returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def go(script: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return go
+
+
+def test_train_from_python(run: Run) -> None:
+    printed = run("train_from_python.py", "1600")
+    assert "trained in action_delay from" in printed
+    assert "nominal:" in printed
+    assert Path("runs/run-1/bundle/policy.onnx").is_file()
+
+
+def test_own_task_and_the_control_loop_that_its_bundle_runs_in(run: Run) -> None:
+    run("own_task.py", "2048")
+    printed = run("deploy_loop.py", "runs/rod/bundle", "0.3")
+    assert "target_angle: values [0, 1], rad, joints ['hinge']" in printed
+    assert "2.0 s:" in printed
+
+
+def test_the_task_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing = pytest.importorskip("simreal.testing")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    testing.check_task("own_task:Rod")
+
+
+def test_evaluate_in_worlds(run: Run) -> None:
+    lines = run("evaluate_in_worlds.py", "4096", "4").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["nominal", "latency", "late_and_noisy_joints", "slow_and_heavy"]
+
+
+def test_stable_baselines3(run: Run) -> None:
+    pytest.importorskip("stable_baselines3")
+    assert run("sb3.py", "2048").count("of 1000") == 2
+
+
+def test_images(run: Run) -> None:
+    assert "(12, 240, 240, 3) uint8" in run("images.py", "worlds.png")
+    tiles = np.asarray(Image.open("worlds.png")).reshape(3, 240, 4, 240, 3).swapaxes(1, 2).reshape(12, -1)
+    assert len(np.unique(tiles, axis=0)) == 12
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
+def test_an_example_is_short_uses_public_names_and_is_listed(script: Path) -> None:
+    text = script.read_text()
+    assert len(text.splitlines()) < 60
+    assert f"[{script.name}]({script.name})" in (EXAMPLES / "README.md").read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simreal"):
+            assert node.module in ("simreal.deploy", "simreal.gym.sb3")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "simreal":
+            assert node.attr in simreal.__all__

@@ -1,0 +1,56 @@
+"""No quantity is accepted without a word for an object to which it does nothing: the rule that randomize.md states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import pytest
+
+from conftest import TinyTask
+from noop import accepted, silent
+from noop_models import INLINE
+from randomization.catalogue.table import QUANTITIES
+
+PHYSICS = [q for q in QUANTITIES.values() if q.channel == "physics"]
+EFFECTS = [q for q in QUANTITIES.values() if q.channel not in ("physics", "visual")]
+
+
+@pytest.mark.parametrize("model", INLINE)
+def test_whatever_is_accepted_without_a_word_changes_the_motion(model: str) -> None:
+    task = TinyTask(INLINE[model], decimation=5, max_episode_steps=100)
+    assert {q.name: found for q in PHYSICS if (found := silent(task, q))} == {}
+
+
+@pytest.mark.parametrize("model", ["planar", "stones", "motors"])
+def test_whatever_is_accepted_of_commands_sensors_and_disturbances_shows(model: str) -> None:
+    task = TinyTask(INLINE[model], decimation=5, max_episode_steps=100)
+    assert {q.name: found for q in EFFECTS if (found := silent(task, q))} == {}
+
+
+def test_the_models_above_show_every_quantity() -> None:
+    tasks = [TinyTask(xml, decimation=5) for xml in INLINE.values()]
+    assert {q.name for q in (*PHYSICS, *EFFECTS) if not any(accepted(task, q) for task in tasks)} == set()
+
+
+def test_a_silent_no_op_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("idle_because", "only_shown"):
+        monkeypatch.setattr(f"randomization.parameters.{name}", lambda *_: "")
+    task = TinyTask(INLINE["planar"], decimation=5, max_episode_steps=100)
+    assert silent(task, QUANTITIES["gravity"]) == ["y"]
+    assert silent(task, QUANTITIES["body_com_y"]) == ["leg", "torso"]
+
+
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+# Whether a limit or a shape is ever reached is a matter of luck in a large model; `test_contacts` and the small models
+# above look at those.
+SURE = [q for q in PHYSICS if not q.name.startswith("geom_") and "range" not in q.name]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ASSETS.glob("*.xml")))
+def test_whatever_is_accepted_of_models_that_packages_ship_changes_the_motion(name: str) -> None:
+    spec = mujoco.MjSpec.from_file(str(ASSETS / f"{name}.xml"))
+    spec.compile()
+    task = TinyTask(spec.to_xml(), decimation=5, max_episode_steps=100)
+    assert {q.name: found for q in SURE if (found := silent(task, q))} == {}

@@ -1,0 +1,188 @@
+"""Pictures of worlds: what is drawn, contact sheets, and what `simreal describe --image` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_visual import ALL, ROOM
+
+import simreal
+from conftest import TinyTask, build, fixed_worlds
+from envs.environment import Environment
+from randomization.catalogue.visual import VISUAL
+from simreal.cli.main import main
+from simreal.common.errors import UserError
+from simreal.rendering.contact_sheet import contact_sheet, tiled, visual_block
+from simreal.rendering.scene import Scene
+
+
+def _pictures(environment: Environment, **options: Any) -> list[np.ndarray]:
+    scene = Scene(environment, 64, 64)
+    pictures = [scene.picture(i, **options) for i in range(environment.num_envs)]
+    scene.close()
+    return pictures
+
+
+@pytest.mark.usefixtures("can_render")
+def test_the_nominal_world_gives_the_identical_picture() -> None:
+    task = TinyTask(ROOM)
+    (plain,) = _pictures(build(task, 1))
+    nominal = [q.nominal for q in VISUAL]
+    (dressed,) = _pictures(build(TinyTask(ROOM), 1, fixed_worlds(task, ALL, [nominal])))
+    np.testing.assert_array_equal(dressed, plain)
+    assert 20 < plain.mean() < 235
+
+
+@pytest.mark.usefixtures("can_render")
+@pytest.mark.parametrize(
+    ("quantity", "value"),
+    [(q.name, 0.5 if q.mode == "scale" else q.limits[1] if q.limits[1] <= 0.5 else 0.9) for q in VISUAL],
+)
+def test_every_quantity_shows_in_the_picture_and_leaves_the_next_alone(quantity: str, value: float) -> None:
+    nominal = 1.0 if quantity in {q.name for q in VISUAL if q.mode == "scale"} else 0.0
+    if quantity == "light_position":  # a lamp far away and its shadow look alike from anywhere: move it far
+        value = 3.0
+    entries = {quantity: {"of": "view"} if quantity.startswith("camera") else {}}
+    task = TinyTask(ROOM)
+    environment = build(task, 3, fixed_worlds(task, entries, [[nominal], [value], [nominal]]))
+    first, changed, last = _pictures(environment)
+    np.testing.assert_array_equal(first, last)
+    assert (changed != first).mean() > 0.005
+
+
+@pytest.mark.usefixtures("can_render")
+def test_a_model_without_a_skybox_or_materials_gets_a_background_and_patterns() -> None:
+    xml = ROOM[: ROOM.index("<asset>")] + ROOM[ROOM.index("</asset>") + 8 :]
+    xml = xml.replace('material="ground"', "").replace('material="paint"', "")
+    task = TinyTask(xml)
+    entries = {"background_color": {}, "material_texture": {}}
+    environment = build(task, 3, fixed_worlds(task, entries, [[0, 0], [1, 0], [0, 1]]))
+    black, sky, patterned = _pictures(environment)
+    assert black[0, 0].sum() == 0
+    assert sky[0, 0].sum() > 0
+    assert patterned[0, 0].sum() == 0
+    assert (patterned != black).mean() > 0.2
+
+
+@pytest.mark.usefixtures("can_render")
+def test_noise_is_fresh_at_every_step_and_the_same_in_a_second_run() -> None:
+    def run() -> list[np.ndarray]:
+        task = TinyTask(ROOM)
+        environment = build(task, 1, fixed_worlds(task, {"image_noise": {}}, [[0.1]]))
+        pictures = _pictures(environment)
+        environment.step(torch.zeros(1, 1))
+        return pictures + _pictures(environment)
+
+    one, other = run(), run()
+    np.testing.assert_array_equal(one, other)
+    assert (one[0] != one[1]).mean() > 0.8
+
+
+@pytest.mark.usefixtures("can_render")
+def test_a_vector_environment_renders_its_worlds() -> None:
+    block = {"parameters": {"material_hue": {}, "material_saturation": {}, "light_direction": {}}}
+    envs = simreal.make_vec("FetchReach-v4", 2, randomization=block, seed=3, render_mode="rgb_array", threads=1)
+    envs.reset()
+    pictures = envs.render()
+    assert pictures is not None
+    assert pictures[0].shape == (480, 480, 3)
+    assert (pictures[0] != pictures[1]).mean() > 0.02
+    envs.close()
+
+
+@pytest.mark.usefixtures("can_render")
+def test_a_camera_of_the_model_can_be_used_and_an_unknown_one_is_answered_with_all() -> None:
+    environment = build(TinyTask(ROOM), 1)
+    scene = Scene(environment, 32, 32, camera="front")
+    assert scene.picture(0).shape == (32, 32, 3)
+    scene.close()
+    with pytest.raises(UserError, match="there are: front, view"):
+        Scene(environment, 32, 32, camera="top")
+
+
+def test_pictures_are_laid_out_row_by_row_with_gaps() -> None:
+    pictures = [np.full((2, 3, 3), k, dtype=np.uint8) for k in range(4)]
+    sheet = tiled(pictures, columns=2, gap=1)
+    assert sheet.shape == (5, 7, 3)
+    np.testing.assert_array_equal(sheet[:, 0, 0], [0, 0, 255, 2, 2])
+    np.testing.assert_array_equal(sheet[0, :, 0], [0, 0, 0, 255, 1, 1, 1])
+
+
+@pytest.mark.usefixtures("can_render")
+@pytest.mark.parametrize("task", ["FetchPush-v4", "HalfCheetah-v5", "Reacher-v5"])
+def test_worlds_of_the_contact_sheet_are_neither_black_nor_blown_out(task: str) -> None:
+    size = 48
+    sheet = contact_sheet(task, cell=size)
+    assert sheet.shape == (5 * size + 16, 5 * size + 16, 3)
+    cells = [sheet[r : r + size, c : c + size] for r in range(0, 257, size + 4) for c in range(0, 257, size + 4)]
+    assert len(cells) == 25
+    for cell in cells[1:]:
+        assert 25 < cell.mean() < 230
+        assert (cell.min(axis=2) >= 250).mean() < 0.5
+        assert cell.std() > 10
+    assert len({cell.tobytes() for cell in cells}) == 25
+
+
+def test_the_usual_block_has_everything_that_a_task_has() -> None:
+    block = visual_block(simreal.make_task("FetchPush-v4"))["parameters"]
+    assert block.keys() == {q.name for q in VISUAL}
+    assert block["camera_fov"] == {"of": "view", "range": [-4.0, 4.0]}
+
+
+def _command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as exit_:
+        return int(exit_.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("can_render")
+def test_describe_writes_a_contact_sheet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    worlds = tmp_path / "worlds.yaml"
+    worlds.write_text("randomization: {parameters: {material_hue: {of: 'table*'}, material_saturation: {}}}")
+    sheet = tmp_path / "sheet.png"
+    status, out = _command(capsys, "describe", "FetchReach-v4", "--image", sheet, "--randomization", worlds)
+    assert status == 0
+    assert "24 sampled" in out
+    assert sheet.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--image", "sheet.txt"), "sheet.txt: expected a file name that ends in one of .png"),
+        (("--image", "nowhere/sheet.png"), "the folder nowhere does not exist"),
+        (("--image", "sheet.png", "--camera", "head"), "there are: head_camera_rgb, gripper_camera_rgb, lidar"),
+        (("--image", "sheet.png", "--randomization", "no.yaml"), "no.yaml: no such file"),
+        (("--randomization", "no.yaml"), "give --image FILE.png too"),
+    ],
+)
+def test_describe_answers_a_mistake_with_one_line(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, message = _command(capsys, "describe", "FetchReach-v4", *arguments)
+    assert status == 2
+    assert expected in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parameter_of_an_unknown_camera_ends_the_command_with_status_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    worlds = tmp_path / "worlds.yaml"
+    worlds.write_text("randomization: {parameters: {camera_fov: {of: lidr}}}")
+    arguments = ("--image", tmp_path / "sheet.png", "--randomization", worlds)
+    status, message = _command(capsys, "describe", "FetchReach-v4", *arguments)
+    assert status == 2
+    assert message.count("\n") == 1
+    assert "no camera matches 'lidr' (did you mean 'lidar'?); FetchReach-v4 has: head_camera_rgb" in message
