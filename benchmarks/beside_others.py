@@ -167,7 +167,9 @@ class Busy:
             process.kill()
 
 
-def measure(rounds: int, seconds: float, settle: float, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+def measure(
+    rounds: int, seconds: float, advance_some: float, names: list[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Median figures by worker and condition."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {n: {c: [] for c in CONDITIONS} for n in names}
     busy = Busy(2)
@@ -185,7 +187,7 @@ def measure(rounds: int, seconds: float, settle: float, names: list[str]) -> dic
             for condition in CONDITIONS:
                 for name in names if number % 2 == 0 else reversed(names):
                     with busy.wanted(condition):
-                        for length in (settle, seconds):
+                        for length in (advance_some, seconds):
                             workers[name].stdin.write(f"{length}\n")
                             workers[name].stdin.flush()
                             figures = json.loads(workers[name].stdout.readline())
@@ -216,7 +218,7 @@ def main() -> None:
     if options.worker is not None:
         work(options.worker)
         return
-    figures = measure(options.rounds, options.seconds, options.settle, options.only)
+    figures = measure(options.rounds, options.seconds, options.advance_some, options.only)
     keys = dict.fromkeys(key for conditions in figures.values() for key in conditions[CONDITIONS[0]])
     for key in keys:
         print(f"\n{key:16s}" + "".join(f"{condition:>26s}" for condition in CONDITIONS))

@@ -18,8 +18,8 @@ from envs.validation.first_look import FirstLook, blaming
 from envs.validation.step_checks import Checks
 
 
-class Layer(Protocol):
-    """Randomization of an environment: worlds, actions, commands and sensors. `NoLayer` changes nothing."""
+class Randomizer(Protocol):
+    """Randomization of an environment: worlds, actions, commands and sensors. `NoRandomization` changes nothing."""
 
     def attach(self, environment: Environment) -> None:
         """Look up what the layer needs of an environment; called once, when the environment is made."""
@@ -63,7 +63,7 @@ class Layer(Protocol):
         """Go on from what `state_dict` returned."""
 
 
-class NoLayer(Layer):
+class NoRandomization(Randomizer):
     """An environment as its task describes it: every method that is not here does nothing."""
 
     def reset(self, mask: Tensor) -> bool:
@@ -92,10 +92,10 @@ class Environment:
         seed: of every random draw; see `EpisodeRandom`.
     """
 
-    def __init__(self, task: Task, engine: Engine, layer: Layer | None = None, seed: int = 0) -> None:
+    def __init__(self, task: Task, engine: Engine, layer: Randomizer | None = None, seed: int = 0) -> None:
         self.task = task
         self.engine = engine
-        self.layer: Layer = layer or NoLayer()
+        self.layer: Randomizer = layer or NoRandomization()
         self.num_envs = engine.num_envs
         self.device = engine.device
         self.rng = EpisodeRandom(seed, self.num_envs, engine.device)

@@ -23,8 +23,8 @@ from randomization.samplers.episode_reports import EpisodeReporter
 _GPU_STEPS = 16  # control steps whose episodes are reported to a sampler together
 
 
-class Randomization:
-    """A `Layer` whose worlds come from a sampler.
+class DomainRandomizer:
+    """A `Randomizer` whose worlds come from a sampler.
 
     Args:
         sampler: chooses lambda; is told how episodes went.

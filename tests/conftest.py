@@ -20,7 +20,7 @@ from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 from randomization.parameters import Parameter, build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 from simreal.cli.main import main
 from simreal.common.errors import UserError
@@ -155,17 +155,17 @@ class FixedWorlds(Manual):
         self.heard.append((boundary.clone(), performance.clone()))
 
 
-def fixed_worlds(task: Task, entries: Mapping[str, Any], worlds: list[list[float]]) -> Randomization:
+def fixed_worlds(task: Task, entries: Mapping[str, Any], worlds: list[list[float]]) -> DomainRandomizer:
     """The layer in which environment i plays world `worlds[i]`; entries as in a configuration."""
-    return Randomization(FixedWorlds(build_parameters(task, entries), worlds))
+    return DomainRandomizer(FixedWorlds(build_parameters(task, entries), worlds))
 
 
-def manual_layer(task: Task, entries: Mapping[str, Any]) -> Randomization:
+def manual_layer(task: Task, entries: Mapping[str, Any]) -> DomainRandomizer:
     """The layer with fixed ranges; entries as in a configuration."""
-    return Randomization(Manual(build_parameters(task, entries)))
+    return DomainRandomizer(Manual(build_parameters(task, entries)))
 
 
-def build(task: Task, num_envs: int, layer: Randomization | None = None, seed: int = 0) -> Environment:
+def build(task: Task, num_envs: int, layer: DomainRandomizer | None = None, seed: int = 0) -> Environment:
     """An environment on one physics thread, reset."""
     if layer is not None:
         layer.prepare(task)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from envs.environment import Environment, StepResult
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 
 _OUTSIDE = ("torch", "warp", "mujoco", "mujoco_warp", "numpy", "builtins", "functools", "types", "logging")
@@ -171,7 +171,7 @@ class StepGraph:
 
     def __init__(self, environment: Environment, record: Record = cuda_graph, warm: int = 3) -> None:
         layer = environment.layer
-        if isinstance(layer, Randomization) and layer.explore and not isinstance(layer.sampler, Manual):
+        if isinstance(layer, DomainRandomizer) and layer.explore and not isinstance(layer.sampler, Manual):
             raise GraphError("sampler: its ranges move, and a graph would go on with those that it was recorded with")
         self._environment = environment
         self._action = torch.zeros(environment.num_envs, environment.task.action_size, device=environment.device)
@@ -188,7 +188,7 @@ class StepGraph:
     def _listening(self) -> Iterator[None]:
         """Keep what the sampler would be told, as part of the graph."""
         layer = self._environment.layer
-        if not isinstance(layer, Randomization):
+        if not isinstance(layer, DomainRandomizer):
             yield
             return
 

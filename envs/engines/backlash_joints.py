@@ -2,7 +2,7 @@
 
 Beside a driven joint, in the same body and with the same place and axis, a second one moves freely within its range:
 the motor drives the first, the link hangs on the second, and its angle is the sum of the two. Such a model has more
-joints than the task knows. `SlackEngine` shows it with the task's joints only: the position and velocity of a joint are
+joints than the task knows. `BacklashJointEngine` shows it with the task's joints only: the position and velocity of a joint are
 those of the link, sums of motor and slack, as an encoder on the link would measure them.
 """
 
@@ -59,7 +59,7 @@ def geared_joints(model: mujoco.MjModel) -> list[str]:
 
 
 @dataclass(frozen=True)
-class AddSlack:
+class AddBacklashJoints:
     """An edit of a specification that gives joints slack; see `editing_specs`.
 
     Attributes:
@@ -75,7 +75,7 @@ class AddSlack:
     mark: str
 
     @classmethod
-    def to(cls, model: mujoco.MjModel, joints: Sequence[str]) -> AddSlack:
+    def to(cls, model: mujoco.MjModel, joints: Sequence[str]) -> AddBacklashJoints:
         """Slack for joints of a compiled model, given by their labels."""
         labels = labels_of(model, "joint")
         indices = tuple(labels.index(joint) for joint in joints)
@@ -91,7 +91,7 @@ class AddSlack:
                 raise ValueError(f"the order of its joints is another one: {joint.name!r} instead of {label!r}")
             joint.armature = max(joint.armature, armature)
             slack = joint.parent.add_joint(name=label + self.mark, type=joint.type, pos=joint.pos, axis=joint.axis)
-            slack.limited, slack.range = mujoco.mjtLimited.mjLIMITED_TRUE, (-1.0, 1.0)  # see `set_play`
+            slack.limited, slack.range = mujoco.mjtLimited.mjLIMITED_TRUE, (-1.0, 1.0)  # see `set_backlash`
             slack.solref_limit = _HARD  # gears are harder than MuJoCo's default limits
             slack.solimp_limit = _IMPEDANCE
             slack.armature = slack.frictionloss = slack.ref = slack.springref = slack.margin = 0.0
@@ -129,12 +129,12 @@ def carry_over(nominal: mujoco.MjModel, model: mujoco.MjModel) -> None:
 
     Args:
         nominal: the task's model.
-        model: the same with slack joints, see `AddSlack`.
+        model: the same with slack joints, see `AddBacklashJoints`.
 
     Raises:
         ValueError: the models differ in more than slack joints.
     """
-    slack, least = set(_slack_joints(model)), model.dof_armature.copy()
+    slack, least = set(_backlash_joints(model)), model.dof_armature.copy()
     addresses = {"jnt_": (None, 0), "dof_": (model.jnt_dofadr, 1), "qpos": (model.jnt_qposadr, 0)}
     split = {prefix: _split(model, slack, *where) for prefix, where in addresses.items()}
     for name in dir(nominal):
@@ -166,15 +166,15 @@ def _fix_muscles(nominal: mujoco.MjModel, model: mujoco.MjModel) -> None:
                 prm[i, 2] = prm[i, 3] / nominal.actuator_acc0[nominal.actuator_outadr[i]]
 
 
-def set_play(model: mujoco.MjModel, play: float) -> int:
+def set_backlash(model: mujoco.MjModel, play: float) -> int:
     """Let the slack joints of a model move by `play` (rad or m) to either side; returns how many there are."""
-    joints = _slack_joints(model)
+    joints = _backlash_joints(model)
     model.jnt_range[joints] = (-play, play)
     return len(joints)
 
 
-def _slack_joints(model: mujoco.MjModel) -> list[int]:
-    """Those that `AddSlack` has added: of the joints that end as slack joints do, the last kind."""
+def _backlash_joints(model: mujoco.MjModel) -> list[int]:
+    """Those that `AddBacklashJoints` has added: of the joints that end as slack joints do, the last kind."""
     levels = [_level(name) for name in names_of(model, "joint")]
     level = max(levels, default=-1)
     return [i for i, found in enumerate(levels) if found == level >= 0]
@@ -197,7 +197,7 @@ class _Places:
         return self.read(values).index_add_(1, self.summed, values[:, self.slack])
 
 
-class SlackEngine:
+class BacklashJointEngine:
     """An engine whose model has slack joints, shown with the joints of the task's model.
 
     State is copied from and to the engine beneath at every call, so tensors are as live as they are there.
@@ -206,7 +206,7 @@ class SlackEngine:
     def __init__(self, inner: Engine) -> None:
         self._inner, self.model = inner, inner.model
         self.num_envs, self.device, self.dtype = inner.num_envs, inner.device, inner.dtype
-        model, slack = inner.model, set(_slack_joints(inner.model))
+        model, slack = inner.model, set(_backlash_joints(inner.model))
         self._joints, self._q, self._v = (
             _Places(*(torch.tensor(numbers, device=inner.device) for numbers in _split(model, slack, address, column)))
             for address, column in ((None, 0), (model.jnt_qposadr, 0), (model.jnt_dofadr, 1))
@@ -249,9 +249,9 @@ class SlackEngine:
         with self._handed_down() as inner:
             inner.step(nstep, commands)
 
-    def settle(self, nstep: int, mask: Tensor) -> None:
+    def advance_some(self, nstep: int, mask: Tensor) -> None:
         with self._handed_down() as inner:
-            inner.settle(nstep, mask)
+            inner.advance_some(nstep, mask)
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
         with self._handed_down() as inner:
@@ -282,9 +282,9 @@ class SlackEngine:
     def diverged(self) -> Tensor:
         return self._inner.diverged()
 
-    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    def export_to_mujoco(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         self._push()
-        return self._inner.materialize(index)
+        return self._inner.export_to_mujoco(index)
 
     def state_dict(self) -> dict[str, Any]:
         self._push()

@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Advance nstep physics steps. commands [N, nstep, C] is written before each, see `command_size`."""
         ...
 
-    def settle(self, nstep: int, mask: Tensor) -> None:
+    def advance_some(self, nstep: int, mask: Tensor) -> None:
         """Advance the simulations of mask [N] by nstep physics steps under what their `ctrl` holds. Nothing of the
         others changes, derived fields included."""
         ...
@@ -75,7 +75,7 @@ class Engine(Protocol):
 
     def start_histories(self, mask: Tensor) -> None:
         """After a reset, fill the histories of delayed actuators and sensors (mjData.history) in mask [N]: with the
-        present controls and with what sensors show of the present state. Once per reset; `settle` does it first."""
+        present controls and with what sensors show of the present state. Once per reset; `advance_some` does it first."""
         ...
 
     def set_const(self, mask: Tensor | None = None) -> None:
@@ -98,7 +98,7 @@ class Engine(Protocol):
         """Simulations [N] (bool) that became unstable since the last call of this method."""
         ...
 
-    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    def export_to_mujoco(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """One simulation as an mjModel and an mjData with derived fields computed, e.g. to render it."""
         ...
 
@@ -118,7 +118,7 @@ class WarpEngine(Protocol):
     num_envs: int
     device: torch.device
 
-    def posed(self) -> AbstractContextManager[tuple[Any, Any]]:
+    def pose_context(self) -> AbstractContextManager[tuple[Any, Any]]:
         """mujoco_warp's model and data with the kinematics of the present state, until the context ends."""
         ...
 

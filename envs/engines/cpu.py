@@ -101,7 +101,7 @@ class CpuEngine(BatchedEngine):
         for index in np.flatnonzero(warned & ~self._failed):
             self._finish(int(index), nstep, commands[index].numpy(), start[index])
 
-    def settle(self, nstep: int, mask: Tensor) -> None:
+    def advance_some(self, nstep: int, mask: Tensor) -> None:
         self.start_histories(mask)
         self._call(self._batch.step, _numpy(mask), nstep)
 
@@ -163,7 +163,7 @@ class CpuEngine(BatchedEngine):
         """The live integration states [N, nstate] of all simulations, as MuJoCo packs them."""
         return self._batch.state
 
-    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    def export_to_mujoco(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         model, data = self._batch.get_model(index), self._batch.get_data(index)
         mujoco.mj_forward(model, data)
         return model, data

@@ -184,7 +184,7 @@ class GymnasiumEngine:
         self._run(self._step_one, range(self.num_envs))
         self._follow()
 
-    def settle(self, nstep: int, mask: Tensor) -> None:
+    def advance_some(self, nstep: int, mask: Tensor) -> None:
         """Physics steps of the simulations alone, without the environments' own `step`."""
         self._give()
         self._fields.write()
@@ -297,7 +297,7 @@ class GymnasiumEngine:
 
     # Pictures and state
 
-    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    def export_to_mujoco(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         raw = self._raw[index]
         model = copy.copy(raw.model)
         data = mujoco.MjData(model)

@@ -13,7 +13,7 @@ from envs.task import Task
 from randomization.physics.contact_fields import distance, friction, solimp, solref
 from randomization.physics.edit import Edit, Writer, field_values
 from randomization.physics.force_limits import force_limits
-from randomization.targets.objects import actuators_at, geoms_of, slack_partner
+from randomization.targets.objects import actuators_at, geoms_of, backlash_joint_of
 
 COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes of the shift
 _INF = float("inf")
@@ -244,7 +244,7 @@ def _peak_force(prm: np.ndarray) -> int:
 
 def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
     """Range of the slack joint beside a driven one (MuJoCo's manual, Modeling, Backlash)."""
-    return [Edit("jnt_range", (2 * index, 2 * index + 1))] if slack_partner(model, index) >= 0 else []
+    return [Edit("jnt_range", (2 * index, 2 * index + 1))] if backlash_joint_of(model, index) >= 0 else []
 
 
 WRITERS: dict[str, Writer] = {

@@ -164,7 +164,7 @@ def has_input(model: mujoco.MjModel, actuator: int) -> bool:
     return int(model.actuator_ctrlnum[actuator]) > 0
 
 
-def slack_partner(model: mujoco.MjModel, joint: int) -> int:
+def backlash_joint_of(model: mujoco.MjModel, joint: int) -> int:
     """The driven joint whose slack this one is (MuJoCo's manual, Modeling, Backlash), or -1.
 
     Both are joints of one body with the same type, place and axis; the slack has a range and no actuator.

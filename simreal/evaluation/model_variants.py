@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from envs.common.messages import listed, nearest
-from envs.engines.backlash_joints import AddSlack, carry_over, geared_joints, set_play
+from envs.engines.backlash_joints import AddBacklashJoints, carry_over, geared_joints, set_backlash
 from envs.engines.histories import KeepDelays, delays, shortened_delay, state_delays
 from envs.engines.stability import explicit_damping
 from envs.task import SpecEdit, Task, editing_specs
@@ -37,7 +37,7 @@ _CHOICES = {
 }
 
 
-class AlterationError(UserError):
+class ModelVariantError(UserError):
     """An alteration that a task's model does not allow, or to which it would change nothing."""
 
 
@@ -66,25 +66,25 @@ class Payload(Strict):
     pos: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="m, in the body's frame")
 
 
-class Play(Strict):
+class GearBacklash(Strict):
     """Backlash in driven joints: each gets a second joint between motor and link, see `envs.engines.backlash_joints`."""
 
     play: float = Field(gt=0, description="rad or m by which the link may lag to either side of its motor")
     of: str | tuple[str, ...] = Field("*", description="names or patterns of driven joints")
 
 
-class Parts(Strict):
+class PartsVariant(Strict):
     """Parts that a world adds to the model."""
 
     payload: Payload | None = None
-    backlash: Play | None = None
+    backlash: GearBacklash | None = None
 
 
-class Alteration(Strict):
+class ModelVariant(Strict):
     """How a world's model differs from the task's."""
 
     physics: Physics = Physics()  # pyright: ignore[reportCallIssue]
-    model: Parts = Parts()
+    model: PartsVariant = PartsVariant()
 
     def apply(
         self, task: Task, remake: Callable[[], Task], full: Sequence[int] = (), shortest: float = 1.0
@@ -98,7 +98,7 @@ class Alteration(Strict):
             shortest: the shortest timestep that a world may have, as a factor on the model's.
 
         Returns:
-            `task.model`; with backlash another one, to be shown to the task by a `SlackEngine`.
+            `task.model`; with backlash another one, to be shown to the task by a `BacklashJointEngine`.
 
         Raises:
             AlterationError: naming what is missing in the model, and the names that it has.
@@ -109,13 +109,13 @@ class Alteration(Strict):
         if shortened_delay(task.model, shortest_s):
             task.model = _remade(remake, full, KeepDelays.of(task.model, shortest_s)).model
             if short := shortened_delay(task.model, shortest_s):
-                raise AlterationError(f"physics: {task.id} cannot have this timestep: {short}")
+                raise ModelVariantError(f"physics: {task.id} cannot have this timestep: {short}")
         task.model = copy.copy(task.model)
         state_delays(task.model, delays(task.model))
         options.write(task.model)
         task.decimation = options.decimation
         _refuse_unstable(self.physics, task)
-        model = self._with_slack(task, remake, full, shortest_s)
+        model = self._with_backlash_joints(task, remake, full, shortest_s)
         if model is not None:
             options.write(model)
         if self.model.payload is not None:
@@ -137,7 +137,7 @@ class Alteration(Strict):
             task.compile_full(full)
         return full
 
-    def _with_slack(
+    def _with_backlash_joints(
         self, task: Task, remake: Callable[[], Task], full: Sequence[int], shortest_s: float
     ) -> mujoco.MjModel | None:
         """A model with joints for backlash, or None."""
@@ -145,20 +145,20 @@ class Alteration(Strict):
         if backlash is None:
             return None
         joints = _matching(task, patterns_of(backlash.of))
-        edits: list[SpecEdit] = [AddSlack.to(task.model, joints)]
+        edits: list[SpecEdit] = [AddBacklashJoints.to(task.model, joints)]
         if delays(task.model):
             edits.append(KeepDelays.of(task.model, shortest_s))
         try:
             model = copy.copy(_remade(remake, full, *edits).model)
-            if set_play(model, backlash.play) == len(joints):
+            if set_backlash(model, backlash.play) == len(joints):
                 carry_over(task.model, model)
                 return model
         except (ValueError, TypeError) as error:
             why = str(error).splitlines()[0]
-            raise AlterationError(
+            raise ModelVariantError(
                 f"model.backlash: {task.id} cannot be made with joints that it does not know: {why}"
             ) from None
-        raise AlterationError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
+        raise ModelVariantError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
 
 
 def _remade(remake: Callable[[], Task], full: Sequence[int], *edits: SpecEdit) -> Task:
@@ -175,12 +175,12 @@ def _remade(remake: Callable[[], Task], full: Sequence[int], *edits: SpecEdit) -
 def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
     names = geared_joints(task.model)
     if not names:
-        raise AlterationError(f"model.backlash: {task.id} has no joint that an actuator drives")
+        raise ModelVariantError(f"model.backlash: {task.id} has no joint that an actuator drives")
     found: list[str] = []
     for pattern in patterns:
         hits = matching(pattern, names)
         if not hits:
-            raise AlterationError(
+            raise ModelVariantError(
                 f"model.backlash.of: no driven joint matches {pattern!r}{nearest(pattern, names)}; "
                 f"{task.id} has: {listed(names)}"
             )
@@ -191,7 +191,7 @@ def _matching(task: Task, patterns: Iterable[str]) -> list[str]:
 def _body(task: Task, name: str) -> int:
     places = object_places(task, "body")
     if name not in places:
-        raise AlterationError(
+        raise ModelVariantError(
             f"model.payload.body: no body {name!r}{nearest(name, places)}; {task.id} has: {listed(places)}"
         )
     return places[name]
@@ -215,7 +215,7 @@ class _Options:
         same = decimation == task.decimation and all(getattr(option, key) == value for key, value in wanted.items())
         if same and physics != Physics():  # pyright: ignore[reportCallIssue]
             stated = ", ".join(f"{key} {value}" for key, value in physics.model_dump(exclude_none=True).items())
-            raise AlterationError(f"physics: changes nothing, {task.id} has it already: {stated}")
+            raise ModelVariantError(f"physics: changes nothing, {task.id} has it already: {stated}")
         kept = decimation == task.decimation
         return cls(wanted, float(option.timestep) if kept else task.control_period_s / decimation, decimation)
 
@@ -232,7 +232,7 @@ def _refuse_unstable(physics: Physics, task: Task) -> None:
     rate, most, joint = explicit_damping(task.model)
     if rate > most:
         key = "integrator" if physics.integrator else "timestep" if physics.timestep else "timestep_factor"
-        raise AlterationError(
+        raise ModelVariantError(
             f"physics.{key}: {task.id} would be unstable: its integrator treats the damping of {joint} explicitly, "
             f"and a physics step of {task.model.opt.timestep:g} s is {rate / most:.3g} times the longest that it allows"
         )
@@ -242,14 +242,14 @@ def _decimation(physics: Physics, task: Task) -> int:
     """Physics steps per control step."""
     period_s, before = task.control_period_s, task.decimation
     if physics.timestep is not None and physics.timestep_factor is not None:
-        raise AlterationError("physics.timestep_factor: give either it or timestep")
+        raise ModelVariantError("physics.timestep_factor: give either it or timestep")
     if physics.timestep_factor is not None:
         return max(1, round(before / physics.timestep_factor))
     if physics.timestep is None:
         return before
     steps = max(1, round(period_s / physics.timestep))
     if abs(steps * physics.timestep - period_s) > 1e-9 * period_s:
-        raise AlterationError(
+        raise ModelVariantError(
             f"physics.timestep: {physics.timestep:g} s does not divide the control period of {task.id}, "
             f"{period_s:g} s; nearest: {period_s / steps:g}"
         )
@@ -259,7 +259,7 @@ def _decimation(physics: Physics, task: Task) -> int:
 def _add_payload(task_id: str, model: mujoco.MjModel, body: int, payload: Payload) -> None:
     """Weld a point mass to a body: masses add up, moments do about the common centre (parallel axes)."""
     if model.body_dofnum[model.body_weldid[body]] == 0 or model.body_weldid[body] == 0:
-        raise AlterationError(f"model.payload.body: {payload.body} of {task_id} cannot move; name one that does")
+        raise ModelVariantError(f"model.payload.body: {payload.body} of {task_id} cannot move; name one that does")
     mass, own = float(model.body_mass[body]), model.body_ipos[body].copy()
     total, at = mass + payload.mass, np.asarray(payload.pos)
     centre = (mass * own + payload.mass * at) / total

@@ -22,7 +22,7 @@ from randomization.physics.model_edits import room
 from randomization.samplers.base import Extremes, Manual, Sampler
 from randomization.targets.names import object_places
 from simreal.common.errors import UserError
-from simreal.evaluation.model_variants import Alteration, Parts, Physics
+from simreal.evaluation.model_variants import ModelVariant, PartsVariant, Physics
 from simreal.training.build import EngineName
 from simreal.training.run_config import Strict, find_config, read_yaml, shipped_configs
 from simreal.training.run_directory import LoadedPolicy
@@ -41,7 +41,7 @@ class WorldFile(Strict):
     tasks: str | tuple[str, ...] = Field("*", description="ids or patterns of tasks that it is for")
     engine: EngineName = Field("cpu", description="physics engine; the CPU's gives the same figures on every machine")
     physics: Physics = Physics()  # pyright: ignore[reportCallIssue]
-    model: Parts = Parts()
+    model: PartsVariant = PartsVariant()
     randomization: dict[str, Any] | None = Field(None, description="as in a run's configuration, with fixed ranges")
     extremes: dict[str, tuple[float, float]] = Field(
         default_factory=dict, description="label: outer ends of what lies around the parameter's range"
@@ -61,7 +61,7 @@ class World:
     name: str
     sampler: Sampler
     group: Group = "user"
-    alteration: Alteration = field(default_factory=Alteration)
+    alteration: ModelVariant = field(default_factory=ModelVariant)
     engine: EngineName = "cpu"
 
     def make_environment(self, policy: LoadedPolicy, num_envs: int, seed: int) -> Environment:
@@ -248,7 +248,7 @@ def _from_file(path: Path, document: WorldFile, policy: LoadedPolicy) -> World:
         sampler = _extremes(path, document, sampler)
     elif document.one_at_a_time:
         raise UserError(f"{path}: one_at_a_time: says how 'extremes' are drawn; give those too")
-    alteration = Alteration(physics=document.physics, model=document.model)
+    alteration = ModelVariant(physics=document.physics, model=document.model)
     return World(document.name or path.stem, sampler, document.group, alteration, document.engine)
 
 

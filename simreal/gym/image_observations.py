@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.engines.base import WarpEngine
 from envs.environment import Environment
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW
 from randomization.visual.textures import PATTERNS, pattern
 from randomization.visual.worlds import BatchVisualRandomizer, paint_sky, refuse_unseen
@@ -43,7 +43,7 @@ class Images:
         if self._batched:
             model, layer = environment.task.model, environment.layer
             importlib.import_module("envs.engines.gpu.camera").refuse_undrawable(model, self._view)
-            refuse_unseen(layer.parameters if isinstance(layer, Randomization) else [], model, camera)
+            refuse_unseen(layer.parameters if isinstance(layer, DomainRandomizer) else [], model, camera)
         self._scene: Scene | None = None
         self._batch: _Batch | None = None
 
@@ -71,7 +71,7 @@ class _Batch:
 
     def __init__(self, environment: Environment, view: mujoco.MjvCamera, width: int, height: int, name: str) -> None:
         task, layer = environment.task, environment.layer
-        parameters = layer.parameters if isinstance(layer, Randomization) else []
+        parameters = layer.parameters if isinstance(layer, DomainRandomizer) else []
         self._layer = layer
         self._looks = BatchVisualRandomizer(task, parameters, environment.rng, name)
         self._first_pattern = task.model.ntex
@@ -83,7 +83,7 @@ class _Batch:
 
     def take(self) -> Tensor:
         camera, looks, layer = self._camera, self._looks, self._layer
-        if not isinstance(layer, Randomization) or not looks.active:
+        if not isinstance(layer, DomainRandomizer) or not looks.active:
             return camera.render()
         lam = layer.lam
         pictures = camera.render(lambda state: looks.apply(state, lam, self._first_pattern))
@@ -94,7 +94,7 @@ class _Batch:
 
 def _goal_marks(environment: Environment) -> list[int]:
     """Geoms that a picture for people moves or hides to show the goal: without that they would be in the way."""
-    model, data = environment.engine.materialize(0)
+    model, data = environment.engine.export_to_mujoco(0)
     before = data.geom_xpos.copy(), data.geom_xmat.copy()
     environment.task.draw_goal(model, data, 0)
     moved = (data.geom_xpos != before[0]).any(axis=1) | (data.geom_xmat != before[1]).any(axis=1)

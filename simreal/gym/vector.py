@@ -23,7 +23,7 @@ from envs.engines.gpu.options import GpuOptions
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Task
 from randomization.config import RandomizationConfig
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
 from simreal.gym.callers import callers
@@ -136,10 +136,10 @@ class VecEnv(VectorEnv[Observation, Array, Array]):
         return self.environment.task
 
     @property
-    def layer(self) -> Randomization:
+    def layer(self) -> DomainRandomizer:
         """The randomization: `layer.lam` [N, d] are the worlds being played."""
         layer = self.environment.layer
-        assert isinstance(layer, Randomization)
+        assert isinstance(layer, DomainRandomizer)
         return layer
 
     def reset(

@@ -8,7 +8,7 @@ import mujoco
 
 from envs.common.messages import nearest
 from envs.environment import Environment
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW, camera_names
 from randomization.visual.mujoco_scene import SceneRandomizer
 from simreal.common.errors import UserError
@@ -31,7 +31,7 @@ class Scene:
         self._environment = environment
         task, layer = environment.task, environment.layer
         self._camera = view_of(environment, camera)
-        parameters = layer.parameters if isinstance(layer, Randomization) else []
+        parameters = layer.parameters if isinstance(layer, DomainRandomizer) else []
         self._visual = SceneRandomizer(task, parameters, environment.rng, camera)
         self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
 
@@ -43,11 +43,11 @@ class Scene:
             nominal: leave visual randomization out.
             label: a word to write in the upper left corner.
         """
-        model, data = self._environment.engine.materialize(index)
+        model, data = self._environment.engine.export_to_mujoco(index)
         self._environment.task.draw_goal(model, data, index)
         screen, layer = self._offscreen, self._environment.layer
         screen.compose(model, data, self._camera)
-        if nominal or not self._visual.active or not isinstance(layer, Randomization):
+        if nominal or not self._visual.active or not isinstance(layer, DomainRandomizer):
             return screen.draw(None, label)
         lam = layer.lam[index]
         sky = self._visual.apply(screen.scene, model, lam, index, screen.first_pattern)

@@ -54,7 +54,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
-    model, data = environment.engine.materialize(0)
+    model, data = environment.engine.export_to_mujoco(0)
     with mujoco.viewer.launch_passive(model, data) as viewer:
         while viewer.is_running():
             began = time.monotonic()
@@ -62,7 +62,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
             observed = result.observed
             if bool(result.done.any()):
                 policy.reset(result.done)
-            _, present = environment.engine.materialize(0)
+            _, present = environment.engine.export_to_mujoco(0)
             with viewer.lock():
                 data.qpos[:], data.mocap_pos[:] = present.qpos, present.mocap_pos
                 environment.task.draw_goal(model, data, 0)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import mujoco
 import torch
 
-from envs.engines.backlash_joints import SlackEngine
+from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.base import Engine, EngineError
 from envs.engines.cpu import CpuEngine
 from envs.engines.gpu.options import GpuOptions
@@ -21,10 +21,10 @@ from envs.environment import Environment
 from envs.registry import TaskError, make_task
 from randomization.config import RandomizationConfig, randomization_config
 from randomization.physics.writer import shortest_timestep, simple_bodies
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Sampler
 from simreal.common.errors import UserError
-from simreal.evaluation.model_variants import Alteration
+from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import Learner, LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
@@ -49,7 +49,7 @@ def make_environment(
     explore: bool = True,
     max_episode_steps: int | None = None,
     task_options: Mapping[str, Any] | None = None,
-    alteration: Alteration | None = None,
+    alteration: ModelVariant | None = None,
     gpu: GpuOptions | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
@@ -63,7 +63,7 @@ def make_environment(
         seed: of every random draw.
         threads: physics threads; None takes all that this process may use.
         sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
-        explore: see `Randomization`.
+        explore: see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
         alteration: how the model differs from the task's.
@@ -80,7 +80,7 @@ def make_environment(
     task = make_task(task_id, **options)
     config = randomization_config(randomization)
     sampler = sampler or config.sampler_for(task)
-    layer = Randomization(sampler, config.performance, explore)
+    layer = DomainRandomizer(sampler, config.performance, explore)
     full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
     layer.prepare(task)
     physics = task.make_engine(num_envs, threads)
@@ -91,7 +91,7 @@ def make_environment(
             model = alteration.apply(task, new_task, full, shortest_timestep(sampler.parameters))
         physics = make_engine(engine, model, num_envs, threads, gpu)
         if alteration is not None and alteration.model.backlash is not None:
-            physics = SlackEngine(physics)
+            physics = BacklashJointEngine(physics)
     else:
         _refuse_changed_physics(task_id, engine, alteration)
     environment = Environment(task, physics, layer, seed)
@@ -106,11 +106,11 @@ def _check_counts(num_envs: int, threads: int | None) -> None:
         raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
 
 
-def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: Alteration | None) -> None:
+def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: ModelVariant | None) -> None:
     """Raise UserError where simulations that a task steps by itself should be other ones."""
     if engine == "gpu":
         raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
-    if alteration is not None and alteration != Alteration():
+    if alteration is not None and alteration != ModelVariant():
         raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
 
 

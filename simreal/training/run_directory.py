@@ -20,7 +20,7 @@ from randomization.samplers.frozen import contract_entries, frozen_parameters
 from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
-from simreal.evaluation.model_variants import Alteration
+from simreal.evaluation.model_variants import ModelVariant
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
@@ -54,7 +54,7 @@ class LoadedPolicy:
         sampler: Sampler,
         seed: int,
         engine: EngineName = "cpu",
-        alteration: Alteration | None = None,
+        alteration: ModelVariant | None = None,
     ) -> Environment:
         """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
         gpu = None if self.config is None else self.config.gpu.options()

@@ -13,7 +13,7 @@ from envs.common.fast_matmul import thread_independent
 from envs.common.safe_yaml import one_line
 from envs.environment import Environment
 from envs.platform.processors import available_threads
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from simreal.common.errors import UserError
 from simreal.evaluation.metrics import metric_of
 from simreal.learners.base import Learner
@@ -108,10 +108,10 @@ class Trainer:
         self._guard = NanGuard(self.learner)
 
     @property
-    def layer(self) -> Randomization:
+    def layer(self) -> DomainRandomizer:
         """The randomization that the run trains under."""
         layer = self.environment.layer
-        assert isinstance(layer, Randomization)
+        assert isinstance(layer, DomainRandomizer)
         return layer
 
     def train(self, progress: Progress) -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from conftest import HINGE, TinyTask, build
-from envs.engines.backlash_joints import AddSlack, SlackEngine, carry_over, geared_joints, set_play
+from envs.engines.backlash_joints import AddBacklashJoints, BacklashJointEngine, carry_over, geared_joints, set_backlash
 from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.registry import make_task
 from envs.task import Task, editing_specs
 from randomization.parameters import build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 
 HANGING = HINGE.replace('gravity="0 0 0"', 'gravity="0 0 -1"')
@@ -29,14 +29,14 @@ class Compiled(TinyTask):
         self.compile_full(())
 
 
-def loose(task: Task, play: float = PLAY, n: int = 2, layer: Randomization | None = None) -> Environment:
+def loose(task: Task, play: float = PLAY, n: int = 2, layer: DomainRandomizer | None = None) -> Environment:
     """Environments of a task whose driven joints have play."""
-    edit = AddSlack.to(task.model, geared_joints(task.model))
+    edit = AddBacklashJoints.to(task.model, geared_joints(task.model))
     with editing_specs(edit):
         model = Compiled(task.xml).model if isinstance(task, Compiled) else make_task(task.id).model
-    assert set_play(model, play) == len(edit.joints) > 0
+    assert set_backlash(model, play) == len(edit.joints) > 0
     carry_over(task.model, model)
-    environment = Environment(task, SlackEngine(CpuEngine(model, n, threads=1)), layer)
+    environment = Environment(task, BacklashJointEngine(CpuEngine(model, n, threads=1)), layer)
     environment.reset()
     return environment
 
@@ -183,7 +183,7 @@ def test_written_state_arrives_at_the_motor_and_other_joints_keep_theirs() -> No
 
 def test_randomized_joints_are_those_of_the_task() -> None:
     task = Compiled()
-    layer = Randomization(Manual(build_parameters(task, {"joint_damping": {"range": [3, 3]}})))
+    layer = DomainRandomizer(Manual(build_parameters(task, {"joint_damping": {"range": [3, 3]}})))
     environment = loose(task, layer=layer)
     environment.step(torch.zeros(2, 1))
     inner = environment.engine._inner  # pyright: ignore[reportAttributeAccessIssue]
@@ -229,15 +229,15 @@ def test_joints_that_are_called_as_slack_is_keep_their_ranges_and_unnamed_ones_g
     assert geared_joints(task.model) == ["joint0", "hip~slack"]
     task.model.actuator_trnid[1, 0] = 0  # the motor drives the joint without a name
     assert geared_joints(task.model) == ["joint0_unnamed", "joint0", "hip~slack"]
-    edit = AddSlack.to(task.model, geared_joints(task.model))
+    edit = AddBacklashJoints.to(task.model, geared_joints(task.model))
     with editing_specs(edit):
         model = Compiled(CLASHING).model
-    assert set_play(model, PLAY) == 3
+    assert set_backlash(model, PLAY) == 3
     names = [model.joint(i).name for i in range(model.njnt)]
     added = [i for i, name in enumerate(names) if name.endswith("~slack3")]
     assert names == ["", names[1], "joint0", names[3], "hip~slack", names[5], "hip~slack2"]
     assert added == [1, 3, 5]  # each beside its own
     assert model.jnt_range[added].tolist() == [[-PLAY, PLAY]] * 3
     assert model.jnt_range[6].tolist() == pytest.approx([-9 * np.pi / 180, 9 * np.pi / 180])
-    engine = SlackEngine(CpuEngine(model, 2, threads=1))
+    engine = BacklashJointEngine(CpuEngine(model, 2, threads=1))
     assert engine.data("qpos").shape == (2, 4)

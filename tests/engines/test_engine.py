@@ -171,7 +171,7 @@ def test_a_field_bound_late_is_computed_without_refreshing_fields_that_lag() -> 
     lagged = late.data("xpos").clone()
     site = late.data("geom_xpos")
     assert torch.equal(late.data("xpos"), lagged)  # still one substep behind
-    fresh = late.materialize(0)[1]
+    fresh = late.export_to_mujoco(0)[1]
     np.testing.assert_array_equal(site[0].numpy(), fresh.geom_xpos)
     assert not np.array_equal(lagged[0].numpy(), fresh.xpos)
     early.step(7)
@@ -230,7 +230,7 @@ def test_settling_moves_the_chosen_simulations_alone() -> None:
     shake(engine)
     shake(reference)
     before = rows(engine).clone()
-    engine.settle(4, only(3, 0, 2))
+    engine.advance_some(4, only(3, 0, 2))
     reference.step(4)
     assert torch.equal(rows(engine)[[0, 2]], rows(reference)[[0, 2]])
     assert torch.equal(rows(engine)[1], before[1])
@@ -245,7 +245,7 @@ def test_settling_moves_the_chosen_environments_of_gymnasium_alone() -> None:
     raw: Any = engine.envs[1].unwrapped
     expected = copy.copy(raw.data)
     mujoco.mj_step(raw.model, expected, 4)
-    engine.settle(4, only(3, 1))
+    engine.advance_some(4, only(3, 1))
     np.testing.assert_array_equal(engine.data("qpos")[1].numpy(), expected.qpos)
     assert torch.equal(engine.data("qpos")[[0, 2]], before[[0, 2]])
     assert not engine.diverged().any()
@@ -289,7 +289,7 @@ def test_a_materialized_simulation_is_its_state_and_its_model() -> None:
     shake(engine)
     engine.field("body_mass")[2, 1] = 7.0
     engine.step(3)
-    model, data = engine.materialize(2)
+    model, data = engine.export_to_mujoco(2)
     assert model.body_mass[1] == 7.0
     np.testing.assert_array_equal(data.qpos, engine.data("qpos")[2].numpy())
     expected = mujoco.MjData(model)

@@ -59,7 +59,7 @@ class Started(TinyTask):
             values = self.engine.data(name)
             values[:, column] = torch.where(mask, angle, values[:, column])
         if self.settles:
-            self.engine.settle(self.settles, mask)
+            self.engine.advance_some(self.settles, mask)
 
     def command(self, action: Tensor) -> Tensor:
         return self.engine.data("ctrl").clone()

@@ -13,7 +13,7 @@ from conftest import HINGE, TinyTask, build
 from envs.engines.stability import speed_limits
 from randomization.config import Performance
 from randomization.parameters import Parameter
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Manual
 from simreal.training.episode_statistics import EpisodeStatistics
@@ -71,7 +71,7 @@ def test_an_episode_that_diverges_is_a_failure_whatever_it_had_gathered(
     performance: Performance, failure: float
 ) -> None:
     sampler = Listener([])
-    env = build(TinyTask(WHEEL), 2, Randomization(sampler, performance))
+    env = build(TinyTask(WHEEL), 2, DomainRandomizer(sampler, performance))
     env.episode_return[1], env.episode_successes[1] = 1e9, 1000
     env.engine.data("qvel")[1] = 1e5
     statistics = EpisodeStatistics()

@@ -19,7 +19,7 @@ from randomization.samplers.base import Extremes, Manual, Points
 from robots import skipping_missing
 from scripted import reaching, standing
 from simreal.common.errors import UserError
-from simreal.evaluation.model_variants import Alteration, AlterationError
+from simreal.evaluation.model_variants import ModelVariant, ModelVariantError
 from simreal.evaluation.worlds import beyond, check_names, find_world, find_worlds
 from simreal.training.build import make_environment
 from simreal.training.run_directory import LoadedPolicy
@@ -41,7 +41,7 @@ POINT = '<geom type="sphere" size="1e-4" pos="{}" mass="0.7" contype="0" conaffi
 
 
 def altered(task: Task, **blocks: Any) -> mujoco.MjModel:
-    return Alteration.model_validate(blocks).apply(task, lambda: make_task(task.id))
+    return ModelVariant.model_validate(blocks).apply(task, lambda: make_task(task.id))
 
 
 def write(path: Path, text: str) -> str:
@@ -100,10 +100,10 @@ def test_what_a_model_does_not_have_is_named() -> None:
         ({"physics": {"integrator": "Euler", "cone": "pyramidal"}}, "changes nothing"),
     ]
     for blocks, message in wrong:
-        with pytest.raises(AlterationError) as error:
+        with pytest.raises(ModelVariantError) as error:
             altered(task, **blocks)
         assert message in str(error.value)
-    with pytest.raises(AlterationError, match="no joint that an actuator drives"):
+    with pytest.raises(ModelVariantError, match="no joint that an actuator drives"):
         altered(make_task("FetchPush-v4"), model={"backlash": {"play": 0.1}})
 
 
@@ -142,7 +142,7 @@ def test_integrators_that_would_make_damping_explode_are_refused(
     assert grows == (factor > 1.0)  # MuJoCo itself
     if grows:
         with pytest.raises(
-            AlterationError, match=r"physics.integrator: .* unstable: .* the damping of stiff explicitly"
+            ModelVariantError, match=r"physics.integrator: .* unstable: .* the damping of stiff explicitly"
         ):
             altered(task, physics={"integrator": integrator})
     else:
@@ -152,7 +152,7 @@ def test_integrators_that_would_make_damping_explode_are_refused(
 def test_a_centre_of_mass_that_moves_has_a_full_inertia_beside_backlash() -> None:
     environment = make_environment(
         "HandManipulateBlock-v1", 1, {"parameters": {"body_com_x": {"of": "object", "range": [0.0, 0.01]}}},
-        alteration=Alteration.model_validate({"model": {"backlash": {"play": 0.01}}}),
+        alteration=ModelVariant.model_validate({"model": {"backlash": {"play": 0.01}}}),
     )  # fmt: skip
     assert environment.engine.model.njnt > environment.task.model.njnt
     for model in (environment.engine.model, environment.task.model):

@@ -66,7 +66,7 @@ def test_twenty_steps_agree_with_the_cpu_and_derived_fields_lag_alike() -> None:
         scale = 1.0 + float(cpu.data(name).abs().max())
         assert far(cpu.data(name), engine.data(name)) < 1e-3 * scale, name
     # The lag is one physics step: the arm's tip has moved since, by more than the engines differ.
-    fresh = torch.as_tensor(engine.materialize(0)[1].site_xpos.copy())
+    fresh = torch.as_tensor(engine.export_to_mujoco(0)[1].site_xpos.copy())
     assert far(fresh, engine.data("site_xpos")[0]) > 10 * far(cpu.data("site_xpos")[0], engine.data("site_xpos")[0])
 
 
@@ -77,14 +77,14 @@ def test_settling_moves_the_chosen_simulations_as_the_cpu_does_and_nothing_of_th
     copy_state(cpu, engine)
     watched = {name: engine.data(name) for name in (*STATE, "xpos")}
     before = {name: view.clone() for name, view in watched.items()}
-    cpu.settle(10, mask_of(cpu, 1))
-    engine.settle(10, mask_of(engine, 1))
+    cpu.advance_some(10, mask_of(cpu, 1))
+    engine.advance_some(10, mask_of(engine, 1))
     assert far(cpu.data("qpos"), engine.data("qpos")) < 1e-5
     assert far(xpos[1], before["xpos"][1]) > 1e-4
     for name, view in watched.items():
         assert torch.equal(view[[0, 2]], before[name][[0, 2]]), name
     engine.data("qvel")[0, 0] = float("nan")
-    engine.settle(1, mask_of(engine, 2))
+    engine.advance_some(1, mask_of(engine, 2))
     assert engine.diverged().tolist() == [False, False, False]
     assert bool(engine.data("qvel")[0, 0].isnan())
 
@@ -267,7 +267,7 @@ def test_a_field_bound_late_is_computed_without_refreshing_fields_that_lag() -> 
     lagged = xpos.clone()
     site = engine.data("site_xpos")
     assert torch.equal(xpos, lagged)
-    fresh = engine.materialize(0)[1]
+    fresh = engine.export_to_mujoco(0)[1]
     assert far(site[0], torch.as_tensor(fresh.site_xpos.copy())) < 1e-6
     assert far(xpos[0], torch.as_tensor(fresh.xpos.copy())) > 1e-5
 
@@ -278,7 +278,7 @@ def test_a_materialized_simulation_is_its_state_and_its_model() -> None:
     engine.field("body_mass")[2, BOX] = 7.0
     engine.field("opt.gravity")[2, 2] = -1.0
     engine.step(3)
-    model, data = engine.materialize(2)
+    model, data = engine.export_to_mujoco(2)
     assert (model.body_mass[BOX], model.opt.gravity[2]) == (7.0, -1.0)
     assert (engine.model.body_mass[BOX], engine.model.opt.gravity[2]) == (1.0, -9.81)
     np.testing.assert_array_equal(data.qpos, engine.data("qpos")[2].double().cpu().numpy())

@@ -25,7 +25,7 @@ from envs.registry import make_task, task_ids
 from envs.task import Task
 from gpu_worlds import DEVICE, copy_state, far
 from randomization.parameters import build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 from robots import skipping_missing
 from scripted import standing
@@ -116,7 +116,7 @@ def both(name: str, num_envs: int, worlds: Mapping[str, Any] | None = None, seed
     environments = []
     for kind in ("cpu", "gpu"):
         task = comparable(name)
-        layer = None if worlds is None else Randomization(Manual(build_parameters(task, worlds)))
+        layer = None if worlds is None else DomainRandomizer(Manual(build_parameters(task, worlds)))
         if layer is not None:
             layer.prepare(task)
         engine = (
@@ -210,8 +210,8 @@ WORLDS: dict[str, Any] = {
 
 def test_the_same_lambda_gives_the_same_world_noise_and_delays() -> None:
     cpu, gpu = both("HalfCheetah-v5", 3, WORLDS)
-    assert isinstance(cpu.layer, Randomization)
-    assert isinstance(gpu.layer, Randomization)
+    assert isinstance(cpu.layer, DomainRandomizer)
+    assert isinstance(gpu.layer, DomainRandomizer)
     assert torch.equal(cpu.layer.lam, gpu.layer.lam.cpu())
     constants = ("body_subtreemass", "dof_invweight0", "body_invweight0", "actuator_acc0")
     fields = ("body_mass", "body_inertia", "body_ipos", "geom_friction", "dof_damping", "dof_armature", "opt.gravity")
@@ -228,7 +228,7 @@ def test_the_same_lambda_gives_the_same_world_noise_and_delays() -> None:
 
 def test_episodes_that_end_begin_anew_in_new_worlds_and_the_others_go_on() -> None:
     cpu, gpu = both("InvertedPendulum-v5", 4, {"body_mass": {"range": [0.5, 2.0]}})
-    assert isinstance(gpu.layer, Randomization)
+    assert isinstance(gpu.layer, DomainRandomizer)
     seen = 0
     for step in range(30):
         before = gpu.engine.field("body_mass").clone()

@@ -28,7 +28,7 @@ from envs.platform.menagerie import ModelUnavailableError
 from envs.registry import make_task
 from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
@@ -94,7 +94,7 @@ class MetaEngine:
         if commands is not None:
             assert commands.shape[:2] == (self.num_envs, nstep)
 
-    def settle(self, nstep: int, mask: Tensor) -> None: ...
+    def advance_some(self, nstep: int, mask: Tensor) -> None: ...
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None: ...
 
@@ -168,7 +168,7 @@ def made(task_id: str, entries: dict[str, Any], num_envs: int = 4) -> Environmen
         task = make_task(task_id)
     except ModelUnavailableError as error:
         pytest.skip(str(error))
-    layer = Randomization(Manual(build_parameters(task, entries)))
+    layer = DomainRandomizer(Manual(build_parameters(task, entries)))
     layer.prepare(task)
     with LikeCuda():
         environment = Environment(task, MetaEngine(task.model, num_envs), layer, 0)  # type: ignore[arg-type]

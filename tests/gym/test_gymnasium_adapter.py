@@ -110,7 +110,7 @@ def test_settling_moves_the_chosen_simulations_alone() -> None:
     env, reference = (build(AdaptedTask("Hopper-v5"), 3) for _ in range(2))
     before = env.engine.data("qpos").clone()
     assert torch.equal(before, reference.engine.data("qpos"))
-    env.engine.settle(4, only(3, 1))
+    env.engine.advance_some(4, only(3, 1))
     data = raw(reference, 1).data
     mujoco.mj_step(raw(reference, 1).model, data, 4)
     assert np.array_equal(env.engine.data("qpos")[1].numpy(), data.qpos)
@@ -287,7 +287,7 @@ def test_a_goal_is_marked_in_the_picture_and_not_in_the_environment() -> None:
     env = make_environment("gymnasium:FetchReach-v4", 1, seed=1)
     env.reset()
     own = raw(env, 0).model.site("target0").pos.copy()
-    model, data = env.engine.materialize(0)
+    model, data = env.engine.export_to_mujoco(0)
     env.task.draw_goal(model, data, 0)
     mujoco.mj_kinematics(model, data)
     np.testing.assert_allclose(data.site("target0").xpos, env.task.goal[0].numpy(), atol=1e-12)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from conftest import TinyTask, build, manual_layer
-from envs.engines.backlash_joints import SlackEngine
+from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.cpu import CpuEngine
 from envs.engines.histories import delays, shortened_delay
 from envs.environment import Environment
 from randomization.parameters import RandomizationError
-from simreal.evaluation.model_variants import Alteration, AlterationError
+from simreal.evaluation.model_variants import ModelVariant, ModelVariantError
 
 # Delays of 20 ms at a physics step of 2 ms: histories of 10 samples. A sensor that samples every 10 ms needs 2. The
 # last actuator's history is too short for the 30 ms that it states: MuJoCo delays it by 5 samples, 10 ms.
@@ -76,7 +76,7 @@ def test_delays_stay_under_another_timestep(factor: float, backlash: bool) -> No
     blocks: dict[str, Any] = {"physics": {"timestep_factor": factor}} if factor != 1.0 else {}
     if backlash:
         blocks["model"] = {"backlash": {"play": 0.01}}
-    model = Alteration.model_validate(blocks).apply(task, Recompiled)
+    model = ModelVariant.model_validate(blocks).apply(task, Recompiled)
     assert model.opt.timestep == task.model.opt.timestep == pytest.approx(0.002 * factor)
     assert arrival_s(model, 0) == pytest.approx(0.0, abs=1e-9)
     assert arrival_s(model, 1) == pytest.approx(0.02)
@@ -90,7 +90,7 @@ def test_delays_stay_in_worlds_of_random_timesteps() -> None:
     task = Recompiled()
     layer = manual_layer(task, {"timestep": {"range": [0.5, 0.5]}})
     environment = build(task, 2, layer)
-    model, _ = environment.engine.materialize(1)
+    model, _ = environment.engine.export_to_mujoco(1)
     assert model.opt.timestep == 0.001
     assert arrival_s(model, 1) == pytest.approx(0.02)
     assert arrival_s(task.model, 1) == pytest.approx(0.02)  # where a world's factor is 1
@@ -103,8 +103,8 @@ def test_a_timestep_that_would_cut_a_delay_short_is_refused_where_the_model_cann
         "actuator late is delayed by 0.02 s, .* 0.001 s its history of 10 samples reaches back 0.01 s: .*nsample=20"
     )
     task = TinyTask(DELAYED)
-    with pytest.raises(AlterationError, match=expected):
-        Alteration.model_validate({"physics": {"timestep": 0.001}}).apply(task, lambda: TinyTask(DELAYED))
+    with pytest.raises(ModelVariantError, match=expected):
+        ModelVariant.model_validate({"physics": {"timestep": 0.001}}).apply(task, lambda: TinyTask(DELAYED))
     layer = manual_layer(task, {"timestep": {"range": [0.5, 1.0]}})  # not prepared
     with pytest.raises(RandomizationError, match="timestep: " + expected):
         Environment(task, CpuEngine(task.model, 2, threads=1), layer, 0)
@@ -113,7 +113,7 @@ def test_a_timestep_that_would_cut_a_delay_short_is_refused_where_the_model_cann
 def test_enough_samples_are_left_alone() -> None:
     xml = DELAYED.replace('nsample="10"', 'nsample="40"').replace('delay="0.03" nsample="5"', "")
     task = TinyTask(xml)
-    model = Alteration.model_validate({"physics": {"timestep_factor": 0.25}}).apply(task, lambda: TinyTask(xml))
+    model = ModelVariant.model_validate({"physics": {"timestep_factor": 0.25}}).apply(task, lambda: TinyTask(xml))
     assert [d.samples for d in delays(model)] == [40, 40, 2]
     assert arrival_s(model, 1) == pytest.approx(0.02)
 
@@ -121,6 +121,6 @@ def test_enough_samples_are_left_alone() -> None:
 def test_a_world_of_random_timesteps_and_a_finer_one_compose() -> None:
     task = Recompiled()
     physics = {"physics": {"timestep_factor": 0.5}, "model": {"backlash": {"play": 0.01}}}
-    model = Alteration.model_validate(physics).apply(task, Recompiled, shortest=0.5)
-    engine = SlackEngine(CpuEngine(model, 2, threads=1))
+    model = ModelVariant.model_validate(physics).apply(task, Recompiled, shortest=0.5)
+    engine = BacklashJointEngine(CpuEngine(model, 2, threads=1))
     assert [shortened_delay(m, 0.0005) for m in (task.model, engine.model)] == [None, None]

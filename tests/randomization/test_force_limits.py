@@ -190,5 +190,5 @@ def test_twice_the_coefficient_is_twice_the_force_wherever_it_is_kept(
 def test_a_rotor_is_one_whether_the_joint_or_its_motor_states_it() -> None:
     xml = PARTS.format(joint='armature="0.5"', tendon="", motor='armature="0.1"')
     env = worlds(xml, {"joint_armature": {"range": [0.5, 2.0]}}, [[1.0], [2.0]])
-    inertia = [env.engine.materialize(i)[1].M[0] for i in range(2)]
+    inertia = [env.engine.export_to_mujoco(i)[1].M[0] for i in range(2)]
     assert inertia[1] - inertia[0] == pytest.approx(0.5 + 3**2 * 0.1, rel=1e-12)

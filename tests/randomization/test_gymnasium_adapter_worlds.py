@@ -18,7 +18,7 @@ from envs.gymnasium_adapter.task import AdaptedTask
 from envs.registry import TaskError, make_task
 from randomization.config import randomization_config
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from simreal.cli.describe import available
 from simreal.cli.suggest import suggested_yaml
 from simreal.training.build import make_environment
@@ -72,7 +72,7 @@ def test_a_thousand_resets_do_not_drift() -> None:
     env = build(task, 2, manual_layer(task, everything), threads=1)
     for _ in range(1000):
         env.reset()
-    assert isinstance(env.layer, Randomization)
+    assert isinstance(env.layer, DomainRandomizer)
     lam = env.layer.lam.tolist()
     fresh_task = AdaptedTask("Somebodys-v0", xml=MODEL, goals=False)
     fresh = build(fresh_task, 2, fixed_worlds(fresh_task, everything, lam), threads=1)

@@ -20,7 +20,7 @@ from randomization.parameters import RandomizationError, build_parameters
 from randomization.samplers.frozen import entries_of
 from randomization.targets.appearance import camera_names, light_names, surfaces
 from randomization.targets.names import matching, object_places
-from simreal.evaluation.model_variants import Alteration, AlterationError
+from simreal.evaluation.model_variants import ModelVariant, ModelVariantError
 from simreal.evaluation.worlds import WorldFile
 from simreal.training.run_config import apply_overrides
 
@@ -106,7 +106,7 @@ def test_a_payload_lands_on_the_body_that_it_names(body: str, index: int) -> Non
     task = TinyTask(CLASH)
     before = task.model.body_mass.copy()
     payload = {"model": {"payload": {"body": body, "mass": 1.0}}}
-    model = Alteration.model_validate(payload).apply(task, lambda: TinyTask(CLASH))
+    model = ModelVariant.model_validate(payload).apply(task, lambda: TinyTask(CLASH))
     assert (model.body_mass - before).tolist() == pytest.approx([1.0 if i == index else 0.0 for i in range(3)])
 
 
@@ -246,8 +246,8 @@ def test_a_driven_joint_is_named_exactly_or_by_pattern() -> None:
     for of, joints in (("hip[0]", ["hip[0]~slack"]), ("hip*", ["hip[0]~slack", "hip0~slack"])):
         make = lambda: Spec(xml)  # noqa: E731
         backlash = {"model": {"backlash": {"play": 0.1, "of": of}}}
-        model = Alteration.model_validate(backlash).apply(make(), make)
+        model = ModelVariant.model_validate(backlash).apply(make(), make)
         names = [model.joint(i).name for i in range(model.njnt)]
         assert [name for name in names if name.endswith("~slack")] == joints
-    with pytest.raises(AlterationError, match=re.escape("no driven joint matches 'hip[0' (did you mean 'hip[0]'?)")):
-        Alteration.model_validate({"model": {"backlash": {"play": 0.1, "of": "hip[0"}}}).apply(Spec(xml), make)
+    with pytest.raises(ModelVariantError, match=re.escape("no driven joint matches 'hip[0' (did you mean 'hip[0]'?)")):
+        ModelVariant.model_validate({"model": {"backlash": {"play": 0.1, "of": "hip[0"}}}).apply(Spec(xml), make)

@@ -31,7 +31,7 @@ def world(entries: dict[str, Any], worlds: list[list[float]], xml: str = SLIDER)
 def changed_fields(env: Environment, index: int) -> dict[str, np.ndarray]:
     """Every mjModel and mjOption array of an environment that is not as in the nominal model."""
     assert isinstance(env.engine, CpuEngine)
-    model, nominal = env.engine.materialize(index)[0], env.engine.model
+    model, nominal = env.engine.export_to_mujoco(index)[0], env.engine.model
     changed = {}
     for prefix, ours, theirs in (("", model, nominal), ("opt.", model.opt, nominal.opt)):
         for name in dir(theirs):
@@ -268,7 +268,7 @@ def test_constants_that_depend_on_mass_are_those_of_a_model_compiled_with_it() -
     spec.geom("g1").mass, spec.geom("g2").mass = 0.5 * 2.5, 3 * 0.4
     compiled, nominal = spec.compile(), env.engine.model
     assert isinstance(env.engine, CpuEngine)
-    ours = env.engine.materialize(1)[0]
+    ours = env.engine.export_to_mujoco(1)[0]
     for name in ("body_mass", "body_inertia", *sorted(DERIVED_FROM_MASS), "tendon_invweight0"):
         value = getattr(compiled, name)
         np.testing.assert_allclose(getattr(ours, name), value, rtol=1e-10, atol=1e-14, err_msg=name)

@@ -197,7 +197,7 @@ def fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
 
 def model_of(env: Environment, index: int) -> mujoco.MjModel:
     assert isinstance(env.engine, CpuEngine)
-    return env.engine.materialize(index)[0]
+    return env.engine.export_to_mujoco(index)[0]
 
 
 def world(name: str, of: str | None, value: float) -> Environment:

@@ -201,7 +201,7 @@ def test_a_margin_makes_contacts_act_from_afar_and_a_gap_only_shows_them() -> No
     assert hovering - touching == pytest.approx(0.01, abs=5e-4)
     env = worlds(REST.format(height=0.105), {"geom_gap": {"of": "shape"}}, 0.0, 0.01)  # 5 mm above the floor
     assert isinstance(env.engine, CpuEngine)
-    assert [env.engine.materialize(i)[1].ncon for i in range(2)] == [0, 4]
+    assert [env.engine.export_to_mujoco(i)[1].ncon for i in range(2)] == [0, 4]
     low, high = rest_height(env)
     assert low == pytest.approx(high, abs=1e-6)
 

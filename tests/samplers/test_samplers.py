@@ -19,7 +19,7 @@ from envs.environment import Environment
 from envs.manipulation.fetch import FetchTask
 from randomization.config import randomization_config
 from randomization.parameters import Parameter, RandomizationError, build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Manual
 from randomization.samplers.doraemon import Doraemon, beta_entropy, beta_kl
@@ -220,7 +220,7 @@ def test_an_environment_under_doraemon_resumes_from_a_file_bit_for_bit(tmp_path:
 
     def begun() -> Environment:
         task = TinyTask(SLIDER, max_episode_steps=3)
-        return build(task, 4, Randomization(randomization_config(block).sampler_for(task)), seed=5)
+        return build(task, 4, DomainRandomizer(randomization_config(block).sampler_for(task)), seed=5)
 
     def go_on(env: Environment) -> Tensor:
         return torch.stack([env.step(torch.ones(4, 2)).observed.policy for _ in range(40)])
@@ -232,7 +232,7 @@ def test_an_environment_under_doraemon_resumes_from_a_file_bit_for_bit(tmp_path:
     two.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(go_on(one), go_on(two))
     layer = one.layer
-    assert isinstance(layer, Randomization)
+    assert isinstance(layer, DomainRandomizer)
     assert isinstance(layer.sampler, Doraemon)
     assert layer.sampler.updates > 3
 

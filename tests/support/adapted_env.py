@@ -13,7 +13,7 @@ from conftest import HINGE
 from envs.environment import Environment
 from envs.gymnasium_adapter.engine import GymnasiumEngine
 from envs.gymnasium_adapter.task import AdaptedTask
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 
 MINE = "gymnasium:Somebodys-v0"
 
@@ -113,7 +113,7 @@ def register() -> None:
             gymnasium.register(name, entry_point=f"{__name__}:{entry}", max_episode_steps=limit)
 
 
-def build(task: AdaptedTask, num_envs: int, layer: Randomization | None = None, threads: int = 2) -> Environment:
+def build(task: AdaptedTask, num_envs: int, layer: DomainRandomizer | None = None, threads: int = 2) -> Environment:
     """Like conftest's, on two threads unless told otherwise."""
     engine = task.make_engine(num_envs, threads)
     assert engine is not None

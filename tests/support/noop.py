@@ -18,7 +18,7 @@ from envs.environment import Environment
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES, RandomizableQuantity
 from randomization.parameters import Parameter, RandomizationError, build_parameters
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.targets import frictions
 from randomization.targets.names import object_places
 from randomization.targets.suitable import does_nothing
@@ -135,7 +135,7 @@ def _worlds(
 
 
 def _environment(task: Task, labelled: list[Parameter], rows: list[list[float]]) -> Environment:
-    return build(task, len(rows), Randomization(FixedWorlds(labelled, rows)))
+    return build(task, len(rows), DomainRandomizer(FixedWorlds(labelled, rows)))
 
 
 def _moves(task: Task, quantity: RandomizableQuantity, asked: list[Asked], seed: int) -> set[str]:

@@ -19,12 +19,12 @@ from envs.manipulation.cube.goals import MIN_TURN_RAD, GoalKind
 from envs.manipulation.cube.reorientation import SUCCESS_RAD, CubeReorientation
 from envs.registry import TaskError, UnknownOptionError, make_task
 from randomization.config import randomization_config
-from randomization.randomizer import Randomization
+from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 from robots import ALLEGRO, SHADOW, needs
 from simreal.cli.suggest import suggested_yaml
 from simreal.deploy import Policy
-from simreal.evaluation.model_variants import Alteration
+from simreal.evaluation.model_variants import ModelVariant
 from simreal.export.bundle import export_bundle
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
@@ -111,7 +111,7 @@ def test_angular_velocity_and_fingertips_are_those_that_mujoco_reports() -> None
         environment.step(some_actions(environment, step))
     secret, at = environment.observed.privileged, task.slices("privileged")
     assert secret is not None
-    model, data = environment.engine.materialize(1)
+    model, data = environment.engine.export_to_mujoco(1)
     velocity = np.zeros(6)
     mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_BODY, model.body("cube").id, velocity, 0)
     assert torch.allclose(secret[1, at["cube_velr"]], torch.from_numpy(velocity[:3]), atol=1e-9)
@@ -285,7 +285,7 @@ def test_a_success_renews_the_patience() -> None:
 def test_the_goal_is_drawn_as_it_is() -> None:
     task = cube_task(goals="random")
     environment = build(task, 2)
-    model, data = environment.engine.materialize(1)
+    model, data = environment.engine.export_to_mujoco(1)
     task.draw_goal(model, data, 1)
     drawn = np.zeros(4)
     mujoco.mju_mat2Quat(drawn, data.site("goal").xmat)
@@ -386,7 +386,7 @@ def test_everything_that_describe_suggests_runs(task_id: str) -> None:
     sampler = config.sampler_for(task)
     assert isinstance(sampler, Manual)
     assert len(sampler.parameters) > 15
-    environment = build(task, 8, Randomization(sampler))
+    environment = build(task, 8, DomainRandomizer(sampler))
     for step in range(200):
         result = environment.step(some_actions(environment, step))
         assert result.observed.policy.isfinite().all()
@@ -428,7 +428,7 @@ def test_wrong_options_are_answered_in_one_line() -> None:
 @needs_models
 @pytest.mark.parametrize("task_id", HANDS)
 def test_hands_can_have_backlash(task_id: str) -> None:
-    world = Alteration.model_validate({"model": {"backlash": {"play": 0.02}}})
+    world = ModelVariant.model_validate({"model": {"backlash": {"play": 0.02}}})
     environment = make_environment(task_id, 2, alteration=world)
     plain, loose = environment.task.model, environment.engine.model
     slack = [i for i in range(loose.njnt) if loose.joint(i).name.endswith("~slack")]

@@ -20,7 +20,7 @@ def test_cubes_start_outside_the_hand_at_every_angle(task_id: str) -> None:
     cube = task.model.geom("cube").id
     yaws = []
     for i in range(64):
-        _, data = environment.engine.materialize(i)
+        _, data = environment.engine.export_to_mujoco(i)
         mujoco.mj_forward(task.model, data)
         depths = [c.dist for c in data.contact[: data.ncon] if cube in (c.geom1, c.geom2)]
         assert min(depths, default=0.0) > -2e-3

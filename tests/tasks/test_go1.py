@@ -35,7 +35,7 @@ def wander(env: Any, steps: int = 15, seed: int = 0) -> Any:
 def test_the_policy_sees_what_the_machine_measures() -> None:
     env = environment()
     wander(env)
-    model, data = env.engine.materialize(1)
+    model, data = env.engine.export_to_mujoco(1)
     observed, where = env.observed.policy[1].numpy(), env.task.slices()
     velocity = np.zeros(6)
     mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, 1, velocity, 1)
@@ -154,7 +154,7 @@ def test_rough_ground_is_what_the_task_takes_it_for() -> None:
     env = environment(3, terrain="rough", roughness_m=0.05)
     wander(env, 5)
     for i in range(3):
-        model, data = env.engine.materialize(i)
+        model, data = env.engine.export_to_mujoco(i)
         feet = np.array([data.site(foot).xpos for foot in FEET])
         above = feet[:, 2] - FOOT_RADIUS_M
         for j, foot in enumerate(feet):

@@ -15,7 +15,7 @@ from gymnasium_robotics.utils import rotations
 import envs.manipulation.shadow_hand.manipulate as manipulate
 from conftest import build, manual_layer, only, snapshot
 from envs.common.spatial import euler_to_quat, parallel_rotations, quat_multiply, quat_to_euler, quat_to_matrix
-from envs.engines.backlash_joints import AddSlack, SlackEngine, geared_joints, set_play
+from envs.engines.backlash_joints import AddBacklashJoints, BacklashJointEngine, geared_joints, set_backlash
 from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.manipulation.shadow_hand.manipulate import HandManipulateTask
@@ -227,11 +227,11 @@ def test_an_object_that_misses_the_palm_is_laid_down_again_and_the_others_stay(m
     monkeypatch.setattr(manipulate, "_START_SPREAD_M", 0.05)
     task = make_task("HandManipulateBlock-v1")
     tries: list[int] = []
-    settle = type(build(task, 1).engine).settle
+    advance_some = type(build(task, 1).engine).advance_some
 
     def counted(engine: Any, nstep: int, mask: torch.Tensor) -> None:
         tries.append(int(mask.sum()))
-        settle(engine, nstep, mask)
+        advance_some(engine, nstep, mask)
 
     monkeypatch.setattr(type(task.engine), "settle", counted)
     task = make_task("HandManipulateBlock-v1")
@@ -310,10 +310,10 @@ def test_worlds_differ_while_the_object_settles() -> None:
 
 def test_a_hand_with_play_in_its_gears_settles_and_is_seen_where_its_links_are() -> None:
     task = make_task("HandManipulateBlock-v1")
-    with editing_specs(AddSlack.to(task.model, geared_joints(task.model))):
+    with editing_specs(AddBacklashJoints.to(task.model, geared_joints(task.model))):
         model = make_task(task.id).model
-    assert set_play(model, 0.05) == 20
-    env = Environment(task, SlackEngine(CpuEngine(model, 2, threads=1)))
+    assert set_backlash(model, 0.05) == 20
+    env = Environment(task, BacklashJointEngine(CpuEngine(model, 2, threads=1)))
     env.reset()
     for _ in range(3):
         env.step(torch.ones(2, 20))
@@ -329,7 +329,7 @@ def test_a_hand_with_play_in_its_gears_settles_and_is_seen_where_its_links_are()
 @pytest.mark.parametrize("task_id", ONE_OF_EACH)
 def test_goals_are_drawn_where_they_are(task_id: str) -> None:
     env = build(make_task(task_id), 2)
-    model, data = env.engine.materialize(1)
+    model, data = env.engine.export_to_mujoco(1)
     env.task.draw_goal(model, data, 1)
     goal = env.task.goal[1].numpy()
     if "Reach" in task_id:

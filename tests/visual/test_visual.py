@@ -88,7 +88,7 @@ class Studio:
 
     def compose(self, world: list[float] | None) -> Looks:
         """What the scene holds in a world; None for no world at all."""
-        model, data = self.environment.engine.materialize(0)
+        model, data = self.environment.engine.export_to_mujoco(0)
         every = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, self.view, every, self.scene)
         if world is not None:
@@ -264,7 +264,7 @@ def test_an_episode_looks_the_same_whatever_the_number_of_environments() -> None
         visual = SceneRandomizer(task, layer.parameters, environment.rng, "view")
         camera, scene = mujoco.MjvCamera(), mujoco.MjvScene(task.model, 100)
         mujoco.mjv_defaultFreeCamera(task.model, camera)
-        model, data = environment.engine.materialize(index)
+        model, data = environment.engine.export_to_mujoco(index)
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
         visual.apply(scene, model, layer.lam[index], index, 100)
         return looks(scene)
@@ -288,7 +288,7 @@ def test_a_scene_of_one_world_gets_the_numbers_that_a_batch_of_all_worlds_gets()
     mujoco.mjv_defaultFreeCamera(task.model, view)
     found: list[tuple[Looks, Any]] = []
     for i in range(3):
-        model, data = environment.engine.materialize(i)
+        model, data = environment.engine.export_to_mujoco(i)
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, view, mujoco.mjtCatBit.mjCAT_ALL, scene)
         place(VisualState(**{name: value[i : i + 1] for name, value in vars(state).items()}), scene, model)
         sky = one.apply(scene, model, lam[i], i, 100)

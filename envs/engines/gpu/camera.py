@@ -149,7 +149,7 @@ class Camera:
             change: makes each world's `state` of the nominal one, in place.
         """
         self.state.copy_(self._nominal)
-        with self._engine.posed() as (m, d), _kernels.on_torch_stream(self._wp_device):
+        with self._engine.pose_context() as (m, d), _kernels.on_torch_stream(self._wp_device):
             self._place(d)
             if change is not None:
                 change(self.state)

@@ -218,7 +218,7 @@ class GpuEngine(BatchedEngine):
         """Raise EngineError if a step had not enough room, as soon as that is known without waiting."""
         self._watch.check()
 
-    def settle(self, nstep: int, mask: Tensor) -> None:
+    def advance_some(self, nstep: int, mask: Tensor) -> None:
         if not bool(mask.any()):  # steps of all simulations for nothing cost more than to wait for the device
             return
         self.start_histories(mask)
@@ -264,7 +264,7 @@ class GpuEngine(BatchedEngine):
         self._recorder.run(stage, launch)
 
     @contextmanager
-    def posed(self) -> Iterator[tuple[Any, Any]]:
+    def pose_context(self) -> Iterator[tuple[Any, Any]]:
         """mujoco_warp's model and data with the kinematics of the present state, until the context ends.
 
         Derived fields that somebody reads are then as they were before, up to one physics step behind.
@@ -351,7 +351,7 @@ class GpuEngine(BatchedEngine):
         flags.zero_()
         return mask
 
-    def materialize(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    def export_to_mujoco(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         model = copy.deepcopy(self.model)
         for name, view in self._fields.items():
             owner = model.opt if name.startswith("opt.") else model

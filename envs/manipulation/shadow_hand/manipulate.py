@@ -142,7 +142,7 @@ class HandManipulateTask(ShadowHandTask):
                 self.engine.reset(missing)
             write_rows(self._pose, self._first_pose(attempt), missing)
             write_rows(self._ctrl, self._servo_centre, missing)
-            self.engine.settle(_SETTLING_STEPS * self.decimation, missing)
+            self.engine.advance_some(_SETTLING_STEPS * self.decimation, missing)
             lost = self.engine.diverged()
             missing = missing & (lost | (self._pose[:, 2] <= _ON_PALM_M))
         else:
