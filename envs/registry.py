@@ -188,7 +188,7 @@ _GYMNASIUM_V5 = {
 }
 for _kind, _names in _GYMNASIUM_V5.items():
     for _name in _names:
-        register_task(f"{_name}-v5", f"envs.locomotion.gymnasium_v5_{_kind}:{_name}Task")
+        register_task(f"{_name}-v5", f"envs.locomotion.gymnasium_v5.{_kind}:{_name}Task")
 
 register_task("Go1Velocity-v0", "envs.locomotion.go1.velocity:Go1VelocityTask")
 for _hand in ("allegro", "shadow"):

@@ -24,7 +24,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # none is used, and a process that has 
 
 import warp as wp
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
+_ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests"), str(_ROOT / "tests" / "support")]
 context: Any = importlib.import_module("warp._src.context")
 TASKS = ("Go1Velocity-v0", "FetchPush-v4", "AllegroCube-v0")
 SMS = {"H100": 132, "H200": 132}  # multiprocessors, which some launches depend on

@@ -2,8 +2,8 @@
 
 Beside a driven joint, in the same body and with the same place and axis, a second one moves freely within its range:
 the motor drives the first, the link hangs on the second, and its angle is the sum of the two. Such a model has more
-joints than the task knows. `BacklashJointEngine` shows it with the task's joints only: the position and velocity of a joint are
-those of the link, sums of motor and slack, as an encoder on the link would measure them.
+joints than the task knows. `BacklashJointEngine` shows it with the task's joints only: the position and velocity of a
+joint are those of the link, sums of motor and slack, as an encoder on the link would measure them.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Engine(Protocol):
 
     def start_histories(self, mask: Tensor) -> None:
         """After a reset, fill the histories of delayed actuators and sensors (mjData.history) in mask [N]: with the
-        present controls and with what sensors show of the present state. Once per reset; `advance_some` does it first."""
+        present controls and with what sensors show of the present state. Once per reset; `advance_some` does it too."""
         ...
 
     def set_const(self, mask: Tensor | None = None) -> None:

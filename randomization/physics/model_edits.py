@@ -13,7 +13,7 @@ from envs.task import Task
 from randomization.physics.contact_fields import distance, friction, solimp, solref
 from randomization.physics.edit import Edit, Writer, field_values
 from randomization.physics.force_limits import force_limits
-from randomization.targets.objects import actuators_at, geoms_of, backlash_joint_of
+from randomization.targets.objects import actuators_at, backlash_joint_of, geoms_of
 
 COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes of the shift
 _INF = float("inf")

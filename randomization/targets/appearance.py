@@ -1,8 +1,9 @@
 """What of a model can look different: cameras, lights and surfaces, and the names that patterns match.
 
-The labels are the model's names; unnamed objects are called `kind<index>` (see `envs.common.names`). Two labels are ours: the
-camera "view" is the one that pictures of the task are taken with, the light "headlight" shines from the camera. What
-has the name of another thing is called by its kind too: `geom:NAME` (of a material), `camera:view`, `light:headlight`.
+The labels are the model's names; unnamed objects are called `kind<index>` (see `envs.common.names`). Two labels are
+ours: the camera "view" is the one that pictures of the task are taken with, the light "headlight" shines from the
+camera. What has the name of another thing is called by its kind too: `geom:NAME` (of a material), `camera:view`,
+`light:headlight`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How configurations name objects: what there is to name, and what a name or a pattern means.
 
-A label belongs to one object alone (see `envs.common.names`), so that labels in a configuration, a checkpoint or a bundle say
-which object is meant.
+A label belongs to one object alone (see `envs.common.names`), so that labels in a configuration, a checkpoint or a
+bundle say which object is meant.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Payload(Strict):
 
 
 class GearBacklash(Strict):
-    """Backlash in driven joints: each gets a second joint between motor and link, see `envs.engines.backlash_joints`."""
+    """Backlash in driven joints: each gets a second joint between motor and link (`envs.engines.backlash_joints`)."""
 
     play: float = Field(gt=0, description="rad or m by which the link may lag to either side of its motor")
     of: str | tuple[str, ...] = Field("*", description="names or patterns of driven joints")

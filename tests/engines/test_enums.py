@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("envs", "randomization", "simreal", "tests", "benchmarks")
 _COMPARISONS = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
 _SEARCHES = ("index", "count", "isin", "in1d", "equal", "not_equal")

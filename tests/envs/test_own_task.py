@@ -22,7 +22,7 @@ from simreal.common import trusted_code
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, module_of, naming
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CODE = f'''
 import torch
 import mujoco

@@ -36,7 +36,7 @@ from simreal.learners.normalizer import Normalizer
 from simreal.learners.off_policy.base import OffPolicyPolicy
 from simreal.training.run_config import DDPGConfig, SACConfig
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILES = ("policy.json", "policy.onnx", "golden.npz")
 SIZE = 13  # of FetchReach's observation
 TASK = make_task("FetchReach-v4")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the source tree")]
 sys.path.insert(0, str(FOLDER))
 

@@ -18,7 +18,7 @@ from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 # A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A script of nothing but these is run in this process, which has torch and MuJoCo loaded.

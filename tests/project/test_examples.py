@@ -14,7 +14,7 @@ from PIL import Image
 
 import simreal
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 Run = Callable[..., str]
 

@@ -233,7 +233,7 @@ def test_an_object_that_misses_the_palm_is_laid_down_again_and_the_others_stay(m
         tries.append(int(mask.sum()))
         advance_some(engine, nstep, mask)
 
-    monkeypatch.setattr(type(task.engine), "settle", counted)
+    monkeypatch.setattr(type(task.engine), "advance_some", counted)
     task = make_task("HandManipulateBlock-v1")
     env = build(task, 60)
     assert tries[0] == 60
