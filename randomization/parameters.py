@@ -2,7 +2,7 @@
 
 A *quantity* is something that can differ between worlds (mass, latency, noise of a sensor). A *parameter* is a
 quantity of chosen objects with a range: one entry of lambda, the vector that describes a world. Samplers see
-parameters only as numbers; `physics`, `latency` and `noise` turn the numbers into worlds.
+parameters only as numbers; `physics`, `effects` and `visual` turn the numbers into worlds.
 """
 
 from __future__ import annotations

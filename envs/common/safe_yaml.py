@@ -19,7 +19,18 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is te
 
 
 class _Loader(_Base):
-    """Reads 1e-3 as a number, as YAML 1.2 does; to YAML 1.1, which wants 1.0e-3, it is text."""
+    """Reads 1e-3 as a number, as YAML 1.2 does (to YAML 1.1, which wants 1.0e-3, it is text), and no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping. Raises FileError for a key that stands twice, of which YAML would keep the last without a word."""
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in keys:
+                    line = key.start_mark.line + 1 if key.start_mark else "?"
+                    raise FileError(f"line {line}: the key {key.value[:60]!r} stands twice in one mapping")
+                keys.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -1,4 +1,4 @@
-"""The physical part of the catalogue; `fields` says which values of the model each quantity writes."""
+"""The physical part of the catalogue; `physics.model_edits` says which values of the model each quantity writes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The catalogue of effects in time: what happens to commands, what sensors report, who disturbs.
 
-`quantities` holds the whole catalogue. An effect whose nominal value is not zero only shapes another one (`needs`).
+`table` holds the whole catalogue. An effect whose nominal value is not zero only shapes another one (`needs`).
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class ADR(NamedState):
         self._count[full] = 0
 
     def entropy(self) -> float:
-        """Nats per dimension: (1/d) sum_i log(upper_i - lower_i), each width at least `samplers.WIDTH_FLOOR`."""
+        """Nats per dimension: (1/d) sum_i log(upper_i - lower_i), each width at least `base.WIDTH_FLOOR`."""
         return range_entropy(self.lower, self.upper)
 
     def state_dict(self) -> dict[str, Any]:

@@ -229,7 +229,7 @@ class Doraemon(NamedState):
         return (torch.stack((self.a, self.b)) + step).clamp(_SMALLEST, _LARGEST)
 
     def entropy(self) -> float:
-        """Of the distribution, nats per dimension; a range that is a point counts as `samplers.WIDTH_FLOOR` wide."""
+        """Of the distribution, nats per dimension; a range that is a point counts as `base.WIDTH_FLOOR` wide."""
         if not self.parameters:
             return 0.0
         width = self._width.clamp(min=WIDTH_FLOOR)

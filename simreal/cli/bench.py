@@ -40,7 +40,7 @@ def bench_command(names: Sequence[str], json_file: Path | None, out: Console) ->
         UserError: a configuration is wrong, or the file cannot be written.
     """
     configs = {name: load_config(name) for name in names or CONFIGS}
-    target = None if json_file is None else write_target(json_file)
+    target = None if json_file is None else write_target(json_file, ".json")
     rows = []
     for name, config in configs.items():
         out.print(f"{name} ...", style="dim")

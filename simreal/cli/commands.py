@@ -170,6 +170,8 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
         return None
     before, now = run_config(run).model_dump(), config.model_dump()
     checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
+    if checkpoint is None and (run / EVALUATION).exists():
+        raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
     for key in now:
         if key not in _RESUME_MAY_CHANGE and before[key] != now[key]:
             raise UserError(f"{key}: differs from {run / 'config.yaml'}; a resumed run may change only train, evaluate")
@@ -195,7 +197,7 @@ def evaluate_command(
     found = [find_worlds(worlds, policy, source) for policy in policies]
     if engine is not None:
         found = [([replace(world, engine=engine) for world in chosen], left_out) for chosen, left_out in found]
-    target = None if json_file is None else write_target(json_file)
+    target = None if json_file is None else write_target(json_file, ".json")
     for name, reason in found[0][1].items():
         out.print(f"{name}: left out: {reason}")
     for warning in other_options(policies):
@@ -228,7 +230,7 @@ def envelope_command(
     source = None if ranges_of is None else load_policy(ranges_of, task)
     if source is not None and source.task_id != policy.task_id:
         raise UserError(f"{source.name}: is of {source.task_id}, but {policy.name} is of {policy.task_id}")
-    target = None if json_file is None else write_target(json_file)
+    target = None if json_file is None else write_target(json_file, ".json")
     document = measure_envelope(policy, settings, out.print, source)
     document["checkpoint"] = _newest_name(run)
     write_text(run / ENVELOPE, to_json(document))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from simreal.cli.commands import train_command
+from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import evaluate_named
-from simreal.training.run_config import load_config, parse_config
+from simreal.training.run_config import apply_overrides, load_config, parse_config
 from simreal.training.run_directory import LoadedPolicy, load_policy
 
 
@@ -26,7 +28,7 @@ def train(
 
     Args:
         config: the path of a YAML file, the name of a shipped one, or what such a file would hold.
-        overrides: settings like "train.env_steps=2000" on top of a file.
+        overrides: settings like "train.env_steps=2000" on top of it.
         run_dir: where to write; None takes the first free runs/NAME-N, where NAME is that of the file ("run" for a
             mapping).
         resume: continue the newest checkpoint of `run_dir`, or of the newest runs/NAME-N.
@@ -39,7 +41,7 @@ def train(
         UserError: naming the key or the file that is wrong, before anything is written.
     """
     if isinstance(config, Mapping):
-        name, settings = "run", parse_config(config, "config")
+        name, settings = "run", parse_config(apply_overrides(copy.deepcopy(dict(config)), overrides), "config")
     else:
         name, settings = str(config), load_config(str(config), overrides)
     folder = None if run_dir is None else Path(run_dir)
@@ -57,12 +59,14 @@ def load(path: str | Path, task: str | None = None) -> LoadedPolicy:
     Raises:
         UserError: naming what is wrong.
     """
+    if not isinstance(path, (str, Path)):
+        raise UserError(f"expected the directory of a run or of a bundle, got {type(path).__name__}")
     return load_policy(Path(path), task)
 
 
 def evaluate(
     policy: LoadedPolicy | str | Path,
-    worlds: Sequence[str] = ("nominal", "trained"),
+    worlds: str | Sequence[str] = ("nominal", "trained"),
     episodes: int = 100,
     *,
     seed: int = 1_000_003,
@@ -84,5 +88,12 @@ def evaluate(
     Raises:
         UserError: naming what is wrong.
     """
+    counts = {"episodes": (episodes, 1), "seed": (seed, 0), "num_envs": (1 if num_envs is None else num_envs, 1)}
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    names = [worlds] if isinstance(worlds, str) else list(worlds)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"worlds: expected names of worlds, of groups or of YAML files, got {worlds!r}")
     loaded = policy if isinstance(policy, LoadedPolicy) else load(policy)
-    return evaluate_named(loaded, worlds, episodes, num_envs, seed)
+    return evaluate_named(loaded, names, episodes, num_envs, seed)

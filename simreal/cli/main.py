@@ -15,7 +15,6 @@ from simreal.common.errors import UserError
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -237,8 +236,9 @@ def bench(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        app(args=given or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:

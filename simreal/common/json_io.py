@@ -24,10 +24,12 @@ def without_samples(evaluation: dict[str, Any]) -> dict[str, Any]:
     return evaluation | {"worlds": worlds}
 
 
-def write_target(path: Path) -> Path:
-    """A file to be written whose folder exists. Raises UserError otherwise."""
+def write_target(path: Path, suffix: str) -> Path:
+    """A file to be written whose folder exists. Raises UserError otherwise, and where another kind of file is."""
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{path}: cannot be written; expected a file name in an existing folder")
+    if path.is_file() and path.suffix != suffix:
+        raise UserError(f"{path}: exists and is no {suffix} file; expected a new name, or one that ends in {suffix}")
     return path
 
 

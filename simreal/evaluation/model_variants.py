@@ -101,7 +101,7 @@ class ModelVariant(Strict):
             `task.model`; with backlash another one, to be shown to the task by a `BacklashJointEngine`.
 
         Raises:
-            AlterationError: naming what is missing in the model, and the names that it has.
+            ModelVariantError: naming what is missing in the model, and the names that it has.
         """
         full = self._compiled_for_payload(task, full)
         options = _Options.of(self.physics, task)
@@ -207,7 +207,7 @@ class _Options:
 
     @classmethod
     def of(cls, physics: Physics, task: Task) -> _Options:
-        """Raises AlterationError where options are asked for and all of them are as the task has them."""
+        """Raises ModelVariantError where options are asked for and all of them are as the task has them."""
         option = task.model.opt
         given = physics.model_dump(exclude_none=True, exclude={"timestep", "timestep_factor"})
         wanted = {key: int(_CHOICES[key][value]) if key in _CHOICES else value for key, value in given.items()}

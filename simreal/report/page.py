@@ -38,7 +38,7 @@ def write_report(paths: Sequence[Path], output: Path, pictures: bool = True) -> 
     """
     study = read_document(paths[0] / "study.json", StudyDocument) if len(paths) == 1 else None
     if study is not None:
-        write_target(output)
+        write_target(output, ".html")
         title = f"{study.task}: study {study.name}"
         arms = study.load_arms(paths[0])
         return write_page(arms, output, title=title, description=study.description, pictures=pictures)
@@ -46,7 +46,7 @@ def write_report(paths: Sequence[Path], output: Path, pictures: bool = True) -> 
     runs = [path for path in paths if path not in files]
     if not runs:
         raise UserError(f"{files[0] if files else 'report'}: expected at least one run directory of `simreal train`")
-    write_target(output)
+    write_target(output, ".html")
     comparisons = [found for path in files if (found := read_document(path, Comparison)) is not None]
     return write_page(load_arms(runs), output, pictures=pictures, comparisons=comparisons)
 

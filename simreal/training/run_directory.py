@@ -82,7 +82,7 @@ def load_policy(path: Path, task: str | None = None) -> LoadedPolicy:
 
     Args:
         path: of the directory.
-        task: `module:Class` that it was trained on, to say that this code may be imported; see `named_code`.
+        task: `module:Class` that it was trained on, to say that this code may be imported; see `trusted_code`.
 
     Raises:
         UserError: naming what is wrong.

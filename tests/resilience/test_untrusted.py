@@ -198,6 +198,8 @@ DOCUMENTS = {
     "base 60": ("seed: " + ":".join(["59"] * 30_000) + "\n", "64 bits"),
     "merge": ("a: &a {x: 1}\nb: {<<: [" + ", ".join(["*a"] * 50_000) + "]}\n", "an alias (*a)"),
     "bytes": ("task: !!binary aGVsbG8=\n", "bytes"),
+    "twice": ("num_envs: 2\ntask: FetchReach-v4\nnum_envs: 4\n", "line 3: the key 'num_envs' stands twice"),
+    "twice inside": ("learner: {horizon: 8, epochs: 1, horizon: 16}\n", "the key 'horizon' stands twice"),
     "a million": ("hidden: [" + "1," * 400_000 + "1]\n", "larger than"),
     "as many as fit": ("hidden: [" + "1," * 120_000 + "1]\n", "."),
     "as many lists as fit": ("hidden: [" + "[]," * 80_000 + "1]\n", "."),

@@ -1,6 +1,6 @@
-"""What Gymnasium's MuJoCo tasks (version v5) share, batched; the tasks are in `gymnasium_v5_planar` (HalfCheetah,
-Hopper, Walker2d, Swimmer), `gymnasium_v5_free` (Ant, Humanoid, HumanoidStandup) and `gymnasium_v5_arms` (Reacher,
-Pusher, InvertedPendulum, InvertedDoublePendulum).
+"""What Gymnasium's MuJoCo tasks (version v5) share, batched; the tasks are in `planar` (HalfCheetah, Hopper,
+Walker2d, Swimmer), `free` (Ant, Humanoid, HumanoidStandup) and `arms` (Reacher, Pusher, InvertedPendulum,
+InvertedDoublePendulum).
 
 Models, initial states, observations, rewards and termination are Gymnasium's: from the same state and action, every
 value agrees step by step, and constructor options have the same names, defaults and meanings. As there, values

@@ -1,6 +1,6 @@
 """What Adroit's tasks of gymnasium-robotics (Rajeswaran et al. 2018, arXiv 1709.10087) share, batched.
 
-The tasks are in `adroit_tasks`. They equal gymnasium-robotics' AdroitHand Door, Hammer, Pen and Relocate (v1, dense and
+The tasks are in `tasks`. They equal gymnasium-robotics' AdroitHand Door, Hammer, Pen and Relocate (v1, dense and
 sparse) step by step. Positions of bodies and sites are those of the last evaluation of the dynamics, one physics step
 behind the joints.
 

@@ -84,7 +84,7 @@ class CubeReorientation(Task):
 
     Args:
         hand: a key of `HANDS`.
-        goals: kind of goals, see `cube_goals`.
+        goals: kind of goals, see `envs.manipulation.cube.goals`.
         smoothing: share of the way to a new target that the servos' command goes in one control step; 1 goes all of it.
     """
 

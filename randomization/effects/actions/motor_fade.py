@@ -2,7 +2,7 @@
 
 `actuator_fade` multiplies the force of an actuator, and where it saturates, by 1 - fade * t / T, where T is the longest
 episode: full at the start, and less by the fade at the time limit. `actuator_failure` is the probability that it is 0.
-A limit that several actuators share (see `limits`) is multiplied by the mean of theirs.
+A limit that several actuators share (see `randomization.physics.force_limits`) is multiplied by the mean of theirs.
 """
 
 from __future__ import annotations
