@@ -74,7 +74,7 @@ class Learner(ABC):
     policy: Any  # a Module; subclasses know which
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
-        if config.lr_schedule == "linear" and total_steps is None:
+        if config.depends_on_length and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
         self.spec, self.config, self.total_steps = spec, config, total_steps
         torch.manual_seed(seed)
