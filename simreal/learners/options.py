@@ -70,7 +70,7 @@ def _largest_layer(hidden: tuple[int, ...]) -> int:
 
 
 class OffPolicyConfig(LearnerOptions):
-    """What SAC and DDPG share."""
+    """What SAC, TD3 and DDPG share."""
 
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
@@ -124,6 +124,17 @@ class DDPGConfig(OffPolicyConfig):
     exploration_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on actions")
     exploration_random: float = Field(0.3, ge=0, le=1, description="share of uniformly random actions")
     action_penalty: float = Field(1.0, ge=0, description="weight of the mean squared pre-tanh action")
+
+
+class TD3Config(OffPolicyConfig):
+    """Twin delayed DDPG."""
+
+    algorithm: Literal["td3"] = "td3"
+    exploration_noise: float = Field(0.1, ge=0, description="standard deviation of the noise on actions")
+    target_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on the target policy's actions")
+    noise_clip: float = Field(0.5, ge=0, description="largest noise on the target policy's actions")
+    policy_delay: int = Field(2, ge=1, description="updates of the critics for each of policy and targets")
+    action_penalty: float = Field(0.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
 class SACConfig(OffPolicyConfig):

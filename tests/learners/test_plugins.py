@@ -143,7 +143,7 @@ def test_the_example_learns_to_balance(run: Run) -> None:
 @pytest.mark.usefixtures("installed")
 def test_the_schema_for_editors_has_it(run: Run) -> None:
     schema = json.loads(run("schema")[1])
-    assert set(schema["properties"]["learner"]["discriminator"]["mapping"]) == {"cem", "ddpg", "ppo", "sac"}
+    assert set(schema["properties"]["learner"]["discriminator"]["mapping"]) == {"cem", "ddpg", "ppo", "sac", "td3"}
     assert schema["$defs"]["CEMOptions"]["properties"]["elite"]["minimum"] == 2
     assert schema["$defs"]["SACConfig"]["properties"]["alpha_lr"]["exclusiveMinimum"] == 0
 
