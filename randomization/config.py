@@ -167,13 +167,21 @@ def _load_block(path: Path) -> Any:
 _QUOTED = re.compile(r"'([^']*)'")
 
 
-def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first validation error as one line: key, what was wrong, what is nearest."""
+def first_problem(
+    error: ValidationError, model: type[BaseModel], chosen: Mapping[str, type[BaseModel]] | None = None
+) -> str:
+    """The first validation error as one line: key, what was wrong, what is nearest.
+
+    Args:
+        error: of the model.
+        model: what was to be validated.
+        chosen: models that stand where the model's annotations do not say which, by their dotted paths.
+    """
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
+        known = _keys_at(model, location[:-1], chosen or {})
         return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
@@ -186,10 +194,13 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message
 
 
-def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+def _keys_at(model: type[BaseModel], path: list[str], chosen: Mapping[str, type[BaseModel]]) -> list[str]:
     """Keys that a nested model knows; names of union members in the path select the member."""
     options: list[type[BaseModel]] = [model]
-    for part in path:
+    for depth, part in enumerate(path, 1):
+        if (known := chosen.get(".".join(path[:depth]))) is not None:
+            options = [known]
+            continue
         found: list[type[BaseModel]] = []
         for option in options:
             if part in option.model_fields:

@@ -36,6 +36,12 @@ _PUBLIC = {
     "Mirror": "envs.task",
     "compile_spec": "envs.task",
     "TaskError": "envs.registry",
+    "register_learner": "simreal.learners.registry",
+    "Learner": "simreal.learners.base",
+    "LearnerSpec": "simreal.learners.base",
+    "LearnerOptions": "simreal.learners.options",
+    "Observed": "envs.environment",
+    "StepResult": "envs.environment",
     "GpuOptions": "envs.engines.gpu.options",
     "UserError": "simreal.common.errors",
 }
@@ -44,10 +50,15 @@ __all__ = [
     "ActionComponent",
     "Component",
     "GpuOptions",
+    "Learner",
+    "LearnerOptions",
+    "LearnerSpec",
     "LoadedPolicy",
     "Mirror",
+    "Observed",
     "Outcome",
     "Parameter",
+    "StepResult",
     "Task",
     "TaskError",
     "UserError",
@@ -60,6 +71,7 @@ __all__ = [
     "make_environment",
     "make_task",
     "make_vec",
+    "register_learner",
     "register_task",
     "testing",
     "train",
@@ -67,6 +79,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from envs.engines.gpu.options import GpuOptions
+    from envs.environment import Observed, StepResult
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.parameters import Parameter
@@ -75,6 +88,9 @@ if TYPE_CHECKING:
     from simreal.cli.functions import evaluate, load, train
     from simreal.common.errors import UserError
     from simreal.gym.vector import VecEnv, make_vec
+    from simreal.learners.base import Learner, LearnerSpec
+    from simreal.learners.options import LearnerOptions
+    from simreal.learners.registry import register_learner
     from simreal.training.build import make_environment
     from simreal.training.run_directory import LoadedPolicy
 

@@ -195,7 +195,7 @@ def update(job: Job) -> None:
     from benchmarks.speed.gpu_update import bench_update
     from simreal.learners.base import LearnerSpec
     from simreal.learners.on_policy.ppo import PPO
-    from simreal.training.run_config import PPOConfig
+    from simreal.learners.options import PPOConfig
 
     size = 2 if job.rehearse else 4096
     environment = made(TASKS[0], size, False)

@@ -31,8 +31,8 @@ from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
+from simreal.learners.options import PPOConfig
 from simreal.training.build import make_environment
-from simreal.training.run_config import PPOConfig
 
 T = TypeVar("T")
 TASKS = ("Go1Velocity-v0", "FetchPush-v4", "AllegroCube-v0")

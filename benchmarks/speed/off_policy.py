@@ -12,7 +12,7 @@ from benchmarks.speed.timing import Row, median_seconds
 from simreal.learners.base import LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.learners.off_policy.sac import SAC
-from simreal.training.run_config import DDPGConfig, SACConfig
+from simreal.learners.options import DDPGConfig, SACConfig
 
 _OBSERVATIONS, _ACTIONS = 28, 4  # FetchPush's sizes
 

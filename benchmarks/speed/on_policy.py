@@ -14,7 +14,7 @@ from envs.environment import Observed, StepResult
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.actor_critic import gaussian_entropy, gaussian_log_prob
 from simreal.learners.on_policy.ppo import PPO
-from simreal.training.run_config import PPOConfig
+from simreal.learners.options import PPOConfig
 
 _OBSERVATIONS, _ACTIONS = 45, 12  # Go1's sizes
 _HORIZON, _MINIBATCHES, _EPOCHS = 24, 4, 5

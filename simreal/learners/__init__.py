@@ -1,1 +1,2 @@
-"""Learners: PPO and its family on fresh experience (`on_policy`), SAC and DDPG with hindsight replay (`off_policy`)."""
+"""Learners, found by name in `registry`: PPO and its family on fresh experience (`on_policy`), SAC, TD3 and DDPG with
+hindsight replay (`off_policy`)."""

@@ -58,6 +58,9 @@ class LearnerSpec:
 class Learner(ABC):
     """An algorithm, as the training loop uses it.
 
+    Tensors and modules that are attributes keep their place in memory: an update that ends in NaN or infinity is taken
+    back by copying them.
+
     Args:
         spec: of the environments.
         config: the options.
@@ -65,7 +68,8 @@ class Learner(ABC):
         total_steps: environment steps of the whole run, for lr_schedule "linear".
 
     Attributes:
-        policy: deterministic, with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1].
+        policy: deterministic, with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]. Evaluated and
+            exported.
         generator: of all random numbers after the initial weights.
         steps: environment steps recorded.
         updates: made so far.
@@ -74,7 +78,7 @@ class Learner(ABC):
     policy: Any  # a Module; subclasses know which
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
-        if config.lr_schedule == "linear" and total_steps is None:
+        if config.depends_on_length and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
         self.spec, self.config, self.total_steps = spec, config, total_steps
         torch.manual_seed(seed)
@@ -103,7 +107,10 @@ class Learner(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while learning: nested mappings and lists of tensors and plain values."""
+        """Everything that changes while learning: nested mappings and lists of tensors and plain values.
+
+        The state of `policy` is its entry "policy", which evaluation and export load.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -32,7 +32,11 @@ Hidden = Annotated[tuple[Width, ...], Field(min_length=1, max_length=32), AfterV
 
 
 class LearnerOptions(Strict):
-    """Settings of any learner."""
+    """Settings of any learner. A subclass has a field `algorithm: Literal[NAME]`, and the methods that its learner
+    answers otherwise than here."""
+
+    if TYPE_CHECKING:
+        algorithm: Any
 
     STAGGERED: ClassVar[bool] = False
     """Whether the first episodes should begin at different times, so that they do not all end in one rollout."""
@@ -42,17 +46,22 @@ class LearnerOptions(Strict):
         """Whether experience is learnt from with other goals too."""
         return False
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether what is learnt depends on how long the run shall become."""
+        return getattr(self, "lr_schedule", None) == "linear"
+
     def first_update(self, num_envs: int) -> int:
         """Environment steps after which the learner learns for the first time."""
-        raise NotImplementedError
+        return num_envs
 
     def largest_product(self, num_envs: int) -> int:
-        """Multiply-adds of the largest matrix product of an update."""
-        raise NotImplementedError
+        """Multiply-adds of the largest matrix product of an update, which decides how many threads it gets."""
+        return 0
 
     def without_experience(self) -> Self:
         """The settings with as little room for experience as possible, where only the policy is wanted."""
-        raise NotImplementedError
+        return self
 
 
 def _largest_layer(hidden: tuple[int, ...]) -> int:
@@ -61,7 +70,7 @@ def _largest_layer(hidden: tuple[int, ...]) -> int:
 
 
 class OffPolicyConfig(LearnerOptions):
-    """What SAC and DDPG share."""
+    """What SAC, TD3 and DDPG share."""
 
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
@@ -115,6 +124,17 @@ class DDPGConfig(OffPolicyConfig):
     exploration_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on actions")
     exploration_random: float = Field(0.3, ge=0, le=1, description="share of uniformly random actions")
     action_penalty: float = Field(1.0, ge=0, description="weight of the mean squared pre-tanh action")
+
+
+class TD3Config(OffPolicyConfig):
+    """Twin delayed DDPG."""
+
+    algorithm: Literal["td3"] = "td3"
+    exploration_noise: float = Field(0.1, ge=0, description="standard deviation of the noise on actions")
+    target_noise: float = Field(0.2, ge=0, description="standard deviation of the noise on the target policy's actions")
+    noise_clip: float = Field(0.5, ge=0, description="largest noise on the target policy's actions")
+    policy_delay: int = Field(2, ge=1, description="updates of the critics for each of policy and targets")
+    action_penalty: float = Field(0.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
 class SACConfig(OffPolicyConfig):

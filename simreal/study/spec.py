@@ -214,7 +214,7 @@ def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None
             f"{where}.set.train.env_steps: expected more than the {before.config.train.env_steps:,} of arm "
             f"{before.name}, got {config.train.env_steps:,}"
         )
-    if config.learner.lr_schedule == "linear":
+    if config.learner.depends_on_length:
         schedules = get_args(type(config.learner).model_fields["lr_schedule"].annotation)
         others = " or ".join(repr(name) for name in schedules if name != "linear")
         raise UserError(

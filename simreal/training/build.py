@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +26,11 @@ from randomization.samplers.base import Sampler
 from simreal.common.errors import UserError
 from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import Learner, LearnerSpec
-from simreal.learners.off_policy.ddpg import DDPG
 from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
-from simreal.learners.off_policy.sac import SAC
-from simreal.learners.on_policy.ppo import PPO
+from simreal.learners.registry import learner_class
 from simreal.training.run_config import RunConfig
 
 EngineName = Literal["auto", "cpu", "gpu"]
-_LEARNERS: dict[str, Callable[..., Learner]] = {"ppo": PPO, "sac": SAC, "ddpg": DDPG}
 _NO_CUDA = "engine 'gpu' without CUDA runs on the CPU: for checks only, many times slower than engine 'cpu'"
 
 
@@ -157,7 +154,7 @@ def make_learner(config: RunConfig, environment: Environment) -> Learner:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
     try:
         spec = LearnerSpec.of(environment, learner_device(config.device), _hindsight(config, environment))
-        make = _LEARNERS[config.learner.algorithm]
+        make = learner_class(config.learner.algorithm)
         return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
     except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
         raise

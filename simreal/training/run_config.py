@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
 from envs.common.messages import nearest
 from envs.common.safe_yaml import FileError, parse_yaml
@@ -19,9 +19,10 @@ from envs.registry import make_task
 from randomization.config import RandomizationConfig, first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
-from simreal.learners.options import DDPGConfig, PPOConfig, SACConfig, Strict
+from simreal.learners.options import LearnerOptions, Strict
+from simreal.learners.registry import AnyLearner, learner_names, options_class, package_of
 
-LearnerConfig = Annotated[SACConfig | DDPGConfig | PPOConfig, Field(discriminator="algorithm")]
+LearnerConfig = SerializeAsAny[Annotated[LearnerOptions, AnyLearner]]
 
 
 class TrainConfig(Strict):
@@ -84,7 +85,9 @@ class RunConfig(Strict):
 
     def to_yaml(self) -> str:
         """The complete configuration, defaults included."""
-        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+        package = package_of(self.learner.algorithm)
+        origin = "" if package is None else f"# learner {self.learner.algorithm!r} is of Python package {package!r}\n"
+        return origin + yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -152,7 +155,14 @@ def parse_schema(document: Mapping[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{source}: {first_problem(error, RunConfig)}") from None
+        raise UserError(f"{source}: {first_problem(error, RunConfig, _chosen(document))}") from None
+
+
+def _chosen(document: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
+    """The model of a document's learner by where it stands in messages: its type is no part of the schema's."""
+    learner = document.get("learner")
+    name = learner.get("algorithm") if isinstance(learner, Mapping) else None
+    return {f"learner.{name}": options_class(name)} if isinstance(name, str) and name in learner_names() else {}
 
 
 def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:

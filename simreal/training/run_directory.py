@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +22,12 @@ from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
+from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
+
+_ORIGIN = re.compile(r"# learner '([^']+)' is of Python package '(\w+)'\n")
 
 Act = Callable[[Tensor], Tensor]
 """Observation [N, nobs] -> action [N, A]."""
@@ -101,7 +105,22 @@ def run_config(run: Path) -> RunConfig:
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
-    return parse_schema(read_yaml(path), str(path))
+    document = read_yaml(path)
+    _check_learner(document, path)
+    return parse_schema(document, str(path))
+
+
+def _check_learner(document: dict[str, Any], path: Path) -> None:
+    """Raise UserError where a run's learner is of a package that is not installed, as `RunConfig.to_yaml` has noted."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        noted = _ORIGIN.fullmatch(file.readline(500))
+    learner = document.get("learner")
+    name = learner.get("algorithm") if isinstance(learner, dict) else None
+    if noted is not None and noted[1] == name and name not in learner_names():
+        raise UserError(
+            f"{path}: its learner {name!r} is of Python package {noted[2]!r}, which is not installed here, "
+            "or does not announce it any more"
+        )
 
 
 def _from_run(run: Path, task: str | None) -> LoadedPolicy:

@@ -170,7 +170,7 @@ def test_arrays_of_the_vector_environment_are_those_of_their_step(way: str, mode
     assert shown[0] == shown[1]
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "ddpg"])
+@pytest.mark.parametrize("algorithm", ["sac", "td3", "ddpg"])
 def test_the_memory_of_a_learner_holds_the_transitions_of_their_steps(algorithm: str) -> None:
     memories = []
     for way in ("new", "engine", "buffer"):

@@ -34,7 +34,7 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import DeterministicActor, GaussianActor
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.off_policy.base import OffPolicyPolicy
-from simreal.training.run_config import DDPGConfig, SACConfig
+from simreal.learners.options import DDPGConfig, SACConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("policy.json", "policy.onnx", "golden.npz")

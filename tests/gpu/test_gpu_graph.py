@@ -26,8 +26,8 @@ from robots import skipping_missing
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.on_policy.rollout import RolloutBatch
+from simreal.learners.options import PPOConfig
 from simreal.training.build import make_environment
-from simreal.training.run_config import PPOConfig
 
 pytestmark = pytest.mark.gpu
 

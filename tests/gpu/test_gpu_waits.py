@@ -32,8 +32,8 @@ from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
+from simreal.learners.options import PPOConfig
 from simreal.training.build import make_environment
-from simreal.training.run_config import PPOConfig
 
 pytestmark = pytest.mark.gpu
 

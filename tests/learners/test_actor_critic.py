@@ -19,7 +19,7 @@ from simreal.learners.on_policy.actor_critic import (
     gaussian_kl,
     gaussian_log_prob,
 )
-from simreal.training.run_config import PPOConfig
+from simreal.learners.options import PPOConfig
 
 
 def config(**settings: Any) -> PPOConfig:

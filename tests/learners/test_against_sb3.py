@@ -1,4 +1,4 @@
-"""SAC and DDPG against stable-baselines3: the same weights, batches and noise lead to the same weights.
+"""SAC, TD3 and DDPG against stable-baselines3: the same weights, batches and noise lead to the same weights.
 
 In float64, as Adam enlarges what rounding does to small gradients.
 """
@@ -18,7 +18,8 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.learners.off_policy.replay import ReplayBatch
 from simreal.learners.off_policy.sac import SAC
-from simreal.training.run_config import DDPGConfig, SACConfig
+from simreal.learners.off_policy.td3 import TD3
+from simreal.learners.options import DDPGConfig, SACConfig, TD3Config
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
@@ -104,9 +105,9 @@ def copy(target: list[Tensor], source: list[Tensor]) -> None:
         mine.copy_(other)
 
 
-def assert_same(mine: list[Tensor], other: list[Tensor], begun: list[Tensor]) -> None:
+def assert_same(mine: list[Tensor], other: list[Tensor], begun: list[Tensor], moved: float = 1e-3) -> None:
     for a, b, start in zip(mine, other, begun, strict=True):
-        assert (a - start).abs().max() > 1e-3  # they have moved
+        assert (a - start).abs().max() > moved
         assert torch.allclose(a, b, rtol=0.0, atol=1e-9)
 
 
@@ -156,6 +157,32 @@ def test_updates_of_ddpg_are_those_of_stable_baselines3(monkeypatch: pytest.Monk
         update(model, batch, monkeypatch)
     for (mine, other), start in zip(pairs, begun, strict=True):
         assert_same(mine, actor_weights(other), start)
+
+
+def test_updates_of_td3_are_those_of_stable_baselines3(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = theirs_of("TD3", monkeypatch)
+    ours = TD3(PROBLEM, TD3Config(**SETTINGS), seed=0)
+    pairs = [
+        (actor_weights(ours.network.actor), actor_weights(model.actor)),
+        (actor_weights(ours.target_actor), actor_weights(model.actor_target)),
+    ]
+    for critic, other in ((ours.critic, model.critic), (ours.target_critic, model.critic_target)):
+        for member, net in zip(ensemble_weights(critic), other.q_networks, strict=True):
+            pairs.append((member, actor_weights(net)))
+    for mine, other in pairs:
+        copy(mine, other)
+    begun = [[w.clone() for w in mine] for mine, _ in pairs]
+    pending: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "normal_", lambda self, mean, std: self.copy_(mean + std * pending.pop()))
+    noises = 3.0 * torch.randn(UPDATES, 1, ROWS, ACTION, generator=torch.Generator().manual_seed(4))  # some are clipped
+    for batch, noise in zip(batches(), noises, strict=True):
+        ours.updates += 1
+        ours._update(batch, noise)
+        pending.append(noise[0])
+        update(model, batch, monkeypatch)
+        assert not pending
+    for (mine, other), start in zip(pairs, begun, strict=True):
+        assert_same(mine, other, start, moved=5e-4)  # targets follow at every second update
 
 
 def update(model: Any, batch: ReplayBatch, monkeypatch: pytest.MonkeyPatch) -> None:

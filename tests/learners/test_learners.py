@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
 
-from off_policy import ddpg, random_batch, sac
+from off_policy import ddpg, random_batch, sac, td3
 from simreal.learners.networks import LOG_STD_RANGE, EnsembleMLP, GaussianActor, QNetwork, mlp, polyak_
 from simreal.learners.off_policy.ddpg import ddpg_target
 from simreal.learners.off_policy.sac import sac_target
+from simreal.learners.off_policy.td3 import smoothed, td3_target
 
 
 def test_the_ddpg_target_stops_at_termination_and_is_clipped() -> None:
@@ -31,6 +32,35 @@ def test_the_sac_target_takes_the_smaller_critic_and_pays_for_log_probability() 
     )
     # 1 + 0.5 * (min(10, 8) - 0.25 * (-2)) = 1 + 0.5 * 8.5 = 5.25;  terminated: 1
     assert target.tolist() == [5.25, 1.0]
+
+
+def test_the_td3_target_takes_the_smaller_critic_and_is_clipped() -> None:
+    reward, terminated = torch.tensor([1.0, 1.0, -3.0]), torch.tensor([0.0, 1.0, 0.0])
+    next_q = torch.tensor([[10.0, 8.0, -60.0], [12.0, -4.0, -2.0]])
+    # 1 + 0.5 * min(10, 12) = 6; terminated: 1; -3 + 0.5 * min(-60, -2) = -33
+    assert td3_target(reward, terminated, next_q, 0.5, None).tolist() == [6.0, 1.0, -33.0]
+    assert td3_target(reward, terminated, next_q, 0.5, (-5.0, 4.0)).tolist() == [4.0, 1.0, -5.0]
+
+
+def test_the_noise_on_the_target_policys_actions_is_clipped_and_so_are_they() -> None:
+    # 0.25 * 1 = 0.25; 0.25 * 4 = 1, clipped to 0.5; -0.5; 0.75 + 0.5 = 1.25, clipped to 1
+    action, noise = torch.tensor([[0.0, 0.0, 0.0, 0.75]]), torch.tensor([[1.0, 4.0, -4.0, 4.0]])
+    assert smoothed(action, noise, std=0.25, clip=0.5).tolist() == [[0.25, 0.5, -0.5, 1.0]]
+
+
+def test_policy_and_targets_of_td3_move_at_every_second_update_only() -> None:
+    learner = td3()
+    watched = (learner.network.actor, learner.target_actor, learner.target_critic, learner.critic)
+    moved = []
+    for number in range(1, 5):
+        before = [[p.detach().clone() for p in module.parameters()] for module in watched]
+        learner.updates = number
+        learner._update(random_batch(seed=number), torch.zeros(1, 32, 2))
+        now = [list(module.parameters()) for module in watched]
+        moved.append(
+            [not all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(before, now, strict=True)]
+        )
+    assert moved == [[False, False, False, True], [True, True, True, True]] * 2
 
 
 def test_the_density_of_a_sampled_action_is_torchs() -> None:

@@ -1,4 +1,4 @@
-"""SAC and DDPG over many steps: what is learnt from, schedules, averages, the same future after a restart."""
+"""SAC, TD3 and DDPG over many steps: what is learnt from, schedules, averages, the same future after a restart."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from conftest import snapshot
 from envs.environment import Observed, StepResult
-from off_policy import Learner, ddpg, result_of, run, sac
+from off_policy import Learner, ddpg, result_of, run, sac, td3
 from simreal.learners.adam import Adam
 from simreal.learners.off_policy.replay import ReplayBatch, normalized
 from simreal.learners.off_policy.sac import SAC
 
 
 @pytest.mark.parametrize("settings", [{}, {"average_updates": 7}, {"lr_schedule": "linear", "total_steps": 60}])
-@pytest.mark.parametrize("create", [ddpg, sac])
+@pytest.mark.parametrize("create", [ddpg, sac, td3])
 def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_future(
     create: Any, settings: dict[str, Any]
 ) -> None:
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_weights_and_a_restored_learner_the_same_fu
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(restored), strict=True))
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_linear_step_sizes_fall_to_zero_from_the_end_of_the_warm_up_to_that_of_the_run(make: Any) -> None:
     learner: Learner = make(lr_schedule="linear", total_steps=28, warmup_steps=8)
     optimizers = [value for value in vars(learner).values() if isinstance(value, Adam)]
@@ -74,7 +74,7 @@ def test_linear_step_sizes_fall_to_zero_from_the_end_of_the_warm_up_to_that_of_t
 
 
 @pytest.mark.parametrize("history", [0, 2])
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_the_policy_that_leaves_can_be_an_average_of_weights_which_learning_does_not_see(
     make: Any, history: int
 ) -> None:
@@ -105,7 +105,7 @@ def test_the_policy_that_leaves_can_be_an_average_of_weights_which_learning_does
     assert policy.normalizer is learner.network.normalizer
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_a_truncated_step_bootstraps_from_its_final_observation_and_a_diverged_one_is_not_learnt(make: Any) -> None:
     learner: Learner = make()
     here, there, begun = (torch.full((2, 3), value) for value in (1.0, 2.0, 9.0))
@@ -134,7 +134,7 @@ def test_a_truncated_step_bootstraps_from_its_final_observation_and_a_diverged_o
     assert set(batch.reward.tolist()) == {0.5, 0.25}
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_a_policy_with_a_memory_is_trained_on_the_actions_before_each_observation(make: Any) -> None:
     learner: Learner = make(action_history=2)
     actions = torch.arange(1.0, 13.0).view(3, 2, 2) / 20  # [step, environment, A]
@@ -164,7 +164,7 @@ def test_a_policy_with_a_memory_is_trained_on_the_actions_before_each_observatio
     learner.update()
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_exploration_is_uniform_at_first_and_then_follows_the_policy(make: Any) -> None:
     learner: Learner = make(warmup_steps=400)
     observed = Observed(torch.zeros(2, 3), None, None, None)
@@ -187,11 +187,11 @@ def test_exploration_is_uniform_at_first_and_then_follows_the_policy(make: Any) 
     assert float((median - aim).abs().max()) < 0.15
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_a_bandit_with_a_known_best_action_is_solved(make: Any) -> None:
     """Reward -4 |a - (0.5, -0.25)|^2, every episode one step long; it takes the critic and both signs of the policy."""
     settings: dict[str, Any] = {"actor_lr": 1e-3, "critic_lr": 3e-3, "batch_size": 64, "warmup_steps": 200}
-    learner: Learner = make(**settings, **({"action_penalty": 0.0} if make is ddpg else {"initial_alpha": 0.01}))
+    learner: Learner = make(**settings, **({"initial_alpha": 0.01} if make is sac else {"action_penalty": 0.0}))
     best = torch.tensor([0.5, -0.25])
     observed = Observed(torch.zeros(2, 3), None, None, None)
     over = torch.tensor([True, True])
@@ -207,7 +207,7 @@ def test_a_bandit_with_a_known_best_action_is_solved(make: Any) -> None:
     assert float(value.abs().max()) < 0.6  # the best reward is 0, and nothing follows it (the worst is -17)
 
 
-@pytest.mark.parametrize("make", [ddpg, sac])
+@pytest.mark.parametrize("make", [ddpg, sac, td3])
 def test_without_normalization_networks_see_si_units_and_statistics_are_kept(make: Any) -> None:
     learner = make(normalize_observation=False, observation_clip=1.0)
     run(learner, 20)

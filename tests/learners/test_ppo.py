@@ -29,7 +29,7 @@ from simreal.learners.on_policy.ppo import (
 )
 from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
 from simreal.learners.on_policy.trpo import conjugate_gradient
-from simreal.training.run_config import PPOConfig
+from simreal.learners.options import PPOConfig
 
 N, NOBS, NPRIVILEGED, A = 4, 3, 2, 2
 SMALL: dict[str, Any] = {

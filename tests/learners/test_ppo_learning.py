@@ -14,7 +14,7 @@ from envs.environment import Observed, StepResult
 from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
-from simreal.training.run_config import PPOConfig
+from simreal.learners.options import PPOConfig
 
 POINT_MASS = """
 <mujoco>

@@ -12,7 +12,7 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.actor_critic import Policy
 from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.on_policy.symmetry import mirrored, symmetry_loss
-from simreal.training.run_config import PPOConfig
+from simreal.learners.options import PPOConfig
 
 
 def settings(**changes: Any) -> PPOConfig:

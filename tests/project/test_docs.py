@@ -17,6 +17,7 @@ from robots import skip_if_missing
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
+from simreal.learners import registry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
@@ -40,8 +41,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, as a new process would have it: modules of it are found, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    before = set(sys.modules)
+    before, learners = set(sys.modules), dict(registry._LEARNERS)
     yield tmp_path
+    registry._LEARNERS.clear()
+    registry._LEARNERS.update(learners)
     trusted_code._trusted.clear()
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None)

@@ -155,7 +155,7 @@ FAULTS: dict[str, Callable[[Trainer], None]] = {"loss": _spoil_experience, "grad
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("learner", ["ppo", "ppo lstm", "sac", "ddpg her"])
+@pytest.mark.parametrize("learner", ["ppo", "ppo lstm", "sac", "td3", "ddpg her"])
 def test_an_update_that_loses_its_numbers_stops_and_leaves_the_state_before_it(
     learner: str, fault: str, tmp_path: Path
 ) -> None:
@@ -208,7 +208,7 @@ def test_the_file_repeats_the_failure_and_another_learning_rate_goes_on(tmp_path
     assert load_checkpoint(sorted((run / "checkpoints").glob("*.safetensors"))[-1])["env_steps"] == int(kept.stem[5:])
 
 
-@pytest.mark.parametrize("learner", ["ppo lstm", "sac", "ddpg her"])
+@pytest.mark.parametrize("learner", ["ppo lstm", "sac", "td3", "ddpg her"])
 def test_an_update_that_is_taken_back_might_as_well_not_have_been(learner: str, tmp_path: Path) -> None:
     config = configuration(learner, "adr")
 

@@ -1,4 +1,4 @@
-"""Small SAC and DDPG learners of a problem with three observations and two actions, and experience for them."""
+"""Small SAC, TD3 and DDPG learners of a problem with three observations and two actions, and experience for them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.learners.off_policy.replay import ReplayBatch
 from simreal.learners.off_policy.sac import SAC
-from simreal.training.run_config import DDPGConfig, SACConfig
+from simreal.learners.off_policy.td3 import TD3
+from simreal.learners.options import DDPGConfig, SACConfig, TD3Config
 
 PROBLEM = LearnerSpec(2, 3, 2, 0, 0, None, torch.device("cpu"))
 SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "warmup_steps": 0, "replay_size": 1000}
-Learner = DDPG | SAC
+Learner = DDPG | SAC | TD3
 
 
 def ddpg(seed: int = 0, total_steps: int | None = None, **settings: Any) -> DDPG:
@@ -25,6 +26,10 @@ def ddpg(seed: int = 0, total_steps: int | None = None, **settings: Any) -> DDPG
 
 def sac(seed: int = 0, total_steps: int | None = None, **settings: Any) -> SAC:
     return SAC(PROBLEM, SACConfig(**(SMALL | settings)), seed, total_steps)
+
+
+def td3(seed: int = 0, total_steps: int | None = None, **settings: Any) -> TD3:
+    return TD3(PROBLEM, TD3Config(**(SMALL | settings)), seed, total_steps)
 
 
 def random_batch(size: int = 32, seed: int = 0) -> ReplayBatch:

@@ -28,8 +28,8 @@ from simreal.evaluation.model_variants import ModelVariant
 from simreal.export.bundle import export_bundle
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
+from simreal.learners.options import PPOConfig
 from simreal.training.build import make_environment
-from simreal.training.run_config import PPOConfig
 
 HANDS = ("AllegroCube-v0", "ShadowCube-v0")
 

@@ -44,7 +44,7 @@ def configuration(task: str, algorithm: str) -> RunConfig:
 
 @pytest.mark.parametrize(
     ("task", "algorithm", "cut"),
-    [("FetchPickAndPlace-v4", "ddpg", 37), ("FetchPush-v4", "sac", 120), ("FetchReach-v4", "sac", 50)],
+    [("FetchPickAndPlace-v4", "ddpg", 37), ("FetchPush-v4", "sac", 120), ("FetchReach-v4", "td3", 50)],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, task: str, algorithm: str, cut: int

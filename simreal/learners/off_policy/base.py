@@ -1,4 +1,4 @@
-"""What SAC and DDPG share: everything but their actor, their losses and how they explore."""
+"""What SAC, TD3 and DDPG share: everything but their actor, their losses and how they explore."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class OffPolicyLearner(Learner):
 
     @abstractmethod
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
-        """One gradient step of every network with noise [NOISES, B, A]; returns scalars to log."""
+        """Update number `updates`, a gradient step with noise [NOISES, B, A]; returns what to log, [] each."""
 
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
         """Put one step of every environment into the replay."""
@@ -131,12 +131,12 @@ class OffPolicyLearner(Learner):
         for i in range(count):
             if before_step is not None:
                 before_step()
+            self.updates += 1
             start, stop = i * size, (i + 1) * size
             log = self._update(batch.rows(start, stop), noise[:, start:stop])
             logs.append({name: value.detach() for name, value in log.items()})
             if config.average_updates:
-                polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates + i + 1, config.average_updates))
-        self.updates += count
+                polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates, config.average_updates))
         return mean_metrics(logs) | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
     def _set_step_sizes(self) -> None:

@@ -1,0 +1,92 @@
+"""Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477), with hindsight replay.
+
+    a' = clip(mu'(s') + clip(target_noise e, -c, c), -1, 1),  e ~ N(0, 1), c: noise_clip
+    y  = r + gamma (1 - terminated) min_i Q'_i(s', a')       clipped to what the rewards allow, where that is set
+    Lq = sum_i mean (Q_i(s, a) - y)^2
+    Lp = -mean Q_1(s, mu(s)) + action_penalty mean u(s)^2    u: what goes into the policy's tanh
+
+Policy and targets move at every `policy_delay`-th update of the critics only. The penalty is that of DDPG with
+hindsight (Plappert et al. 2018, arXiv 1802.09464, section 2.4), and not in the paper: its weight is 0 unless set.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from envs.common.deterministic_ops import mean_all, sum_all
+from envs.environment import Observed
+from simreal.learners.base import LearnerSpec
+from simreal.learners.networks import DeterministicActor
+from simreal.learners.off_policy.base import OffPolicyLearner
+from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.options import TD3Config
+
+
+def smoothed(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
+    """Actions [B, A] near those of the target policy, in [-1, 1]; `noise` [B, A] is standard normal. Algorithm 1."""
+    return (action + (std * noise).clamp(-clip, clip)).clamp(-1.0, 1.0)
+
+
+def td3_target(
+    reward: Tensor, terminated: Tensor, next_q: Tensor, gamma: float, limits: tuple[float, float] | None
+) -> Tensor:
+    """y [B], clipped to `limits` where given; next_q [members, B] of the target critics. Fujimoto et al., eq. 10."""
+    target = reward + gamma * (1.0 - terminated) * next_q.amin(dim=0)
+    return target if limits is None else target.clamp(*limits)
+
+
+class TD3(OffPolicyLearner):
+    """The learner; see `OffPolicyLearner`."""
+
+    NOISES = 1  # for the target policy's action
+    config: TD3Config
+
+    def __init__(self, spec: LearnerSpec, config: TD3Config, seed: int, total_steps: int | None = None) -> None:
+        super().__init__(spec, config, seed, total_steps, actor=DeterministicActor, critics=2)
+        self.target_actor = copy.deepcopy(self.network.actor)
+        self._online += [p.data for p in self._actor_params]
+        self._targets += [p.data for p in self.target_actor.parameters()]
+
+    @torch.no_grad()
+    def act(self, observed: Observed) -> Tensor:
+        """Actions [N, A]: the policy's with normal noise; uniform ones during the warm-up."""
+        shape = (self.spec.num_envs, self.spec.action_size)
+        if self.steps < self.config.warmup_steps:
+            return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
+        past = self.history.actions if self.history.size else None
+        action = self.network(observed.policy.to(self.spec.device), past)
+        noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
+        return (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
+
+    def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        with torch.no_grad():
+            next_action = self.target_actor(batch.next_observation)
+            saturation = mean_all((next_action.abs() > 0.96).float())
+            next_action = smoothed(next_action, noise[0], config.target_noise, config.noise_clip)
+            next_q = self.target_critic(batch.next_observation, next_action)
+            target = td3_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
+        q = self.critic(batch.observation, batch.action)
+        critic_loss = sum_all((q - target).square()) / q.shape[1]
+        self._descend_critic(critic_loss)
+        if self.updates % config.policy_delay == 0:
+            self._descend_actor(self._actor_loss(batch.observation))
+            self._move_targets()
+        return {"critic_loss": critic_loss, "q": mean_all(q), "target": mean_all(target), "saturation": saturation}
+
+    def _actor_loss(self, observation: Tensor) -> Tensor:
+        """Lp [] of normalized observations [B, nobs]."""
+        preactivation = self.network.actor.preactivation(observation)
+        self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
+        policy_q = self.critic(observation, torch.tanh(preactivation))[0]
+        self.critic.requires_grad_(True)
+        loss = -mean_all(policy_q)
+        if self.config.action_penalty:
+            loss = loss + self.config.action_penalty * mean_all(preactivation.square())
+        return loss
+
+    def _stateful(self) -> tuple[str, ...]:
+        return (*super()._stateful(), "target_actor")
