@@ -29,6 +29,7 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
     (re.compile(r"40_000"), "12_288"),
+    (re.compile(r"(simreal train fetch_reach) train.env_steps=([23])000"), r"\g<1> train.env_steps=1\g<2>00"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"), r"\g<1> num_envs=16 train.env_steps=512"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
