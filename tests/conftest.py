@@ -22,6 +22,7 @@ from envs.task import ActionComponent, Component, Outcome, Task, compile_spec
 from randomization.parameters import Parameter, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
+from shortcuts import made_once
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.rendering.scene import Scene
@@ -84,11 +85,13 @@ SLIDER = """
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of `TINY` with its evaluation and its bundle, made once by each process. Look at it, or copy it."""
-    folder = tmp_path_factory.mktemp("shared")
-    (folder / "tiny.yaml").write_text(TINY)
-    main(["train", str(folder / "tiny.yaml"), "--run-dir", str(folder / "run")])
-    return folder / "run"
+    """The run of `TINY` with its evaluation and its bundle, made once. Look at it, or copy it."""
+
+    def make(folder: Path) -> None:
+        (folder / "tiny.yaml").write_text(TINY)
+        main(["train", str(folder / "tiny.yaml"), "--run-dir", str(folder / "run")])
+
+    return made_once(tmp_path_factory, "trained", make) / "run"
 
 
 class TinyTask(Task):

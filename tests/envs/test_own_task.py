@@ -17,6 +17,7 @@ from conftest import HINGE, TinyTask, build
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task, task_ids
 from envs.task import ActionComponent, Component, Outcome, Task
 from randomization.parameters import RandomizationError, build_parameters
+from shortcuts import without_bundles
 from simreal.cli.main import main
 from simreal.common import trusted_code
 from simreal.common.errors import UserError
@@ -322,7 +323,9 @@ def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run
     assert status == 0, err
     assert "simreal evaluate run/bundle --task arm_of_mine:Arm" in out
     assert json.loads((tmp_path / "run/bundle/policy.json").read_text())["task"] == "arm_of_mine:Arm"
-    assert run("train", "c.yaml", "train.env_steps=300", "--run-dir", "run", "--resume")[0] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_bundles(patch)
+        assert run("train", "c.yaml", "train.env_steps=300", "--run-dir", "run", "--resume")[0] == 0
 
     (tmp_path / "arm_of_mine.py").write_text(CODE + "\nopen('imported', 'w').close()\n")
     commands = ("evaluate run", "evaluate run/bundle", "export run", "play run/bundle", "report run")

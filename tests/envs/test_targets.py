@@ -19,6 +19,7 @@ from envs.environment import Environment
 from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.deploy import BundleError, Policy
 from simreal.deploy.bundle_reader import UNSIGNED
+from simreal.export import bundle
 from simreal.export.bundle import ExportError, export_bundle
 
 MODEL = """
@@ -108,6 +109,18 @@ class Swinging(nn.Module):
 
 
 Export = Callable[..., Policy]
+_translate, _translated = bundle._translate, list[bytes]()
+
+
+@pytest.fixture(autouse=True)
+def translated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bundles here are of `Swinging`: one graph, which takes longer to make than all else that is exported."""
+
+    def translate(source: Any) -> bytes:
+        _translated[:] = _translated or [_translate(source)]
+        return _translated[0]
+
+    monkeypatch.setattr(bundle, "_translate", translate)
 
 
 @pytest.fixture

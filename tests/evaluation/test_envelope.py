@@ -63,9 +63,10 @@ def imagined(seed: int, **settings: Any) -> Imagined:
     return Imagined(policy, EnvelopeSettings(seed=1000 * seed, reach=0.5, **settings), trained_ranges(policy, "test"))
 
 
-def test_boxes_keep_what_they_promise_in_at_least_95_of_100_cases() -> None:
+@pytest.mark.parametrize("cases", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_boxes_keep_what_they_promise_in_at_least_95_of_100_cases(cases: int) -> None:
     broken, widths = 0, []
-    for seed in range(100):
+    for seed in range(cases):
         survey = imagined(seed, episodes=20, threshold=0.8)
         found = survey.box(lambda _: None)
         assert found is not None
@@ -75,7 +76,7 @@ def test_boxes_keep_what_they_promise_in_at_least_95_of_100_cases() -> None:
         widths.append(float((box[:, 1] - box[:, 0]).prod()))
         assert found["lower_bound"] >= 0.8
         assert found["lower_bound"] < found["successes"] / found["episodes"]
-    assert broken <= 5
+    assert broken <= cases // 20
     # A grid search that knows the chances: the largest box with 0.8 has 0.76 (ms m). What is searched for has 0.87, so
     # that 200 episodes can prove 0.8: the largest such box has 0.49.
     assert np.median(widths) > 0.3
@@ -105,18 +106,18 @@ def test_values_reach_beyond_the_trained_range_and_factors_are_spaced_by_ratio()
 
 def test_an_envelope_of_a_policy_that_fails_when_its_sensors_lie() -> None:
     policy, said = reaching(NOISY), list[str]()
-    settings = EnvelopeSettings(threshold=0.6, points=4, episodes=10, reach=0.5, seed=3)
+    settings = EnvelopeSettings(threshold=0.6, points=4, episodes=5, reach=0.5, seed=3)
     document = measure_envelope(policy, settings, said.append)
     assert {"schema", "task", "threshold", "parameters", "pairs", "box"} <= set(document)
     assert (document["schema"], document["task"], document["threshold"]) == (1, "FetchReach-v4", 0.6)
     delay, bias = document["parameters"]
     assert set(bias) == {"name", "unit", "trained", "values", "success", "ci95", "episodes"}
-    assert (bias["name"], bias["unit"], bias["trained"], bias["episodes"]) == ("grip_bias", "m", [0.0, 0.06], 10)
+    assert (bias["name"], bias["unit"], bias["trained"], bias["episodes"]) == ("grip_bias", "m", [0.0, 0.06], 5)
     assert (delay["unit"], delay["values"]) == ("ms", pytest.approx([0.0, 20.0, 40.0, 60.0]))
     assert bias["values"] == pytest.approx([0.0, 0.03, 0.06, 0.09])
     assert bias["success"][0] == 1.0
     assert bias["success"][-1] < 0.5
-    assert bias["ci95"][0] == list(wilson(10, 10))
+    assert bias["ci95"][0] == list(wilson(5, 5))
     (pair,) = document["pairs"]
     assert {pair["x"], pair["y"]} == {"action_delay", "grip_bias"}
     cells = np.array(pair["success"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import yaml
 
 from envs.platform.menagerie import NOT_HERE, ModelUnavailableError
+from shortcuts import made_once, without_bundles
 from simreal.cli import commands
 from simreal.cli.main import main
 from simreal.common.errors import UserError
@@ -64,6 +66,7 @@ def write(folder: Path, **changes: Any) -> Path:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    without_bundles(monkeypatch)
     return tmp_path
 
 
@@ -75,15 +78,18 @@ def run(*arguments: str) -> int:
     return 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the whole study in studies/tiny."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write(folder)
-        assert run("tiny.yaml") == 0
-    return folder
+    """A folder with the whole study in studies/tiny; one of its runs has a bundle. Look at it, or copy it."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            without_bundles(patch, but="none-0")
+            write(folder)
+            assert run("tiny.yaml") == 0
+
+    return made_once(tmp_path_factory, "study", make)
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -94,6 +100,7 @@ def test_one_command_makes_runs_evaluations_table_and_report(made: Path) -> None
     results = made / "studies" / "tiny"
     names = [f"{arm}-{seed}" for arm in ("adr_large", "adr_small", "none") for seed in (0, 1)]
     assert sorted(p.name for p in (results / "runs").iterdir()) == names
+    assert (results / "runs" / "none-0" / "bundle" / "policy.onnx").is_file()
     document = json.loads((results / "study.json").read_text())
     assert [arm["name"] for arm in document["arms"]] == ["none", "adr_small", "adr_large"]
     assert [arm["env_steps"] for arm in document["arms"]] == [400, 240, 400]
@@ -111,11 +118,11 @@ def test_one_command_makes_runs_evaluations_table_and_report(made: Path) -> None
     assert "FetchReach-v4: study tiny" in page
 
 
-def test_a_second_call_does_nothing_but_the_report(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made)
-    before = stamps(made / "studies" / "tiny" / "runs")
+def test_a_second_call_does_nothing_but_the_report(made: Path, here: Path) -> None:
+    shutil.copytree(made, here, dirs_exist_ok=True)
+    before = stamps(here / "studies" / "tiny" / "runs")
     assert run("tiny.yaml") == 0
-    assert stamps(made / "studies" / "tiny" / "runs") == before
+    assert stamps(here / "studies" / "tiny" / "runs") == before
 
 
 def test_the_written_study_is_the_study_with_everything_spelled_out(

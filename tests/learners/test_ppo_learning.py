@@ -74,13 +74,13 @@ ONCE = {"epochs": 1, "minibatches": 1, "lr": 3e-3}
 @pytest.mark.parametrize(
     "settings",
     [
-        {"objective": "ppo_clip", "lr": 1e-3},
+        pytest.param({"objective": "ppo_clip", "lr": 1e-3}, marks=pytest.mark.slow),
         {"objective": "ppo_clip", "lr_schedule": "kl_adaptive", "squash": "tanh", "log_std": "state"},
-        {"objective": "ppo_kl", "lr": 1e-3},
+        pytest.param({"objective": "ppo_kl", "lr": 1e-3}, marks=pytest.mark.slow),
         {"objective": "trpo"},
         # Over 5 steps or fewer the estimate leans on a critic that makes one step per rollout, and A2C decays again.
         {"objective": "a2c", "advantage": "n_step", "n_steps": 20, **ONCE},
-        {"objective": "reinforce", "advantage": "monte_carlo", **ONCE},
+        pytest.param({"objective": "reinforce", "advantage": "monte_carlo", **ONCE}, marks=pytest.mark.slow),
     ],
 )
 def test_every_objective_learns_to_hold_a_point_mass(settings: dict[str, Any]) -> None:

@@ -20,7 +20,11 @@ from simreal.cli.main import main
 from simreal.cli.suggest import suggested_yaml
 from simreal.training.build import make_environment
 
-TASKS = ("FetchPush-v4", "Ant-v5", "HalfCheetah-v5", "HandManipulateBlock-v1", "AdroitHandHammer-v1")
+LARGE = ("HalfCheetah-v5", "HandManipulateBlock-v1", "AdroitHandHammer-v1")
+TASKS = (
+    "FetchPush-v4", "Ant-v5",
+    *(pytest.param(i, marks=pytest.mark.slow) for i in LARGE),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("task_id", TASKS)

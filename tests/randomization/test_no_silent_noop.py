@@ -23,7 +23,9 @@ def test_whatever_is_accepted_without_a_word_changes_the_motion(model: str) -> N
     assert {q.name: found for q in PHYSICS if (found := silent(task, q))} == {}
 
 
-@pytest.mark.parametrize("model", ["planar", "stones", "motors"])
+@pytest.mark.parametrize(
+    "model", ["planar", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stones", "motors"))]
+)
 def test_whatever_is_accepted_of_commands_sensors_and_disturbances_shows(model: str) -> None:
     task = TinyTask(INLINE[model], decimation=5, max_episode_steps=100)
     assert {q.name: found for q in EFFECTS if (found := silent(task, q))} == {}

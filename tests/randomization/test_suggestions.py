@@ -38,8 +38,11 @@ def packaged() -> list[Path]:
     ]
 
 
-SOURCES = list(INLINE.values()) + [str(path) for path in packaged()]
-IDS = list(INLINE) + [path.stem for path in packaged()]
+_QUICK = (*INLINE, "push", "reacher")  # the large models take seconds each
+SOURCES = [
+    pytest.param(source, id=name, marks=() if name in _QUICK else pytest.mark.slow)
+    for name, source in (INLINE | {path.stem: str(path) for path in packaged()}).items()
+]
 
 
 def entries_of(text: str) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def switched_on(text: str) -> str:
     return re.sub(r"^    # (?=\w+: \{)", "    ", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+@pytest.mark.parametrize("source", SOURCES)
 def test_each_suggested_line_loads_by_itself(source: str) -> None:
     task = AnyModel(source)
     text = suggested_yaml(task)
@@ -70,7 +73,7 @@ def _needs_what_is_not_there(task: AnyModel, name: str) -> bool:
     return bool(needs) and needs not in available(task)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+@pytest.mark.parametrize("source", SOURCES)
 def test_all_suggested_lines_together_make_worlds_that_run(source: str) -> None:
     task = AnyModel(source)
     for entries in (

@@ -29,6 +29,8 @@ LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to di
     "td3": LEARNERS["td3"]["learner"] | _OFF_POLICY,
     "ddpg": LEARNERS["ddpg her"]["learner"] | _OFF_POLICY,
 }
+# One of each kind in the default run.
+KINDS = {name: name if name in ("ppo lstm", "sac") else pytest.param(name, marks=pytest.mark.slow) for name in LARGE}
 
 
 def result(learner: str, physics: int, updates: int | None, folder: Path) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def result(learner: str, physics: int, updates: int | None, folder: Path) -> dic
     return leaves({"l": trainer.learner.state_dict(), "e": trainer.environment.state_dict(), "m": trainer._row()})
 
 
-@pytest.mark.parametrize("learner", LARGE)
+@pytest.mark.parametrize("learner", KINDS.values())
 def test_one_seed_gives_one_result_at_any_number_of_threads(learner: str, tmp_path: Path) -> None:
     expected = result(learner, 1, 1, tmp_path)
     found = result(learner, 3, 2, tmp_path)
@@ -59,7 +61,7 @@ def test_one_seed_gives_one_result_at_any_number_of_threads(learner: str, tmp_pa
             assert torch.equal(value, found[path]) if isinstance(value, Tensor) else value == found[path], path
 
 
-@pytest.mark.parametrize("learner", ["ppo", "ppo lstm", "sac", "ddpg"])
+@pytest.mark.parametrize("learner", [KINDS[name] for name in ("ppo", "ppo lstm", "sac", "ddpg")])
 def test_the_number_of_threads_may_change_within_an_update(
     learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

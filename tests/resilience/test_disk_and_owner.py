@@ -59,7 +59,7 @@ def config_file(folder: Path, **more: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("midway", [False, True])
+@pytest.mark.parametrize("midway", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_full_disk_is_said_in_one_line_and_what_was_there_stays(
     midway: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,7 +216,7 @@ def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkey
     assert len(regular) == 5
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_signal_saves_first(name: str, tmp_path: Path) -> None:
     path, run = config_file(tmp_path, train={"env_steps": 10_000_000, "log_interval": 30}), tmp_path / "run"
     command = [sys.executable, "-m", "simreal.cli.main", "train", str(path), "--run-dir", str(run)]

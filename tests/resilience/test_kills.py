@@ -19,6 +19,7 @@ from simreal.common.atomic_files import new_folder, write_text
 from simreal.common.errors import UserError
 from simreal.training import checkpoint
 from simreal.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
+from soak import soak, tiny_config
 from tiny import configuration, differences, fork, train
 
 SOAK = Path(__file__).with_name("soak.py")
@@ -159,10 +160,14 @@ def run_soak(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_kills_change_nothing(kills: int) -> None:
-    said = run_soak("--kills", str(kills), "--steps", "4000", "--longest", "0.1", "--learner", "ppo")
-    assert f"{kills} kills" in said
+def test_a_kill_changes_nothing(tmp_path: Path) -> None:
+    tally, found = soak(tiny_config(tmp_path, "ppo", "adr", 2000), kills=1, seed=0, folder=tmp_path, longest_s=0.1)
+    assert (found, len(tally.lost_steps), tally.finished) == ([], 1, 0)
+
+
+@pytest.mark.slow
+def test_kills_change_nothing() -> None:
+    assert "3 kills" in run_soak("--kills", "3", "--steps", "4000", "--longest", "0.1", "--learner", "ppo")
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ QUIETLY: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=2, **QUIETLY)
+@settings(max_examples=1, **QUIETLY)
 @given(kind=st.sampled_from(KINDS), deaths=DEATHS)
 def test_a_run_that_died_anywhere_ends_as_one_that_did_not(
     kind: tuple[str, str], deaths: list[tuple[int, int]]

@@ -1,0 +1,42 @@
+"""What tests need not wait for: a thing that another process has made, and a bundle that nobody looks at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from simreal.cli import commands
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of the processes fills, and that all of them look at: who changes it copies it first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            try:
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+    return folder
+
+
+def without_bundles(patch: pytest.MonkeyPatch, but: str = "") -> None:
+    """Trainings end with an empty folder in place of a bundle, except those in runs of one name: one takes a second."""
+    export = commands._export
+
+    def made(run: Path, policy: Any, output: Path, figures: Any) -> Path:
+        if run.name == but:
+            return export(run, policy, output, figures)
+        output.mkdir(exist_ok=True)
+        return output
+
+    patch.setattr(commands, "_export", made)
