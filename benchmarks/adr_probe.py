@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         policy = load_policy(options.policy, options.task)
         block = adr_block(policy, options.like)
-        target = None if options.json is None else write_target(options.json)
+        target = None if options.json is None else write_target(options.json, ".json")
         document = widen(policy, block, options.episodes, seed=options.seed)
     except (UserError, RandomizationError) as error:
         parser.exit(2, f"adr_probe: {error}\n")

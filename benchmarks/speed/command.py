@@ -100,7 +100,7 @@ def bench_command(json_file: Path | None, quick: bool, out: Console, only: str |
     from simreal.common.json_io import write_target
 
     todo = chosen(cases(quick), only)
-    target = None if json_file is None else write_target(json_file)
+    target = None if json_file is None else write_target(json_file, ".json")
     torch.set_num_threads(available_threads())
     rows: list[Row] = []
     for case in todo:

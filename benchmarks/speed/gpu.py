@@ -292,7 +292,7 @@ def bench_gpu_command(json_file: Path | None, quick: bool, out: Console, only: s
     if not torch.cuda.is_available():
         raise UserError("engine: the benchmark of 'gpu' needs a CUDA device, and torch finds none")
     todo = chosen(gpu_cases(quick), only)
-    target = None if json_file is None else write_target(json_file)
+    target = None if json_file is None else write_target(json_file, ".json")
     rows: list[dict[str, Any]] = []
     for case in todo:
         out.print(f"{case.name} ...", style="dim", highlight=False)

@@ -125,7 +125,6 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def fork() -> int:
     """`os.fork`. The child frees no engine that it finds: it would wait for threads, which are not forked."""
-    gc.collect()
     child = os.fork()
     if not child:
         gc.freeze()
