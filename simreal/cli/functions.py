@@ -59,9 +59,10 @@ def load(path: str | Path, task: str | None = None) -> LoadedPolicy:
     Raises:
         UserError: naming what is wrong.
     """
-    if not isinstance(path, (str, Path)):
-        raise UserError(f"expected the directory of a run or of a bundle, got {type(path).__name__}")
-    return load_policy(Path(path), task)
+    given: Any = path
+    if not isinstance(given, (str, Path)):
+        raise UserError(f"expected the directory of a run or of a bundle, got {type(given).__name__}")
+    return load_policy(Path(given), task)
 
 
 def evaluate(
@@ -88,11 +89,15 @@ def evaluate(
     Raises:
         UserError: naming what is wrong.
     """
-    counts = {"episodes": (episodes, 1), "seed": (seed, 0), "num_envs": (1 if num_envs is None else num_envs, 1)}
+    counts: dict[str, tuple[Any, int]] = {
+        "episodes": (episodes, 1),
+        "seed": (seed, 0),
+        "num_envs": (1 if num_envs is None else num_envs, 1),
+    }
     for name, (value, least) in counts.items():
         if not isinstance(value, int) or value < least:
             raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-    names = [worlds] if isinstance(worlds, str) else list(worlds)
+    names: list[Any] = [worlds] if isinstance(worlds, str) else list(worlds)
     if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"worlds: expected names of worlds, of groups or of YAML files, got {worlds!r}")
     loaded = policy if isinstance(policy, LoadedPolicy) else load(policy)
