@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from command import Run, simreal_command
 from conftest import HINGE, TinyTask, build
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task, task_ids
 from envs.task import ActionComponent, Component, Outcome, Task
@@ -103,9 +104,6 @@ def forget() -> None:
         sys.modules.pop(name, None)
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """The command as a process of its own would run it in `tmp_path`: nothing of the last one is imported."""
@@ -115,13 +113,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         forget()
         monkeypatch.setattr(sys, "path", list(paths))
         monkeypatch.chdir(tmp_path)
-        try:
-            main([str(a) for a in arguments])
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
+        return simreal_command(capsys, *arguments)
 
     yield call
     forget()

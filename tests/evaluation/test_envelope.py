@@ -104,20 +104,21 @@ def test_values_reach_beyond_the_trained_range_and_factors_are_spaced_by_ratio()
     assert survey.values(1, 3) == pytest.approx([0.0, 50.0, 100.0])  # no delay below 0
 
 
-def test_an_envelope_of_a_policy_that_fails_when_its_sensors_lie() -> None:
+@pytest.mark.parametrize("episodes", [5, pytest.param(10, marks=pytest.mark.slow)])
+def test_an_envelope_of_a_policy_that_fails_when_its_sensors_lie(episodes: int) -> None:
     policy, said = reaching(NOISY), list[str]()
-    settings = EnvelopeSettings(threshold=0.6, points=4, episodes=5, reach=0.5, seed=3)
+    settings = EnvelopeSettings(threshold=0.6, points=4, episodes=episodes, reach=0.5, seed=3)
     document = measure_envelope(policy, settings, said.append)
     assert {"schema", "task", "threshold", "parameters", "pairs", "box"} <= set(document)
     assert (document["schema"], document["task"], document["threshold"]) == (1, "FetchReach-v4", 0.6)
     delay, bias = document["parameters"]
     assert set(bias) == {"name", "unit", "trained", "values", "success", "ci95", "episodes"}
-    assert (bias["name"], bias["unit"], bias["trained"], bias["episodes"]) == ("grip_bias", "m", [0.0, 0.06], 5)
+    assert (bias["name"], bias["unit"], bias["trained"], bias["episodes"]) == ("grip_bias", "m", [0.0, 0.06], episodes)
     assert (delay["unit"], delay["values"]) == ("ms", pytest.approx([0.0, 20.0, 40.0, 60.0]))
     assert bias["values"] == pytest.approx([0.0, 0.03, 0.06, 0.09])
     assert bias["success"][0] == 1.0
     assert bias["success"][-1] < 0.5
-    assert bias["ci95"][0] == list(wilson(5, 5))
+    assert bias["ci95"][0] == list(wilson(episodes, episodes))
     (pair,) = document["pairs"]
     assert {pair["x"], pair["y"]} == {"action_delay", "grip_bias"}
     cells = np.array(pair["success"])

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import yaml
 from pydantic import BaseModel
 
 import simreal
-from simreal.cli.main import main
+from command import Run, refused, simreal_command
 from simreal.learners import registry
 from simreal.learners.options import SACConfig
 from simreal.training.run_config import RunConfig, load_config
@@ -34,7 +35,6 @@ learner: {algorithm: cem}
 train: {env_steps: 3200, log_interval: 800}
 evaluate: {episodes: 4, worlds: [nominal]}
 """
-Run = Callable[..., tuple[int, str, str]]
 
 
 def announce(folder: Path, module: str, code: str, name: str = "cem") -> None:
@@ -89,23 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(CONFIG)
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            main([str(a) for a in arguments])
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
-
-
-def refused(said: tuple[int, str, str], *parts: str) -> None:
-    status, _, err = said
-    assert status == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    assert all(part in err for part in parts), err
+    return partial(simreal_command, capsys)
 
 
 @pytest.mark.usefixtures("installed")

@@ -6,48 +6,28 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from command import Run, refused, simreal_command
 from conftest import TINY
-from simreal.cli.main import main
 from simreal.deploy import Policy
 from simreal.training.checkpoint import checkpoints
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            main([str(a) for a in arguments])
-            status = 0
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return partial(simreal_command, capsys)
 
 
 @pytest.fixture
 def trained(trained_run: Path) -> Path:
     return trained_run
-
-
-def refused(result: tuple[int, str, str], *expected: str) -> None:
-    """Exit status 2 and one line on stderr that holds every expected part."""
-    status, _, err = result
-    assert status == 2, err
-    assert err.count("\n") == 1, err
-    for part in expected:
-        assert part in err
 
 
 def test_a_run_directory_holds_everything(trained: Path) -> None:

@@ -50,6 +50,7 @@ def configuration(task: str, algorithm: str) -> RunConfig:
         ("FetchReach-v4", "td3", 50, 110),
         pytest.param("FetchPickAndPlace-v4", "ddpg", 37, 170, marks=pytest.mark.slow),
         pytest.param("FetchPush-v4", "sac", 120, 170, marks=pytest.mark.slow),
+        pytest.param("FetchReach-v4", "sac", 50, 170, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
