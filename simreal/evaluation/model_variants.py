@@ -38,7 +38,7 @@ _CHOICES = {
 
 
 class ModelVariantError(UserError):
-    """An alteration that a task's model does not allow, or to which it would change nothing."""
+    """A variant that a task's model does not allow, or to which it would change nothing."""
 
 
 class Physics(Strict):

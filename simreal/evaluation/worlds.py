@@ -61,19 +61,19 @@ class World:
     name: str
     sampler: Sampler
     group: Group = "user"
-    alteration: ModelVariant = field(default_factory=ModelVariant)
+    variant: ModelVariant = field(default_factory=ModelVariant)
     engine: EngineName = "cpu"
 
     def make_environment(self, policy: LoadedPolicy, num_envs: int, seed: int) -> Environment:
         """Environments of the policy's task in this world."""
-        return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.alteration)
+        return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.variant)
 
     def signature(self) -> str:
         """A text that two worlds share if episodes of one number are alike in both, and can be compared in pairs."""
         drawn = [(p.quantity, p.targets, p.limits, p.distribution, p.group) for p in self.sampler.parameters]
         inner = [getattr(self.sampler, name).tolist() for name in ("inner", "extreme") if hasattr(self.sampler, name)]
         one = getattr(self.sampler, "one_at_a_time", False)
-        return repr((drawn, inner, one, self.alteration, self.engine))
+        return repr((drawn, inner, one, self.variant, self.engine))
 
 
 def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None = None) -> World:
@@ -248,8 +248,8 @@ def _from_file(path: Path, document: WorldFile, policy: LoadedPolicy) -> World:
         sampler = _extremes(path, document, sampler)
     elif document.one_at_a_time:
         raise UserError(f"{path}: one_at_a_time: says how 'extremes' are drawn; give those too")
-    alteration = ModelVariant(physics=document.physics, model=document.model)
-    return World(document.name or path.stem, sampler, document.group, alteration, document.engine)
+    variant = ModelVariant(physics=document.physics, model=document.model)
+    return World(document.name or path.stem, sampler, document.group, variant, document.engine)
 
 
 def _extremes(path: Path, document: WorldFile, sampler: Sampler) -> Extremes:

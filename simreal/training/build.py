@@ -46,7 +46,7 @@ def make_environment(
     explore: bool = True,
     max_episode_steps: int | None = None,
     task_options: Mapping[str, Any] | None = None,
-    alteration: ModelVariant | None = None,
+    variant: ModelVariant | None = None,
     gpu: GpuOptions | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
@@ -63,7 +63,7 @@ def make_environment(
         explore: see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
-        alteration: how the model differs from the task's.
+        variant: how the model differs from the task's.
         gpu: settings of the GPU engine.
 
     Raises:
@@ -83,14 +83,14 @@ def make_environment(
     physics = task.make_engine(num_envs, threads)
     if physics is None:
         model = task.model
-        if alteration is not None:
+        if variant is not None:
             new_task = partial(make_task, task_id, **options)
-            model = alteration.apply(task, new_task, full, shortest_timestep(sampler.parameters))
+            model = variant.apply(task, new_task, full, shortest_timestep(sampler.parameters))
         physics = make_engine(engine, model, num_envs, threads, gpu)
-        if alteration is not None and alteration.model.backlash is not None:
+        if variant is not None and variant.model.backlash is not None:
             physics = BacklashJointEngine(physics)
     else:
-        _refuse_changed_physics(task_id, engine, alteration)
+        _refuse_changed_physics(task_id, engine, variant)
     environment = Environment(task, physics, layer, seed)
     environment.max_episode_steps = max_episode_steps or environment.max_episode_steps
     return environment
@@ -103,11 +103,11 @@ def _check_counts(num_envs: int, threads: int | None) -> None:
         raise UserError(f"threads: expected at least 1, or None for all that this process may use, got {threads}")
 
 
-def _refuse_changed_physics(task_id: str, engine: EngineName, alteration: ModelVariant | None) -> None:
+def _refuse_changed_physics(task_id: str, engine: EngineName, variant: ModelVariant | None) -> None:
     """Raise UserError where simulations that a task steps by itself should be other ones."""
     if engine == "gpu":
         raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
-    if alteration is not None and alteration != ModelVariant():
+    if variant is not None and variant != ModelVariant():
         raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
 
 

@@ -58,13 +58,13 @@ class LoadedPolicy:
         sampler: Sampler,
         seed: int,
         engine: EngineName = "cpu",
-        alteration: ModelVariant | None = None,
+        variant: ModelVariant | None = None,
     ) -> Environment:
         """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
         gpu = None if self.config is None else self.config.gpu.options()
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            engine=engine, alteration=alteration, gpu=gpu,
+            engine=engine, variant=variant, gpu=gpu,
         )  # fmt: skip
 
     def renamed(self, name: str) -> LoadedPolicy:

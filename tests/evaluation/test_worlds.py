@@ -152,7 +152,7 @@ def test_integrators_that_would_make_damping_explode_are_refused(
 def test_a_centre_of_mass_that_moves_has_a_full_inertia_beside_backlash() -> None:
     environment = make_environment(
         "HandManipulateBlock-v1", 1, {"parameters": {"body_com_x": {"of": "object", "range": [0.0, 0.01]}}},
-        alteration=ModelVariant.model_validate({"model": {"backlash": {"play": 0.01}}}),
+        variant=ModelVariant.model_validate({"model": {"backlash": {"play": 0.01}}}),
     )  # fmt: skip
     assert environment.engine.model.njnt > environment.task.model.njnt
     for model in (environment.engine.model, environment.task.model):

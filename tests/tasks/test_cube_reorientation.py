@@ -429,7 +429,7 @@ def test_wrong_options_are_answered_in_one_line() -> None:
 @pytest.mark.parametrize("task_id", HANDS)
 def test_hands_can_have_backlash(task_id: str) -> None:
     world = ModelVariant.model_validate({"model": {"backlash": {"play": 0.02}}})
-    environment = make_environment(task_id, 2, alteration=world)
+    environment = make_environment(task_id, 2, variant=world)
     plain, loose = environment.task.model, environment.engine.model
     slack = [i for i in range(loose.njnt) if loose.joint(i).name.endswith("~slack")]
     assert len(slack) == loose.njnt - plain.njnt >= 16
