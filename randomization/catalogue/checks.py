@@ -94,7 +94,8 @@ def _rows() -> dict[str, str]:
         for field in fields:
             kind = getattr(field.type, "inner_type", field.type)
             if before + field.name in MODEL_FIELDS and getattr(kind, "name", "") in ("mjtNum", "float"):
-                found[before + field.name] = str((getattr(field, "array_extent", None) or ("",))[0])
+                extent = getattr(field, "array_extent", None) or getattr(field.type, "extents", None) or ("",)
+                found[before + field.name] = str(extent[0])
     return found
 
 

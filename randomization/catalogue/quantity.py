@@ -52,7 +52,8 @@ class Quantity:
             fields for parts of one thing those that are not zero.
         effect: what happens during an episode; quantities may share one.
         needs: a quantity without which this one does nothing.
-        suits: whether an object (model, index) is one that it makes sense for; None: as far as it writes anything.
+        suits: whether an object (task, index) is one that it makes sense for; the index is that in the model, or of a
+            component in `Task.sensors()`. None: as far as it writes anything.
         expected: what an object has to be for that, after "is no"; for messages.
         writer: which values it writes, if not simply the rows in `writes`.
         idle: why it would change nothing to an object, to follow the object's name; "" if it does.
@@ -77,7 +78,7 @@ class Quantity:
     writes: tuple[str, ...] = ()
     effect: type[Effect] | None = None
     needs: str = ""
-    suits: Callable[[mujoco.MjModel, int], bool] | None = None
+    suits: Callable[[Task, int], bool] | None = None
     expected: str = ""
     writer: Writer | None = None
     idle: Callable[[Task, Quantity, int], str] | None = None
@@ -99,11 +100,11 @@ class Quantity:
         """What it writes of object `index`; empty where it makes no sense for that object, or writes no fields."""
         return (self.writer or rows(*self.writes))(model, index) if self.writes else []
 
-    def is_for(self, model: mujoco.MjModel, index: int) -> bool:
+    def is_for(self, task: Task, index: int) -> bool:
         """Whether it makes sense for object `index`: not the range of a joint without limits, or the size of a mesh."""
         if self.suits is not None:
-            return self.suits(model, index)
-        return not self.writes or bool(self.edits(model, index))
+            return self.suits(task, index)
+        return not self.writes or bool(self.edits(task.model, index))
 
     def room(self, model: mujoco.MjModel, index: int) -> tuple[float, float]:
         """How far it may be shifted before its value makes less sense than in the model: down (at most 0) and up."""

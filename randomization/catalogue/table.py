@@ -84,8 +84,10 @@ def every_quantity() -> list[Quantity]:
 
 
 def package_of(name: str) -> str | None:
-    """The package outside simreal that a registered quantity comes from, as Python imports it; None for our own."""
-    return _top(_HOMES[name]) if name in _HOMES else None
+    """The package outside simreal that a quantity comes from, as Python imports it; None for our own."""
+    announced = announced_quantities().get(name)
+    home = announced[0].module if announced else _HOMES.get(name)
+    return None if home is None else _top(home)
 
 
 def _import_announced(name: str, entries: list[EntryPoint]) -> None:

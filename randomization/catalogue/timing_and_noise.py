@@ -9,6 +9,7 @@ from typing import Any
 
 import mujoco
 
+from envs.task import Task
 from randomization.catalogue.quantity import Channel, Quantity, Target
 from randomization.effects.actions.backlash import Backlash
 from randomization.effects.actions.commands import CommandDelay, CommandDropout, StuckActuators
@@ -26,20 +27,20 @@ from randomization.targets.objects import has_gear, has_input, is_motor_or_servo
 _INF = float("inf")
 _LATE: dict[str, Any] = {"instead": "action_latency (whole control steps)"}
 _SLACK: dict[str, Any] = {
-    "suits": is_motor_or_servo, "expected": "motor, servo or PID with one input",
+    "suits": lambda task, i: is_motor_or_servo(task.model, i), "expected": "motor, servo or PID with one input",
     "instead": "action_bias or action_dropout",
 }  # fmt: skip
 _BASE: dict[str, Any] = {"idle": steady_base, "switches": (mujoco.mjtDisableBit.mjDSBL_GRAVITY,)}
 
 
-def has_strength(model: mujoco.MjModel, actuator: int) -> bool:
+def _has_strength(task: Task, actuator: int) -> bool:
     """Whether an actuator has a force that is a multiple of some of its numbers."""
-    return bool(actuator_strength(model, actuator))
+    return bool(actuator_strength(task.model, actuator))
 
 
-def can_be_limp(model: mujoco.MjModel, actuator: int) -> bool:
+def _can_be_limp(task: Task, actuator: int) -> bool:
     """Whether an actuator has something without which it exerts no force."""
-    return has_gear(model, actuator) or has_strength(model, actuator)
+    return has_gear(task.model, actuator) or _has_strength(task, actuator)
 
 
 def _effect(
@@ -92,14 +93,14 @@ _ACTION = (
         needs="actuator_backlash", **_SLACK),
     _effect("actuator_failure", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.05),
         "probability per episode that an actuator is limp: it exerts no force",
-        LimpActuators, suits=can_be_limp, expected="actuator with a gear or a force to take away"),
+        LimpActuators, suits=_can_be_limp, expected="actuator with a gear or a force to take away"),
     _effect("actuator_fade", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.3),
         "share of an actuator's force that is gone by the end of the longest episode; it declines evenly",
-        MotorFade, suits=has_strength,
+        MotorFade, suits=_has_strength,
         expected="motor, servo, damper, muscle or PID (one without feedforward) with a force to scale"),
     _effect("actuator_stuck", "action", "actuator", "1", (0.0, 1.0), (0.0, 0.05),
         "probability per episode that an actuator ignores commands and keeps the one of the start",
-        StuckActuators, suits=has_input, expected="actuator with an input",
+        StuckActuators, suits=lambda task, i: has_input(task.model, i), expected="actuator with an input",
         instead="actuator_failure (no force at all)"),
 )  # fmt: skip
 

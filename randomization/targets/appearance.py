@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import mujoco
 
 from envs.common.names import free_label, labels_of, names_of, with_made_up
+from envs.task import Task
 
 VIEW, HEADLIGHT = "view", "headlight"
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # of geoms: "as the material says"
@@ -100,20 +101,21 @@ def appearance_names(model: mujoco.MjModel, target: str) -> list[str]:
     raise KeyError(f"{target} is no visual kind of object")
 
 
-def is_no_headlight(model: mujoco.MjModel, light: int) -> bool:
+def is_no_headlight(task: Task, light: int) -> bool:
     """Whether a light has a place of its own."""
-    return light != model.nlight
+    return light != task.model.nlight
 
 
-def shines(part: str) -> Callable[[mujoco.MjModel, int], bool]:
+def shines(part: str) -> Callable[[Task, int], bool]:
     """Whether a light has a diffuse or ambient part."""
-    return lambda model, light: bool(
-        getattr(model, f"light_{part}")[light].any()
-        if is_no_headlight(model, light)
-        else getattr(model.vis.headlight, part).any()
-    )
+
+    def suits(task: Task, light: int) -> bool:
+        own = getattr(task.model, f"light_{part}")
+        return bool((own[light] if light < len(own) else getattr(task.model.vis.headlight, part)).any())
+
+    return suits
 
 
-def mirrors(model: mujoco.MjModel, surface: int) -> bool:
+def mirrors(task: Task, surface: int) -> bool:
     """Whether MuJoCo can mirror the world in a surface."""
-    return surfaces(model)[surface].flat
+    return surfaces(task.model)[surface].flat

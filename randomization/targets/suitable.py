@@ -30,7 +30,7 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
         return False
     if quantity.shifts_com and task.model.body_simple[index] and not task.compiles_again:
         return False  # compiled with a diagonal inertia, and only another compilation could change that
-    return quantity.is_for(task.model, index)
+    return quantity.is_for(task, index)
 
 
 def why_unsuitable(task: Task, quantity: Quantity, name: str, index: int) -> str:
