@@ -26,7 +26,7 @@ from envs.engines.gpu.host_sync import no_waits, no_waits_if_asked
 from envs.environment import Environment
 from envs.platform.menagerie import ModelUnavailableError
 from envs.registry import make_task
-from randomization.catalogue.table import QUANTITIES
+from randomization.catalogue.table import quantity_names
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
@@ -177,7 +177,7 @@ def made(task_id: str, entries: dict[str, Any], num_envs: int = 4) -> Environmen
 
 def with_everything(task_id: str) -> Environment:
     """Every quantity that the task has, where its default range is possible in that task's model."""
-    entries: dict[str, Any] = {name: {} for name in QUANTITIES}
+    entries: dict[str, Any] = {name: {} for name in quantity_names()}
     while True:
         try:
             return made(task_id, entries)
