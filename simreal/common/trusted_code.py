@@ -8,7 +8,7 @@ found too. A run or a bundle may come from someone else, so what it names is imp
 - or the same name stands on the command line (`--task`).
 
 Of tasks, only a subclass of `simreal.Task` is called. A learner or a quantity is named by an id only: simreal's, or one
-that an installed package announces as an entry point of `simreal.learners` or `simreal.quantities`, whose module is then
+that an installed package announces as an entry point of `simreal.learners` or `simreal.quantities`. Then its module is
 imported.
 """
 
