@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from simreal.learners.normalizer import Normalizer, make_normalizer
+from simreal.learners.on_policy.categorical import CategoricalActor
 from simreal.learners.on_policy.gaussian import GaussianActor
 from simreal.learners.on_policy.trunk import Trunk
 from simreal.learners.options import PPOConfig
@@ -68,7 +69,14 @@ class _PolicyParts(nn.Module):
     def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
         super().__init__()
         self.normalizer = make_normalizer(observation_size, config)
-        self.actor = GaussianActor(observation_size, action_size, config)
+        make = CategoricalActor if config.actor == "categorical" else GaussianActor
+        self.actor: GaussianActor | CategoricalActor = make(observation_size, action_size, config)
+
+    def undecided(self, tolerance: float, observation: Tensor, state: Tensor | None = None) -> Tensor:
+        """[B] where rounding may decide between two actions; see `Distribution.undecided`."""
+        x = self.normalizer(observation)
+        distribution, _ = self.actor(x.unsqueeze(0), x[:, :0] if state is None else state)
+        return distribution.undecided(tolerance).squeeze(0)
 
 
 class Policy(_PolicyParts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,14 @@ class Distribution(ABC):
     def mode(self) -> Tensor:
         """The most likely action [..., A]."""
 
+    def undecided(self, tolerance: float) -> Tensor:
+        """[...] bool, where rounding may decide which action is the most likely: a small part of states.
+
+        Args:
+            tolerance: relative error of the parameters.
+        """
+        return torch.zeros(self.mode().shape[:-1], dtype=torch.bool)
+
     @abstractmethod
     def std(self) -> Tensor:
         """Standard deviations [..., A] of what is drawn, on the scale of actions."""
@@ -49,11 +57,11 @@ class Distribution(ABC):
         """Entropy [...] of the action in nats ([] where it is the same in all states); u [..., A] are samples."""
 
     @abstractmethod
-    def kl(self, new: Self) -> Tensor:
-        """KL(this || new) [...] in nats."""
+    def kl(self, new: Any) -> Tensor:
+        """KL(this || new) [...] in nats, for one of the same kind."""
 
     @abstractmethod
-    def asymmetry(self, image: Self, index: Tensor, sign: Tensor) -> Tensor:
+    def asymmetry(self, image: Any, index: Tensor, sign: Tensor) -> Tensor:
         """Squared distance [...] from the mirror image of the distributions in mirrored states.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +72,10 @@ class Gaussian(Distribution):
     def entropy(self, u: Tensor) -> Tensor:
         return gaussian_entropy(self.log_std)
 
-    def kl(self, new: Self) -> Tensor:
+    def kl(self, new: Any) -> Tensor:
         return gaussian_kl(self.mean, self.log_std, new.mean, new.log_std)
 
-    def asymmetry(self, image: Self, index: Tensor, sign: Tensor) -> Tensor:
+    def asymmetry(self, image: Any, index: Tensor, sign: Tensor) -> Tensor:
         return (self.mean - sign * image.mean[..., index]).square().sum(dim=-1)
 
 
@@ -99,7 +99,7 @@ class GaussianActor(nn.Module):
         super().__init__()
         self.distribution = SquashedGaussian if config.squash == "tanh" else Gaussian
         self.state_dependent = config.log_std == "state"
-        self.sizes = {"mean": action_size, "log_std": action_size}
+        self.shapes = {"mean": (action_size,), "log_std": (action_size,)}
         self.shared = () if self.state_dependent else ("log_std",)
         initial = math.log(config.initial_std)
         outputs = 2 * action_size if self.state_dependent else action_size

@@ -84,7 +84,7 @@ class PPO(Learner):
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = RolloutBuffer(
             config.horizon, segment, spec.num_envs, spec.observation_size + privileged,
-            spec.action_size, self.policy.actor.sizes, state_sizes, spec.device,
+            spec.action_size, self.policy.actor.shapes, state_sizes, spec.device,
         )  # fmt: skip
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
@@ -108,7 +108,7 @@ class PPO(Learner):
             self._next_states = [state, self.critic(x[None], self._states[1])[1]]
         rollout.action[t] = u = now.sample(self.generator)[0]
         for name, rows in rollout.distribution.items():
-            rows[t] = getattr(now, name).view(-1, rows.shape[2])
+            rows[t] = getattr(now, name).view(-1, *rows.shape[2:])
         return now.action(u)
 
     @torch.no_grad()

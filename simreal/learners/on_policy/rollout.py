@@ -67,7 +67,7 @@ class RolloutBuffer:
         observation_size: n, what actor and critic read.
         raw_size: values of the observation before normalization, kept for the statistics.
         action_size: A.
-        distribution_sizes: of the parameters of the distribution that an action is drawn from, by name.
+        parameters: shapes of the parameters of the distribution that an action is drawn from, by name.
         state_sizes: of the memories of actor and critic.
         device: where it lies.
     """
@@ -79,7 +79,7 @@ class RolloutBuffer:
         num_envs: int,
         observation_size: int,
         action_size: int,
-        distribution_sizes: Mapping[str, int],
+        parameters: Mapping[str, tuple[int, ...]],
         state_sizes: tuple[int, int],
         device: torch.device,
     ) -> None:
@@ -92,7 +92,7 @@ class RolloutBuffer:
         # Far from zero, float32 would round away what varies; a GPU has no more to give.
         self.raw = rows(observation_size, dtype=torch.float64 if device.type == "cpu" else torch.float32)
         self.action = rows(action_size)
-        self.distribution = {name: rows(size) for name, size in distribution_sizes.items()}
+        self.distribution = {name: rows(*shape) for name, shape in parameters.items()}
         self.reward = rows()
         self.final_value = rows()  # of the state in which an episode was truncated, in units of reward
         self.terminated, self.truncated, self.diverged = (rows(dtype=torch.bool) for _ in range(3))
