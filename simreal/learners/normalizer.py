@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import column_sums
-from simreal.learners.options import OffPolicyConfig, PPOConfig
+from simreal.learners.options import ActorOptions, OffPolicyConfig
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
 # deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
@@ -96,6 +96,6 @@ class Normalizer(nn.Module):
         return normalized.clamp(-self.clip, self.clip).float()
 
 
-def make_normalizer(size: int, config: OffPolicyConfig | PPOConfig) -> Normalizer:
+def make_normalizer(size: int, config: OffPolicyConfig | ActorOptions) -> Normalizer:
     """A normalizer of observations; without normalization one that only keeps statistics."""
     return Normalizer(size, config.observation_clip, active=config.normalize_observation)
