@@ -98,6 +98,11 @@ class _Source:
         n = self.normalizer
         return (width * noise if n is None else n.mean + n.deviation() * width * noise).float()
 
+    def decided(self, tolerance: float, *inputs: Tensor) -> Tensor:
+        """[B] bool, where errors of a relative size do not decide which of several discrete actions is taken."""
+        ask = getattr(self.step.policy, "undecided", None)
+        return torch.ones(len(inputs[0]), dtype=torch.bool) if ask is None else ~ask(tolerance, *inputs)
+
 
 def export_bundle(
     policy: nn.Module,
@@ -207,14 +212,20 @@ def _golden(source: _Source, given: Tensor | NDArray[Any]) -> dict[str, Array]:
         raise ExportError(f"observations: expected shape [K, {source.size}], got {list(observations.shape)}")
     if not observations.isfinite().all():
         raise ExportError("observations: expected finite float32 values")
-    golden = {"observations": observations}
+    # Where two discrete actions are as good as each other another processor may round to the other one.
     if source.initial is None:
-        golden["actions"] = source.step(observations)[0]
+        observations = observations[source.decided(EXPORT_TOLERANCE, observations)]
+        golden = {"observations": observations, "actions": source.step(observations)[0]}
     else:
-        steps = [(torch.empty(0), source.initial[None])]
+        steps: list[tuple[Tensor, ...]] = []
         for observation in observations.split(1):
-            steps.append(source.step(observation, steps[-1][1]))
-        golden["actions"], golden["states"] = (torch.cat(values) for values in zip(*steps[1:], strict=True))
+            before = source.initial[None] if not steps else steps[-1][2]
+            if bool(source.decided(EXPORT_TOLERANCE, observation, before)):
+                steps.append((observation, *source.step(observation, before)))
+        columns = zip(*steps, strict=True)
+        golden = {n: torch.cat(v) for n, v in zip(("observations", "actions", "states"), columns, strict=True)}
+    if not golden or not len(golden["observations"]):
+        raise ExportError("observations: in each of them two discrete actions are as good as each other")
     if not all(bool(value.isfinite().all()) for value in golden.values()):
         raise ExportError("the policy puts out NaN or infinity; its weights or its normalizer are broken")
     return {name: value.numpy() for name, value in golden.items()}
@@ -390,9 +401,12 @@ def _verify(graph: bytes, source: _Source, golden: Mapping[str, NDArray[Any]]) -
         if source.initial is not None:
             before = torch.cat((source.initial[None], torch.from_numpy(golden["states"])))
             feeds["state"] = before[torch.arange(len(rows)) % len(before)]
+        decided = source.decided(most, *feeds.values())
+        feeds = {name: value[decided] for name, value in feeds.items()}
+        left = int(decided.sum())
         expected = [value.numpy() for value in source.step(*feeds.values())]
-        for count in (len(rows), 1):
-            parts = [{k: v[i : i + count].numpy() for k, v in feeds.items()} for i in range(0, len(rows), count)]
+        for count in (left, 1) if left else ():
+            parts = [{k: v[i : i + count].numpy() for k, v in feeds.items()} for i in range(0, left, count)]
             answers = zip(*(session.run(None, part) for part in parts), strict=True)
             for name, answer, torch_answer in zip(["action", "state"][: len(feeds)], answers, expected, strict=True):
                 error = relative_error(np.concatenate(answer), torch_answer)
