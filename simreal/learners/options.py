@@ -162,6 +162,27 @@ class SACConfig(ActorCriticOptions):
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
 
 
+class ValueOptions(ReplayOptions):
+    """What learners of values alone share: actions are discretized, see `simreal.learners.off_policy.dqn`."""
+
+    bins: int = Field(3, ge=2, le=255, description="evenly spaced actions of each actuator; 3: full, none, full back")
+    lr: float = Field(3e-4, gt=0, description="Adam step size of the values")
+    huber: float = Field(1.0, gt=0, description="error of a value from which on the loss grows linearly")
+
+
+class DQNConfig(ValueOptions):
+    """Q-learning on discretized actions, decoupled over actuators."""
+
+    algorithm: Literal["dqn"] = "dqn"
+    n_steps: int = Field(
+        3, ge=1, le=100, description="control steps whose rewards a target sums up before it bootstraps"
+    )
+    epsilon: float = Field(0.1, ge=0, le=1, description="share of actuators that take a random bin")
+    epsilon_steps: int = Field(
+        0, ge=0, description="environment steps after the warm-up in which that share falls from 1 to `epsilon`"
+    )
+
+
 class PPOConfig(LearnerOptions):
     """Policy gradients on fresh experience: PPO and its family, with or without memory."""
 

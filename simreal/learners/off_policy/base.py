@@ -41,6 +41,15 @@ class OffPolicyPolicy(nn.Module):
         """What networks see, [B, nobs + what is remembered] -> action [B, A] in [-1, 1]."""
         return self.actor(features)
 
+    def undecided_at(self, tolerance: float, features: Tensor) -> Tensor:
+        """[B] bool, where a relative error of `tolerance` decides which of several discrete actions is taken."""
+        ask = getattr(self.actor, "undecided", None)
+        return torch.zeros(len(features), dtype=torch.bool) if ask is None else ask(tolerance, features)
+
+    def undecided(self, tolerance: float, observation: Tensor) -> Tensor:
+        """`undecided_at` observations [B, nobs] in SI units."""
+        return self.undecided_at(tolerance, self.normalizer(observation))
+
     def forward(self, observation: Tensor) -> Tensor:
         """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]; of policies that remember nothing."""
         return self.of_features(self.normalizer(observation))
