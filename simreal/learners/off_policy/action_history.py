@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simreal.learners.layers import Layer, PastActions, layers_of
 from simreal.learners.normalizer import Normalizer
 
 
@@ -76,3 +77,8 @@ class HistoryPolicy(nn.Module):
         """Observation [B, nobs] and state -> action [B, A] in [-1, 1] and next state."""
         action = self.network(observation, state)
         return action, torch.cat((state[:, self._step :], action), dim=1)
+
+    def layers(self) -> list[Layer]:
+        """From an observation to an action, the last actions in between."""
+        layers, begin = layers_of(self.network), len(layers_of(self.normalizer))
+        return [*layers[:begin], PastActions(self._size // self._step, self._step), *layers[begin:]]

@@ -14,6 +14,7 @@ from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
 from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
+from simreal.learners.layers import Layer, layers_of
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.action_history import ActionHistory, HistoryPolicy, stored
@@ -36,6 +37,10 @@ class OffPolicyPolicy(nn.Module):
         """Observation [B, nobs] in SI units, past actions [B, n * A] if it has such -> action [B, A] in [-1, 1]."""
         normalized = self.normalizer(observation)
         return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
+
+    def layers(self) -> list[Layer]:
+        """From an observation to an action, without past actions."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
 
 
 class OffPolicyLearner(Learner):

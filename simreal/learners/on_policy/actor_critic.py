@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import gru
+from simreal.learners.layers import Activation, Clip, Layer, layers_of, outputs
 from simreal.learners.networks import LOG_STD_RANGE, mlp, tanh_log_slope
 from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.options import PPOConfig
@@ -88,6 +89,10 @@ class Trunk(nn.Module):
             x, state = self._remember(x, state, start)
         return self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
 
+    def layers(self) -> list[Layer]:
+        """From input to output."""
+        return [*([] if self.memory is None else layers_of(self.memory)), *layers_of(self.head)]
+
     def _remember(self, x: Tensor, state: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
         """The recurrent layer over x. It runs at once over all steps between which no sequence begins an episode."""
         if start is None:
@@ -141,6 +146,11 @@ class Actor(nn.Module):
     def action(self, u: Tensor) -> Tensor:
         """The action [..., A] in [-1, 1] for u [..., A]."""
         return torch.tanh(u) if self.squash == "tanh" else u.clamp(-1.0, 1.0)
+
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to the most likely action."""
+        mean = outputs(layers_of(self.trunk), share=2 if self.state_dependent else 1)
+        return [*mean, Activation("tanh") if self.squash == "tanh" else Clip(-1.0, 1.0)]
 
     def entropy(self, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         """Entropy [...] of the action in nats; squashed: H(u) + E log |d tanh(u)/du|, from the samples u."""
@@ -214,6 +224,10 @@ class Policy(_PolicyParts):
         mean, _, _ = self.actor(x.unsqueeze(0), x[:, :0])
         return self.actor.action(mean.squeeze(0))
 
+    def layers(self) -> list[Layer]:
+        """From an observation to the most likely action."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
+
 
 class RecurrentPolicy(_PolicyParts):
     """Normalizer and actor with memory, which is what is exported. Puts out the most likely action."""
@@ -226,3 +240,7 @@ class RecurrentPolicy(_PolicyParts):
         """Observation [B, nobs] in SI units, state [B, S] -> action [B, A] in [-1, 1], the next state [B, S]."""
         mean, _, state = self.actor(self.normalizer(observation).unsqueeze(0), state)
         return self.actor.action(mean.squeeze(0)), state
+
+    def layers(self) -> list[Layer]:
+        """From an observation to the most likely action."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
