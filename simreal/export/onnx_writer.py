@@ -14,18 +14,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from simreal.common.version import __version__
-from simreal.learners.layers import (
+from simreal.common.layers import (
     GRU,
     LSTM,
     Activation,
+    Bins,
     Clip,
     Dense,
+    History,
     Layer,
     Normalize,
-    PastActions,
     state_size,
 )
+from simreal.common.version import __version__
 
 OPSET = 20
 IR_VERSION = 9  # ONNX Runtime 1.17, which JetPack ships, refuses later ones; opset 20 needs no later one
@@ -40,18 +41,18 @@ def write_onnx(layers: Sequence[Layer], observations: int, actions: int) -> byte
     """
     graph, sizes = _Graph(), [state_size(layer) for layer in layers]
     pieces = iter(graph.split("state", [size for size in sizes if size]))
-    now, after = "observation", []  # after: layers with a state, and what their next one is made of
+    now, after = "observation", []
     for layer, size in zip(layers, sizes, strict=True):
         if layer is layers[-1]:
             graph.plain(layer, now, ["action"])
         elif size:
-            now, following = graph.remembering(layer, now, next(pieces))
-            after.append(following)
+            now, parts = graph.remembering(layer, now, next(pieces))
+            after += parts  # the action may be one of them
         else:
             now = graph.plain(layer, now)
     starts, ends = {"observation": observations}, {"action": actions}
     if any(sizes):
-        graph.add("Concat", [graph.state_after(*given) for given in after], ["next_state"], axis=1)
+        graph.add("Concat", after, ["next_state"], axis=1)
         starts["state"] = ends["next_state"] = sum(sizes)
     return graph.file(starts, ends)
 
@@ -96,40 +97,60 @@ class _Graph:
                 return self.add("Gemm", [x, self.weight(layer.weight), self.weight(layer.bias)], transB=1)
             case Activation():
                 return self.add(layer.kind.capitalize(), [x])
+            case Bins():
+                chosen = self.add("Reshape", [x, self.weight([0, -1, len(layer.values)])])
+                chosen = self.add("ArgMax", [chosen], axis=2, keepdims=0)
+                return self.add("Gather", [self.weight(layer.values), chosen])
             case Clip():
                 return self.add("Clip", [x, self.weight(layer.low), self.weight(layer.high)], outputs)
             case _:
                 raise AssertionError(f"no layer without memory: {layer}")
 
-    def remembering(self, layer: Layer, x: str, state: str) -> tuple[str, tuple[Layer, str]]:
-        """A layer with memory: what it puts out, and the layer with its next state, or with what that is made of once
-        the action is known."""
+    def remembering(self, layer: Layer, x: str, state: str) -> tuple[str, list[str]]:
+        """A layer with memory: what it puts out, and the parts of its next state."""
         match layer:
-            case PastActions():
-                return self.add("Concat", [x, state], axis=1), (layer, state)
+            case History():
+                return self._history(layer, x, state)
             case LSTM():
                 size = layer.recall.shape[1]
-                x = self._recurrent("LSTM", layer, [0, 3, 1, 2], x, self.split(state, [size, size]))
-                return x, (layer, self.add("Concat", [x, f"{x}_cell"], axis=1))
+                x, cell = self._recurrent("LSTM", layer, [0, 3, 1, 2], x, self.split(state, [size, size]))
+                return x, [x, cell]
             case GRU():
-                x = self._recurrent("GRU", layer, [1, 0, 2], x, [state], linear_before_reset=1)
-                return x, (layer, x)
+                (x,) = self._recurrent("GRU", layer, [1, 0, 2], x, [state], linear_before_reset=1)
+                return x, [x]
             case _:
                 raise AssertionError(f"no layer with memory: {layer}")
 
-    def state_after(self, layer: Layer, given: str) -> str:
-        """The next state of a layer, of what `remembering` gave."""
-        if not isinstance(layer, PastActions):
-            return given
-        if layer.length == 1:
-            return "action"
-        first, last, axis = self.weight([layer.size]), self.weight([layer.length * layer.size]), self.weight([1])
-        return self.add("Concat", [self.add("Slice", [given, first, last, axis]), "action"], axis=1)
+    def _history(self, layer: History, x: str, state: str) -> tuple[str, list[str]]:
+        seen, told = layer.observations * layer.kept, layer.actions * layer.action_size
+        parts = iter(self.split(state, [size for size in (seen, told, seen and 1) if size]))
+        before, after, begun = [x], [], []
+        if seen:
+            earlier, present = next(parts), self._columns(x, 0, layer.kept)
+        if told:
+            actions = next(parts)
+        if seen:
+            flag = next(parts)
+            still = self.add("Concat", [present] * layer.observations, axis=1)
+            earlier = self.add("Where", [self.add("Greater", [flag, self.weight(0.5)]), earlier, still])
+            before.append(earlier)
+            after += [self._columns(earlier, layer.kept, seen), present]
+            begun = [self.plain(Clip(0.0, 1.0), self.add("Add", [flag, self.weight(1.0)]))]
+        if told:
+            before.append(actions)
+            after += [self._columns(actions, layer.action_size, told), "action"]
+        return self.add("Concat", before, axis=1), [name for name in (*after, *begun) if name]
+
+    def _columns(self, x: str, start: int, stop: int) -> str:
+        """x[:, start:stop]; nothing where that is empty, since some runtimes know no empty arrays."""
+        if start == stop:
+            return ""
+        return self.add("Slice", [x, self.weight([start]), self.weight([stop]), self.weight([1])])
 
     def _recurrent(
         self, kind: str, layer: LSTM | GRU, order: Sequence[int], x: str, states: Sequence[str], **attributes: Any
-    ) -> str:
-        """One step of a recurrent layer: its output [batch, H]; `order`: ONNX's gates among torch's."""
+    ) -> list[str]:
+        """One step of a recurrent layer: its next states [batch, H]; `order`: ONNX's gates among torch's."""
         size, step = layer.recall.shape[1], self.weight([0])
 
         def gates(value: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -138,12 +159,9 @@ class _Graph:
         biases = np.concatenate([gates(layer.read_bias), gates(layer.recall_bias)])
         weights = [self.weight(value[None]) for value in (gates(layer.read), gates(layer.recall), biases)]
         begin = [self.add("Unsqueeze", [value, step]) for value in (x, *states)]
-        name = f"{kind.lower()}_{len(self._nodes)}"
-        after = [f"{name}_{i}" for i in range(len(states))]
+        after = [f"{kind.lower()}_{len(self._nodes)}_{i}" for i in range(len(states))]
         self.add(kind, [begin[0], *weights, "", *begin[1:]], ["", *after], hidden_size=size, **attributes)
-        for value, output in zip(after, (name, f"{name}_cell"), strict=False):
-            self.add("Squeeze", [value, step], [output])
-        return name
+        return [self.add("Squeeze", [value, step]) for value in after]
 
     def file(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
         """The whole model."""

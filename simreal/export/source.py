@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.task import Task
-from simreal.learners.layers import Clip, Layer, UnstatedError, layers_of, state_size
+from simreal.common.layers import Clip, Layer, UnstatedError, layers_of, state_size
 from simreal.learners.normalizer import Normalizer
 
 Array = NDArray[np.float32]

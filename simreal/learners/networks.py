@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.common.deterministic_ops import Linear
-from simreal.learners.layers import Activation, Layer, layers_of, outputs
+from simreal.common.layers import Activation, Layer, layers_of, outputs
 
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 

@@ -14,12 +14,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from envs.registry import make_task
+from simreal.common.layers import Activation, Clip, Dense, History, Layer, UnstatedError, layers_of
 from simreal.deploy import Policy as Deployed
 from simreal.export.bundle import export_bundle
 from simreal.export.onnx_writer import write_onnx
 from simreal.export.source import ExportError, prepare
 from simreal.learners.base import LearnerSpec
-from simreal.learners.layers import Activation, Clip, Dense, Layer, PastActions, UnstatedError, layers_of
 from simreal.learners.networks import DeterministicActor, GaussianActor
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.off_policy.action_history import HistoryPolicy
@@ -96,7 +96,7 @@ def test_onnxs_own_evaluator_reads_the_graph_as_torch_computes(kind: str) -> Non
 
 def test_past_actions_stand_behind_the_observation_newest_last() -> None:
     weight = np.array([[0.5, 0.1, 0.2]], np.float32)  # of the observation, the action before last, and the last
-    layers: list[Layer] = [PastActions(2, 1), Dense(weight, np.array([0.25], np.float32)), Clip(-1.0, 1.0)]
+    layers: list[Layer] = [History(0, 0, 2, 1), Dense(weight, np.array([0.25], np.float32)), Clip(-1.0, 1.0)]
     graph = ReferenceEvaluator(onnx.load_from_string(write_onnx(layers, 1, 1)))
     feeds = {"observation": np.array([[1.0]], np.float32), "state": np.array([[-0.4, 0.8]], np.float32)}
     result: Any = graph.run(None, feeds)
@@ -144,7 +144,10 @@ def test_a_policy_of_a_plug_in_may_state_its_layers_but_not_wrongly(tmp_path: Pa
     deployed = Deployed.load(export_bundle(policy, TASK, tmp_path / "bundle"))
     np.testing.assert_allclose(deployed(rows), policy(torch.from_numpy(rows)).detach().numpy(), atol=1e-5)
     before = (tmp_path / "bundle" / "policy.json").read_bytes()
-    for stated, message in (((), "differs from torch's"), ((PastActions(2, 4),), r"state of shape \[8\], its initial")):
+    for stated, message in (
+        ((), "differs from torch's"),
+        ((History(0, 0, 2, 4),), r"state of shape \[8\], its initial"),
+    ):
         policy.stated = stated
         with pytest.raises(ExportError, match=message):
             export_bundle(policy, TASK, tmp_path / "bundle")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simreal.learners.layers import Layer, PastActions, layers_of
+from simreal.common.layers import History, Layer, layers_of
 from simreal.learners.normalizer import Normalizer
 
 
@@ -81,4 +81,4 @@ class HistoryPolicy(nn.Module):
     def layers(self) -> list[Layer]:
         """From an observation to an action, the last actions in between."""
         layers, begin = layers_of(self.network), len(layers_of(self.normalizer))
-        return [*layers[:begin], PastActions(self._size // self._step, self._step), *layers[begin:]]
+        return [*layers[:begin], History(0, 0, self._size // self._step, self._step), *layers[begin:]]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
-from simreal.learners.layers import Layer, layers_of
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.action_history import ActionHistory, HistoryPolicy, stored

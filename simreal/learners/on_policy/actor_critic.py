@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import gru
-from simreal.learners.layers import Activation, Clip, Layer, layers_of, outputs
+from simreal.common.layers import Activation, Clip, Layer, layers_of, outputs
 from simreal.learners.networks import LOG_STD_RANGE, mlp, tanh_log_slope
 from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.options import PPOConfig

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import Linear
-from simreal.learners.normalizer import Normalizer
 
 Array = NDArray[np.float32]
 
@@ -31,11 +30,18 @@ class Normalize:
 
 
 @dataclass(frozen=True)
-class PastActions:
-    """x [n] -> x and the policy's last `length` actions [length * size], newest last, which are the state."""
+class History:
+    """x [n] -> x, then what it was in its first `kept` values in earlier steps [observations * kept], then the policy's
+    last actions [actions * action_size], oldest first each.
 
-    length: int
-    size: int
+    Both are the state, and where observations > 0 then 1 once the episode has begun: until then all the earlier steps'
+    values are the present ones.
+    """
+
+    observations: int
+    kept: int
+    actions: int
+    action_size: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,16 @@ class GRU:
 
 
 @dataclass(frozen=True)
+class Bins:
+    """x [A * K] -> of each K values after one another where the largest is, as its number in `values` [K]; [A].
+
+    Of several that are as large the first.
+    """
+
+    values: Array
+
+
+@dataclass(frozen=True)
 class Clip:
     """x within [low, high]."""
 
@@ -84,7 +100,7 @@ class Clip:
     high: float
 
 
-Layer = Union[Normalize, PastActions, Dense, Activation, LSTM, GRU, Clip]  # noqa: UP007
+Layer = Union[Normalize, History, Dense, Activation, LSTM, GRU, Bins, Clip]  # noqa: UP007
 _LAYERS = get_args(Layer)
 
 
@@ -107,8 +123,7 @@ def layers_of(module: nn.Module) -> list[Layer]:
             break
     if type(module) is nn.Sequential:
         return [layer for part in module for layer in layers_of(part)]
-    layer = _builtin(module)
-    return [] if layer is None else [layer]
+    return [_builtin(module)]
 
 
 def outputs(layers: list[Layer], share: int) -> list[Layer]:
@@ -121,20 +136,19 @@ def outputs(layers: list[Layer], share: int) -> list[Layer]:
 
 def state_size(layer: Layer) -> int:
     """S of a layer; 0 where it remembers nothing."""
-    if isinstance(layer, PastActions):
-        return layer.length * layer.size
+    if isinstance(layer, History):
+        begun = 1 if layer.observations else 0
+        return layer.observations * layer.kept + layer.actions * layer.action_size + begun
     if isinstance(layer, (LSTM, GRU)):
         return layer.recall.shape[1] * (2 if isinstance(layer, LSTM) else 1)
     return 0
 
 
-def _builtin(module: Any) -> Layer | None:
-    """The layer of one of torch's modules, or of ours; None where it changes nothing."""
-    if type(module) is Normalizer:
-        return _normalize(module) if module.active else None
+def _builtin(module: Any) -> Layer:
+    """The layer of one of torch's modules."""
     if type(module) in (Linear, nn.Linear):
         bias = torch.zeros(module.out_features) if module.bias is None else module.bias
-        return Dense(_array(module.weight), _array(bias))
+        return Dense(array(module.weight), array(bias))
     if type(module) is nn.ReLU:
         return Activation("relu")
     if type(module) is nn.Tanh:
@@ -145,15 +159,10 @@ def _builtin(module: Any) -> Layer | None:
     if type(module) in (nn.LSTM, nn.GRU) and plain and module.bias and not getattr(module, "proj_size", 0):
         kind = LSTM if type(module) is nn.LSTM else GRU
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        return kind(*(_array(getattr(module, name)) for name in names))
+        return kind(*(array(getattr(module, name)) for name in names))
     raise UnstatedError(f"{type(module).__qualname__} does not say its layers")
 
 
-def _normalize(module: Normalizer) -> Normalize:
-    mean = module.mean.float()
-    rest = (module.mean - mean.double()).float()
-    return Normalize(_array(mean), _array(rest), _array(module.inverse().float()), module.clip)
-
-
-def _array(value: Tensor) -> Array:
+def array(value: Tensor) -> Array:
+    """Numbers of a layer, float32."""
     return value.detach().cpu().numpy().astype(np.float32)
