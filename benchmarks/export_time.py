@@ -3,7 +3,7 @@
     python benchmarks/export_time.py [--rounds 3] [--configs go1_velocity hidden_velocity] [--json FILE]
 
 Policies of shipped configurations, with the weights that training begins with. The ways take turns, each in a new
-process: `first` is its first export, with all that it imports; `again` the median of five more. Medians over the rounds.
+process: `first` is its first export, with all that it imports; `again` the median of five more. Medians over rounds.
 """
 
 from __future__ import annotations

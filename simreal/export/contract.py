@@ -19,12 +19,7 @@ from envs.validation.contract_probe import look, stated_start
 from randomization.samplers.base import Sampler
 from simreal.common.version import __version__
 from simreal.deploy.bundle_reader import FORMAT, SCHEMA_VERSION, UNSIGNED
-from simreal.export.source import ExportError, Source
-
-EXPORT_TOLERANCE = 1e-5
-"""Largest |ONNX Runtime - torch| / max(1, |torch|), over every action and state, for observations as in training.
-
-Both get the same float32 observations. Actions lie in [-1, 1], so for them it is a share of half the range."""
+from simreal.export.source import EXPORT_TOLERANCE, ExportError, Source
 
 _RANGE_STDS = 3.0  # the training range is mean +- this many standard deviations
 

@@ -124,22 +124,17 @@ class _Graph:
     def _history(self, layer: History, x: str, state: str) -> tuple[str, list[str]]:
         seen, told = layer.observations * layer.kept, layer.actions * layer.action_size
         parts = iter(self.split(state, [size for size in (seen, told, seen and 1) if size]))
-        before, after, begun = [x], [], []
+        earlier, actions, begun = (next(parts) if size else "" for size in (seen, told, seen))
+        values, after = [x], []
         if seen:
-            earlier, present = next(parts), self._columns(x, 0, layer.kept)
-        if told:
-            actions = next(parts)
-        if seen:
-            flag = next(parts)
+            present = self._columns(x, 0, layer.kept)
             still = self.add("Concat", [present] * layer.observations, axis=1)
-            earlier = self.add("Where", [self.add("Greater", [flag, self.weight(0.5)]), earlier, still])
-            before.append(earlier)
-            after += [self._columns(earlier, layer.kept, seen), present]
-            begun = [self.plain(Clip(0.0, 1.0), self.add("Add", [flag, self.weight(1.0)]))]
+            earlier = self.add("Where", [self.add("Greater", [begun, self.weight(0.5)]), earlier, still])
+            begun = self.plain(Clip(0.0, 1.0), self.add("Add", [begun, self.weight(1.0)]))
+            values, after = [x, earlier], [self._columns(earlier, layer.kept, seen), present]
         if told:
-            before.append(actions)
-            after += [self._columns(actions, layer.action_size, told), "action"]
-        return self.add("Concat", before, axis=1), [name for name in (*after, *begun) if name]
+            values, after = [*values, actions], [*after, self._columns(actions, layer.action_size, told), "action"]
+        return self.add("Concat", values, axis=1), [name for name in (*after, begun) if name]
 
     def _columns(self, x: str, start: int, stop: int) -> str:
         """x[:, start:stop]; nothing where that is empty, since some runtimes know no empty arrays."""

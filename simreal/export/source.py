@@ -15,6 +15,11 @@ from envs.task import Task
 from simreal.common.layers import Clip, Layer, UnstatedError, layers_of, state_size
 from simreal.learners.normalizer import Normalizer
 
+EXPORT_TOLERANCE = 1e-5
+"""Largest |ONNX Runtime - torch| / max(1, |torch|), over every action and state, for observations as in training.
+
+Both get the same float32 observations. Actions lie in [-1, 1], so for them it is a share of half the range."""
+
 Array = NDArray[np.float32]
 
 
@@ -60,6 +65,11 @@ class Source:
         noise = torch.randn(count, self.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         n = self.normalizer
         return (width * noise if n is None else n.mean + n.deviation() * width * noise).float()
+
+    def decided(self, tolerance: float, *inputs: Tensor) -> Tensor:
+        """[B] bool, where errors of a relative size do not decide which of several discrete actions is taken."""
+        ask = getattr(self.step.policy, "undecided", None)
+        return torch.ones(len(inputs[0]), dtype=torch.bool) if ask is None else ~ask(tolerance, *inputs)
 
 
 def prepare(policy: nn.Module, task: Task) -> Source:
@@ -110,14 +120,20 @@ def golden_answers(source: Source, given: Tensor | NDArray[Any]) -> dict[str, Ar
         raise ExportError(f"observations: expected shape [K, {source.size}], got {list(observations.shape)}")
     if not observations.isfinite().all():
         raise ExportError("observations: expected finite float32 values")
-    golden = {"observations": observations}
+    # Where two discrete actions are as good as each other another processor may round to the other one.
     if source.initial is None:
-        golden["actions"] = source.step(observations)[0]
+        observations = observations[source.decided(EXPORT_TOLERANCE, observations)]
+        golden = {"observations": observations, "actions": source.step(observations)[0]}
     else:
-        steps = [(torch.empty(0), source.initial[None])]
+        steps: list[tuple[Tensor, ...]] = []
         for observation in observations.split(1):
-            steps.append(source.step(observation, steps[-1][1]))
-        golden["actions"], golden["states"] = (torch.cat(values) for values in zip(*steps[1:], strict=True))
+            before = source.initial[None] if not steps else steps[-1][2]
+            if bool(source.decided(EXPORT_TOLERANCE, observation, before)):
+                steps.append((observation, *source.step(observation, before)))
+        columns = map(torch.cat, zip(*steps, strict=True))
+        golden = dict(zip(("observations", "actions", "states"), columns, strict=False))
+    if not len(golden.get("observations", ())):
+        raise ExportError("observations: in each of them two discrete actions are as good as each other")
     if not all(bool(value.isfinite().all()) for value in golden.values()):
         raise ExportError("the policy puts out NaN or infinity; its weights or its normalizer are broken")
     return {name: value.numpy() for name, value in golden.items()}

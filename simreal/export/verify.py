@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from simreal.deploy.bundle_reader import relative_error
-from simreal.export.contract import EXPORT_TOLERANCE
-from simreal.export.source import ExportError, Source, first_line
+from simreal.export.source import EXPORT_TOLERANCE, ExportError, Source, first_line
 
 # Far outside training activations are large and so is float32's rounding; a missing clip would be off by far more.
 _EXTREME_TOLERANCE, _EXTREME_WIDTH = 1e-3, 10.0
@@ -34,9 +33,12 @@ def verify(graph: bytes, source: Source, golden: Mapping[str, NDArray[Any]]) -> 
         if source.initial is not None:
             before = torch.cat((source.initial[None], torch.from_numpy(golden["states"])))
             feeds["state"] = before[torch.arange(len(rows)) % len(before)]
+        decided = source.decided(most, *feeds.values())
+        feeds = {name: value[decided] for name, value in feeds.items()}
+        left = int(decided.sum())
         expected = [value.numpy() for value in source.step(*feeds.values())]
-        for count in (len(rows), 1):
-            parts = [{k: v[i : i + count].numpy() for k, v in feeds.items()} for i in range(0, len(rows), count)]
+        for count in (left, 1) if left else ():
+            parts = [{k: v[i : i + count].numpy() for k, v in feeds.items()} for i in range(0, left, count)]
             answers = zip(*(session.run(None, part) for part in parts), strict=True)
             for name, answer, torch_answer in zip(["action", "state"][: len(feeds)], answers, expected, strict=True):
                 error = relative_error(np.concatenate(answer), torch_answer)

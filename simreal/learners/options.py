@@ -198,6 +198,10 @@ class PPOConfig(LearnerOptions):
     normalize_observation: bool = Field(True, description="by running mean and std")
     normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
     observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
+    actor: Literal["gaussian", "categorical"] = Field(
+        "gaussian", description="distribution over actions; categorical: one over evenly spaced values per actuator"
+    )
+    bins: int = Field(11, ge=2, le=1001, description="values in [-1, 1] that a categorical actor chooses among")
     log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
     initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
     squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
@@ -212,6 +216,7 @@ class PPOConfig(LearnerOptions):
         measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
         if self.target_kl is not None and not measures_kl:
             raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
+        self._check_actor()
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
         if self.mirror_coef and self.memory != "none":
@@ -231,6 +236,14 @@ class PPOConfig(LearnerOptions):
             if self.normalize_advantage == "minibatch":
                 raise ValueError("normalize_advantage: objective trpo steps on the whole batch, set it to batch")
         return self
+
+    def _check_actor(self) -> None:
+        """Raise ValueError where something is set that this kind of actor has not."""
+        categorical = self.actor == "categorical"
+        for name in ("squash", "log_std", "initial_std", "bound_coef") if categorical else ("bins",):
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(f"{name}: means nothing to actor {self.actor}, leave it at {default}")
 
     def first_update(self, num_envs: int) -> int:
         """Environment steps after which the learner learns for the first time."""
