@@ -64,17 +64,29 @@ class LearnerOptions(Strict):
         return self
 
 
+class HistoryOptions(LearnerOptions):
+    """Settings of learners whose policy may remember; see `simreal.learners.history`."""
+
+    observation_history: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="earlier observations that the policy sees too, with its own actions since",
+    )
+    action_history: int = Field(
+        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
+    )
+
+
 def _largest_layer(hidden: tuple[int, ...]) -> int:
     """Weights of the largest layer between hidden ones."""
     return max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
 
 
-class OffPolicyConfig(LearnerOptions):
-    """What SAC, TD3 and DDPG share."""
+class ReplayOptions(HistoryOptions):
+    """What learners on replayed experience share."""
 
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
-    actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
-    critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
     lr_schedule: Literal["constant", "linear"] = Field(
         "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
     )
@@ -88,9 +100,6 @@ class OffPolicyConfig(LearnerOptions):
     updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
     target_limits: tuple[Unbounded, Unbounded] | None = Field(
         None, description="lowest and highest possible return; targets are clipped to it"
-    )
-    action_history: int = Field(
-        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
     )
     normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
@@ -117,7 +126,14 @@ class OffPolicyConfig(LearnerOptions):
         return self.model_copy(update={"replay_size": 1, "her_k": 0.0})
 
 
-class DDPGConfig(OffPolicyConfig):
+class ActorCriticOptions(ReplayOptions):
+    """What SAC, TD3 and DDPG share."""
+
+    actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
+    critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
+
+
+class DDPGConfig(ActorCriticOptions):
     """Deep deterministic policy gradient."""
 
     algorithm: Literal["ddpg"] = "ddpg"
@@ -126,7 +142,7 @@ class DDPGConfig(OffPolicyConfig):
     action_penalty: float = Field(1.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
-class TD3Config(OffPolicyConfig):
+class TD3Config(ActorCriticOptions):
     """Twin delayed DDPG."""
 
     algorithm: Literal["td3"] = "td3"
@@ -137,7 +153,7 @@ class TD3Config(OffPolicyConfig):
     action_penalty: float = Field(0.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
-class SACConfig(OffPolicyConfig):
+class SACConfig(ActorCriticOptions):
     """Soft actor-critic with automatic temperature."""
 
     algorithm: Literal["sac"] = "sac"

@@ -31,10 +31,8 @@ from simreal.deploy import BundleError, Policy
 from simreal.deploy.policy import UNSIGNED
 from simreal.export.bundle import ExportError, describe_randomization, export_bundle
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import DeterministicActor, GaussianActor
 from simreal.learners.normalizer import Normalizer
-from simreal.learners.off_policy.base import OffPolicyPolicy
-from simreal.learners.options import DDPGConfig, SACConfig
+from simreal.learners.registry import learner_class, options_class
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("policy.json", "policy.onnx", "golden.npz")
@@ -80,10 +78,9 @@ def make_policy(kind: str, hidden: int = 64) -> Any:
     torch.manual_seed(0)
     if kind == "recurrent":
         return Remembering()
-    kinds: dict[str, Any] = {"ddpg": (DeterministicActor, DDPGConfig), "sac": (GaussianActor, SACConfig)}
-    actor, config_class = kinds[kind]
     spec = LearnerSpec.of(build(make_task(TASK.id), 1), torch.device("cpu"))
-    policy = OffPolicyPolicy(spec, config_class(hidden=(hidden,) * 3), actor)
+    options = options_class(kind).model_validate({"hidden": (hidden,) * 3, "her_k": 0, "replay_size": 1000})
+    policy: Any = learner_class(kind)(spec, options, 0).policy
     policy.normalizer = normalizer()
     return policy
 

@@ -20,27 +20,27 @@ from simreal.export.bundle import export_bundle
 from simreal.export.onnx_writer import write_onnx
 from simreal.export.source import ExportError, prepare
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import DeterministicActor, GaussianActor
-from simreal.learners.normalizer import Normalizer
-from simreal.learners.off_policy.action_history import HistoryPolicy
-from simreal.learners.off_policy.base import OffPolicyPolicy
-from simreal.learners.on_policy.actor_critic import Policy, RecurrentPolicy
-from simreal.learners.options import DDPGConfig, PPOConfig, SACConfig
+from simreal.learners.on_policy.actor_critic import Policy
+from simreal.learners.options import PPOConfig
+from simreal.learners.registry import learner_class, options_class
 
 TASK, SIZE, ACTIONS = make_task("FetchReach-v4"), 13, 4
-KINDS = (
-    "sac",
-    "ddpg",
-    "history of 1",
-    "history of 3",
-    "ppo, clip, elu",
-    "ppo, tanh, state",
-    "lstm",
-    "gru",
-    "si units",
-    "bins",
-    "lstm, bins",
-)
+SIZES = LearnerSpec(1, SIZE, ACTIONS, 3, 0, None, torch.device("cpu"))
+KINDS: dict[str, dict[str, Any]] = {  # learners by what is special of their policies
+    "gaussian": {"algorithm": "sac"},
+    "deterministic": {"algorithm": "ddpg"},
+    "si units": {"algorithm": "td3", "normalize_observation": False},
+    "action history of 1": {"algorithm": "sac", "action_history": 1},
+    "action history of 3": {"algorithm": "ddpg", "action_history": 3},
+    "observation history of 1": {"algorithm": "sac", "observation_history": 1},
+    "observation history of 3": {"algorithm": "td3", "observation_history": 3, "action_history": 2},
+    "clip, elu": {"algorithm": "ppo", "activation": "elu", "squash": "clip"},
+    "tanh, state": {"algorithm": "ppo", "activation": "tanh", "squash": "tanh", "log_std": "state"},
+    "lstm": {"algorithm": "ppo", "memory": "lstm"},
+    "gru": {"algorithm": "ppo", "memory": "gru", "activation": "relu"},
+    "bins": {"algorithm": "ppo", "actor": "categorical", "bins": 5},
+    "lstm, bins": {"algorithm": "ppo", "actor": "categorical", "memory": "lstm"},
+}
 
 
 def observations(count: int) -> np.ndarray:
@@ -50,29 +50,16 @@ def observations(count: int) -> np.ndarray:
 
 def make(kind: str) -> Any:
     """A policy of that kind with random weights, for FetchReach."""
+    settings = KINDS[kind]
+    name = settings["algorithm"]
+    small = {"actor_hidden": (16, 16), "memory_size": 8} if name == "ppo" else {"hidden": (16, 16), "her_k": 0}
+    options = options_class(name).model_validate(small | settings)
+    policy: Any = learner_class(name)(SIZES, options, 0).policy
     torch.manual_seed(0)
-    spec = LearnerSpec(1, SIZE, ACTIONS, 0, 0, None, torch.device("cpu"))
-    length = int(kind[-1]) if kind.startswith("history") else 0
-    ppo: dict[str, Any] = {
-        "ppo, clip, elu": {"activation": "elu", "squash": "clip", "actor_hidden": (16, 16)},
-        "ppo, tanh, state": {"activation": "tanh", "squash": "tanh", "log_std": "state"},
-        "lstm": {"memory": "lstm", "memory_size": 8, "actor_hidden": (16,)},
-        "bins": {"actor": "categorical", "bins": 5},
-        "lstm, bins": {"actor": "categorical", "bins": 11, "memory": "lstm", "memory_size": 8},
-        "gru": {"memory": "gru", "memory_size": 8, "activation": "relu"},
-    }
-    if kind in ppo:
-        policy: Any = (RecurrentPolicy if "memory" in ppo[kind] else Policy)(SIZE, ACTIONS, PPOConfig(**ppo[kind]))
-    elif kind == "ddpg":
-        policy = OffPolicyPolicy(spec, DDPGConfig.model_validate({"hidden": (16,) * 3}), DeterministicActor)
-    else:
-        options = SACConfig.model_validate({"hidden": (16,) * 2, "action_history": length})
-        policy = OffPolicyPolicy(spec, options, GaussianActor)
     for parameter in policy.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)  # PPO starts with biases of 0 and nearly without actions
-    policy.normalizer = Normalizer(SIZE, active=kind != "si units")
     policy.normalizer.update(torch.from_numpy(observations(500)).double())
-    return HistoryPolicy(policy, length, ACTIONS) if length else policy
+    return policy
 
 
 @pytest.mark.parametrize("kind", KINDS)

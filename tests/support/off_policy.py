@@ -10,9 +10,9 @@ from torch import Tensor
 from envs.environment import Observed, StepResult
 from simreal.learners.base import LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
-from simreal.learners.off_policy.replay import ReplayBatch
 from simreal.learners.off_policy.sac import SAC
 from simreal.learners.off_policy.td3 import TD3
+from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import DDPGConfig, SACConfig, TD3Config
 
 PROBLEM = LearnerSpec(2, 3, 2, 0, 0, None, torch.device("cpu"))
