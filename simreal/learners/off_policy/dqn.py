@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from envs.common.deterministic_ops import mean_all, sum_all
 from envs.environment import Observed
+from simreal.common.layers import Bins, Layer, array
 from simreal.learners.adam import Adam
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import EnsembleMLP
@@ -75,6 +76,10 @@ class GreedyActor(nn.Module):
         """[B] bool, where the best two bins of an actuator differ by less than a relative `tolerance`."""
         first, second = self.q(features).mean(0).topk(2, dim=-1).values.unbind(-1)
         return (first - second <= tolerance * first.abs().clamp(min=1.0)).any(-1)
+
+    def layers(self) -> list[Layer]:
+        """As an exported policy computes it: the critics side by side, their mean, the best bins."""
+        return [*self.q.net.mean_layers(), Bins(array(self.values))]
 
 
 def nearest_bin(action: Tensor, bins: int) -> Tensor:
