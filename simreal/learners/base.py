@@ -28,6 +28,7 @@ class LearnerSpec:
         hindsight: what follows from a goal, for learners that relabel.
         device: where the learner computes.
         mirror: how the task is symmetric, if it is.
+        task: its id.
     """
 
     num_envs: int
@@ -38,6 +39,7 @@ class LearnerSpec:
     hindsight: Hindsight | None
     device: torch.device
     mirror: Mirror | None = None
+    task: str = ""
 
     @classmethod
     def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> LearnerSpec:
@@ -52,6 +54,7 @@ class LearnerSpec:
             hindsight=hindsight,
             device=device,
             mirror=task.mirror,
+            task=task.id,
         )
 
 
@@ -92,6 +95,13 @@ class Learner(ABC):
     @abstractmethod
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
         """Take in the step that the last `act` led to."""
+
+    def proceed(self) -> None:
+        """Make the next update due; called in place of `act` and `record` where the options count sweeps.
+
+        Raises NotImplementedError for learners that act.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def ready(self) -> bool:

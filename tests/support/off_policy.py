@@ -1,4 +1,4 @@
-"""Small SAC, TD3, DDPG and DQN learners of a problem with three observations and two actions, and experience for them."""
+"""Small off-policy learners of a problem with three observations and two actions, and experience for them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwor
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
 from simreal.learners.off_policy.transitions import ReplayBatch, normalized
-from simreal.learners.options import ActorCriticOptions, ReplayOptions
+from simreal.learners.options import ActorCriticOptions, BatchOptions
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
 
@@ -33,7 +33,7 @@ class OffPolicyPolicy(nn.Module):
         actor: makes actions [B, A] in [-1, 1] of what networks see.
     """
 
-    def __init__(self, spec: LearnerSpec, config: ReplayOptions, actor: nn.Module) -> None:
+    def __init__(self, spec: LearnerSpec, config: BatchOptions, actor: nn.Module) -> None:
         super().__init__()
         self.normalizer = make_normalizer(spec.observation_size, config)
         self.actor: Any = actor

@@ -22,7 +22,7 @@ the two values; here experience is drawn evenly, targets follow by `tau`, and th
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import EnsembleMLP
 from simreal.learners.off_policy.base import OffPolicyLearner
 from simreal.learners.off_policy.transitions import ReplayBatch
-from simreal.learners.options import DQNConfig, ValueOptions
+from simreal.learners.options import BinsOptions, DQNConfig
 
 CRITICS = 2
 
@@ -115,12 +115,26 @@ def dqn_target(
     return target if limits is None else target.clamp(*limits)
 
 
-class ValueLearner(OffPolicyLearner):
-    """What Q-learning and fitted Q iteration share: values of bins, and how they move towards a target."""
+def descend(
+    q: DecoupledQ, optimizer: Adam, batch: ReplayBatch, target: Tensor, config: BinsOptions
+) -> dict[str, Tensor]:
+    """One step of the critics towards targets [critics, B] for a batch; returns what to log, [] each."""
+    value = value_of(q(batch.observation), nearest_bin(batch.action, config.bins))
+    errors = functional.huber_loss(value, target, reduction="none", delta=config.huber)
+    loss = sum_all(errors) / errors.shape[1]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss, "q": mean_all(value), "target": mean_all(target)}
+
+
+class DQN(OffPolicyLearner):
+    """The learner; see `OffPolicyLearner`."""
 
     NOISES = 0
+    config: DQNConfig
 
-    def __init__(self, spec: LearnerSpec, config: ValueOptions, seed: int, total_steps: int | None = None) -> None:
+    def __init__(self, spec: LearnerSpec, config: DQNConfig, seed: int, total_steps: int | None = None) -> None:
         def actor(inputs: int) -> GreedyActor:
             return GreedyActor(DecoupledQ(inputs, spec.action_size, config.bins, config.hidden))
 
@@ -131,30 +145,6 @@ class ValueLearner(OffPolicyLearner):
         self._targets = [p.data for p in self.target_q.parameters()]
         self.optimizer = Adam(self.q.parameters(), lr=config.lr)
         self._optimizers = {"optimizer": config.lr}
-
-    def _descend(self, batch: ReplayBatch) -> dict[str, Tensor]:
-        """One step of the critics towards the targets of a batch; returns what to log, [] each."""
-        config = self.config
-        with torch.no_grad():
-            discount = config.gamma if batch.discount is None else batch.discount
-            next_q, target_q = self.q(batch.next_observation), self.target_q(batch.next_observation)
-            target = dqn_target(batch.reward, discount, batch.terminated, next_q, target_q, config.target_limits)
-        q = value_of(self.q(batch.observation), nearest_bin(batch.action, config.bins))
-        errors = functional.huber_loss(q, target, reduction="none", delta=config.huber)
-        loss = sum_all(errors) / errors.shape[1]
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return {"loss": loss, "q": mean_all(q), "target": mean_all(target)}
-
-    def _stateful(self) -> tuple[str, ...]:
-        return (*super()._stateful(), "target_q")
-
-
-class DQN(ValueLearner):
-    """The learner; see `OffPolicyLearner`."""
-
-    config: DQNConfig
 
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
@@ -180,10 +170,18 @@ class DQN(ValueLearner):
         return self.replay.sample(count, self.generator, self.config.n_steps, self.config.gamma)
 
     def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
-        log = self._descend(batch)
+        config = self.config
+        with torch.no_grad():
+            discount = config.gamma if batch.discount is None else batch.discount
+            next_q, target_q = self.q(batch.next_observation), self.target_q(batch.next_observation)
+            target = dqn_target(batch.reward, discount, batch.terminated, next_q, target_q, config.target_limits)
+        log = descend(self.q, self.optimizer, batch, target, config)
         self._move_targets()
         return log
 
-    def update(self, before_step: Any = None) -> dict[str, float]:
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         """Make all updates that are due; returns means to log."""
         return super().update(before_step) | {"epsilon": self.epsilon()}
+
+    def _stateful(self) -> tuple[str, ...]:
+        return (*super()._stateful(), "target_q")
