@@ -93,9 +93,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
-    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
-    at = f", from step {trainer.env_steps:,}" if checkpoint else ""
-    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
+    unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
+    at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit} in {run}{at}")
     for warning in (
         untrained_warning(config),
         budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
@@ -103,10 +104,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         if warning is not None:
             out.print(warning)
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr))
+        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
-        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
-    out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
+        raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
+    out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
 
 
 def _make_trainer(config: RunConfig, run: Path) -> Trainer:
@@ -174,6 +175,8 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if not (run / "config.yaml").exists() and is_empty(run):
         return None
     before, now = run_config(run).model_dump(), config.model_dump()
+    for name in config.learner.RESUME_MAY_CHANGE & before["learner"].keys():
+        before["learner"][name] = now["learner"].get(name)
     checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import column_sums
-from simreal.learners.options import ActorOptions, ReplayOptions
+from simreal.common.layers import Layer, Normalize, array
+from simreal.learners.options import ActorOptions, BatchOptions
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
 # deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
@@ -98,7 +99,13 @@ class Normalizer(nn.Module):
         normalized = (values - coarse - rest) * inverse.to(dtype)
         return normalized.clamp(-self.clip, self.clip).float()
 
+    def layers(self) -> list[Layer]:
+        """As an exported policy computes it, from float32 values."""
+        mean = self.mean.float()
+        parts = (mean, self.mean - mean.double(), self.inverse())
+        return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
-def make_normalizer(size: int, config: ReplayOptions | ActorOptions) -> Normalizer:
+
+def make_normalizer(size: int, config: BatchOptions | ActorOptions) -> Normalizer:
     """A normalizer of observations; without normalization one that only keeps statistics."""
     return Normalizer(size, config.observation_clip, active=config.normalize_observation)
