@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,13 +20,13 @@ from pydantic import BaseModel
 
 import simreal
 from command import Run, refused, simreal_command
+from plugin_files import PLUGIN, announce, unpacked
 from shortcuts import without_bundles
 from simreal.learners import registry
 from simreal.learners.options import SACConfig
 from simreal.training.run_config import RunConfig, load_config
 from tiny import differences
 
-PLUGIN = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 CONFIG = """
 task: InvertedPendulum-v5
 num_envs: 16
@@ -36,15 +35,6 @@ learner: {algorithm: cem}
 train: {env_steps: 3200, log_interval: 800}
 evaluate: {episodes: 4, worlds: [nominal]}
 """
-
-
-def announce(folder: Path, module: str, code: str, name: str = "cem") -> None:
-    """What an installer leaves behind: a module, and metadata with its entry point."""
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[simreal.learners]\n{name} = {module}\n")
-    (folder / f"{module}.py").write_text(code)
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run([*pip, "--target", site, source], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return site
-    site.mkdir()
-    project = tomllib.loads((source / "pyproject.toml").read_text())
-    ((name, module),) = project["project"]["entry-points"]["simreal.learners"].items()
-    (file,) = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
-    announce(site, module, (source / file).read_text(), name)
-    return site
+    return unpacked(site)
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +146,7 @@ def test_a_run_whose_package_is_missing_says_which(
 
 @pytest.mark.usefixtures("installed")
 def test_two_packages_with_one_name_are_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    announce(tmp_path, "other_cem", "raise AssertionError('imported')")
+    announce(tmp_path, "other_cem", {"learners": "cem"}, "raise AssertionError('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     refused(run("train", "c.yaml"), "'cem'", "simreal_cem", "other_cem")
 
@@ -172,7 +157,7 @@ def test_two_packages_with_one_name_are_named(run: Run, tmp_path: Path, monkeypa
 def test_a_broken_package_is_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
-    announce(tmp_path, "broken_cem", code)
+    announce(tmp_path, "broken_cem", {"learners": "cem"}, code)
     monkeypatch.syspath_prepend(str(tmp_path))
     refused(run("train", "c.yaml"), "'cem'", "broken_cem", said)
 
