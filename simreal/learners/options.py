@@ -172,7 +172,7 @@ class SACConfig(ActorCriticOptions):
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
 
 
-class ActorOptions(LearnerOptions):
+class ActorOptions(HistoryOptions):
     """The policies of PPO and of students, which go on as one another: their networks, and how they are rolled out."""
 
     actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
@@ -196,6 +196,11 @@ class ActorOptions(LearnerOptions):
         self._refuse_foreign()
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        for name in ("observation_history", "action_history"):
+            if getattr(self, name) and self.memory != "none":
+                raise ValueError(f"{name}: memory {self.memory} remembers by itself, set one of them to 0 or none")
+            if getattr(self, name) > self.horizon:
+                raise ValueError(f"{name}: expected at most horizon ({self.horizon}), got {getattr(self, name)}")
         return self
 
     def _refuse_foreign(self) -> None:
@@ -209,6 +214,7 @@ class ActorOptions(LearnerOptions):
     def network(self) -> dict[str, Any]:
         """What decides the shape of the policy and what its weights mean, by key."""
         names = ["actor", "actor_hidden", "activation", "memory", "normalize_observation", "observation_clip"]
+        names += ["observation_history", "action_history"]
         names += ["memory_size"] if self.memory != "none" else []
         names += ["bins"] if self.actor == "categorical" else ["log_std", "squash"]
         return {name: getattr(self, name) for name in names}
