@@ -88,7 +88,7 @@ class HistoryOptions(LearnerOptions):
     )
 
 
-def _largest_layer(hidden: tuple[int, ...]) -> int:
+def largest_layer(hidden: tuple[int, ...]) -> int:
     """Weights of the largest layer between hidden ones."""
     return max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
 
@@ -129,7 +129,7 @@ class ReplayOptions(HistoryOptions):
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""
-        return self.batch_size * _largest_layer(self.hidden)
+        return self.batch_size * largest_layer(self.hidden)
 
     def without_experience(self) -> Self:
         """The settings with a replay of one transition."""
@@ -323,7 +323,7 @@ class PPOConfig(ActorOptions):
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""
-        return num_envs * self.horizon // self.minibatches * _largest_layer(self.actor_hidden)
+        return num_envs * self.horizon // self.minibatches * largest_layer(self.actor_hidden)
 
     def without_experience(self) -> Self:
         """The settings with rollouts of one step."""

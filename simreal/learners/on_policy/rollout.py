@@ -58,6 +58,15 @@ class RolloutBatch:
             yield self.map(lambda _, values=values: next(values))
 
 
+def sound(done: Tensor, diverged: Tensor) -> Tensor:
+    """[T, N] False in the steps of an episode whose simulation diverged later on; both [T, N] bool."""
+    horizon = len(done)
+    steps = torch.arange(horizon, device=done.device)[:, None]
+    ends = torch.where(done | diverged, steps, horizon)
+    end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
+    return ~diverged.gather(0, end.clamp(max=horizon - 1)) | (end == horizon)
+
+
 class RolloutBuffer:
     """Storage of T steps, row by row. An action fills the first half of a row, its result the second.
 
@@ -134,10 +143,7 @@ class RolloutBuffer:
     def sound(self) -> Tensor:
         """[T, N] False in the steps of an episode whose simulation diverged in this rollout: what it showed before
         it was noticed is finite and means nothing."""
-        steps = torch.arange(self.horizon, device=self.reward.device)[:, None]
-        ends = torch.where(self.terminated | self.truncated | self.diverged, steps, self.horizon)
-        end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
-        return ~self.diverged.gather(0, end.clamp(max=self.horizon - 1)) | (end == self.horizon)
+        return sound(self.terminated | self.truncated, self.diverged)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps and the next update read; rows to come are not kept."""
