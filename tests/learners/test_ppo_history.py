@@ -26,7 +26,7 @@ SPEC = LearnerSpec(N, NOBS, A, GOAL, PRIVILEGED, None, torch.device("cpu"))
 
 def learner(seed: int = 0, **settings: Any) -> PPO:
     small = {"actor_hidden": (8,), "critic_hidden": (8,), "horizon": 5, "minibatches": 2, "epochs": 2}
-    return PPO(SPEC, PPOConfig(**(small | {"observation_history": 3} | settings)), seed)
+    return PPO(SPEC, PPOConfig.model_validate(small | {"observation_history": 3} | settings), seed)
 
 
 def stream(seed: int) -> Iterator[StepResult]:
@@ -160,7 +160,8 @@ def test_before_the_first_gradient_step_every_ratio_is_1() -> None:
 
 def test_the_mirror_image_of_a_stack_mirrors_each_observation_and_action() -> None:
     spec = replace(SPEC, goal_size=0, mirror=Mirror((1, 0, 2, 3), (1.0, 1.0, -1.0, 1.0), (1, 0), (-1.0, 1.0)))
-    ppo = PPO(spec, PPOConfig(horizon=4, minibatches=1, observation_history=2, mirror_coef=1.0), 0)
+    settings = {"horizon": 4, "minibatches": 1, "observation_history": 2, "mirror_coef": 1.0}
+    ppo = PPO(spec, PPOConfig.model_validate(settings), 0)
     ppo.network.normalizer.update(torch.randn(100, NOBS) * 2.0 + 1.0)
     assert ppo.stacks is not None
     assert spec.mirror is not None

@@ -108,6 +108,7 @@ class Gate:
                 layers: Any = critic
                 for parameter in layers[-1].parameters():
                     parameter.mul_(unit / self._unit())
+        loss = torch.zeros(())
         for _ in range(_STEPS):
             if before_step is not None:
                 before_step()

@@ -33,8 +33,8 @@ class Teacher:
         self.name = name
         sizes = [("values of the policy group", theirs.observation_size, spec.observation_size)]
         if privileged:
-            task_groups = (s.privileged_size - len(s.parameters) for s in (theirs, spec))
-            sizes.append(("privileged values of the task", *task_groups))
+            there, here = (s.privileged_size - len(s.parameters) for s in (theirs, spec))
+            sizes.append(("privileged values of the task", there, here))
         sizes.append(("actions", theirs.action_size, spec.action_size))
         for what, there, here in sizes:
             if there != here:
