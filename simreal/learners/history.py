@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simreal.common.layers import History as HistoryLayer
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.options import HistoryOptions
 
@@ -182,3 +184,9 @@ class HistoryPolicy(nn.Module):
         """[B] where rounding may decide between two actions; see `simreal.learners.on_policy.distribution`."""
         normalized = self.normalizer(observation)
         return self.network.undecided_at(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), 1))
+
+    def layers(self) -> list[Layer]:
+        """From an observation to an action, what is remembered in between."""
+        layers, begin, its = layers_of(self.network), len(layers_of(self.normalizer)), self.layout
+        memory = HistoryLayer(its.observations, its.kept, its.actions, its.action_size)
+        return [*layers[:begin], memory, *layers[begin:]]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.common.deterministic_ops import Linear
+from simreal.common.layers import Activation, Layer, layers_of, outputs
 
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 
@@ -98,6 +99,10 @@ class DeterministicActor(nn.Module):
         """What goes into the final tanh, [B, A]."""
         return self.net(observation)
 
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to an action."""
+        return [*layers_of(self.net), Activation("tanh")]
+
 
 class GaussianActor(nn.Module):
     """A normal distribution squashed by tanh (SAC, Haarnoja et al. 2018, appendix C)."""
@@ -114,6 +119,10 @@ class GaussianActor(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """The most likely action [B, A] in [-1, 1]."""
         return torch.tanh(self.distribution(observation)[0])
+
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to the most likely action."""
+        return [*outputs(layers_of(self.net), share=2), Activation("tanh")]
 
     def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [B, A] for standard normal `noise` [B, A], and its log-density [B].

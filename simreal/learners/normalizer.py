@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import column_sums
+from simreal.common.layers import Layer, Normalize, array
 from simreal.learners.options import ActorOptions, ReplayOptions
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
@@ -97,6 +98,12 @@ class Normalizer(nn.Module):
         rest = (mean - coarse.double()).to(dtype)  # far from zero float32 cannot hold the mean exactly
         normalized = (values - coarse - rest) * inverse.to(dtype)
         return normalized.clamp(-self.clip, self.clip).float()
+
+    def layers(self) -> list[Layer]:
+        """As an exported policy computes it, from float32 values."""
+        mean = self.mean.float()
+        parts = (mean, self.mean - mean.double(), self.inverse())
+        return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
 
 def make_normalizer(size: int, config: ReplayOptions | ActorOptions) -> Normalizer:

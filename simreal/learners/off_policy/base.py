@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
 from simreal.learners.history import History, HistoryLayout, HistoryPolicy
@@ -44,6 +45,10 @@ class OffPolicyPolicy(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]; of policies that remember nothing."""
         return self.of_features(self.normalizer(observation))
+
+    def layers(self) -> list[Layer]:
+        """From an observation to an action, without past actions."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
 
 
 class OffPolicyLearner(Learner):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.base import GivenPolicy
 from simreal.learners.history import HistoryLayout, HistoryPolicy
 from simreal.learners.normalizer import Normalizer, make_normalizer
@@ -97,6 +98,10 @@ class Policy(_PolicyParts):
         distribution, _ = self.actor(x.unsqueeze(0), x[:, :0])
         return distribution.mode().squeeze(0)
 
+    def layers(self) -> list[Layer]:
+        """From an observation to the most likely action."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
+
 
 class RecurrentPolicy(_PolicyParts):
     """Normalizer and actor with memory, which is what is exported. Puts out the most likely action."""
@@ -109,6 +114,10 @@ class RecurrentPolicy(_PolicyParts):
         """Observation [B, nobs] in SI units, state [B, S] -> action [B, A] in [-1, 1], the next state [B, S]."""
         distribution, state = self.actor(self.normalizer(observation).unsqueeze(0), state)
         return distribution.mode().squeeze(0), state
+
+    def layers(self) -> list[Layer]:
+        """From an observation to the most likely action."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
 
 
 def make_policy(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simreal.common.layers import Bins, Layer, array, layers_of
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.trunk import Trunk
 from simreal.learners.options import ActorOptions
@@ -99,3 +100,8 @@ class CategoricalActor(nn.Module):
     def of_output(self, out: Tensor) -> Categorical:
         """The distribution for an output of the trunk [..., A * K]."""
         return Categorical(out.unflatten(-1, self.shapes["logits"]))
+
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to the most likely action."""
+        values = torch.linspace(-1.0, 1.0, self.shapes["logits"][1])  # `Categorical.values`
+        return [*layers_of(self.trunk), Bins(array(values))]

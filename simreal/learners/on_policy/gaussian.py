@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import expand_rows
+from simreal.common.layers import Activation, Clip, Layer, layers_of, outputs
 from simreal.learners.networks import LOG_STD_RANGE, tanh_log_slope
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.trunk import Trunk
@@ -129,3 +130,8 @@ class GaussianActor(nn.Module):
             return self.distribution(out, self.log_std)
         mean, log_std = out.chunk(2, dim=-1)
         return self.distribution(mean, log_std.clamp(*LOG_STD_RANGE))
+
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to the most likely action."""
+        mean = outputs(layers_of(self.trunk), share=2 if self.state_dependent else 1)
+        return [*mean, Activation("tanh") if self.distribution is SquashedGaussian else Clip(-1.0, 1.0)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import gru
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.networks import mlp
 from simreal.learners.options import ActorOptions
 
@@ -67,6 +68,10 @@ class Trunk(nn.Module):
         if self.memory is not None:
             x, state = self._remember(x, state, start)
         return self.head[:-1](x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
+
+    def layers(self) -> list[Layer]:
+        """From input to output."""
+        return [*([] if self.memory is None else layers_of(self.memory)), *layers_of(self.head)]
 
     def _remember(self, x: Tensor, state: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
         """The recurrent layer over x. It runs at once over all steps between which no sequence begins an episode."""
