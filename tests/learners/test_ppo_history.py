@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from envs.environment import Observed, StepResult
+from envs.registry import make_task
 from envs.task import Mirror
+from simreal import deploy
+from simreal.export.bundle import export_bundle
 from simreal.learners.base import LearnerSpec
-from simreal.learners.history import HistoryPolicy
+from simreal.learners.history import HistoryLayout, HistoryPolicy
+from simreal.learners.on_policy.actor_critic import make_policy
 from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.on_policy.symmetry import mirrored_features
 from simreal.learners.options import PPOConfig
@@ -142,6 +147,24 @@ def test_the_exported_policy_sees_what_the_learner_saw() -> None:
         observed = result.observed
         if ppo.ready():
             ppo.update()
+
+
+@pytest.mark.parametrize("settings", [{"observation_history": 3}, {"actor": "categorical", "action_history": 2}])
+def test_the_bundle_remembers_as_the_policy_does(settings: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = PPOConfig.model_validate({"actor_hidden": (8,)} | settings)
+    _, policy = make_policy(HistoryLayout.of(config, 4, 0, 1), 4, config, torch.device("cpu"))
+    assert isinstance(policy, HistoryPolicy)
+    policy.normalizer.update(torch.randn(50, 4) * 3.0 + 1.0)
+    torch.nn.init.normal_(policy.network.actor.trunk.last.weight)
+    loaded = deploy.Policy.load(export_bundle(policy, make_task("InvertedPendulum-v5"), tmp_path / "bundle"))
+    for _ in range(2):  # two episodes
+        loaded.reset()
+        state = policy.initial_state(1)
+        for observation in torch.randn(10, 1, 4, generator=torch.Generator().manual_seed(1)):
+            with torch.no_grad():
+                expected, state = policy(observation, state)
+            torch.testing.assert_close(torch.from_numpy(loaded(observation.numpy())), expected, atol=1e-5, rtol=0.0)
 
 
 def test_before_the_first_gradient_step_every_ratio_is_1() -> None:
