@@ -47,6 +47,10 @@ from simreal.training.run_directory import (
 from simreal.training.trainer import Interrupted, Trainer, update_threads
 
 EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
+PRIVILEGED = (
+    "its policy reads what no robot measures (actor_reads: privileged); train a student of it with algorithm distill, "
+    "which can be exported"
+)
 _RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
 
 
@@ -132,8 +136,8 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
 
 
 def assess(run: Path, out: Console) -> Path | None:
-    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where the task says
-    that no robot has use for one."""
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where no robot has use
+    for one: the task says so, or the policy reads what only a simulator knows."""
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
@@ -141,8 +145,9 @@ def assess(run: Path, out: Console) -> Path | None:
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
-    if task.export_obstacle is not None:
-        out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
+    obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
+    if obstacle is not None:
+        out.print(f"{run}: no bundle: {task.id}: {obstacle}")
         return None
     return _export(run, policy, run / "bundle", figures)
 
@@ -259,6 +264,8 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
 
     assert policy.module is not None
     assert policy.config is not None
+    if policy.config.learner.reads_privileged:
+        raise UserError(f"{run}: {PRIVILEGED}")
     try:
         return export_bundle(
             policy.module,

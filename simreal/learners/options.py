@@ -57,6 +57,16 @@ class LearnerOptions(Strict):
         return False
 
     @property
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """Run directories whose policies the learner is given, by the key that names them."""
+        return {}
+
+    @property
+    def reads_privileged(self) -> bool:
+        """Whether the policy reads the privileged group too, which no robot measures."""
+        return False
+
+    @property
     def depends_on_length(self) -> bool:
         """Whether what is learnt depends on how long the run shall become."""
         return getattr(self, "lr_schedule", None) == "linear"
@@ -222,7 +232,53 @@ class FQIConfig(BinsOptions):
         return self.model_copy(update={"dataset": "", "her_k": 0.0})
 
 
-class PPOConfig(LearnerOptions):
+class ActorOptions(LearnerOptions):
+    """The policies of PPO and of students, which go on as one another: their networks, and how they are rolled out."""
+
+    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
+    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
+    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
+    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
+    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
+    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
+    normalize_observation: bool = Field(True, description="by running mean and std")
+    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
+    actor: Literal["gaussian", "categorical"] = Field(
+        "gaussian", description="distribution over actions; categorical: one over evenly spaced values per actuator"
+    )
+    bins: int = Field(11, ge=2, le=1001, description="values in [-1, 1] that a categorical actor chooses among")
+    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
+    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
+    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
+
+    @model_validator(mode="after")
+    def _actor_fits_together(self) -> Self:
+        self._refuse_foreign()
+        if self.memory != "none" and self.horizon % self.segment:
+            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        return self
+
+    def _refuse_foreign(self) -> None:
+        """Raise ValueError where something is set that this kind of actor has not."""
+        categorical = self.actor == "categorical"
+        for name in ("squash", "log_std", "initial_std", "bound_coef") if categorical else ("bins",):
+            field = type(self).model_fields.get(name)
+            if field is not None and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: means nothing to actor {self.actor}, leave it at {field.default}")
+
+    def network(self) -> dict[str, Any]:
+        """What decides the shape of the policy and what its weights mean, by key."""
+        names = ["actor", "actor_hidden", "activation", "memory", "normalize_observation", "observation_clip"]
+        names += ["memory_size"] if self.memory != "none" else []
+        names += ["bins"] if self.actor == "categorical" else ["log_std", "squash"]
+        return {name: getattr(self, name) for name in names}
+
+    def first_update(self, num_envs: int) -> int:
+        """Environment steps after which the learner learns for the first time."""
+        return self.horizon * num_envs
+
+
+class PPOConfig(ActorOptions):
     """Policy gradients on fresh experience: PPO and its family, with or without memory."""
 
     STAGGERED = True
@@ -234,14 +290,16 @@ class PPOConfig(LearnerOptions):
     advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
         "gae", description="estimator of advantages; reinforce takes monte_carlo"
     )
-    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
     critic_hidden: Hidden = Field((64, 64), description="units of the critic's hidden layers")
-    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
-    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
-    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
-    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
     privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
-    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
+    actor_reads: Literal["policy", "privileged"] = Field(
+        "policy",
+        description="privileged: the policy, a teacher then, reads the privileged group and the world too",
+    )
+    initial_policy: str | None = Field(
+        None, description="directory of a finished run of ppo or distill whose policy is gone on with"
+    )
+    critic_warmup: int = Field(0, ge=0, description="first updates in which only the critic learns")
     epochs: int = Field(10, ge=1, description="passes over a rollout")
     minibatches: int = Field(16, ge=1, description="parts of a rollout, with one gradient step each")
     gamma: float = Field(0.99, ge=0, lt=1, description="discount per control step")
@@ -271,16 +329,7 @@ class PPOConfig(LearnerOptions):
     normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
         "batch", description="over what advantages are brought to mean 0 and std 1"
     )
-    normalize_observation: bool = Field(True, description="by running mean and std")
     normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
-    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
-    actor: Literal["gaussian", "categorical"] = Field(
-        "gaussian", description="distribution over actions; categorical: one over evenly spaced values per actuator"
-    )
-    bins: int = Field(11, ge=2, le=1001, description="values in [-1, 1] that a categorical actor chooses among")
-    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
-    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
-    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
     cg_iterations: int = Field(10, ge=1, description="conjugate gradient steps of trpo")
     cg_damping: float = Field(0.1, ge=0, description="added to the Fisher matrix of trpo")
 
@@ -292,9 +341,8 @@ class PPOConfig(LearnerOptions):
         measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
         if self.target_kl is not None and not measures_kl:
             raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
-        self._check_actor()
-        if self.memory != "none" and self.horizon % self.segment:
-            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        if self.mirror_coef and self.reads_privileged:
+            raise ValueError("mirror_coef: nobody says how the privileged group is mirrored, set it to 0")
         if self.mirror_coef and self.memory != "none":
             raise ValueError(f"mirror_coef: works without memory only, set it to 0 or memory {self.memory} to none")
         if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
@@ -313,17 +361,19 @@ class PPOConfig(LearnerOptions):
                 raise ValueError("normalize_advantage: objective trpo steps on the whole batch, set it to batch")
         return self
 
-    def _check_actor(self) -> None:
-        """Raise ValueError where something is set that this kind of actor has not."""
-        categorical = self.actor == "categorical"
-        for name in ("squash", "log_std", "initial_std", "bound_coef") if categorical else ("bins",):
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default:
-                raise ValueError(f"{name}: means nothing to actor {self.actor}, leave it at {default}")
+    @property
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """The run whose policy is gone on with."""
+        return {} if self.initial_policy is None else {"initial_policy": (self.initial_policy,)}
 
-    def first_update(self, num_envs: int) -> int:
-        """Environment steps after which the learner learns for the first time."""
-        return self.horizon * num_envs
+    @property
+    def reads_privileged(self) -> bool:
+        """Whether the policy reads the privileged group too."""
+        return self.actor_reads == "privileged"
+
+    def network(self) -> dict[str, Any]:
+        """What decides the shape of the policy and what its weights mean, by key."""
+        return super().network() | {"actor_reads": self.actor_reads}
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""

@@ -16,6 +16,7 @@ from envs.common.safe_yaml import FileError, parse_yaml
 from envs.common.safe_yaml import read_yaml as read_yaml_file
 from envs.engines.gpu.options import GpuOptions
 from envs.registry import make_task
+from randomization.catalogue.table import package_of as package_of_quantity
 from randomization.config import RandomizationConfig, first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
@@ -100,8 +101,11 @@ class RunConfig(Strict):
 
     def to_yaml(self) -> str:
         """The complete configuration, defaults included."""
-        package = package_of(self.learner.algorithm)
-        origin = "" if package is None else f"# learner {self.learner.algorithm!r} is of Python package {package!r}\n"
+        packages = {("learner", self.learner.algorithm): package_of(self.learner.algorithm)}
+        for label, entry in self.randomization.parameters.items():
+            name = str(entry.get("quantity", label))
+            packages["quantity", name] = package_of_quantity(name)
+        origin = "".join(f"# {k} {n!r} is of Python package {p!r}\n" for (k, n), p in packages.items() if p is not None)
         return origin + yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
 
 

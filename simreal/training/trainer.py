@@ -24,6 +24,7 @@ from simreal.training.episode_statistics import EpisodeStatistics
 from simreal.training.metrics_log import RunLog
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig
+from simreal.training.run_directory import given_policies
 from simreal.training.threads import UpdateThreads
 
 
@@ -97,7 +98,7 @@ class Trainer:
         self._metric = metric_of(self.environment.task)
         if config.learner.STAGGERED:
             self.environment.stagger()
-        self.learner: Learner = make_learner(config, self.environment)
+        self.learner: Learner = make_learner(config, self.environment, given_policies(config))
         self._device = learner_device(config.device)
         self.statistics = EpisodeStatistics(1 if self._device.type == "cpu" else _GPU_STEPS)
         self.env_steps = 0  # or sweeps, see `LearnerOptions.COUNTS`
