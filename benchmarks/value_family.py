@@ -4,9 +4,9 @@
     batch        fitted Q iteration on records of random actions: FetchReach and InvertedPendulum, three seeds each
     locomotion   DQN beside SAC on HalfCheetah and Walker2d, 300,000 steps, two seeds: hours
 
-Runs, records and figures go to FOLDER. What is there is not made again, and a training that was interrupted goes on: call
-it again after an interruption. FOLDER/figures.json holds what has been measured so far, and each figure is printed once it
-is there.
+Runs, records and figures go to FOLDER. What is there is not made again, and a training that was interrupted goes on:
+call it again after an interruption. FOLDER/figures.json holds what has been measured so far, and each figure is printed
+once it is there.
 """
 
 from __future__ import annotations

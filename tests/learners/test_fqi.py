@@ -151,7 +151,7 @@ def test_a_dataset_fills_a_replay_as_its_steps_would_have(recorded: Path) -> Non
     filled.fill(*(a[name] for name in (*names, "episode")), achieved_goal=a["achieved_goal"])
     for i in range(230):
         done = torch.tensor([i + 1 == 230 or bool(a["episode"][i] != a["episode"][i + 1])])
-        added.add(*(a[name][i : i + 1] for name in names), done, a["achieved_goal"][i : i + 1])
+        added.add(*(a[name][i : i + 1] for name in names), done=done, achieved_goal=a["achieved_goal"][i : i + 1])
     for name in ("_rows", "_end", "_valid", "_time"):
         one, other = getattr(filled, name), getattr(added, name)
         assert one == other if isinstance(one, int) else torch.equal(one, other), name
