@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from envs.common.messages import nearest
 from envs.common.safe_yaml import FileError, parse_yaml
@@ -83,6 +83,21 @@ class RunConfig(Strict):
     randomization: RandomizationConfig = RandomizationConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> RunConfig:
+        """A learner that acts in no environment neither takes steps there nor tells a curriculum how it did."""
+        name = self.learner.algorithm
+        if self.learner.COUNTS == "env_steps":
+            return self
+        if self.randomization.sampler in ("adr", "doraemon"):
+            raise ValueError(
+                f"randomization.sampler: {name} plays no episodes that {self.randomization.sampler} could judge; "
+                "expected manual or none"
+            )
+        if self.train.env_steps != TrainConfig.model_fields["env_steps"].default:
+            raise ValueError(f"train.env_steps: {name} takes no steps; its length is learner.{self.learner.COUNTS}")
+        return self
 
     def to_yaml(self) -> str:
         """The complete configuration, defaults included."""

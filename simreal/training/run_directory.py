@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.safe_yaml import one_line
-from envs.environment import Environment
+from envs.environment import Environment, Observed
 from envs.registry import make_task
 from envs.task import Task
 from randomization.catalogue.table import quantity_names
@@ -25,6 +25,8 @@ from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
+from simreal.learners.base import GivenPolicy, LearnerSpec
+from simreal.learners.privileged import PrivilegedView
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
@@ -50,6 +52,14 @@ class LoadedPolicy:
     randomization: dict[str, Any] | None = None  # as the exported contract states it
     module: nn.Module | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
+    spec: LearnerSpec | None = None  # of the environments of its training; None for a bundle
+
+    def reader(self, environment: Environment) -> Callable[[Observed], Tensor]:
+        """What the policy reads [N, n] of what these environments show: the policy group, unless it was trained to read
+        the privileged group and the world too."""
+        if self.config is None or self.spec is None or not self.config.learner.reads_privileged:
+            return lambda observed: observed.policy
+        return PrivilegedView(self.spec.parameters, getattr(environment.layer, "parameters", ()))
 
     def make_task(self) -> Task:
         """A new instance of the task that the policy was trained for."""
@@ -166,7 +176,38 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         randomization=describe_randomization(sampler) if randomized else None,
         module=policy,
         task_options=config.task_options,
+        spec=learner.spec,
     )
+
+
+def given_policies(config: RunConfig) -> dict[str, tuple[GivenPolicy, ...]]:
+    """The policies of the runs that a learner's settings name, by key.
+
+    Raises:
+        UserError: one is missing, not finished, of another task, or no run directory.
+    """
+    return {key: tuple(_given(key, run, config) for run in runs) for key, runs in config.learner.runs.items()}
+
+
+def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
+    path = Path(run).expanduser()
+    if not path.is_dir():
+        raise UserError(f"learner: {key}: {run}: no such run; expected the directory of a finished one")
+    if is_bundle(path):
+        raise UserError(f"learner: {key}: {run}: is a bundle; expected the directory of the run")
+    try:
+        of = run_config(path)
+        if of.task != config.task:
+            raise UserError(f"{run}: is of {of.task}, expected a run of {config.task}")
+        done = newest_checkpoint(path)["env_steps"]
+        if done < of.train.env_steps:
+            raise UserError(f"{run}: has trained {done:,} of its {of.train.env_steps:,} steps; go on with --resume")
+        policy = load_policy(path, config.task)
+    except UserError as error:
+        raise UserError(f"learner: {key}: {error}") from None
+    assert policy.module is not None
+    assert policy.spec is not None
+    return GivenPolicy(run, policy.module, of.learner, policy.spec)
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
