@@ -17,7 +17,7 @@ from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from noop import silent
 from noop_models import INLINE
-from plugin_files import WHEEL, quantities_of, unpacked
+from plugin_files import WHEEL, installed_from, unpacked
 from randomization.catalogue import table
 from randomization.catalogue.quantity import RandomizationError
 from randomization.parameters import build_parameters
@@ -28,7 +28,7 @@ DT = 0.02
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path) -> Iterator[Path]:
     """The example is installed."""
-    with quantities_of(unpacked(tmp_path / "site")) as site:
+    with installed_from(unpacked(tmp_path / "site")) as site:
         yield site
 
 

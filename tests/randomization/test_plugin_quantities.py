@@ -19,7 +19,7 @@ from torch import Tensor
 import simreal
 from command import Run, refused, simreal_command
 from conftest import TinyTask, build, fixed_worlds
-from plugin_files import WHEEL, announce, quantities_of, unpacked
+from plugin_files import WHEEL, announce, installed_from, unpacked
 from randomization.catalogue import table
 from randomization.catalogue.checks import check_quantity
 from randomization.catalogue.quantity import QUANTITIES, Quantity, RandomizationError
@@ -57,7 +57,7 @@ evaluate: {episodes: 4, worlds: [trained]}
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path) -> Iterator[Path]:
     """The example is installed."""
-    with quantities_of(unpacked(tmp_path / "site")) as site:
+    with installed_from(unpacked(tmp_path / "site")) as site:
         yield site
 
 

@@ -56,9 +56,9 @@ def unpacked(site: Path) -> Path:
 
 
 @contextmanager
-def quantities_of(site: Path) -> Iterator[Path]:
-    """The packages in a folder are installed; afterwards it is as if none had registered anything."""
-    registers: tuple[dict[str, Any], ...] = (QUANTITIES, table._HOMES, registry._LEARNERS)
+def installed_from(site: Path) -> Iterator[Path]:
+    """Python finds the modules and packages of a folder; afterwards it is as if none had registered anything."""
+    registers: list[Any] = [QUANTITIES, table._HOMES, registry._LEARNERS]
     before, modules, path = [dict(one) for one in registers], set(sys.modules), list(sys.path)
     sys.path.insert(0, str(site))
     try:
