@@ -78,6 +78,7 @@ ONCE = {"epochs": 1, "minibatches": 1, "lr": 3e-3}
         {"objective": "ppo_clip", "lr_schedule": "kl_adaptive", "squash": "tanh", "log_std": "state"},
         pytest.param({"objective": "ppo_kl", "lr": 1e-3}, marks=pytest.mark.slow),
         {"objective": "trpo"},
+        pytest.param({"actor": "categorical", "lr": 3e-3}, marks=pytest.mark.slow),
         # Over 5 steps or fewer the estimate leans on a critic that makes one step per rollout, and A2C decays again.
         {"objective": "a2c", "advantage": "n_step", "n_steps": 20, **ONCE},
         pytest.param({"objective": "reinforce", "advantage": "monte_carlo", **ONCE}, marks=pytest.mark.slow),

@@ -24,7 +24,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"learner": _ON_POLICY | {"lr_schedule": "linear"}},
     "ppo lstm": {"learner": _ON_POLICY | {"memory": "lstm"}},
     "sac": {"learner": _OFF_POLICY | {"algorithm": "sac", "replay_size": 250, "lr_schedule": "linear"}},
-    "td3": {"learner": _OFF_POLICY | {"algorithm": "td3", "updates_per_cycle": 3, "action_penalty": 0.1}},
+    "td3": {"learner": _OFF_POLICY | {"algorithm": "td3", "updates_per_cycle": 3, "observation_history": 2}},
     "ddpg her": {
         "task": "FetchReach-v4",
         "learner": _OFF_POLICY | {"algorithm": "ddpg", "action_history": 2, "average_updates": 20},
