@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from randomization.catalogue import table
 from robots import skip_if_missing
 from shortcuts import without_bundles
 from simreal.cli.describe import quantity_tables
@@ -52,7 +53,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before, learners = set(sys.modules), dict(registry._LEARNERS)
+    quantities, homes = dict(table.QUANTITIES), dict(table._HOMES)
     yield tmp_path
+    for present, known in ((table.QUANTITIES, quantities), (table._HOMES, homes)):
+        present.clear()
+        present.update(known)
     registry._LEARNERS.clear()
     registry._LEARNERS.update(learners)
     trusted_code._trusted.clear()
