@@ -163,6 +163,11 @@ class HistoryPolicy(nn.Module):
         action = self.network.of_features(torch.cat((normalized, *self.layout.before(state, normalized)), dim=1))
         return action, self.layout.after(state, normalized, action)
 
+    def undecided(self, tolerance: float, observation: Tensor, state: Tensor) -> Tensor:
+        """[B] where rounding may decide between two actions; see `simreal.learners.on_policy.distribution`."""
+        normalized = self.normalizer(observation)
+        return self.network.undecided_at(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), 1))
+
     def layers(self) -> list[Layer]:
         """From an observation to an action, what is remembered in between."""
         layers, begin, its = layers_of(self.network), len(layers_of(self.normalizer)), self.layout

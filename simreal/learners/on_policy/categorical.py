@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from simreal.common.layers import Bins, Layer, array, layers_of
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.trunk import Trunk
-from simreal.learners.options import PPOConfig
+from simreal.learners.options import ActorOptions
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CategoricalActor(nn.Module):
     distribution = Categorical
     shared = ()
 
-    def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
+    def __init__(self, observation_size: int, action_size: int, config: ActorOptions) -> None:
         super().__init__()
         self.shapes = {"logits": (action_size, config.bins)}
         outputs = action_size * config.bins

@@ -18,7 +18,7 @@ from simreal.common.layers import Activation, Clip, Layer, layers_of, outputs
 from simreal.learners.networks import LOG_STD_RANGE, tanh_log_slope
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.trunk import Trunk
-from simreal.learners.options import PPOConfig
+from simreal.learners.options import ActorOptions
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -96,7 +96,7 @@ class SquashedGaussian(Gaussian):
 class GaussianActor(nn.Module):
     """A trunk that puts out the mean, and the log standard deviation where that depends on the state."""
 
-    def __init__(self, observation_size: int, action_size: int, config: PPOConfig) -> None:
+    def __init__(self, observation_size: int, action_size: int, config: ActorOptions) -> None:
         super().__init__()
         self.distribution = SquashedGaussian if config.squash == "tanh" else Gaussian
         self.state_dependent = config.log_std == "state"

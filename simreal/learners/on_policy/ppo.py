@@ -29,8 +29,9 @@ from envs.common.deterministic_ops import mean_all, sum_all
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
 from simreal.learners.adam import Adam
-from simreal.learners.base import Learner, LearnerSpec
-from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy
+from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
+from simreal.learners.normalizer import Normalizer
+from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, go_on_with
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.gaussian import Gaussian
 from simreal.learners.on_policy.losses import (
@@ -68,10 +69,13 @@ class PPO(Learner):
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
         if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
-        privileged = spec.privileged_size if config.privileged_critic else 0
+        privileged, self._reads = self._inputs()
         make = RecurrentPolicy if self.recurrent else Policy
-        self.policy = make(spec.observation_size, spec.action_size, config).to(spec.device)
-        self.critic = Critic(spec.observation_size, privileged, config).to(spec.device)
+        self.policy = make(self._reads, spec.action_size, config).to(spec.device)
+        self.critic = Critic(self._reads, privileged, config).to(spec.device)
+        self._young = [self.policy.normalizer, self.critic.normalizer]  # know nothing before the first rollout
+        for given in spec.policies.get("initial_policy", ()):
+            self._go_on_with(given)
         self._actor_params = list(self.policy.actor.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
@@ -83,7 +87,7 @@ class PPO(Learner):
         self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = RolloutBuffer(
-            config.horizon, segment, spec.num_envs, spec.observation_size + privileged,
+            config.horizon, segment, spec.num_envs, self._reads + privileged,
             spec.action_size, self.policy.actor.shapes, state_sizes, spec.device,
         )  # fmt: skip
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
@@ -93,6 +97,24 @@ class PPO(Learner):
         self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
         self.lr, self.beta = config.lr, config.kl_beta
 
+    def _inputs(self) -> tuple[int, int]:
+        """How many values only the critic reads, and how many the policy. Raises ValueError."""
+        config, spec = self.config, self.spec
+        if not config.reads_privileged:
+            return spec.privileged_size if config.privileged_critic else 0, spec.observation_size
+        if not spec.privileged_size:
+            raise ValueError(
+                "actor_reads: this task has no privileged group and nothing is randomized, set it to policy"
+            )
+        return 0, spec.observation_size + spec.privileged_size
+
+    def _go_on_with(self, given: GivenPolicy) -> None:
+        try:
+            go_on_with(self.policy, self.config, given)
+        except ValueError as error:
+            raise ValueError(f"initial_policy: {error}") from None
+        self._young.remove(self.policy.normalizer)
+
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; what led to them goes into the rollout."""
@@ -100,7 +122,7 @@ class PPO(Learner):
         raw = self._raw(observed)
         x = self._normalized(raw)
         rollout.raw[t], rollout.observation[t] = raw, x
-        now, state = self.policy.actor(x[None, :, : self.spec.observation_size], self._states[0])
+        now, state = self.policy.actor(x[None, :, : self._reads], self._states[0])
         if self.recurrent:
             if t % rollout.segment == 0:
                 rollout.actor_state[t // rollout.segment] = self._states[0]
@@ -119,7 +141,7 @@ class PPO(Learner):
         rollout.terminated[t], rollout.truncated[t] = result.terminated, result.truncated
         rollout.diverged[t] = result.diverged
         if self.updates == 0:  # from the first step on; later once per rollout
-            self._take_statistics(t, t + 1, ~rollout.diverged)
+            self._take_statistics(t, t + 1, ~rollout.diverged, self._young)
         self._states = self._next_states
         if not self._sync_allowed or bool(result.done.any()):
             self._finish(result, t)
@@ -148,18 +170,24 @@ class PPO(Learner):
         return torch.cat((policy, observed.privileged.to(policy)), dim=1)
 
     def _normalized(self, raw: Tensor) -> Tensor:
-        n = self.spec.observation_size
+        n = self._reads
         policy = self.policy.normalizer(raw[:, :n])
         return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
 
-    def _take_statistics(self, start: int, stop: int, sound: Tensor) -> None:
-        """Take the observations of some rows into the normalizers, where they are sound [T, N]."""
+    def _take_statistics(self, start: int, stop: int, sound: Tensor, normalizers: list[Normalizer]) -> None:
+        """Take the observations of some rows into normalizers, where they are sound [T, N]."""
         raw, sound = self.rollout.raw[start:stop], sound[start:stop]
         values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
-        n = self.spec.observation_size
-        self.policy.normalizer.update(values[:, :n])
-        if values.shape[1] > n:
-            self.critic.normalizer.update(values[:, n:])
+        n = self._reads
+        for normalizer in normalizers:
+            part = values[:, :n] if normalizer is self.policy.normalizer else values[:, n:]
+            if part.shape[1]:
+                normalizer.update(part)
+
+    @property
+    def _warms_up(self) -> bool:
+        """Whether only the critic learns: with the advantages of one that knows nothing a policy would get worse."""
+        return self.updates < self.config.critic_warmup
 
     def ready(self) -> bool:
         """Whether the rollout is full."""
@@ -173,20 +201,20 @@ class PPO(Learner):
         if self.total_steps is not None and config.lr_schedule == "linear":
             done = self.steps - batch.weight.numel()
             self.lr = config.lr * max(1.0 - done / self.total_steps, 0.0)
-        trusted = self._trust_region_step(batch) if config.objective == "trpo" else {}
+        trusted = self._trust_region_step(batch) if config.objective == "trpo" and not self._warms_up else {}
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
             if not self._epoch(batch, logs, before_step):
                 break
-        if config.objective == "ppo_kl":
+        if config.objective == "ppo_kl" and not self._warms_up:
             with torch.no_grad():
                 kl = float(self._divergence(batch))
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
         if self.updates == 0:  # again, without the episodes that turned out to be unsound
-            self.policy.normalizer.forget()
-            self.critic.normalizer.forget()
-        self._take_statistics(0, config.horizon, self.rollout.sound())
+            for normalizer in self._young:
+                normalizer.forget()
+        self._take_statistics(0, config.horizon, self.rollout.sound(), [self.policy.normalizer, self.critic.normalizer])
         self.updates += 1
         self.rollout.time = 0
         # Read once: a look at every minibatch would stall the device.
@@ -273,7 +301,7 @@ class PPO(Learner):
             loss, log = self._loss(part)
             if config.target_kl is not None and "kl" in log and float(log["kl"]) > 1.5 * config.target_kl:
                 return False
-            if config.lr_schedule == "kl_adaptive":
+            if config.lr_schedule == "kl_adaptive" and "kl" in log:
                 self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
             self.optimizer.lr = self.lr
             self._gradient.zero_()
@@ -288,7 +316,7 @@ class PPO(Learner):
         config, share = self.config, shares(batch.weight)
         value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
         critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
-        if config.objective == "trpo":  # the policy has made its step
+        if config.objective == "trpo" or self._warms_up:  # the policy has made its step, or makes none
             return config.value_coef * critic_loss, {"value_loss": critic_loss.detach()}
         now = self._distribution(batch)
         log_prob = now.log_prob(batch.action)
@@ -314,14 +342,14 @@ class PPO(Learner):
             log["bound_loss"] = bound_loss(now.mean, share)
             loss = loss + config.bound_coef * log["bound_loss"]
         if config.mirror_coef and self.spec.mirror is not None and isinstance(self.policy, Policy):
-            observation = batch.observation[..., : self.spec.observation_size]
+            observation = batch.observation[..., : self._reads]
             log["mirror_loss"] = symmetry_loss(self.policy, observation, now, self.spec.mirror)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
     def _distribution(self, batch: RolloutBatch) -> Distribution:
         """The present policy's, over [L, B, A]."""
-        observation = batch.observation[..., : self.spec.observation_size]
+        observation = batch.observation[..., : self._reads]
         return self.policy.actor(observation, batch.actor_state[0], batch.start)[0].rowwise()
 
     def _divergence(self, batch: RolloutBatch) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from envs.common.deterministic_ops import gru
 from simreal.common.layers import Layer, layers_of
 from simreal.learners.networks import mlp
-from simreal.learners.options import PPOConfig
+from simreal.learners.options import ActorOptions
 
 # In place: on large batches half the time of an activation goes into new memory.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -36,7 +36,9 @@ class Trunk(nn.Module):
         output_gain: scale of the last layer's initial weights.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, config: PPOConfig, output_gain: float) -> None:
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], outputs: int, config: ActorOptions, output_gain: float
+    ) -> None:
         super().__init__()
         size = config.memory_size
         self.memory: nn.LSTM | nn.GRU | None = None
