@@ -81,7 +81,7 @@ def _of_effect(quantity: Quantity) -> str:
         public = [name for name in vars(effect) if not name.startswith("_")]
         hint = next((found for name in public if (found := nearest(name, _HOOKS))), "")
         return f"effect: {effect.__name__} has no hook{hint}; expected one of: {', '.join(_HOOKS)}"
-    if effect.overrides("on_command") and effect.order >= CommandDelay.order:
+    if effect is not CommandDelay and effect.overrides("on_command") and effect.order >= CommandDelay.order:
         return f"effect: {effect.__name__} comes after action_delay ({CommandDelay.order}), expected a lower `order`"
     if quantity.mode != "absolute":
         return f"mode: an effect is given its own values, expected 'absolute', got {quantity.mode!r}"
