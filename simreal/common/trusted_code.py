@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
 from typing import Any
 
+from envs.common.entry_points import entry_points
 from envs.registry import ENTRY_POINTS
 from simreal.common.errors import UserError
 
@@ -77,4 +77,4 @@ def naming(task: str) -> str:
 def _announces_tasks(module: str) -> bool:
     """Whether the package that a module belongs to announces tasks of simreal's."""
     package = module.partition(".")[0]
-    return any(entry.module.partition(".")[0] == package for entry in entry_points(group=ENTRY_POINTS))
+    return any(entry.module.partition(".")[0] == package for entry in entry_points(ENTRY_POINTS))
