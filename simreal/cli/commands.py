@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.common.fast_matmul import thread_independent
+from simreal.cli.check import look_at
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json, to_json, without_samples, write_target
@@ -31,7 +32,7 @@ from simreal.evaluation.metrics import Metric, metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
-from simreal.training.checkpoint import checkpoints, is_outdated, newest_checkpoint
+from simreal.training.checkpoint import checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
@@ -98,6 +99,8 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     ):
         if warning is not None:
             out.print(warning)
+    for finding in look_at(trainer.environment, run):
+        out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr))
     except Interrupted:
@@ -272,7 +275,9 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
 
 
 def _newest_name(run: Path) -> str:
-    return checkpoints(run / "checkpoints")[-1].name
+    found = policy_file(run)
+    assert found is not None
+    return found.name
 
 
 def _present_evaluation(run: Path, out: Console) -> dict[str, Any] | None:

@@ -211,6 +211,20 @@ def describe(
 
 
 @app.command()
+def check(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="an id, MODULE:CLASS, gymnasium:ID, or an MJCF file")],
+    period: Annotated[float | None, typer.Option(min=1e-6, help="of a file: s between two commands")] = None,
+    max_speed: Annotated[float | None, typer.Option(min=0, help="of hinges, rad/s, under random actions (200)")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
+) -> None:
+    """Find what is wrong with a simulation; exit status 1 where something is."""
+    from simreal.cli.check import check_command
+
+    if not check_command(task, period, max_speed, json_file, _out):
+        sys.exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of configurations, for editors."""
     import json
@@ -235,7 +249,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 `check` found something, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=given or ["--help"], standalone_mode=False)

@@ -21,7 +21,7 @@ from simreal.rendering.offscreen import Image
 from simreal.rendering.scene import Scene, write_video
 from simreal.report.records import Run
 from simreal.report.summary import value
-from simreal.training.checkpoint import checkpoints
+from simreal.training.checkpoint import policy_file
 from simreal.training.run_directory import LoadedPolicy, load_policy
 
 _EPISODES = 50  # of every world, from which best and worst are chosen
@@ -43,11 +43,11 @@ class Clip:
 
 def find_clips(run: Run, draw: bool) -> tuple[list[Clip], str]:
     """The clips of a run, drawn if need be, and a sentence for the reader where something is missing."""
-    found = checkpoints(run.path / "checkpoints")
-    if not found:
+    found = policy_file(run.path)
+    if found is None:
         return [], f"{run.name}: no pictures, because it has no checkpoint."
     seed, best_by = run.config.evaluate.seed, run.measure.name
-    wanted = {"checkpoint": found[-1].name, "worlds": _worlds(run), "seed": seed, "best_by": best_by}
+    wanted = {"checkpoint": found.name, "worlds": _worlds(run), "seed": seed, "best_by": best_by}
     folder = run.path / "footage"
     kept = _kept(folder, wanted)
     if kept or not draw:

@@ -48,6 +48,10 @@ class Progress:
         if self._live:
             self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line; above the bar, where there is one."""
+        self._console.print(text, highlight=False)
+
     def update(self, steps: int, score: str, entropy: float) -> None:
         """Show the state after `steps` steps, with a score such as "success 0.93"; cheap, so call it after each."""
         now = time.monotonic()

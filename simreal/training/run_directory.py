@@ -24,7 +24,7 @@ from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
-from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
+from simreal.training.checkpoint import MISFITS, newest_policy, policy_file
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
 
 _ORIGIN = re.compile(r"# learner '([^']+)' is of Python package '(\w+)'\n")
@@ -129,7 +129,10 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     config = run_config(run)
     check_code(config.task, str(run / "config.yaml"), task)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
-    checkpoint = newest_checkpoint(run, config.task)
+    try:
+        env_steps, weights, ranges = newest_policy(run, config.task)
+    except MISFITS as error:
+        raise UserError(f"{policy_file(run)}: not a file that `simreal train` wrote: {one_line(error)}") from None
     environment = make_environment(
         config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
     )
@@ -138,13 +141,12 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     learner = make_learner(config.model_copy(update=alone), environment)
     sampler = config.randomization.sampler_for(environment.task)
     try:
-        learner.policy.load_state_dict(checkpoint["learner"]["policy"])
-        sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
+        learner.policy.load_state_dict(weights)
+        sampler.load_state_dict(ranges)
     except MISFITS as error:
-        name = checkpoint_path(run / "checkpoints", checkpoint["env_steps"])
-        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
+        raise UserError(f"{policy_file(run)}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
     policy = learner.policy.eval()
-    act, reset = _stepper(policy)
+    act, reset = stepper(policy)
     randomized = config.randomization.sampler != "none"
     return LoadedPolicy(
         name=run.name or str(run),
@@ -160,7 +162,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     )
 
 
-def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
+def stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
     """Functions that run a torch policy in batched environments: act, and reset of its recurrent state if any."""
     begin = getattr(policy, "initial_state", None)
     state: list[Tensor] = []
