@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from simreal.evaluation.metrics import Metric, metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
-from simreal.training.checkpoint import checkpoints, is_outdated, newest_checkpoint, policy_file
+from simreal.training.checkpoint import BEST, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
@@ -86,6 +87,8 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     config = with_threads(config, run)
     torch.set_num_threads(1)
     trainer = _make_trainer(config, run)
+    if config.train.keep == "last":
+        shutil.rmtree(run / BEST, ignore_errors=True)
     if checkpoint is not None:
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
@@ -138,6 +141,9 @@ def assess(run: Path, out: Console) -> Path | None:
     that no robot has use for one."""
     policy = load_policy(run)
     assert policy.config is not None
+    kept, last = policy_file(run), checkpoints(run / "checkpoints")[-1:]
+    if kept is not None and last and kept.name != last[0].name:
+        out.print(f"The policy is that of step {int(kept.stem[5:]):,}, which is better than the last one.")
     settings = policy.config.evaluate
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))

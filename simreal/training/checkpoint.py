@@ -69,8 +69,8 @@ def policy_file(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def newest_policy(run: Path, task: str) -> tuple[int, Any, Any]:
-    """Steps, state and sampler's state of the policy that a run has come to, see `policy_file`.
+def newest_policy(run: Path, task: str) -> tuple[Any, Any]:
+    """State and sampler's state of the policy that a run has come to, see `policy_file`.
 
     Raises:
         UserError: there is none, it cannot be read, or it is of another format or task.
@@ -79,9 +79,9 @@ def newest_policy(run: Path, task: str) -> tuple[int, Any, Any]:
     kept = checkpoints(run / BEST)
     if kept:
         content = load_checkpoint(kept[-1], task)
-        return content["env_steps"], content["policy"], content["sampler"]
+        return content["policy"], content["sampler"]
     content = newest_checkpoint(run, task)
-    return content["env_steps"], content["learner"]["policy"], content["environment"]["layer"]["sampler"]
+    return content["learner"]["policy"], content["environment"]["layer"]["sampler"]
 
 
 def checkpoint_path(folder: Path, env_steps: int) -> Path:

@@ -40,7 +40,7 @@ class TrainConfig(Strict):
     judge_interval: int | None = Field(
         None, ge=1, description="environment steps between judgements for keep: best; null: seldom enough to be cheap"
     )
-    judge_episodes: int = Field(50, ge=2, description="episodes in each world of a judgement")
+    judge_episodes: int = Field(50, ge=10, description="episodes in each world of a judgement")
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of an update; null: as many as pay at present"
     )

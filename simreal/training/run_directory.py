@@ -130,7 +130,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     check_code(config.task, str(run / "config.yaml"), task)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
     try:
-        env_steps, weights, ranges = newest_policy(run, config.task)
+        weights, ranges = newest_policy(run, config.task)
     except MISFITS as error:
         raise UserError(f"{policy_file(run)}: not a file that `simreal train` wrote: {one_line(error)}") from None
     environment = make_environment(
