@@ -140,7 +140,7 @@ def play(
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate A B`")
+        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate`")
     ],
     output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes that have not been drawn yet")] = True,
@@ -152,7 +152,8 @@ def report(
 
     if task is not None:
         trust(task)
-    _out.print(f"{write_report(runs, output, pictures)}: report of {', '.join(run.name for run in runs)}")
+    written = write_report(runs, output, pictures, lambda text: _out.print(f"{text} ..."))
+    _out.print(f"{written}: report of {', '.join(run.name for run in runs)}")
 
 
 @app.command()

@@ -61,13 +61,20 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
     if missing:
         found.append(
             f"Not measured: worlds that are {' or '.join(missing)}. Success in worlds of training alone says little "
-            "about a robot."
+            f"about a robot. To measure them: {_measuring(arms, groups)}"
         )
     if any(arm.randomized for arm in arms) and all(arm.randomized for arm in arms):
         found.append("No control without randomization is on this page: what randomization is worth cannot be seen.")
     if any(len(arm.runs) == 1 for arm in arms):
         found.append("One seed per arm is not enough to compare arms: intervals are of episodes, not of trainings.")
     return found
+
+
+def _measuring(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
+    """The commands after which the page has the worlds that it lacks."""
+    wanted = " ".join(f"--world {group}" for group in ("held_out", "unmodelled") if group not in groups)
+    runs = " ".join(str(run.path) for arm in arms for run in arm.runs)
+    return f"simreal evaluate {runs} {wanted} --json more.json, then simreal report {runs} more.json"
 
 
 def _unequal_worlds(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
