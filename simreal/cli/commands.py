@@ -17,7 +17,7 @@ from simreal.cli.check import look_at
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json, to_json, without_samples, write_target
-from simreal.common.trusted_code import naming
+from simreal.common.trusted_code import naming, remember_made
 from simreal.evaluation.compare import (
     differences,
     differences_table,
@@ -93,6 +93,7 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
+    remember_made(run, config.task)
     total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
     at = f", from step {trainer.env_steps:,}" if checkpoint else ""
     out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
@@ -145,6 +146,7 @@ def assess(run: Path, out: Console) -> Path | None:
     if kept is not None and last and kept.name != last[0].name:
         out.print(f"The policy is that of step {int(kept.stem[5:]):,}, which is better than the last one.")
     settings = policy.config.evaluate
+    out.print(f"Playing {settings.episodes} episodes in each of: {', '.join(settings.worlds)} ...")
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
@@ -152,13 +154,14 @@ def assess(run: Path, out: Console) -> Path | None:
     if task.export_obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
         return None
+    out.print("Writing the bundle ...")
     return _export(run, policy, run / "bundle", figures)
 
 
 def finish(run: Path, out: Console) -> None:
     """Evaluate and export a finished run, and say where everything is."""
     bundle = assess(run, out)
-    code = naming(run_config(run).task)
+    code = naming(run_config(run).task, run)
     written = "" if bundle is None else f"\n  {bundle}      the policy for your robot: see docs/deploy.md"
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
@@ -257,7 +260,9 @@ def export_command(run: Path, output: Path | None, task: str | None, out: Consol
         raise UserError(f"{run}: is a bundle already; expected a run directory")
     policy = load_policy(run, task)
     figures = _present_evaluation(run, out)
-    out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
+    bundle = _export(run, policy, output or run / "bundle", figures)
+    remember_made(bundle, policy.task_id)
+    out.print(f"{bundle}: exported {policy.task_id}")
 
 
 def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:

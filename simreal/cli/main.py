@@ -48,6 +48,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
 ) -> None:
     """Train a policy, evaluate it and export it."""
+    _out.print(f"{config}: reading ...")
     from simreal.cli.commands import train_command
 
     train_command(config, overrides or [], run_dir, resume, _out)
@@ -119,21 +120,25 @@ def export(
 @app.command()
 def play(
     policy: RunOrBundle,
-    video: Annotated[Path | None, typer.Option(help="write an MP4 instead of opening a window")] = None,
+    video: Annotated[Path | None, typer.Option(help="write an MP4 or a GIF instead of opening a window")] = None,
     world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+    camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
     task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
-    from simreal.rendering.viewer import save_video, watch
+    _out.print(f"{policy}: loading ...")
+    from simreal.rendering.viewer import parse_size, save_video, watch
     from simreal.training.run_directory import load_policy
 
+    width, height = parse_size(size)
     loaded = load_policy(policy, task)
     if video is None:
-        watch(loaded, world, seed)
+        watch(loaded, world, seed, camera)
     else:
-        frames = save_video(loaded, video, world, episodes, seed)
+        frames = save_video(loaded, video, world, episodes, seed, (width, height), camera, _out.print)
         _out.print(f"{video}: {frames} frames of {loaded.task_id}")
 
 

@@ -272,8 +272,10 @@ def load_run(path: Path) -> Run:
     """Read a run directory. Raises UserError, naming the run or the file that is wrong."""
     if not path.is_dir():
         raise UserError(f"{path}: no such run; expected a run directory of `simreal train`")
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path}: has no config.yaml; expected a run directory of `simreal train`")
     config = run_config(path)
-    check_code(config.task, str(path / "config.yaml"))
+    check_code(config.task, str(path / "config.yaml"), made=path)
     task = make_task(config.task, **config.task_options)
     measure = metric_of(task)
     evaluation = _present(path, read_document(path / "evaluation.json", Evaluation))

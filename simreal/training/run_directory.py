@@ -127,7 +127,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     from simreal.export.bundle import describe_randomization  # ONNX is not needed to train
 
     config = run_config(run)
-    check_code(config.task, str(run / "config.yaml"), task)
+    check_code(config.task, str(run / "config.yaml"), task, run)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
     try:
         weights, ranges = newest_policy(run, config.task)
@@ -197,7 +197,7 @@ def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
         task_id = contract.get("task")
         if not isinstance(task_id, str):
             raise UserError(f"{path / CONTRACT}: task: expected the id of a task, got {task_id!r}")
-        check_code(task_id, str(path / CONTRACT), task)
+        check_code(task_id, str(path / CONTRACT), task, path)
         options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
         parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
         entropy = None if randomization.get("entropy_npd") is None else float(randomization["entropy_npd"])

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simreal.cli.main import main
@@ -273,11 +274,44 @@ def test_differences_of_a_comparison_are_listed(copy: Callable[[str], Path], tmp
     assert "+10.0 to +40.0" in text
 
 
+def test_figures_of_one_policy_are_read_beside_its_run(copy: Callable[[str], Path], tmp_path: Path) -> None:
+    run = evaluated(copy("a"), world("nominal", 50), world("heavy", 60, group="held_out"))
+    text = report(run)
+    assert "worlds that are unmodelled" in text
+    assert f"simreal evaluate {run} --world unmodelled --json more.json, then simreal report {run} more.json" in text
+    more = {"task": "FetchReach-v4", "policy": "a", "adr_entropy_npd": None}
+    more |= {"worlds": [world("late", 37, group="unmodelled"), world("heavy", 81, group="held_out")]}
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    text = report(run, tmp_path / "more.json").replace("\u202f", " ")
+    assert "37.0 %" in text
+    assert "81.0 %" in text  # measured anew
+    assert "60.0 %" not in text
+    assert "50.0 %" in text
+    assert "Not measured" not in text
+
+
+def test_the_health_of_the_simulation_is_shown(copy: Callable[[str], Path]) -> None:
+    run = copy("a")
+    assert "Nothing was wrong when training began" in report(run)
+    defect = {"kind": "saturated", "of": "actuator 'x'", "evidence": "exerts all of its force", "remedy": "raise it"}
+    (run / "health.json").write_text(json.dumps({"findings": [defect], "accepted": []}))
+    assert "actuator &#39;x&#39;: exerts all of its force; raise it." in report(run)
+    (run / "health.json").unlink()
+    assert "Nobody looked at the simulation of a" in report(run)
+
+
+def test_moments_are_those_in_which_something_changes() -> None:
+    still = [np.zeros((8, 8, 3), np.uint8)] * 20
+    moving = [np.full((8, 8, 3), 10 * k, np.uint8) for k in range(7)]
+    assert clips._moments([*moving, *[moving[-1]] * 20]) == [0, 2, 4, 6]
+    assert clips._moments(still) == [0, 7, 13, 19]
+
+
 @pytest.mark.parametrize("gone", ["evaluation.json", "metrics.csv", "adr.csv", "bundle", "checkpoints"])
 def test_a_run_without_a_file_is_still_reported(copy: Callable[[str], Path], gone: str) -> None:
     run = copy("a")
-    path = run / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in [run / gone] + ([run / "best"] if gone == "checkpoints" else []):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = report(run, pictures=gone == "checkpoints")
     assert Page(text).open == []
     if gone == "checkpoints":
@@ -333,7 +367,8 @@ def test_wrong_arguments_are_refused(copy: Callable[[str], Path], tmp_path: Path
         ([run], tmp_path, "cannot be written"),
         ([run], Path("/dev/full"), "cannot be written"),
         ([run / "evaluation.json"], tmp_path / "r.html", "at least one run"),
-        ([run, run / "evaluation.json"], tmp_path / "r.html", "policies"),
+        ([run, run / "evaluation.json"], tmp_path / "r.html", "evaluation.json: is of policy 'run', expected .* a"),
+        ([run, run / "config.yaml"], tmp_path / "r.html", "config.yaml: damaged"),
     ]
     for paths, output, expected in cases:
         with pytest.raises(UserError, match=expected):
@@ -347,7 +382,7 @@ def test_a_replayed_episode_is_the_evaluated_one(trained: Path) -> None:
         found = find_world(name, policy)
         played = run_episodes(policy, found.make_environment(policy, 3, 5), 7)
         for episode in (0, 4, 6):
-            *_, environment = clips._replay(policy, found, episode, seed=5)
+            *_, (environment, _) = clips._replay(policy, found, episode, seed=5)
             assert float(environment.episode_return[0]) == pytest.approx(float(played.returns[episode]), abs=1e-9)
             assert int(environment.steps[0]) == environment.max_episode_steps
 
@@ -363,7 +398,7 @@ def test_pictures_are_drawn_once_and_again_for_another_checkpoint(copy: Callable
     again, _ = clips.find_clips(load_run(path), draw=True)
     assert again == found
     assert [clip.stills.stat().st_mtime_ns for clip in again] == times
-    newest = max((path / "checkpoints").glob("*.safetensors"))
+    newest = max((path / "best").glob("*.safetensors"))
     shutil.copy(newest, newest.with_name("step_000000009999.safetensors"))
     assert clips.find_clips(load_run(path), draw=False)[0] == []
     (path / "footage" / "best.jpg").unlink()
