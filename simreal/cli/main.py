@@ -231,6 +231,17 @@ def check(
 
 
 @app.command()
+def new(
+    robot: Annotated[Path, typer.Argument(metavar="ROBOT.xml", help="the MJCF of a robot")],
+    output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
+) -> None:
+    """Write a task, a configuration and a randomization block to start from."""
+    from simreal.cli.new import new_command
+
+    new_command(robot, output, _out)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of configurations, for editors."""
     import json

@@ -19,12 +19,14 @@ class Finding:
         of: what has it, as "joint 'elbow'".
         evidence: what was measured.
         remedy: what to change, in which direction and, where that can be known, how far.
+        armature: that ends it, where that is the remedy, kg m^2 or kg.
     """
 
     kind: Kind
     of: str
     evidence: str
     remedy: str
+    armature: float | None = None
 
     def line(self) -> str:
         """In one line, for people."""

@@ -77,7 +77,7 @@ def flip_finding(subject: Subject, motion: Motion, dof: int, again: Again) -> Fi
         kind = "kg m^2" if unit == "rad" else "kg"
         remedy = f"give it a rotor: armature {cure:g} {kind} (it has {armature:g}) ends it; or {remedy}"
     evidence = f"its speed flips its sign from physics step to physics step, about ±{size:.3g} {unit}/s"
-    return Finding("sign_flips", subject.joint_name(joint), evidence, remedy)
+    return Finding("sign_flips", subject.joint_name(joint), evidence, remedy, cure)
 
 
 def _curing_armature(subject: Subject, dof: int, again: Again) -> float | None:
