@@ -26,4 +26,7 @@ def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -
 
 
 if __name__ == "__main__":
+    if not 3 <= len(sys.argv) <= 6 or "--help" in sys.argv:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(sys.argv[1], sys.argv[2], *(int(a) for a in sys.argv[3:6]))

@@ -171,7 +171,9 @@ class Task(ABC):
         MuJoCo gives a free body whose centre of mass lies at its origin a diagonal matrix, for good. A body whose
         centre of mass is to differ between simulations must not have one.
         """
-        raise TypeError(f"{self.id} cannot compile its model again")
+        raise TypeError(
+            f"{self.id} cannot compile its model again; implement compile_full with simreal.compile_spec, docs/tasks.md"
+        )
 
     @property
     def compiles_again(self) -> bool:

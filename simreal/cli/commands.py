@@ -28,7 +28,7 @@ from simreal.evaluation.compare import (
     policies_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
-from simreal.evaluation.evaluate import evaluate, evaluate_named
+from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
 from simreal.evaluation.metrics import Metric, metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
@@ -64,7 +64,7 @@ def train_command(
 
     Raises UserError before anything is written; Interrupted after a checkpoint.
     """
-    config = config or load_config(name, overrides)
+    config = config or _configuration(name, overrides, run_dir, resume)
     check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     if resume and not run.is_dir():
@@ -80,6 +80,18 @@ def train_command(
             raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
         finish(run, out)
     return run
+
+
+def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume: bool) -> RunConfig:
+    """The configuration of that name. Where it cannot be had because a package is missing that the run to resume is of,
+    UserError names the package."""
+    try:
+        return load_config(name, overrides)
+    except UserError:
+        run = (run_dir or newest_run(name)) if resume else None
+        if run is not None and (run / "config.yaml").is_file():
+            run_config(run)
+        raise
 
 
 def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
@@ -151,6 +163,7 @@ def assess(run: Path, out: Console) -> Path | None:
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
+    _say_what_had_no_effect(figures, out)
     if task.export_obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
         return None
@@ -219,12 +232,19 @@ def evaluate_command(
     if len(policies) == 1:
         document = documents[0]
         out.print(figures_table(document, measure))
+        _say_what_had_no_effect(document, out)
     else:
         apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
         out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
     if target is not None:
         write_text(target, to_json(document))
+
+
+def _say_what_had_no_effect(figures: dict[str, Any], out: Console) -> None:
+    same = equal_to_nominal(figures)
+    if same:
+        out.print(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
 
 
 def envelope_command(

@@ -42,7 +42,9 @@ class _Lenient(BaseModel):
 class Samples(_Lenient):
     """Figures of every episode."""
 
+    success: tuple[float, ...] = ()
     successes: tuple[float, ...] = ()
+    returns: tuple[float, ...] = Field((), alias="return")
 
 
 class WorldFigures(_Lenient):
@@ -79,6 +81,14 @@ class Evaluation(_Lenient):
     adr_entropy_npd: float | None = None
     checkpoint: str | None = None  # that it was measured of
     worlds: tuple[WorldFigures, ...]
+
+    def without_effect(self) -> list[str]:
+        """Names of worlds in which every episode was as in the nominal one."""
+        nominal = next((world.samples for world in self.worlds if world.kind == "nominal"), None)
+        return [
+            world.name for world in self.worlds
+            if world.kind not in ("nominal", "trained") and world.samples.returns and world.samples == nominal
+        ]  # fmt: skip
 
 
 class Marginal(_Lenient):

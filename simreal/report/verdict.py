@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simreal.report.records import GROUPS, Arm
-from simreal.report.summary import Cell, cell, worlds_by_group
+from simreal.report.summary import Cell, cell, without_effect, worlds_by_group
 
 
 def verdict(arms: Sequence[Arm]) -> dict[str, Any]:
@@ -51,6 +51,8 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
                 if getattr(run, what) is None and (run.path / f"{what}.json").is_file():
                     found.append(f"{run.name}: its {what} is of an earlier checkpoint, and left out.")
     found += _unequal_worlds(arms, groups)
+    if idle := without_effect(arms):
+        found.append(f"Equal to nominal in every episode, and left out of means: {', '.join(idle)}.")
     made = arms[0].first.config.task_options
     if others := [arm.name for arm in arms if arm.first.config.task_options != made]:
         found.append(
