@@ -49,6 +49,10 @@ from simreal.training.run_directory import (
 from simreal.training.trainer import Interrupted, Trainer, update_threads
 
 EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
+PRIVILEGED = (
+    "its policy reads what no robot measures (actor_reads: privileged); train a student of it with algorithm distill, "
+    "which can be exported"
+)
 _RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
 
 
@@ -106,9 +110,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
     remember_made(run, config.task)
-    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
-    at = f", from step {trainer.env_steps:,}" if checkpoint else ""
-    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
+    unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
+    at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit} in {run}{at}")
     for warning in (
         untrained_warning(config),
         budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
@@ -118,10 +123,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     for finding in look_at(trainer.environment, run):
         out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr))
+        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
-        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
-    out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
+        raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
+    out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
 
 
 def _make_trainer(config: RunConfig, run: Path) -> Trainer:
@@ -150,8 +155,8 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
 
 
 def assess(run: Path, out: Console) -> Path | None:
-    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where the task says
-    that no robot has use for one."""
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where no robot has use
+    for one: the task says so, or the policy reads what only a simulator knows."""
     policy = load_policy(run)
     assert policy.config is not None
     kept, last = policy_file(run), checkpoints(run / "checkpoints")[-1:]
@@ -164,8 +169,9 @@ def assess(run: Path, out: Console) -> Path | None:
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
     _say_what_had_no_effect(figures, out)
-    if task.export_obstacle is not None:
-        out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
+    obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
+    if obstacle is not None:
+        out.print(f"{run}: no bundle: {task.id}: {obstacle}")
         return None
     out.print("Writing the bundle ...")
     return _export(run, policy, run / "bundle", figures)
@@ -194,6 +200,8 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if not (run / "config.yaml").exists() and is_empty(run):
         return None
     before, now = run_config(run).model_dump(), config.model_dump()
+    for name in config.learner.RESUME_MAY_CHANGE & before["learner"].keys():
+        before["learner"][name] = now["learner"].get(name)
     checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
@@ -274,22 +282,41 @@ def envelope_command(
         out.print(f"{_export(run, policy, run / 'bundle', _present_evaluation(run, out))}: exported again, with it")
 
 
-def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
+def export_command(
+    run: Path,
+    output: Path | None,
+    task: str | None,
+    out: Console,
+    c: Path | None = None,
+    int8: bool = False,
+    int8_limit: float | None = None,
+) -> None:
     """`simreal export`."""
+    if (int8 and c is None) or (int8_limit is not None and not int8):
+        raise UserError("--int8: needs --c DIR" if int8 else "--int8-limit: needs --int8")
+    if int8_limit is not None and not 0.0 < int8_limit <= 2.0:
+        raise UserError(f"--int8-limit: expected a difference of actions in [-1, 1], above 0, got {int8_limit:g}")
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
+    from simreal.export.c.int8 import INT8_LIMIT
+
     policy = load_policy(run, task)
     figures = _present_evaluation(run, out)
-    bundle = _export(run, policy, output or run / "bundle", figures)
+    code: dict[str, Any] = {} if c is None else {"c": c, "int8_limit": (int8_limit or INT8_LIMIT) if int8 else None}
+    bundle = _export(run, policy, output or run / "bundle", figures, **code)
     remember_made(bundle, policy.task_id)
     out.print(f"{bundle}: exported {policy.task_id}")
+    if c is not None:
+        out.print(f"{c}: the same in C99; make -C {c} test")
 
 
-def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None, **code: Any) -> Path:
     from simreal.export.bundle import ExportError, export_bundle  # ONNX is not needed to train
 
     assert policy.module is not None
     assert policy.config is not None
+    if policy.config.learner.reads_privileged:
+        raise UserError(f"{run}: {PRIVILEGED}")
     try:
         return export_bundle(
             policy.module,
@@ -300,6 +327,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             evaluation=None if figures is None else without_samples(figures),
             envelope=_present_envelope(run, policy),
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
+            **code,
         )
     except ExportError as error:
         raise UserError(f"{run}: {error}") from None

@@ -53,12 +53,13 @@ def film(
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
+    read = policy.reader(environment)
     scene = Scene(environment, *size, camera)
     label = f"world {world}, episode 1"
     frames = [scene.picture(0, label=label if words else "")]
     played = 0
     while played < episodes:
-        result = environment.step(policy.act(observed.policy))
+        result = environment.step(policy.act(read(observed)))
         observed, done = result.observed, bool(result.done.any())
         state = standing(environment, result.final, bool(result.success[0]))
         if done:  # the picture is of the next episode's start, the words of how this one ended
@@ -113,6 +114,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int, camera: str = VIEW) -> No
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
+    read = policy.reader(environment)
     model, data = environment.engine.export_to_mujoco(0)
     chosen = view_of(environment, camera)
     with mujoco.viewer.launch_passive(model, data) as viewer:
@@ -121,7 +123,7 @@ def watch(policy: LoadedPolicy, world: str, seed: int, camera: str = VIEW) -> No
         viewer.cam.lookat[:] = chosen.lookat
         while viewer.is_running():
             began = time.monotonic()
-            result = environment.step(policy.act(observed.policy))
+            result = environment.step(policy.act(read(observed)))
             observed = result.observed
             if bool(result.done.any()):
                 policy.reset(result.done)

@@ -96,6 +96,7 @@ def _run(
     )
     observed = environment.reset()
     policy.reset(torch.ones(num_envs, dtype=torch.bool))
+    read = policy.reader(environment)
     played = last_mark = 0
     next_word = time.monotonic() + _SOON_S
     furthest = adr.upper - adr.nominal, adr.nominal - adr.lower
@@ -103,7 +104,7 @@ def _run(
     torch.set_num_threads(1)
     try:
         while played < budget:
-            result = environment.step(policy.act(observed.policy))
+            result = environment.step(policy.act(read(observed)))
             observed = result.observed
             if not bool(result.done.any()):
                 continue

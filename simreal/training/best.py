@@ -27,6 +27,7 @@ from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import evaluate_named
 from simreal.evaluation.intervals import bootstrap_ci, unanimous_ci
 from simreal.evaluation.metrics import RETURN, Metric, metric_of
+from simreal.learners.base import LearnerSpec
 from simreal.training.checkpoint import BEST, MISFITS, checkpoint_path, checkpoints, load_checkpoint, save_checkpoint
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import LoadedPolicy, stepper
@@ -63,6 +64,8 @@ def judge_interval(config: RunConfig, max_episode_steps: int) -> int:
     """Environment steps between two judgements: a tenth of the run, or more where episodes are long."""
     if config.train.judge_interval is not None:
         return config.train.judge_interval
+    if config.learner.COUNTS != "env_steps":  # sweeps over recorded transitions: the last policy alone
+        return config.learner.run_length(config.train.env_steps) + 1
     worlds = 1 if config.randomization.sampler == "none" else 3  # the kept policy plays the present ranges again
     share = _SHARE_ON if config.learner.STAGGERED else _SHARE_OFF
     cost = config.train.judge_episodes * max_episode_steps * worlds
@@ -77,20 +80,23 @@ class BestPolicy:
         run: its directory.
         task: of training, for its measure and the length of episodes.
         max_episode_steps: of training.
+        spec: of the learner.
     """
 
-    def __init__(self, config: RunConfig, run: Path, task: Task, max_episode_steps: int) -> None:
-        self._config, self._run = config, run
+    def __init__(self, config: RunConfig, run: Path, task: Task, max_episode_steps: int, spec: LearnerSpec) -> None:
+        self._config, self._run, self._spec = config, run, spec
         self._measure = metric_of(task)
         self._interval = judge_interval(config, max_episode_steps)
+        self._total = config.learner.run_length(config.train.env_steps)
+        self._stride = config.num_envs if config.learner.COUNTS == "env_steps" else 1
         self._kept: int | None = None  # steps of the kept policy
         self._module: nn.Module | None = None
         self._nominal: dict[str, Any] | None = None  # how the kept one did in the nominal world
 
     def due(self, env_steps: int) -> bool:
         """Whether a judgement is due: one has come since the last step, and the end of the run is not near."""
-        before = (env_steps - self._config.num_envs) // self._interval
-        near = self._config.train.env_steps - env_steps < self._interval // 2
+        before = (env_steps - self._stride) // self._interval
+        near = self._total - env_steps < self._interval // 2
         return env_steps // self._interval > before and not near
 
     def judge(self, env_steps: int, policy: nn.Module, sampler: Sampler) -> str | None:
@@ -158,7 +164,7 @@ class BestPolicy:
         act, reset = stepper(module)
         policy = LoadedPolicy(
             "candidate", config.task, act, reset, frozen_parameters(sampler), None, config,
-            task_options=config.task_options,
+            task_options=config.task_options, spec=self._spec,
         )  # fmt: skip
         worlds = ["nominal"] if config.randomization.sampler == "none" else ["nominal", "trained"]
         known = [] if nominal is None else [nominal]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from simreal.learners.on_policy.distribution import Distribution
+
 
 @dataclass(frozen=True)
 class RolloutBatch:
     """Segments of L steps in B sequences. Without memory L is 1 and a sequence is one step.
 
-    Old means: of the policy and critic that collected. Values are in the critic's normalized units. A field whose
-    values are the same in all steps may hold them once, with L = B = 1.
+    Old means: of the policy and critic that collected. Values are in the critic's normalized units. What is the same
+    in all steps may be held once, with L = B = 1.
     """
 
     observation: Tensor  # [L, B, n] normalized, policy group first, then what only the critic reads
-    action: Tensor  # [L, B, A] before clipping or squashing
-    old_mean: Tensor  # [L, B, A]
-    old_log_std: Tensor  # [L, B, A]
+    action: Tensor  # [L, B, A] as it was drawn: before clipping or squashing
+    old: Distribution  # over [L, B, A]
     old_log_prob: Tensor  # [L, B]
     old_value: Tensor  # [L, B]
     advantage: Tensor  # [L, B]
@@ -30,15 +31,40 @@ class RolloutBatch:
     start: Tensor  # [L, B] bool, the step begins an episode
     actor_state: Tensor  # [1, B, S] memory at the start of the segments
     critic_state: Tensor  # [1, B, S']
+    place: Tensor  # [1, B] number of a step in the rollout, row by row, for a history; else [1, 1]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> RolloutBatch:
+        """With a function of every tensor."""
+        values: list[Any] = [
+            v.map(function) if isinstance(v, Distribution) else function(v) for v in vars(self).values()
+        ]
+        return RolloutBatch(*values)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, always in the same order."""
+        found: list[Tensor] = []
+        self.map(lambda v: found.append(v) or v)
+        return found
 
     def shuffled(self, order: Tensor) -> RolloutBatch:
         """The sequences in another order [B]."""
-        return RolloutBatch(*(v if v.shape[1] == 1 else v.index_select(1, order) for v in vars(self).values()))
+        return self.map(lambda v: v if v.shape[1] == 1 else v.index_select(1, order))
 
     def minibatches(self, count: int) -> Iterator[RolloutBatch]:
         """`count` parts of nearly equal size."""
-        parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in vars(self).values()]
-        return (RolloutBatch(*part) for part in zip(*parts, strict=True))
+        parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in self.tensors()]
+        for part in zip(*parts, strict=True):
+            values = iter(part)
+            yield self.map(lambda _, values=values: next(values))
+
+
+def sound(done: Tensor, diverged: Tensor) -> Tensor:
+    """[T, N] False in the steps of an episode whose simulation diverged later on; both [T, N] bool."""
+    horizon = len(done)
+    steps = torch.arange(horizon, device=done.device)[:, None]
+    ends = torch.where(done | diverged, steps, horizon)
+    end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
+    return ~diverged.gather(0, end.clamp(max=horizon - 1)) | (end == horizon)
 
 
 class RolloutBuffer:
@@ -51,8 +77,10 @@ class RolloutBuffer:
         observation_size: n, what actor and critic read.
         raw_size: values of the observation before normalization, kept for the statistics.
         action_size: A.
+        parameters: shapes of the parameters of the distribution that an action is drawn from, by name.
         state_sizes: of the memories of actor and critic.
         device: where it lies.
+        past: observations before the rollout that there is room for.
     """
 
     def __init__(
@@ -62,18 +90,22 @@ class RolloutBuffer:
         num_envs: int,
         observation_size: int,
         action_size: int,
+        parameters: Mapping[str, tuple[int, ...]],
         state_sizes: tuple[int, int],
         device: torch.device,
+        past: int = 0,
     ) -> None:
         def rows(*shape: int, count: int = horizon, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(count, num_envs, *shape, dtype=dtype, device=device)
 
         self.horizon, self.segment = horizon, segment
         self.time = 0  # rows that are complete
-        self.observation = rows(observation_size, count=horizon + 1)  # normalized; the last row follows the rollout
+        self._rows = rows(observation_size, count=past + horizon + 1)
+        self.observation = self._rows[past:]  # normalized; the last row follows the rollout
         # Far from zero, float32 would round away what varies; a GPU has no more to give.
         self.raw = rows(observation_size, dtype=torch.float64 if device.type == "cpu" else torch.float32)
-        self.action, self.mean, self.log_std = rows(action_size), rows(action_size), rows(action_size)
+        self.action = rows(action_size)
+        self.distribution = {name: rows(*shape) for name, shape in parameters.items()}
         self.reward = rows()
         self.final_value = rows()  # of the state in which an episode was truncated, in units of reward
         self.terminated, self.truncated, self.diverged = (rows(dtype=torch.bool) for _ in range(3))
@@ -84,6 +116,11 @@ class RolloutBuffer:
     def full(self) -> bool:
         """Whether all T steps are there."""
         return self.time == self.horizon
+
+    @property
+    def with_past(self) -> Tensor:
+        """The normalized observations, those before the rollout included."""
+        return self._rows
 
     def segments(self, rows: Tensor) -> Tensor:
         """Rows [T, N, ...] as sequences [L, T/L * N, ...]; row k of states [T/L, N, S] belongs to segment k."""
@@ -106,22 +143,24 @@ class RolloutBuffer:
     def sound(self) -> Tensor:
         """[T, N] False in the steps of an episode whose simulation diverged in this rollout: what it showed before
         it was noticed is finite and means nothing."""
-        steps = torch.arange(self.horizon, device=self.reward.device)[:, None]
-        ends = torch.where(self.terminated | self.truncated | self.diverged, steps, self.horizon)
-        end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
-        return ~self.diverged.gather(0, end.clamp(max=self.horizon - 1)) | (end == self.horizon)
+        return sound(self.terminated | self.truncated, self.diverged)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps and the next update read; rows to come are not kept."""
-        kept = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         segments = -(-(self.time + 1) // self.segment)
         return {"time": self.time} | {
-            name: value[: segments if name.endswith("_state") else self.time + 1] for name, value in kept.items()
+            name: value[: segments if name.endswith("_state") else self.time + 1]
+            for name, value in self._kept().items()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
+        kept = self._kept()
         for name, value in state.items():
             if name != "time":
-                getattr(self, name)[: len(value)] = value
+                kept[name][: len(value)] = value
         self.time = state["time"]
+
+    def _kept(self) -> dict[str, Tensor]:
+        public = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name[0] != "_"}
+        return public | self.distribution
