@@ -9,8 +9,9 @@ found too. A run or a bundle may come from someone else, so what it names is imp
 - or this user has made that very run or bundle on this machine, for that task and from the current folder
   (`simreal.common.made_here`): the code is then the user's own, and has run before.
 
-Of tasks, only a subclass of `simreal.Task` is called. A learner is named by an id only: simreal's, or one that an
-installed package announces as an entry point of `simreal.learners`, whose module is then imported.
+Of tasks, only a subclass of `simreal.Task` is called. A learner or a quantity is named by an id only: simreal's, or one
+that an installed package announces as an entry point of `simreal.learners` or `simreal.quantities`. Then its module is
+imported.
 """
 
 from __future__ import annotations
