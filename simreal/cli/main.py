@@ -219,6 +219,8 @@ def describe(
     ] = None,
     camera: Annotated[str, typer.Option(help="of --image: 'view' or a camera of the model")] = "view",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="print a `randomization:` block to start from")] = False,
+    group: Annotated[list[str] | None, typer.Option(help="of quantities, as 'physics': only these")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all of it to this file instead")] = None,
 ) -> None:
     """Show what a task observes, does and lets vary."""
     from envs.registry import make_task
@@ -240,8 +242,17 @@ def describe(
 
         print(suggested_yaml(make_task(task)), end="")
         return
+    if json_file is not None:
+        from simreal.cli.describe import description
+        from simreal.common.atomic_files import write_text
+        from simreal.common.json_io import to_json, write_target
+
+        target = write_target(json_file, ".json")
+        write_text(target, to_json(description(make_task(task), group or ())))
+        _out.print(f"{json_file}: what {task} observes, does and lets vary")
+        return
     width = None if sys.stdout.isatty() else 200
-    show(make_task(task), Console(highlight=False, width=width))
+    show(make_task(task), Console(highlight=False, width=width), group or ())
 
 
 @app.command()
