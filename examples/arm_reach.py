@@ -1,4 +1,4 @@
-"""An arm of one's own, from its MJCF to a policy: a UFactory xArm7 brings its flange to a random point. See docs/arm.md."""
+"""A robot arm from its MJCF to a policy: a UFactory xArm7 brings its flange to a random point. See docs/arm.md."""
 
 import torch
 from torch import Tensor

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import mujoco
 import numpy as np
@@ -61,8 +61,8 @@ class JointPosition(ActionSpec):
             range; not for relative targets.
         limits: lowest and highest target. Left out: the actuators' control ranges, or else the joints' ranges.
         smoothing: share of the way from the last command to the target that a new command goes; 1 is the target.
-        relative: None: targets around `offset`. "target": the action is added to the last command. "joint": to where the
-            policy's observation shows the joint, which a `JointState` without stance has to be part of.
+        relative: None: targets around `offset`. "target": the action is added to the last command. "joint": to where
+            the policy's observation shows the joint; a `JointState` without stance has to be part of it.
         offset: the target for an action of 0. Left out: the middle of the limits; 0 for relative targets.
         of: names or patterns of actuators or joints. Left out: every position servo of a joint.
         start: the last command when an episode starts: where the joint is ("joint"), or the `offset`.
@@ -89,7 +89,7 @@ class JointPosition(ActionSpec):
         return ActionComponent(
             self.name, len(drives), unit, scale, offset, elements=joints, joints=joints,
             actuators=tuple(drive.name for drive in drives), frame="joint", **_servo(model, drives),
-            description="targets of the joints' position servos" + _DESCRIBED[self.relative],
+            description="targets of the joints' position servos" + _DESCRIBED.get(self.relative, ""),
             target_limits=None if np.isinf((low, high)).all() else (low, high), smoothing=self.smoothing,
             initial_target=begin if self.smoothing < 1.0 or self.relative == "target" else None,
             relative=_relative(where, self.relative, observation, joints, unit),
@@ -103,9 +103,8 @@ class JointPosition(ActionSpec):
         if (self.scale is None and self.relative is not None) or (self.scale is None and not bounded):
             why = "relative targets" if self.relative else "joints without limits"
             raise TaskError(f"{where}: scale: expected numbers, as {why} have no range to take it from")
-        half = tuple((h - l) / 2.0 for l, h in zip(low, high, strict=True))
-        middle = tuple((h + l) / 2.0 for l, h in zip(low, high, strict=True)) if bounded else (0.0,) * size
-        given = ((0.0,) * size if self.relative else middle) if self.offset is None else self.offset
+        half, middle = ((np.array(high) - low) / 2.0).tolist(), ((np.array(high) + low) / 2.0).tolist()
+        given = (0.0 if self.relative or not bounded else middle) if self.offset is None else self.offset
         scale = per_value(f"{where}: scale", half if self.scale is None else self.scale, size)
         return scale, per_value(f"{where}: offset", given, size)
 
@@ -245,9 +244,9 @@ _DESCRIBED = {
 def showing(observation: Sequence[Component], joints: Sequence[str], unit: str) -> str | None:
     """The policy's component that shows the positions of joints, if there is one."""
     for part in observation:
-        if part.unit == unit and part.measured and part.group == "policy" and len(part.joints) == part.size:
-            if set(joints) <= set(part.joints) and not part.derived_from and not part.relative_to:
-                return part.name
+        plain = part.unit == unit and part.measured and not part.derived_from and not part.relative_to
+        if plain and part.group == "policy" and len(part.joints) == part.size and set(joints) <= set(part.joints):
+            return part.name
     return None
 
 
@@ -288,7 +287,7 @@ def _position_limits(
     return tuple(low for low, _ in ends), tuple(high for _, high in ends)
 
 
-def _servo(model: mujoco.MjModel, drives: Sequence[Drive]) -> dict[str, tuple[float, ...]]:
+def _servo(model: mujoco.MjModel, drives: Sequence[Drive]) -> dict[str, Any]:
     """Stiffness, damping and effort limit, where every drive has them."""
     ids, gears = [drive.actuator for drive in drives], np.array([drive.gear for drive in drives])
     dofs = [int(model.jnt_dofadr[drive.joint]) for drive in drives]

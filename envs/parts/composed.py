@@ -103,7 +103,7 @@ class ComposedTask(Task):
             self.targets.begin(mask)
 
     def write(self, mask: Tensor, goal: Tensor | None = None, **fields: Tensor) -> None:
-        """Write values [N, ...] to fields of mjData (`qpos`, `qvel`, ...) and to the goal, in the rows of `mask` [N]."""
+        """Write values [N, ...] to fields of mjData (`qpos`, ...) and to the goal, in the rows of `mask` [N]."""
         for name, values in fields.items():
             write_rows(self.engine.data(name), values, mask)
         if goal is not None:
@@ -152,7 +152,7 @@ class ComposedTask(Task):
             self.targets.shown(observation)
 
     def outcome(self, action: Tensor) -> Outcome:
-        """Of a goal task: reward and success as `goal_reward` and `goal_success` say, without an end before the time."""
+        """Of a goal task: reward and success as `goal_reward` and `goal_success` say; only the time ends episodes."""
         achieved = self.achieved_goal()
         success = self.goal_success(achieved, self.goal)
         distance = torch.linalg.vector_norm(achieved - self.goal, dim=1)

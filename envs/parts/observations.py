@@ -214,8 +214,8 @@ class BodyPose(ObservationSpec):
     """Where a body, site or geom is, and how it is turned: `<name>_pos`, and `<name>_rot` or `<name>_quat`.
 
     Where hinges and slides that a `JointState` before it shows lead from the frame to the body, its pose is computed
-    from what they show, sensors' errors and all, as a robot does it, with the lengths of the calibrated model. Otherwise
-    it is measured, as by a camera.
+    from what they show, sensors' errors and all, as a robot does it, with the lengths of the calibrated model.
+    Otherwise it is measured, as by a camera.
 
     Args:
         of: body, site or geom.
@@ -279,7 +279,7 @@ class BodyPose(ObservationSpec):
 
 @dataclass(frozen=True)
 class Imu(ObservationSpec):
-    """What an inertial sensor on a body or site shows, in the axes of that: `gyro`, `projected_gravity`, `acceleration`.
+    """What an inertial sensor on a body or site shows, in its axes: `gyro`, `projected_gravity`, `acceleration`.
 
     Args:
         of: body or site.

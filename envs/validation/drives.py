@@ -104,15 +104,26 @@ def _follows(model: mujoco.MjModel, i: int) -> Quantity | None:
 
 
 def named_drives(model: mujoco.MjModel, part: ActionComponent) -> tuple[Drive, ...] | None:
-    """The drives of a component's values, by its actuators or else by its joints (or tendons); None where they are
-    not one for each value."""
-    if len(part.actuators) == part.size:
+    """The drives of a component's targets, by its actuators or else by its joints (or tendons); None where they are
+    not one for each target."""
+    if len(part.actuators) == part.sent_size:
         ids = [mujoco.mj_name2id(model, _OBJECT.mjOBJ_ACTUATOR, name) for name in part.actuators]
-    elif len(part.joints) == part.size and not part.actuators:
+    elif len(part.joints) == part.sent_size and not part.actuators:
         ids = [_only_actuator(model, name) for name in part.joints]
     else:
         return None
     return _drives(model, ids)
+
+
+def sent_unit(part: ActionComponent) -> str:
+    """The unit of a component's targets."""
+    return part.unit if part.inverse is None else part.inverse.unit
+
+
+def sent_name(part: ActionComponent, i: int) -> str:
+    """What target number i is called in messages."""
+    names = part.elements if part.inverse is None else part.joints
+    return names[i] if names else str(i)
 
 
 def drives_by_order(task: Task, part: ActionComponent) -> tuple[Drive, ...] | None:
