@@ -129,6 +129,8 @@ def _check_unit(task: Task, where: str, part: Component | ActionComponent) -> No
             units = [unit for unit, (q, a) in UNITS.items() if q == quantity and a == turns]
             kind = "hinge" if turns else "slide"
             raise problem(task, f"{where}: unit", f"expected {units[0]!r} as {name!r} is a {kind}", repr(unit))
+        if turns and part.frame not in ("joint", "world") and (isinstance(part, Component) or part.inverse is None):
+            raise problem(task, f"{where}: frame", f"expected 'joint' for angles of {name!r}", repr(part.frame))
 
 
 def _check_driven(task: Task, where: str, part: ActionComponent) -> None:
@@ -152,6 +154,10 @@ def _check_chain(task: Task, where: str, part: ActionComponent) -> None:
     if part.inverse is None:
         return
     stated = part.inverse.chain
+    if part.frame != stated.root:
+        raise problem(
+            task, f"{where}: frame", f"expected {stated.root!r}, along whose axes steps are", repr(part.frame)
+        )
     try:
         true = chain_to(task.model, stated.tip, stated.root)
     except ValueError as error:

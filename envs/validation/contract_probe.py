@@ -24,7 +24,7 @@ from envs.task import ActionComponent, Task
 from envs.validation.contract_model import problem
 from envs.validation.contract_seen import check_seen
 from envs.validation.contract_start import SAME, Start, equal, find_start, shown_positions
-from envs.validation.drives import UNITS, Drive, drives_by_order, named_drives, sent_name, sent_unit
+from envs.validation.drives import FACTORS, UNITS, Drive, drives_by_order, named_drives, sent_name, sent_unit
 from envs.validation.rehearsal import AGAIN, USUAL, Rehearsal, rehearse
 
 _PLAIN = (str, int, float, bool, tuple, list, dict, slice, type(None))
@@ -65,7 +65,7 @@ def look(task: Task) -> dict[str, Sent]:
         TaskError: the task does not do what it says.
     """
     actions = [(part, _drives_of(task, part)) for part in task.action]
-    observed = any(part.joints and part.unit in UNITS and part.measured for part in task.observation)
+    observed = any(part.measured and (part.joints or part.bodies) for part in task.observation)
     if not observed and not any(drives for _, drives in actions):
         return {}
     rehearsal = rehearse(task)
@@ -168,6 +168,7 @@ class _Probe:
         """What is sent, if it is what the contract says; None if that cannot be told. Raises TaskError if not."""
         if not self.comparable:
             self._check_order()
+            self._check_quantity()
             return None
         s = self.part.smoothing
         expected = self.target if s == 1.0 else self.last + s * (self.target - self.last)
@@ -299,7 +300,10 @@ class _Probe:
         if not np.isclose(fit.scale, scale, rtol=1e-4, atol=1e-9):
             times = f" ({fit.scale / scale:.4g} times)" if scale and fit.value == own else ""
             kinds.append(f"another scale{times}")
-        if not np.isclose(fit.offset, offset, rtol=1e-4, atol=1e-5 * (1.0 + abs(scale))):
+        factor = FACTORS.get(self.part.unit)
+        if scale and factor is not None and np.isclose(fit.scale / scale, factor, rtol=1e-4):
+            kinds = [f"the numbers are not in {self.part.unit}"]
+        elif not np.isclose(fit.offset, offset, rtol=1e-4, atol=1e-5 * (1.0 + abs(scale))):
             kinds.append("another offset")
         if not np.isclose(fit.smoothing, self.part.smoothing, rtol=1e-4):
             kinds.append("another smoothing")
@@ -356,6 +360,25 @@ class _Probe:
         assert value is not None
         raise problem(self.task, self._named(i), f"expected it to follow {self._value(own[i])}",
                       f"{self._value(value)}: the task sends another order")  # fmt: skip
+
+    def _check_quantity(self) -> None:
+        """Raise TaskError where actuators of another quantity get just the numbers that the contract states."""
+        if not self.stated or self.part.unit not in UNITS or self.part.inverse is not None or self.base.any():
+            return
+        units = [next(unit for unit, kind in UNITS.items() if kind == (drive.follows, bool(drive.turns)))
+                 if drive.follows else None for drive in self.drives]  # fmt: skip
+        factors = [None if unit is None else drive.per_ctrl(self.task.model, unit)
+                   for drive, unit in zip(self.drives, units, strict=True)]  # fmt: skip
+        s, ctrl = self.part.smoothing, self.sent  # without factors, as it is not comparable
+        if any(factor is None for factor in factors):
+            return
+        sent = ctrl * np.array(factors, dtype=np.float64)
+        last = np.concatenate((sent[:, :1], sent[:, :-1]), axis=1)
+        expected = self.target if s == 1.0 else last + s * (self.target - last)
+        if equal(expected[:, 1:], sent[:, 1:]):
+            drive, unit = self.drives[0], units[0]
+            expected = f"expected {unit!r}, as actuator {drive.name!r} takes just these numbers so"
+            raise problem(self.task, f"action {self.part.name!r}: unit", expected, repr(self.part.unit))
 
     def _follows(self, i: int) -> int | None:
         """The value of the action that, with the joint's state and the last command, explains an element's commands."""

@@ -60,6 +60,10 @@ def check_task(task_id: str, task: Any) -> Task:
         if name not in COMMAND_FIELDS:
             raise problem(task, "command_fields", f"expected some of {', '.join(COMMAND_FIELDS)}", repr(name))
     check_against_model(task)
+    for part in task.action:
+        for key in ("initial_target", "relative"):
+            if isinstance(name := getattr(part, key), str) and (key, name) != ("relative", "target"):
+                shown_positions(task, part, name, key)
     return task
 
 
@@ -129,7 +133,6 @@ def _check_sent(task: Task, where: str, part: ActionComponent) -> None:
         if name not in names:
             raise problem(task, f"{where}: {key}", "expected a component of the observation",
                           f"{name!r}{nearest(name, names)}")  # fmt: skip
-        shown_positions(task, part, name, key)
 
 
 def check_observed(

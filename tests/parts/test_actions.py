@@ -33,7 +33,7 @@ def test_joint_positions_state_what_the_model_has() -> None:
     assert part.actuators == ("m_yaw", "m_pitch", "m_elbow")
     assert (part.unit, part.frame, part.initial_target) == ("rad", "joint", "joint_pos")
     # The elbow's servo has a gear of 2: its ctrl is twice the angle, its stiffness at the joint 4 times kp.
-    np.testing.assert_allclose(part.target_limits, [[-2.0, -1.5, -2.0], [2.0, 1.5, 2.0]])
+    np.testing.assert_allclose(np.array(part.target_limits), [[-2.0, -1.5, -2.0], [2.0, 1.5, 2.0]])
     np.testing.assert_allclose(part.stiffness, [40.0, 60.0, 120.0])
     np.testing.assert_allclose(part.damping, [4.0, 6.0, 12.0])
     np.testing.assert_allclose(part.effort_limit, [20.0, 30.0, 20.0])
@@ -58,7 +58,7 @@ def test_patterns_and_lists_choose_actuators() -> None:
 @pytest.mark.parametrize(
     ("spec", "xml", "message"),
     [
-        (JointPosition(of="elbo"), ARM, r"JointPosition 'joint_target': of: no actuator or joint 'elbo' \(did you mean 'elbow'"),
+        (JointPosition(of="elbo"), ARM, r"'joint_target': of: no actuator or joint 'elbo' \(did you mean 'elbow'"),
         (JointPosition(), TORQUE, r"expected actuators such as <position joint=...>, got m_yaw \(force\)"),
         (JointPosition(relative="target"), ARM, "scale: expected numbers, as relative targets have no range"),
         (JointPosition((1.0, 2.0)), ARM, r"scale: expected a finite number, or 3 of them, got \(1.0, 2.0\)"),
