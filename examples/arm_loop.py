@@ -10,11 +10,12 @@ import mujoco
 import numpy as np
 from arm_reach import HIGH, HOME, LOW  # where goals and starts are
 
-from simreal import robot_path  # where the Menagerie keeps an arm's MJCF
+import simreal
 from simreal.deploy import Policy  # needs neither torch nor MuJoCo; see docs/deploy.md
 
 bundle, episodes, late_ms = sys.argv[1], *(int(a) for a in (*sys.argv[2:], 20, 0)[:2])
-spec = mujoco.MjSpec.from_file(str(robot_path("ufactory_xarm7", scene=True)))
+# The MJCF of your arm; simreal is imported for the place of this one, and for nothing else.
+spec = mujoco.MjSpec.from_file(str(simreal.robot_path("ufactory_xarm7", scene=True)))
 spec.joint("joint7").armature = 0.05  # as in training: the arm's servo has a rotor
 model = spec.compile()
 data, tool = mujoco.MjData(model), model.site("attachment_site").id

@@ -178,10 +178,10 @@ class Kinematics:
             start += next(nq for kind, nq, _ in _KINDS.values() if kind == link.kind)
         self._starts = starts
         # A hinge's rotation by q, after the fixed one before it: A + cos(q) B + sin(q) C (Rodrigues), each [H, 3, 3].
-        self._hinges = [i for i, link in enumerate(chain.links[:-1]) if link.kind == "hinge"]
-        self._columns = [starts[i] for i in self._hinges]
-        self._zero = tensor([chain.links[i].zero for i in self._hinges])
-        parts = [_rodrigues(self._fixed[i], self._axis[i]) for i in self._hinges]
+        hinges = [i for i, link in enumerate(chain.links[:-1]) if link.kind == "hinge"]
+        self._columns = torch.tensor([starts[i] for i in hinges], dtype=torch.int64, device=device)
+        self._zero = tensor([chain.links[i].zero for i in hinges])
+        parts = [_rodrigues(self._fixed[i], self._axis[i]) for i in hinges]
         self._turn = torch.stack([torch.stack(part) for part in parts]) if parts else tensor([]).reshape(0, 3, 3, 3)
 
     def pose(self, q: Tensor) -> tuple[Tensor, Tensor]:

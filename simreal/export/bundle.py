@@ -50,6 +50,7 @@ from simreal.deploy.bundle_reader import (
 from simreal.deploy.policy import Policy
 from simreal.deploy.targets import Targets
 from simreal.export.action_entry import relative_entry
+from simreal.export.example_loop import NAME, kept_or_new
 from simreal.learners.normalizer import Normalizer
 
 EXPORT_TOLERANCE = 1e-5
@@ -148,7 +149,8 @@ def export_bundle(
         _verify(graph, source, golden)
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
         files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-        _write_bundle(target, files | {CONTRACT: _signed(contract, files)})
+        loop = kept_or_new(target, contract).encode(errors="surrogateescape")
+        _write_bundle(target, files | {CONTRACT: _signed(contract, files), NAME: loop})
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
     return Path(output)
@@ -410,7 +412,7 @@ def _refuse_foreign(target: Path) -> None:
     """Raise ExportError unless `target` is free, empty, or holds a bundle and nothing else."""
     if target.is_dir():
         names, contract = sorted(entry.name for entry in target.iterdir()), target / CONTRACT
-        foreign = [name for name in names if name not in (CONTRACT, GRAPH, GOLDEN)]
+        foreign = [name for name in names if name not in (CONTRACT, GRAPH, GOLDEN, NAME)]
         ours = contract.is_file() and f'"format": "{FORMAT}"'.encode() in contract.read_bytes()[:200]
         if foreign or (names and not ours):
             raise ExportError(f"{target}: holds {(foreign or names)[0]!r} and is no bundle; name another directory")

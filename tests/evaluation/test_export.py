@@ -136,7 +136,7 @@ def test_onnx_runtime_answers_as_torch(kind: str, exported: Bundles) -> None:
 
 def test_a_bundle_is_three_files_with_all_weights_in_one_graph(tmp_path: Path) -> None:
     bundle = export_bundle(make_policy("ddpg", hidden=512), TASK, tmp_path / "bundle")
-    assert sorted(p.name for p in bundle.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in bundle.iterdir()) == sorted((*FILES, "example_loop.py"))
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
     raw = (bundle / "policy.onnx").read_bytes()
     assert len(raw) > 4 * 2 * 512 * 512
