@@ -8,12 +8,12 @@ import sys
 
 import mujoco
 import numpy as np
-from arm_reach import HIGH, HOME, LOW  # where goals and starts are
 
 import simreal
 from simreal.deploy import Policy  # needs neither torch nor MuJoCo; see docs/deploy.md
 
-bundle, episodes, late_ms = sys.argv[1], *(int(a) for a in (*sys.argv[2:], 20, 0)[:2])
+bundle, given = sys.argv[1], [int(number) for number in sys.argv[2:]]
+episodes, late_ms = (given + [20, 0][len(given) :])[:2]
 # The MJCF of your arm; simreal is imported for the place of this one, and for nothing else.
 spec = mujoco.MjSpec.from_file(str(simreal.robot_path("ufactory_xarm7", scene=True)))
 spec.joint("joint7").armature = 0.05  # as in training: the arm's servo has a rotor
@@ -22,6 +22,8 @@ data, tool = mujoco.MjData(model), model.site("attachment_site").id
 policy = Policy.load(bundle)
 steps = round(policy.control_period_s / model.opt.timestep)  # of physics; a robot waits for its clock instead
 late = round(1e-3 * late_ms / model.opt.timestep)  # steps after which a command arrives
+home = np.array(policy.contract["action"][0]["offset"])  # rad; episodes begin around it
+low, high = (0.30, -0.25, 0.15), (0.55, 0.25, 0.50)  # m, where goals are
 rng, distances, jump = np.random.default_rng(0), [], 0.0
 
 
@@ -34,8 +36,8 @@ def measure() -> dict[str, np.ndarray]:
 
 for _ in range(episodes):
     mujoco.mj_resetData(model, data)
-    data.qpos[:] = data.ctrl[:] = sent = np.array(HOME) + rng.uniform(-0.3, 0.3, 7)
-    goal = rng.uniform(LOW, HIGH)
+    data.qpos[:] = data.ctrl[:] = sent = home + rng.uniform(-0.3, 0.3, 7)
+    goal = rng.uniform(low, high)
     policy.reset()  # an episode begins: smoothing starts from where the joints are
     for _ in range(60):
         action = policy(measure())  # in [-1, 1]

@@ -53,7 +53,7 @@ class ComposedTask(Task):
         self.observations = (observations,) if isinstance(observations, ObservationSpec) else tuple(observations)
         # What is seen of joints depends on no action; actions may be relative to it.
         joints = [source.component for spec in self.observations if not spec.about_action
-                  for source in spec.sources(model, (), self._before(spec))]  # fmt: skip
+                  for source in spec.sources(model, (), self._joints_before(spec))]  # fmt: skip
         if self.actions:
             self.action = tuple(spec.component(model, joints) for spec in self.actions)
         self.observation = tuple(source.component for source in self._sources())
@@ -63,7 +63,7 @@ class ComposedTask(Task):
         needed = [spec.stage_needed() for spec in self.observations]
         self.step_stage = max([*needed, self.step_stage], key=_STAGES.index)
 
-    def _before(self, spec: ObservationSpec) -> list[Component]:
+    def _joints_before(self, spec: ObservationSpec) -> list[Component]:
         """Components of the parts before one that need no action."""
         found: list[Component] = []
         for other in self.observations[: self.observations.index(spec)]:
@@ -86,6 +86,7 @@ class ComposedTask(Task):
         self.commanded = {spec.name: zeros(len(spec.low)) for spec in self.observations if isinstance(spec, Command)}
         self.scene = Scene(engine, zeros(self.action_size), self.targets, self.commanded,
                            (lambda: self.goal) if self.goal_size else None)  # fmt: skip
+        self._before = zeros(self.action_size)  # the policy's action before its last
         self._steps = torch.zeros(n, dtype=torch.int64, device=engine.device)  # since the episode began
 
     def start(self, mask: Tensor) -> None:
@@ -96,6 +97,7 @@ class ComposedTask(Task):
         """Calls `start`, and then begins the parts in the state that it wrote."""
         self.start(mask)
         self.scene.action = self.scene.action.masked_fill(mask[:, None], 0.0)
+        self._before = self._before.masked_fill(mask[:, None], 0.0)
         self._steps = self._steps.masked_fill(mask, 0)
         for spec in self._commands():
             self._draw(spec, mask, self.rng.episode_uniform(f"command {spec.name}", len(spec.low) + 1))
@@ -117,7 +119,13 @@ class ComposedTask(Task):
         """The true values [N, size] of a component of the observation, without sensors' errors."""
         return next(source for source in self.read if source.component.name == name).read(self.scene)
 
+    @property
+    def action_change(self) -> Tensor:
+        """How the policy's last action differs from the one before [N, A]; 0 before the first."""
+        return self.scene.action - self._before
+
     def decided(self, action: Tensor) -> None:
+        self._before = self.scene.action
         self.scene.action = action.to(self.engine.dtype, copy=True)
         if self.targets is not None:
             self.targets.decided(action)
@@ -185,7 +193,7 @@ class ComposedTask(Task):
         return pos
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"action": self.scene.action.clone(), "steps": self._steps.clone(),
+        parts = {"action": self.scene.action.clone(), "before": self._before.clone(), "steps": self._steps.clone(),
                  "commanded": {name: value.clone() for name, value in self.commanded.items()}}  # fmt: skip
         targets = {} if self.targets is None else {"targets": self.targets.state_dict()}
         return super().state_dict() | {"parts": parts | targets}
@@ -193,7 +201,7 @@ class ComposedTask(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         parts = state["parts"]
-        self.scene.action, self._steps = parts["action"].clone(), parts["steps"].clone()
+        self.scene.action, self._before, self._steps = (parts[k].clone() for k in ("action", "before", "steps"))
         for name, value in parts["commanded"].items():
             self.commanded[name].copy_(value)
         if self.targets is not None:

@@ -260,8 +260,8 @@ class BodyPose(ObservationSpec):
         self, what: str, unit: str, elements: tuple[str, ...], show: Callable[[Tensor, Tensor], Tensor],
         true: TruePose, measured: FromJoints | None,
     ) -> Source:  # fmt: skip
-        texts = {"pos": "position", "rot": "first two columns of the rotation matrix", "quat": "orientation, w >= 0"}
-        name, text = f"{self.name or self.of}_{what}", texts[what]
+        texts = {"pos": "position of {}", "rot": "two columns of {}'s rotation matrix", "quat": "orientation of {}"}
+        name, text = f"{self.name or self.of}_{what}", texts[what].format(self.of)
         limits = None if what == "pos" else (-1.0, 1.0)
         names = () if measured is None else measured.components
         made = Component(name, len(elements), unit, self.frame, elements, bodies=(self.of,), group=self.group,

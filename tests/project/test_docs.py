@@ -30,6 +30,7 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
     (re.compile(r"40_000"), "12_288"),
+    (re.compile(r"100_000"), "400"),
     (re.compile(r"(simreal train fetch_reach) train.env_steps=([23])000"), r"\g<1> train.env_steps=1\g<2>00"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"), r"\g<1> num_envs=16 train.env_steps=512"),
@@ -38,7 +39,8 @@ _SHORT = (
 )
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
 _SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
-_EXPORTS = {"evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}  # the run whose bundle is made in a short form
+# The runs whose bundles are made in a short form.
+_EXPORTS = {"arm.md": "arm", "evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}
 
 
 @pytest.fixture
@@ -131,6 +133,13 @@ def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], mon
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run_in_processes_of_their_own(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_page(page, in_a_process, capsys)
+
+
+def test_files_that_a_page_shows_are_those_of_the_examples() -> None:
+    blocks = _BLOCK.findall((DOCS / "arm.md").read_text())
+    shown = {name: text for _, name, text in blocks if (DOCS.parent / "examples" / name).is_file() and name}
+    assert sorted(shown) == ["arm_loop.py", "arm_reach.py", "arm_reach.yaml"]
+    assert {name: (DOCS.parent / "examples" / name).read_text() for name in shown} == shown
 
 
 def test_the_tables_of_quantities_are_those_of_the_registry() -> None:
