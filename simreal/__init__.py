@@ -54,6 +54,10 @@ _PUBLIC = {
     "Learner": "simreal.learners.base",
     "LearnerSpec": "simreal.learners.base",
     "LearnerOptions": "simreal.learners.options",
+    "register_quantity": "randomization.catalogue.table",
+    "Quantity": "randomization.catalogue.quantity",
+    "Effect": "randomization.effects.effect",
+    "EffectContext": "randomization.effects.context",
     "Observed": "envs.environment",
     "StepResult": "envs.environment",
     "GpuOptions": "envs.engines.gpu.options",
@@ -66,6 +70,8 @@ __all__ = [
     "Command",
     "Component",
     "ComposedTask",
+    "Effect",
+    "EffectContext",
     "EndEffectorDelta",
     "Goal",
     "GpuOptions",
@@ -84,6 +90,7 @@ __all__ = [
     "Observed",
     "Outcome",
     "Parameter",
+    "Quantity",
     "StepResult",
     "Task",
     "TaskError",
@@ -99,6 +106,7 @@ __all__ = [
     "make_task",
     "make_vec",
     "register_learner",
+    "register_quantity",
     "register_task",
     "robot_path",
     "testing",
@@ -114,6 +122,10 @@ if TYPE_CHECKING:
     from envs.platform.menagerie import load_robot, robot_path
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
+    from randomization.catalogue.quantity import Quantity
+    from randomization.catalogue.table import register_quantity
+    from randomization.effects.context import EffectContext
+    from randomization.effects.effect import Effect
     from randomization.parameters import Parameter
     from randomization.samplers.adr import ADR
     from simreal import deploy, testing

@@ -29,7 +29,7 @@ class MinibatchGraph:
     def __init__(self, learner: PPO, part: RolloutBatch, record: Callable[[], Any] | None = None) -> None:
         device = learner.spec.device
         self._learner = learner
-        self._part = RolloutBatch(*(value.clone() for value in vars(part).values()))
+        self._part = part.map(Tensor.clone)
         rate = torch.tensor(learner.lr, device=device)
         cuda = device.type == "cuda"
         self._optimizer = torch.optim.Adam(learner._params, lr=rate, eps=1e-5, fused=True, capturable=cuda)
@@ -75,7 +75,7 @@ class MinibatchGraph:
 
     def step(self, part: RolloutBatch) -> None:
         """One minibatch."""
-        for own, value in zip(vars(self._part).values(), vars(part).values(), strict=True):
+        for own, value in zip(self._part.tensors(), part.tensors(), strict=True):
             own.copy_(value)
         self._replay()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.speed.timing import Row, median_seconds
 from envs.environment import Observed, StepResult
 from simreal.learners.base import LearnerSpec
-from simreal.learners.on_policy.actor_critic import gaussian_entropy, gaussian_log_prob
+from simreal.learners.on_policy.gaussian import gaussian_entropy, gaussian_log_prob
 from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.options import PPOConfig
 

@@ -47,6 +47,10 @@ from simreal.training.run_directory import (
 from simreal.training.trainer import Interrupted, Trainer, update_threads
 
 EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
+PRIVILEGED = (
+    "its policy reads what no robot measures (actor_reads: privileged); train a student of it with algorithm distill, "
+    "which can be exported"
+)
 _RESUME_MAY_CHANGE = ("train", "evaluate", "threads", "gpu")
 
 
@@ -89,9 +93,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
-    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
-    at = f", from step {trainer.env_steps:,}" if checkpoint else ""
-    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
+    unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
+    at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit} in {run}{at}")
     for warning in (
         untrained_warning(config),
         budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
@@ -99,10 +104,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         if warning is not None:
             out.print(warning)
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr))
+        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
-        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
-    out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
+        raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
+    out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
 
 
 def _make_trainer(config: RunConfig, run: Path) -> Trainer:
@@ -131,8 +136,8 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
 
 
 def assess(run: Path, out: Console) -> Path | None:
-    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where the task says
-    that no robot has use for one."""
+    """Evaluate a trained run as its configuration says, and export it. Returns the bundle; None where no robot has use
+    for one: the task says so, or the policy reads what only a simulator knows."""
     policy = load_policy(run)
     assert policy.config is not None
     settings = policy.config.evaluate
@@ -140,8 +145,9 @@ def assess(run: Path, out: Console) -> Path | None:
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
-    if task.export_obstacle is not None:
-        out.print(f"{run}: no bundle: {task.id}: {task.export_obstacle}")
+    obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
+    if obstacle is not None:
+        out.print(f"{run}: no bundle: {task.id}: {obstacle}")
         return None
     return _export(run, policy, run / "bundle", figures)
 
@@ -169,6 +175,8 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if not (run / "config.yaml").exists() and is_empty(run):
         return None
     before, now = run_config(run).model_dump(), config.model_dump()
+    for name in config.learner.RESUME_MAY_CHANGE & before["learner"].keys():
+        before["learner"][name] = now["learner"].get(name)
     checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
@@ -256,6 +264,8 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
 
     assert policy.module is not None
     assert policy.config is not None
+    if policy.config.learner.reads_privileged:
+        raise UserError(f"{run}: {PRIVILEGED}")
     try:
         return export_bundle(
             policy.module,

@@ -49,6 +49,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
     """
     observed = environment.reset()
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
+    read = policy.reader(environment)
     columns: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     ended = torch.zeros(episodes, dtype=torch.bool)
@@ -57,7 +58,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
     try:
         while not bool(ended.all()):
             number = environment.rng.episode.cpu()
-            result = environment.step(policy.act(observed.policy.cpu()))
+            result = environment.step(policy.act(read(observed).cpu()))
             observed, done = result.observed, result.done.cpu()
             for name, value in result.terms.items():
                 sums[name] = sums.get(name, 0.0) + value.cpu().double()

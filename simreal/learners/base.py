@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
+from randomization.parameters import Parameter
 from simreal.learners.off_policy.hindsight import Hindsight
+from simreal.learners.options import LearnerOptions
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class LearnerSpec:
         hindsight: what follows from a goal, for learners that relabel.
         device: where the learner computes.
         mirror: how the task is symmetric, if it is.
+        parameters: of the worlds, the last values of the privileged group: each brought to [-1, 1] over its limits.
+        policies: of the runs that the learner's settings name, by key; none where only its own policy is wanted.
+        task: its id.
     """
 
     num_envs: int
@@ -38,9 +43,18 @@ class LearnerSpec:
     hindsight: Hindsight | None
     device: torch.device
     mirror: Mirror | None = None
+    parameters: tuple[Parameter, ...] = ()
+    policies: Mapping[str, tuple[GivenPolicy, ...]] = field(default_factory=dict)
+    task: str = ""
 
     @classmethod
-    def of(cls, environment: Environment, device: torch.device, hindsight: Hindsight | None = None) -> LearnerSpec:
+    def of(
+        cls,
+        environment: Environment,
+        device: torch.device,
+        hindsight: Hindsight | None = None,
+        policies: Mapping[str, tuple[GivenPolicy, ...]] | None = None,
+    ) -> LearnerSpec:
         """Of an environment, which must have been reset."""
         task, observed = environment.task, environment.observed
         return cls(
@@ -52,7 +66,27 @@ class LearnerSpec:
             hindsight=hindsight,
             device=device,
             mirror=task.mirror,
+            parameters=tuple(getattr(environment.layer, "parameters", ())),
+            policies=policies or {},
+            task=task.id,
         )
+
+
+@dataclass(frozen=True)
+class GivenPolicy:
+    """The policy of a finished run, as another learner is given it.
+
+    Attributes:
+        run: the directory, as settings name it.
+        module: the policy, as `Learner.policy`.
+        options: of the learner that made it.
+        spec: of the environments that it learnt in.
+    """
+
+    run: str
+    module: nn.Module
+    options: LearnerOptions
+    spec: LearnerSpec
 
 
 class Learner(ABC):
@@ -92,6 +126,13 @@ class Learner(ABC):
     @abstractmethod
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
         """Take in the step that the last `act` led to."""
+
+    def proceed(self) -> None:
+        """Make the next update due; called in place of `act` and `record` where the options count sweeps.
+
+        Raises NotImplementedError for learners that act.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def ready(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.common.deterministic_ops import Linear
+from simreal.common.layers import Activation, Dense, Layer, array, layers_of, outputs
 
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 
@@ -65,6 +66,20 @@ class EnsembleMLP(nn.Module):
                 y = functional.relu(y)
         return y
 
+    def mean_layers(self) -> list[Layer]:
+        """The mean over the members, as layers that hold all of them side by side."""
+        weights, biases = ([p.detach() for p in each] for each in (self.weights, self.biases))
+        parts: list[Layer] = []
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            rows = [member.T for member in weight]  # [out, in] each
+            if i == len(weights) - 1:
+                rows = [torch.cat(rows, dim=1) if i else weight.sum(0).T]
+                whole, offset = rows[0] / len(weight), bias.mean(0)[0]
+            else:
+                whole, offset = torch.block_diag(*rows) if i else torch.cat(rows), bias.flatten()
+            parts += [Dense(array(whole), array(offset)), Activation("relu")]
+        return parts[:-1]
+
 
 class QNetwork(nn.Module):
     """`members` estimates of Q(observation, action).
@@ -98,6 +113,10 @@ class DeterministicActor(nn.Module):
         """What goes into the final tanh, [B, A]."""
         return self.net(observation)
 
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to an action."""
+        return [*layers_of(self.net), Activation("tanh")]
+
 
 class GaussianActor(nn.Module):
     """A normal distribution squashed by tanh (SAC, Haarnoja et al. 2018, appendix C)."""
@@ -114,6 +133,10 @@ class GaussianActor(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """The most likely action [B, A] in [-1, 1]."""
         return torch.tanh(self.distribution(observation)[0])
+
+    def layers(self) -> list[Layer]:
+        """From a normalized observation to the most likely action."""
+        return [*outputs(layers_of(self.net), share=2), Activation("tanh")]
 
     def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [B, A] for standard normal `noise` [B, A], and its log-density [B].

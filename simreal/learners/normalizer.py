@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import column_sums
-from simreal.learners.options import OffPolicyConfig, PPOConfig
+from simreal.common.layers import Layer, Normalize, array
+from simreal.learners.options import ActorOptions, BatchOptions
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
 # deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
@@ -86,16 +87,25 @@ class Normalizer(nn.Module):
         return self.var.sqrt()
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalized values [B, size] as float32. Computed in the input's precision before rounding."""
+        """Normalized values [B, size], or the first ones of a vector, as float32. Computed in the input's precision
+        before rounding."""
         if not self.active:
             return values.float()
-        dtype = values.dtype
-        coarse = self.mean.to(dtype)
-        rest = (self.mean - coarse.double()).to(dtype)  # far from zero float32 cannot hold the mean exactly
-        normalized = (values - coarse - rest) * self.inverse().to(dtype)
+        dtype, mean, inverse = values.dtype, self.mean, self.inverse()
+        if values.shape[-1] < len(mean):
+            mean, inverse = mean[: values.shape[-1]], inverse[: values.shape[-1]]
+        coarse = mean.to(dtype)
+        rest = (mean - coarse.double()).to(dtype)  # far from zero float32 cannot hold the mean exactly
+        normalized = (values - coarse - rest) * inverse.to(dtype)
         return normalized.clamp(-self.clip, self.clip).float()
 
+    def layers(self) -> list[Layer]:
+        """As an exported policy computes it, from float32 values."""
+        mean = self.mean.float()
+        parts = (mean, self.mean - mean.double(), self.inverse())
+        return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
-def make_normalizer(size: int, config: OffPolicyConfig | PPOConfig) -> Normalizer:
+
+def make_normalizer(size: int, config: BatchOptions | ActorOptions) -> Normalizer:
     """A normalizer of observations; without normalization one that only keeps statistics."""
     return Normalizer(size, config.observation_clip, active=config.normalize_observation)

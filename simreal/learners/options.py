@@ -41,9 +41,29 @@ class LearnerOptions(Strict):
     STAGGERED: ClassVar[bool] = False
     """Whether the first episodes should begin at different times, so that they do not all end in one rollout."""
 
+    COUNTS: ClassVar[Literal["env_steps", "sweeps"]] = "env_steps"
+    """What a run counts: environment steps; or sweeps, updates of a learner that acts in no environment."""
+
+    RESUME_MAY_CHANGE: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may differ from those that a resumed run began with."""
+
+    def run_length(self, env_steps: int) -> int:
+        """What the count of a run shall reach, for the `train.env_steps` of its configuration."""
+        return env_steps
+
     @property
     def relabels(self) -> bool:
         """Whether experience is learnt from with other goals too."""
+        return False
+
+    @property
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """Run directories whose policies the learner is given, by the key that names them."""
+        return {}
+
+    @property
+    def reads_privileged(self) -> bool:
+        """Whether the policy reads the privileged group too, which no robot measures."""
         return False
 
     @property
@@ -64,60 +84,81 @@ class LearnerOptions(Strict):
         return self
 
 
+class HistoryOptions(LearnerOptions):
+    """Settings of learners whose policy may remember; see `simreal.learners.history`."""
+
+    observation_history: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="earlier observations that the policy sees too, with its own actions since",
+    )
+    action_history: int = Field(
+        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
+    )
+
+
 def _largest_layer(hidden: tuple[int, ...]) -> int:
     """Weights of the largest layer between hidden ones."""
     return max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
 
 
-class OffPolicyConfig(LearnerOptions):
-    """What SAC, TD3 and DDPG share."""
+class BatchOptions(LearnerOptions):
+    """What learners share that learn from batches of transitions, whoever made them."""
 
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
-    actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
-    critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
-    )
     gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
-    tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
     batch_size: int = Field(256, ge=1)
-    replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
     her_k: float = Field(4.0, ge=0, description="hindsight goals per original goal, for goal tasks; 0 for none")
-    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
-    updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
-    updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
     target_limits: tuple[Unbounded, Unbounded] | None = Field(
         None, description="lowest and highest possible return; targets are clipped to it"
     )
-    action_history: int = Field(
-        0, ge=0, le=100, description="last actions that the policy remembers; cover the longest delay in control steps"
-    )
     normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
-    average_updates: int = Field(
-        0, ge=0, description="updates that the evaluated and exported policy is an average over; 0 takes the last"
-    )
 
     @property
     def relabels(self) -> bool:
         """Whether experience is learnt from with other goals too, in tasks with goals."""
         return self.her_k > 0
 
+    def largest_product(self, num_envs: int) -> int:
+        """Multiply-adds of the largest matrix product of an update."""
+        return self.batch_size * _largest_layer(self.hidden)
+
+
+class ReplayOptions(HistoryOptions, BatchOptions):
+    """What learners share that replay their own experience."""
+
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
+    )
+    tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
+    replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
+    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
+    updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
+    updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
+    average_updates: int = Field(
+        0, ge=0, description="updates that the evaluated and exported policy is an average over; 0 takes the last"
+    )
+
     def first_update(self, num_envs: int) -> int:
         """Environment steps after which the learner learns for the first time."""
         due = math.ceil(self.updates_per_cycle / (self.updates_per_step * num_envs))
         return num_envs * (math.ceil(self.warmup_steps / num_envs) + due - 1)
-
-    def largest_product(self, num_envs: int) -> int:
-        """Multiply-adds of the largest matrix product of an update."""
-        return self.batch_size * _largest_layer(self.hidden)
 
     def without_experience(self) -> Self:
         """The settings with a replay of one transition."""
         return self.model_copy(update={"replay_size": 1, "her_k": 0.0})
 
 
-class DDPGConfig(OffPolicyConfig):
+class ActorCriticOptions(ReplayOptions):
+    """What SAC, TD3 and DDPG share."""
+
+    actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
+    critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
+
+
+class DDPGConfig(ActorCriticOptions):
     """Deep deterministic policy gradient."""
 
     algorithm: Literal["ddpg"] = "ddpg"
@@ -126,7 +167,7 @@ class DDPGConfig(OffPolicyConfig):
     action_penalty: float = Field(1.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
-class TD3Config(OffPolicyConfig):
+class TD3Config(ActorCriticOptions):
     """Twin delayed DDPG."""
 
     algorithm: Literal["td3"] = "td3"
@@ -137,7 +178,7 @@ class TD3Config(OffPolicyConfig):
     action_penalty: float = Field(0.0, ge=0, description="weight of the mean squared pre-tanh action")
 
 
-class SACConfig(OffPolicyConfig):
+class SACConfig(ActorCriticOptions):
     """Soft actor-critic with automatic temperature."""
 
     algorithm: Literal["sac"] = "sac"
@@ -146,7 +187,98 @@ class SACConfig(OffPolicyConfig):
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
 
 
-class PPOConfig(LearnerOptions):
+class BinsOptions(BatchOptions):
+    """What learners of values of discretized actions share, see `simreal.learners.off_policy.dqn`."""
+
+    bins: int = Field(3, ge=2, le=255, description="evenly spaced actions of each actuator; 3: full, none, full back")
+    lr: float = Field(3e-4, gt=0, description="Adam step size of the values")
+    huber: float = Field(1.0, gt=0, description="error of a value from which on the loss grows linearly")
+
+
+class DQNConfig(ReplayOptions, BinsOptions):
+    """Q-learning on discretized actions, decoupled over actuators."""
+
+    algorithm: Literal["dqn"] = "dqn"
+    n_steps: int = Field(
+        3, ge=1, le=100, description="control steps whose rewards a target sums up before it bootstraps"
+    )
+    epsilon: float = Field(0.1, ge=0, le=1, description="share of actuators that take a random bin")
+    epsilon_steps: int = Field(
+        0, ge=0, description="environment steps after the warm-up in which that share falls from 1 to `epsilon`"
+    )
+
+
+class FQIConfig(BinsOptions):
+    """Fitted Q iteration on recorded transitions."""
+
+    COUNTS = "sweeps"
+    RESUME_MAY_CHANGE = frozenset({"sweeps"})
+
+    algorithm: Literal["fqi"] = "fqi"
+    dataset: str = Field(min_length=1, description="file of transitions that `simreal record` wrote")
+    sweeps: int = Field(50, ge=1, description="times that values are fitted to targets; ends the run")
+    updates_per_sweep: int = Field(500, ge=1, description="gradient steps of a fit")
+
+    def run_length(self, env_steps: int) -> int:
+        """Sweeps."""
+        return self.sweeps
+
+    def first_update(self, num_envs: int) -> int:
+        """At once."""
+        return 0
+
+    def without_experience(self) -> Self:
+        """The settings without a dataset."""
+        return self.model_copy(update={"dataset": "", "her_k": 0.0})
+
+
+class ActorOptions(LearnerOptions):
+    """The policies of PPO and of students, which go on as one another: their networks, and how they are rolled out."""
+
+    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
+    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
+    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
+    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
+    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
+    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
+    normalize_observation: bool = Field(True, description="by running mean and std")
+    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
+    actor: Literal["gaussian", "categorical"] = Field(
+        "gaussian", description="distribution over actions; categorical: one over evenly spaced values per actuator"
+    )
+    bins: int = Field(11, ge=2, le=1001, description="values in [-1, 1] that a categorical actor chooses among")
+    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
+    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
+    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
+
+    @model_validator(mode="after")
+    def _actor_fits_together(self) -> Self:
+        self._refuse_foreign()
+        if self.memory != "none" and self.horizon % self.segment:
+            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        return self
+
+    def _refuse_foreign(self) -> None:
+        """Raise ValueError where something is set that this kind of actor has not."""
+        categorical = self.actor == "categorical"
+        for name in ("squash", "log_std", "initial_std", "bound_coef") if categorical else ("bins",):
+            field = type(self).model_fields.get(name)
+            if field is not None and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: means nothing to actor {self.actor}, leave it at {field.default}")
+
+    def network(self) -> dict[str, Any]:
+        """What decides the shape of the policy and what its weights mean, by key."""
+        names = ["actor", "actor_hidden", "activation", "memory", "normalize_observation", "observation_clip"]
+        names += ["memory_size"] if self.memory != "none" else []
+        names += ["bins"] if self.actor == "categorical" else ["log_std", "squash"]
+        return {name: getattr(self, name) for name in names}
+
+    def first_update(self, num_envs: int) -> int:
+        """Environment steps after which the learner learns for the first time."""
+        return self.horizon * num_envs
+
+
+class PPOConfig(ActorOptions):
     """Policy gradients on fresh experience: PPO and its family, with or without memory."""
 
     STAGGERED = True
@@ -158,14 +290,16 @@ class PPOConfig(LearnerOptions):
     advantage: Literal["gae", "one_step", "n_step", "monte_carlo"] = Field(
         "gae", description="estimator of advantages; reinforce takes monte_carlo"
     )
-    actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
     critic_hidden: Hidden = Field((64, 64), description="units of the critic's hidden layers")
-    activation: Literal["elu", "relu", "tanh"] = Field("elu", description="between layers")
-    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer of policy and critic")
-    memory_size: int = Field(128, ge=1, le=4096, description="units of the recurrent layer")
-    segment: int = Field(16, ge=1, description="steps that gradients flow back through the memory; divides horizon")
     privileged_critic: bool = Field(True, description="the critic reads the privileged group, where there is one")
-    horizon: int = Field(256, ge=1, description="steps of every environment between updates")
+    actor_reads: Literal["policy", "privileged"] = Field(
+        "policy",
+        description="privileged: the policy, a teacher then, reads the privileged group and the world too",
+    )
+    initial_policy: str | None = Field(
+        None, description="directory of a finished run of ppo or distill whose policy is gone on with"
+    )
+    critic_warmup: int = Field(0, ge=0, description="first updates in which only the critic learns")
     epochs: int = Field(10, ge=1, description="passes over a rollout")
     minibatches: int = Field(16, ge=1, description="parts of a rollout, with one gradient step each")
     gamma: float = Field(0.99, ge=0, lt=1, description="discount per control step")
@@ -195,12 +329,7 @@ class PPOConfig(LearnerOptions):
     normalize_advantage: Literal["none", "batch", "minibatch"] = Field(
         "batch", description="over what advantages are brought to mean 0 and std 1"
     )
-    normalize_observation: bool = Field(True, description="by running mean and std")
     normalize_value: bool = Field(True, description="the critic learns returns in units of their running std")
-    observation_clip: float = Field(10.0, gt=0, description="largest normalized observation")
-    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
-    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
-    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
     cg_iterations: int = Field(10, ge=1, description="conjugate gradient steps of trpo")
     cg_damping: float = Field(0.1, ge=0, description="added to the Fisher matrix of trpo")
 
@@ -212,8 +341,8 @@ class PPOConfig(LearnerOptions):
         measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
         if self.target_kl is not None and not measures_kl:
             raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
-        if self.memory != "none" and self.horizon % self.segment:
-            raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        if self.mirror_coef and self.reads_privileged:
+            raise ValueError("mirror_coef: nobody says how the privileged group is mirrored, set it to 0")
         if self.mirror_coef and self.memory != "none":
             raise ValueError(f"mirror_coef: works without memory only, set it to 0 or memory {self.memory} to none")
         if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):
@@ -232,9 +361,19 @@ class PPOConfig(LearnerOptions):
                 raise ValueError("normalize_advantage: objective trpo steps on the whole batch, set it to batch")
         return self
 
-    def first_update(self, num_envs: int) -> int:
-        """Environment steps after which the learner learns for the first time."""
-        return self.horizon * num_envs
+    @property
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """The run whose policy is gone on with."""
+        return {} if self.initial_policy is None else {"initial_policy": (self.initial_policy,)}
+
+    @property
+    def reads_privileged(self) -> bool:
+        """Whether the policy reads the privileged group too."""
+        return self.actor_reads == "privileged"
+
+    def network(self) -> dict[str, Any]:
+        """What decides the shape of the policy and what its weights mean, by key."""
+        return super().network() | {"actor_reads": self.actor_reads}
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""

@@ -20,11 +20,12 @@ def film(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) 
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
+    read = policy.reader(environment)
     scene = Scene(environment, size, size)
     frames = [scene.picture(0)]
     played = 0
     while played < episodes:
-        result = environment.step(policy.act(observed.policy))
+        result = environment.step(policy.act(read(observed)))
         observed = result.observed
         frames.append(scene.picture(0))
         if bool(result.done.any()):
@@ -54,11 +55,12 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
+    read = policy.reader(environment)
     model, data = environment.engine.export_to_mujoco(0)
     with mujoco.viewer.launch_passive(model, data) as viewer:
         while viewer.is_running():
             began = time.monotonic()
-            result = environment.step(policy.act(observed.policy))
+            result = environment.step(policy.act(read(observed)))
             observed = result.observed
             if bool(result.done.any()):
                 policy.reset(result.done)

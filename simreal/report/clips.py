@@ -162,10 +162,11 @@ def _replay(policy: LoadedPolicy, world: World, episode: int, seed: int) -> Iter
     environment.rng.episode = torch.tensor([episode - 1])  # the reset goes on to the next
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
+    read = policy.reader(environment)
     yield environment
     done = False
     while not done:
-        result = environment.step(policy.act(observed.policy))
+        result = environment.step(policy.act(read(observed)))
         observed, done = result.observed, bool(result.done[0])
         yield environment
 

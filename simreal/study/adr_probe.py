@@ -80,13 +80,14 @@ def _run(
     )
     observed = environment.reset()
     policy.reset(torch.ones(num_envs, dtype=torch.bool))
+    read = policy.reader(environment)
     played = last_mark = 0
     furthest = adr.upper - adr.nominal, adr.nominal - adr.lower
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         while played < budget:
-            result = environment.step(policy.act(observed.policy))
+            result = environment.step(policy.act(read(observed)))
             observed = result.observed
             if not bool(result.done.any()):
                 continue

@@ -25,7 +25,7 @@ from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Sampler
 from simreal.common.errors import UserError
 from simreal.evaluation.model_variants import ModelVariant
-from simreal.learners.base import Learner, LearnerSpec
+from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
 from simreal.learners.registry import learner_class
 from simreal.training.run_config import RunConfig
@@ -147,13 +147,17 @@ def learner_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_learner(config: RunConfig, environment: Environment) -> Learner:
-    """The learner of a run, for an environment that has been reset. Raises UserError where its settings do not fit."""
+def make_learner(
+    config: RunConfig, environment: Environment, policies: Mapping[str, tuple[GivenPolicy, ...]] | None = None
+) -> Learner:
+    """The learner of a run, for an environment that has been reset, with the policies that its settings name (None
+    where only its own policy is wanted). Raises UserError where its settings do not fit."""
     task = environment.task
     if config.learner.relabels and task.hindsight_obstacle is not None:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
     try:
-        spec = LearnerSpec.of(environment, learner_device(config.device), _hindsight(config, environment))
+        hindsight = _hindsight(config, environment)
+        spec = LearnerSpec.of(environment, learner_device(config.device), hindsight, policies)
         make = learner_class(config.learner.algorithm)
         return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
     except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.safe_yaml import one_line
-from envs.environment import Environment
+from envs.environment import Environment, Observed
 from envs.registry import make_task
 from envs.task import Task
+from randomization.catalogue.table import quantity_names
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers.base import Manual, Sampler
 from randomization.samplers.frozen import contract_entries, frozen_parameters
@@ -22,12 +25,14 @@ from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
+from simreal.learners.base import GivenPolicy, LearnerSpec
+from simreal.learners.privileged import PrivilegedView
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
 
-_ORIGIN = re.compile(r"# learner '([^']+)' is of Python package '(\w+)'\n")
+_ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
 
 Act = Callable[[Tensor], Tensor]
 """Observation [N, nobs] -> action [N, A]."""
@@ -47,6 +52,14 @@ class LoadedPolicy:
     randomization: dict[str, Any] | None = None  # as the exported contract states it
     module: nn.Module | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
+    spec: LearnerSpec | None = None  # of the environments of its training; None for a bundle
+
+    def reader(self, environment: Environment) -> Callable[[Observed], Tensor]:
+        """What the policy reads [N, n] of what these environments show: the policy group, unless it was trained to read
+        the privileged group and the world too."""
+        if self.config is None or self.spec is None or not self.config.learner.reads_privileged:
+            return lambda observed: observed.policy
+        return PrivilegedView(self.spec.parameters, getattr(environment.layer, "parameters", ()))
 
     def make_task(self) -> Task:
         """A new instance of the task that the policy was trained for."""
@@ -106,21 +119,27 @@ def run_config(run: Path) -> RunConfig:
     if not path.is_file():
         raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
     document = read_yaml(path)
-    _check_learner(document, path)
+    _check_packages(document, path)
     return parse_schema(document, str(path))
 
 
-def _check_learner(document: dict[str, Any], path: Path) -> None:
-    """Raise UserError where a run's learner is of a package that is not installed, as `RunConfig.to_yaml` has noted."""
+def _check_packages(document: dict[str, Any], path: Path) -> None:
+    """Raise UserError where a run's learner, or a quantity of its worlds, is of a package that is not installed, as
+    `RunConfig.to_yaml` has noted."""
+    learner, worlds = document.get("learner"), document.get("randomization")
+    entries = worlds.get("parameters") if isinstance(worlds, dict) else None
+    named = [("learner", learner.get("algorithm"))] if isinstance(learner, dict) else []
+    if isinstance(entries, dict):
+        named += [("quantity", e.get("quantity", label)) for label, e in entries.items() if isinstance(e, dict)]
     with path.open(encoding="utf-8", errors="replace") as file:
-        noted = _ORIGIN.fullmatch(file.readline(500))
-    learner = document.get("learner")
-    name = learner.get("algorithm") if isinstance(learner, dict) else None
-    if noted is not None and noted[1] == name and name not in learner_names():
-        raise UserError(
-            f"{path}: its learner {name!r} is of Python package {noted[2]!r}, which is not installed here, "
-            "or does not announce it any more"
-        )
+        noted = list(takewhile(bool, map(_ORIGIN.fullmatch, iter(partial(file.readline, 500), ""))))
+    for kind, name, package in (match.groups() for match in noted if match is not None):
+        known = learner_names() if kind == "learner" else quantity_names()
+        if (kind, name) in named and name not in known:
+            raise UserError(
+                f"{path}: its {kind} {name!r} is of Python package {package!r}, which is not installed here, "
+                "or does not announce it any more"
+            )
 
 
 def _from_run(run: Path, task: str | None) -> LoadedPolicy:
@@ -157,7 +176,36 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         randomization=describe_randomization(sampler) if randomized else None,
         module=policy,
         task_options=config.task_options,
+        spec=learner.spec,
     )
+
+
+def given_policies(config: RunConfig) -> dict[str, tuple[GivenPolicy, ...]]:
+    """The policies of the runs that a learner's settings name, by key.
+
+    Raises:
+        UserError: one is missing, not finished, of another task, or no run directory.
+    """
+    return {key: tuple(_given(key, run, config) for run in runs) for key, runs in config.learner.runs.items()}
+
+
+def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
+    path = Path(run).expanduser()
+    if path.is_dir() and is_bundle(path):
+        raise UserError(f"learner: {key}: {run}: is a bundle; expected the directory of the run")
+    try:
+        of = run_config(path)
+        if of.task != config.task:
+            raise UserError(f"{run}: is of {of.task}, expected a run of {config.task}")
+        done = newest_checkpoint(path)["env_steps"]
+        if done < of.train.env_steps:
+            raise UserError(f"{run}: has trained {done:,} of its {of.train.env_steps:,} steps; go on with --resume")
+        policy = load_policy(path, config.task)
+    except UserError as error:
+        raise UserError(f"learner: {key}: {error}") from None
+    assert policy.module is not None
+    assert policy.spec is not None
+    return GivenPolicy(run, policy.module, of.learner, policy.spec)
 
 
 def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:

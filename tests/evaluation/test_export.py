@@ -31,10 +31,8 @@ from simreal.deploy import BundleError, Policy
 from simreal.deploy.policy import UNSIGNED
 from simreal.export.bundle import ExportError, describe_randomization, export_bundle
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import DeterministicActor, GaussianActor
 from simreal.learners.normalizer import Normalizer
-from simreal.learners.off_policy.base import OffPolicyPolicy
-from simreal.learners.options import DDPGConfig, SACConfig
+from simreal.learners.registry import learner_class, options_class
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("policy.json", "policy.onnx", "golden.npz")
@@ -80,10 +78,9 @@ def make_policy(kind: str, hidden: int = 64) -> Any:
     torch.manual_seed(0)
     if kind == "recurrent":
         return Remembering()
-    kinds: dict[str, Any] = {"ddpg": (DeterministicActor, DDPGConfig), "sac": (GaussianActor, SACConfig)}
-    actor, config_class = kinds[kind]
     spec = LearnerSpec.of(build(make_task(TASK.id), 1), torch.device("cpu"))
-    policy = OffPolicyPolicy(spec, config_class(hidden=(hidden,) * 3), actor)
+    options = options_class(kind).model_validate({"hidden": (hidden,) * 3, "her_k": 0, "replay_size": 1000})
+    policy: Any = learner_class(kind)(spec, options, 0).policy
     policy.normalizer = normalizer()
     return policy
 
@@ -396,19 +393,19 @@ def test_export_replaces_bundles_even_damaged_ones_and_nothing_else(bundle: Path
     assert (tmp_path / "other" / "policy.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize(("key", "most"), [("policy.actor.net.6.bias", "1e-05"), ("clip", "0.001")])
+@pytest.mark.parametrize(("key", "most"), [("actor.net.6.bias", "1e-05"), ("clip", "0.001")])
 def test_export_fails_where_onnx_runtime_differs_from_torch(
     key: str, most: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, translate = (bundle / "policy.json").read_bytes(), exporting._translate
 
     def translate_another(source: Any) -> bytes:
-        other: Any = exporting._prepare(source.step.policy, source.task)
+        other: Any = exporting.prepare(source.step.policy, source.task).step.policy
         if key == "clip":
             other.normalizer.clip = 1e6  # this shows far outside training only
         else:
-            other.step.get_parameter(key).add_(1e-3)
-        return translate(other)
+            other.get_parameter(key).add_(1e-3)
+        return translate(exporting.prepare(other, source.task))
 
     monkeypatch.setattr(exporting, "_translate", translate_another)
     with pytest.raises(ExportError, match=f"ONNX Runtime's action differs from torch's by .*expected at most {most}"):

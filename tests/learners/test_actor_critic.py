@@ -9,16 +9,16 @@ import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
 from simreal.learners.networks import tanh_log_slope
-from simreal.learners.on_policy.actor_critic import (
-    Actor,
-    Critic,
-    Policy,
-    RecurrentPolicy,
-    Trunk,
+from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy
+from simreal.learners.on_policy.gaussian import (
+    Gaussian,
+    GaussianActor,
+    SquashedGaussian,
     gaussian_entropy,
     gaussian_kl,
     gaussian_log_prob,
 )
+from simreal.learners.on_policy.trunk import Trunk
 from simreal.learners.options import PPOConfig
 
 
@@ -49,11 +49,10 @@ def test_the_kl_of_two_gaussians_by_hand() -> None:
 
 def test_the_entropy_of_a_squashed_policy_is_that_of_its_actions() -> None:
     # A wide Gaussian through tanh piles up at -1 and 1: its entropy falls below that of uniform actions, log 2.
-    actor = Actor(2, 1, config(squash="tanh", initial_std=4.0))
     draw = torch.Generator().manual_seed(0)
     mean, log_std = torch.zeros(100_000, 1), torch.full((1,), 4.0).log()
     u = mean + 4.0 * torch.randn(mean.shape, generator=draw)
-    entropy = actor.entropy(u, mean, log_std).mean()
+    entropy = SquashedGaussian(mean, log_std).entropy(u).mean()
     expected = -(gaussian_log_prob(u, mean, log_std) - tanh_log_slope(u).sum(-1)).mean()
     assert entropy.item() == pytest.approx(expected.item(), abs=0.02)
     assert entropy < 0.0 < gaussian_entropy(log_std)
@@ -61,16 +60,17 @@ def test_the_entropy_of_a_squashed_policy_is_that_of_its_actions() -> None:
 
 @pytest.mark.parametrize(("squash", "expected"), [("clip", [-1.0, 0.5, 1.0]), ("tanh", [-0.9640, 0.4621, 0.9951])])
 def test_actions_stay_within_their_range(squash: str, expected: list[float]) -> None:
-    action = Actor(2, 3, config(squash=squash)).action(torch.tensor([-2.0, 0.5, 3.0]))
+    distribution, _ = GaussianActor(2, 3, config(squash=squash))(torch.zeros(1, 1, 2), torch.zeros(1, 0))
+    action = distribution.action(torch.tensor([-2.0, 0.5, 3.0]))
     torch.testing.assert_close(action, torch.tensor(expected), atol=1e-4, rtol=0.0)
 
 
 @pytest.mark.parametrize("log_std", ["free", "state"])
 def test_every_state_starts_with_the_configured_std(log_std: str) -> None:
-    actor = Actor(3, 2, config(log_std=log_std, initial_std=0.5))
-    mean, found, _ = actor(torch.randn(1, 50, 3), torch.zeros(50, 0))
-    torch.testing.assert_close(found.exp().expand_as(mean), torch.full((1, 50, 2), 0.5), atol=0.03, rtol=0.0)
-    assert mean.abs().max() < 0.1
+    actor = GaussianActor(3, 2, config(log_std=log_std, initial_std=0.5))
+    found, _ = actor(torch.randn(1, 50, 3), torch.zeros(50, 0))
+    torch.testing.assert_close(found.std().expand_as(found.mean), torch.full((1, 50, 2), 0.5), atol=0.03, rtol=0.0)
+    assert found.mean.abs().max() < 0.1
 
 
 @pytest.mark.parametrize("memory", ["lstm", "gru"])
@@ -122,8 +122,9 @@ def test_the_critic_keeps_its_predictions_when_its_units_change() -> None:
 def test_policies_put_out_the_most_likely_action() -> None:
     observation = torch.randn(7, 3, dtype=torch.float64)
     plain = Policy(3, 2, config())
-    mean, _, _ = plain.actor(plain.normalizer(observation)[None], torch.zeros(7, 0))
-    assert torch.equal(plain(observation), mean[0].clamp(-1.0, 1.0))
+    found, _ = plain.actor(plain.normalizer(observation)[None], torch.zeros(7, 0))
+    assert isinstance(found, Gaussian)
+    assert torch.equal(plain(observation), found.mean[0].clamp(-1.0, 1.0))
     recurrent = RecurrentPolicy(3, 2, config(memory="lstm"))
     state = recurrent.initial_state(7)
     assert state.shape == (7, 16)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from simreal.learners.base import LearnerSpec
 from simreal.learners.off_policy.ddpg import DDPG
-from simreal.learners.off_policy.replay import ReplayBatch
 from simreal.learners.off_policy.sac import SAC
 from simreal.learners.off_policy.td3 import TD3
+from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import DDPGConfig, SACConfig, TD3Config
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")

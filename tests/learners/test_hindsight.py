@@ -13,6 +13,7 @@ from conftest import build
 from envs.environment import Environment
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Outcome, Task
+from simreal.learners.history import HistoryLayout
 from simreal.learners.off_policy.hindsight import Hindsight, find_out
 from simreal.learners.off_policy.replay import HerReplayBuffer
 from simreal.training.build import make_environment, make_learner
@@ -201,9 +202,9 @@ def test_what_does_not_show_or_contradicts_itself_is_refused_in_one_line(task: t
     assert "her_k" in str(error.value)
 
 
-def replay_of(rule: Hindsight, observation_size: int, past: int = 0) -> HerReplayBuffer:
+def replay_of(rule: Hindsight, observation_size: int, history: HistoryLayout | None = None) -> HerReplayBuffer:
     """One that relabels nearly always, for one environment."""
-    return HerReplayBuffer(100, 1, observation_size, 1, 1, her_k=1e9, hindsight=rule, past_size=past)
+    return HerReplayBuffer(100, 1, observation_size, 1, 1, her_k=1e9, hindsight=rule, history=history)
 
 
 def test_a_relabelled_transition_ends_where_its_new_goal_is_reached_or_for_other_reasons() -> None:
@@ -241,21 +242,24 @@ def test_what_an_action_costs_stays_when_the_goal_changes() -> None:
     assert batch.reward.tolist() == [0.75] * 100  # 1 for the goal, less 0.25
 
 
-@pytest.mark.parametrize("past", [0, 2])
-def test_components_that_follow_the_goal_follow_a_relabelled_one(past: int) -> None:
-    replay = replay_of(hindsight(Relative), 4 + past, past)
-    no, before = torch.zeros(1, dtype=torch.bool), torch.full((1, past), 9.0)
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_components_that_follow_the_goal_follow_a_relabelled_one(earlier: int) -> None:
+    replay = replay_of(hindsight(Relative), 4, HistoryLayout(earlier, earlier, 3, 1))
+    no = torch.zeros(1, dtype=torch.bool)
     for at in (0.0, 0.25, 0.5):
         here, there = (torch.tensor([[(2 - x) / 2, x, 2 - x, 2.0]]) for x in (at, at + 0.25))
-        replay.add(torch.cat((before, here), 1), torch.zeros(1, 1), torch.zeros(1), torch.cat((before, there), 1), no,
-                   no, torch.tensor([[at + 0.25]]))  # fmt: skip
+        replay.add(here, torch.zeros(1, 1), torch.zeros(1), there, no, no, torch.tensor([[at + 0.25]]))
     batch = replay.sample(500, torch.Generator().manual_seed(0))
     for rows in (batch.observation, batch.next_observation):
-        half, position, way, goal = rows[:, past:].unbind(1)
+        half, position, way, goal = rows.unbind(1)
         assert set(goal.tolist()) == {0.25, 0.5, 0.75}
         assert torch.equal(way, goal - position)
         assert torch.equal(half, way / 2)
-        assert rows[:, :past].eq(9.0).all()
+    if earlier:  # what is remembered is seen for the new goal as well
+        assert batch.state is not None
+        half, position, way = batch.state[:, :6].view(-1, 2, 3).unbind(2)
+        assert torch.equal(way, batch.observation[:, 3:] - position)
+        assert torch.equal(half, way / 2)
 
 
 def test_statistics_know_the_goals_that_experience_is_relabelled_with() -> None:

@@ -14,8 +14,8 @@ from conftest import snapshot
 from envs.environment import Observed, StepResult
 from off_policy import Learner, ddpg, result_of, run, sac, td3
 from simreal.learners.adam import Adam
-from simreal.learners.off_policy.replay import ReplayBatch, normalized
 from simreal.learners.off_policy.sac import SAC
+from simreal.learners.off_policy.transitions import ReplayBatch, normalized
 
 
 @pytest.mark.parametrize("settings", [{}, {"average_updates": 7}, {"lr_schedule": "linear", "total_steps": 60}])
@@ -158,9 +158,11 @@ def test_a_policy_with_a_memory_is_trained_on_the_actions_before_each_observatio
     assert set(batch.reward.tolist()) == set(expected)
     for row, reward in enumerate(batch.reward.tolist()):
         before, after = expected[reward]
-        torch.testing.assert_close(batch.observation[row, :4], torch.tensor(before))
-        torch.testing.assert_close(batch.next_observation[row, :4], torch.tensor(after))
-        assert batch.observation[row, 4:].tolist() == [reward % 10] * 3
+        assert batch.state is not None
+        assert batch.next_state is not None
+        torch.testing.assert_close(batch.state[row], torch.tensor(before))
+        torch.testing.assert_close(batch.next_state[row], torch.tensor(after))
+        assert batch.observation[row].tolist() == [reward % 10] * 3
     learner.update()
 
 

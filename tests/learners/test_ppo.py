@@ -14,9 +14,9 @@ from torch import Tensor
 
 from envs.environment import Observed, StepResult
 from simreal.learners.base import LearnerSpec
-from simreal.learners.on_policy.actor_critic import RecurrentPolicy, gaussian_log_prob
-from simreal.learners.on_policy.ppo import (
-    PPO,
+from simreal.learners.on_policy.actor_critic import RecurrentPolicy
+from simreal.learners.on_policy.gaussian import Gaussian, gaussian_log_prob
+from simreal.learners.on_policy.losses import (
     bound_loss,
     clipped_loss,
     kl_adapted_beta,
@@ -27,6 +27,7 @@ from simreal.learners.on_policy.ppo import (
     surrogate_loss,
     value_loss,
 )
+from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
 from simreal.learners.on_policy.trpo import conjugate_gradient
 from simreal.learners.options import PPOConfig
@@ -119,7 +120,7 @@ def test_the_bound_loss_draws_means_back() -> None:
         with torch.no_grad():
             ppo.policy.actor.trunk.last.bias.fill_(3.0)
         filled(ppo, steps()).update()
-        beyond.append(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].abs().max().item())
+        beyond.append(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].mean.abs().max().item())
     assert beyond[1] < beyond[0] - 0.1
 
 
@@ -167,7 +168,7 @@ def hand_batch(ppo: PPO) -> RolloutBatch:
     u, zero = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.zeros(1, 2, A)
     log_prob = gaussian_log_prob(u, zero, torch.zeros(A))
     return RolloutBatch(
-        observation=torch.randn(1, 2, NOBS + NPRIVILEGED), action=u, old_mean=zero + 0.5, old_log_std=zero,
+        observation=torch.randn(1, 2, NOBS + NPRIVILEGED), action=u, old=Gaussian(zero + 0.5, zero),
         old_log_prob=log_prob - torch.tensor([[2.0, 1.0]]).log(), old_value=torch.zeros(1, 2),
         advantage=torch.tensor([[1.0, -1.0]]), target=torch.tensor([[1.0, 3.0]]), weight=torch.ones(1, 2),
         start=torch.zeros(1, 2, dtype=torch.bool), actor_state=torch.zeros(1, 2, 0), critic_state=torch.zeros(1, 2, 0),
@@ -271,22 +272,23 @@ def test_a_rollout_of_diverged_steps_only_changes_no_policy() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, ppo._params, strict=True))
 
 
+@pytest.mark.parametrize("actor", ["gaussian", "categorical"])
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-def test_the_update_sees_the_policy_that_collected(memory: str) -> None:
+def test_the_update_sees_the_policy_that_collected(memory: str, actor: str) -> None:
     """Stored states and masks: before the first gradient step every ratio is 1 and every value the collected one."""
-    ppo = filled(learner(memory=memory, horizon=16), steps(16, ends=0.1))
+    ppo = filled(learner(memory=memory, horizon=16, actor=actor, initial_std=0.5), steps(16, ends=0.1))
     batch, _ = ppo._prepare()
-    mean, log_std = ppo._distribution(batch)
-    torch.testing.assert_close(mean, batch.old_mean, atol=1e-6, rtol=1e-5)
-    log_prob = gaussian_log_prob(batch.action, mean, log_std)
-    torch.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=1e-5)
+    now, old = ppo._distribution(batch), batch.old
+    for a, b in zip(vars(now).values(), vars(old).values(), strict=True):
+        torch.testing.assert_close(a.expand_as(b), b, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(now.log_prob(batch.action), batch.old_log_prob, atol=1e-5, rtol=1e-5)
     if memory != "none":
         assert ppo.rollout.start().any()
         assert batch.observation.shape[:2] == (4, 16)
         without = replace(batch, actor_state=torch.zeros_like(batch.actor_state))
-        assert not torch.allclose(ppo._distribution(without)[0], batch.old_mean, atol=1e-4)
+        assert ppo._distribution(without).kl(old).max() > 1e-6
         without = replace(batch, start=torch.zeros_like(batch.start))
-        assert not torch.allclose(ppo._distribution(without)[0], batch.old_mean, atol=1e-4)
+        assert ppo._distribution(without).kl(old).max() > 1e-6
 
 
 def test_a_batch_holds_every_step_once_per_epoch() -> None:
@@ -319,6 +321,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"objective": "trpo", "normalize_advantage": "batch"},
     {"objective": "trpo", "memory": "lstm"},
     {"objective": "a2c", **ONCE},
+    {"actor": "categorical", "initial_std": 0.5, "memory": "gru", "lr_schedule": "kl_adaptive"},
+    {"actor": "categorical", "initial_std": 0.5, "objective": "trpo"},
 ]
 
 
@@ -414,11 +418,13 @@ def test_conjugate_gradients_solve_a_linear_system() -> None:
     torch.testing.assert_close(conjugate_gradient(matrix.mv, b, 2), torch.tensor([1.0, 7.0]) / 11.0)
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_a_trust_region_step_improves_the_surrogate_within_its_bound(memory: str) -> None:
-    ppo = learner(objective="trpo", desired_kl=0.005, memory=memory, epochs=1)
+@pytest.mark.parametrize(
+    ("memory", "actor"), [("none", "gaussian"), ("lstm", "gaussian"), ("none", "categorical"), ("lstm", "categorical")]
+)
+def test_a_trust_region_step_improves_the_surrogate_within_its_bound(memory: str, actor: str) -> None:
+    ppo = learner(objective="trpo", desired_kl=0.005, memory=memory, epochs=1, actor=actor, initial_std=0.5)
     log = filled(ppo, steps()).update()
-    assert 0.0025 < log["kl"] <= 0.005
+    assert 0.00125 < log["kl"] <= 0.005  # the step of the bound, or half of it
     assert log["improvement"] > 0.0
     # A line search that finds nothing leaves the policy where it was.
     before = [p.detach().clone() for p in ppo._actor_params]
@@ -437,7 +443,7 @@ def test_advantages_are_standardized_in_any_unit(unit: float) -> None:
 
 
 def test_the_steps_of_an_episode_before_its_simulation_diverged_are_not_learnt_from() -> None:
-    rollout = RolloutBuffer(6, 1, 3, 1, 1, (0, 0), torch.device("cpu"))
+    rollout = RolloutBuffer(6, 1, 3, 1, 1, {}, (0, 0), torch.device("cpu"))
     rollout.terminated[[1, 4], [0, 0]] = True  # environment 0: steps 0-1 sound, 2-4 diverged, 5 goes on
     rollout.diverged[4, 0] = True
     rollout.truncated[3, 1] = True  # environment 1: steps 0-3 sound, 4-5 go on

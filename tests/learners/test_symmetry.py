@@ -10,6 +10,7 @@ import torch
 from envs.task import Mirror
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.actor_critic import Policy
+from simreal.learners.on_policy.gaussian import Gaussian
 from simreal.learners.on_policy.ppo import PPO
 from simreal.learners.on_policy.symmetry import mirrored, symmetry_loss
 from simreal.learners.options import PPOConfig
@@ -44,16 +45,16 @@ def test_the_loss_is_zero_for_a_symmetric_policy_only() -> None:
     made, raw = policy(), torch.randn(1, 50, 3)
     x = made.normalizer(raw.double())
 
-    def mu(raw: torch.Tensor) -> torch.Tensor:
+    def pi(raw: torch.Tensor) -> Gaussian:
         return made.actor(made.normalizer(raw.double()), raw[0, :, :0])[0]
 
-    a, b = mu(raw), mu(image(raw))
+    a, b = pi(raw).mean, pi(image(raw)).mean
     expected = ((a[..., 0] - b[..., 1]) ** 2 + (a[..., 1] + b[..., 0]) ** 2).mean()
-    torch.testing.assert_close(symmetry_loss(made, x, a, MIRROR), expected)
-    loss = symmetry_loss(made, x, a, MIRROR)
+    loss = symmetry_loss(made, x, pi(raw), MIRROR)
+    torch.testing.assert_close(loss, expected)
     optimizer = torch.optim.Adam(made.actor.parameters(), lr=0.03)
     for _ in range(300):
-        loss = symmetry_loss(made, x, mu(raw), MIRROR)
+        loss = symmetry_loss(made, x, pi(raw), MIRROR)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,9 @@ from envs.parts.observations import JointState, LastTarget
 from simreal.deploy import Policy
 from simreal.deploy.bundle_reader import read_parts
 from simreal.deploy.targets import Targets
-from simreal.export.bundle import _action_entries, _observation_entries, _Source, _Step, export_bundle
+from simreal.export.bundle import export_bundle
+from simreal.export.contract import contract_of
+from simreal.export.source import prepare
 from small_arm import ARM, TORQUE, VELOCITY, SmallArm
 
 KINDS: dict[str, tuple[ActionSpec | list[ActionSpec], str]] = {
@@ -54,22 +55,22 @@ class Answer(nn.Module):
         return 1.5 * torch.sin(4.0 * observation @ self.weight)
 
 
-def contract_of(task: SmallArm) -> dict[str, Any]:
-    """The part of a contract that running a policy needs."""
-    source = _Source(_Step(nn.Identity()), task, sum(c.size for c in task.components("policy")), None, None)
-    return {"observation": _observation_entries(source), "action": _action_entries(task)}
+def actuators(task: SmallArm) -> tuple[torch.Tensor, np.ndarray]:
+    """Which columns of ctrl are driven, and what a unit of each is in the contract's."""
+    assert task.targets is not None
+    return task.targets._columns, task.targets._factor.numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_robot_sends_what_the_simulated_actuators_get(kind: str) -> None:
     spec, xml = KINDS[kind]
     task = SmallArm(spec, [JointState(), LastTarget()], xml)
-    observed, action = read_parts(contract_of(task))
+    policy = Answer(sum(part.size for part in task.observation), task.action_size)
+    observed, action = read_parts(contract_of(prepare(policy, task), task.id))
     robot = Targets(action, observed)
     assert robot.complete
     env = build(task, 3, manual_layer(task, {"observation_noise": {"of": "joint_pos", "range": [0.01, 0.05]}}))
-    factor = task.targets._factor.numpy()  # pyright: ignore[reportOptionalMemberAccess]
-    columns = task.targets._columns  # pyright: ignore[reportOptionalMemberAccess]
+    columns, factor = actuators(task)
     generator, moved = torch.Generator().manual_seed(0), 0.0
     seen = env.observed.policy
     # Smoothing starts where the joint is; the robot knows that from its sensors, or is told, as here.

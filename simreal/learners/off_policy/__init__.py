@@ -1,1 +1,1 @@
-"""Learners on replayed experience: `sac` and `ddpg`, the replay with hindsight, and the memory of past actions."""
+"""Learners on replayed experience, actor-critics and those of values alone, and their replay with hindsight."""

@@ -1,4 +1,4 @@
-"""What SAC, TD3 and DDPG share: everything but their actor, their losses and how they explore."""
+"""What learners on replayed experience share: `OffPolicyLearner`, and what those with an actor do, `ActorCritic`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,52 @@ from torch import Tensor, nn
 
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
+from simreal.common.layers import Layer, layers_of
 from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
+from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
-from simreal.learners.off_policy.action_history import ActionHistory, HistoryPolicy, stored
-from simreal.learners.off_policy.replay import LAG, HerReplayBuffer, ReplayBatch, normalized
-from simreal.learners.options import OffPolicyConfig
+from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
+from simreal.learners.off_policy.transitions import ReplayBatch, normalized
+from simreal.learners.options import ActorCriticOptions, BatchOptions
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
 
 
 class OffPolicyPolicy(nn.Module):
-    """Normalizer and actor: what is exported. Puts out the most likely action."""
+    """Normalizer and actor: what is exported. Puts out the most likely action.
 
-    def __init__(self, spec: LearnerSpec, config: OffPolicyConfig, actor: ActorClass) -> None:
+    Args:
+        spec, config: see `OffPolicyLearner`.
+        actor: makes actions [B, A] in [-1, 1] of what networks see.
+    """
+
+    def __init__(self, spec: LearnerSpec, config: BatchOptions, actor: nn.Module) -> None:
         super().__init__()
         self.normalizer = make_normalizer(spec.observation_size, config)
-        size = spec.observation_size + config.action_history * spec.action_size
-        self.actor: Any = actor(size, spec.action_size, config.hidden)
+        self.actor: Any = actor
 
-    def forward(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
-        """Observation [B, nobs] in SI units, past actions [B, n * A] if it has such -> action [B, A] in [-1, 1]."""
-        normalized = self.normalizer(observation)
-        return self.actor(normalized if past is None else torch.cat((normalized, past), dim=1))
+    def of_features(self, features: Tensor) -> Tensor:
+        """What networks see, [B, nobs + what is remembered] -> action [B, A] in [-1, 1]."""
+        return self.actor(features)
+
+    def undecided_at(self, tolerance: float, features: Tensor) -> Tensor:
+        """[B] bool, where a relative error of `tolerance` decides which of several discrete actions is taken."""
+        ask = getattr(self.actor, "undecided", None)
+        return torch.zeros(len(features), dtype=torch.bool) if ask is None else ask(tolerance, features)
+
+    def undecided(self, tolerance: float, observation: Tensor) -> Tensor:
+        """`undecided_at` observations [B, nobs] in SI units."""
+        return self.undecided_at(tolerance, self.normalizer(observation))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]; of policies that remember nothing."""
+        return self.of_features(self.normalizer(observation))
+
+    def layers(self) -> list[Layer]:
+        """From an observation to an action, without past actions."""
+        return [*layers_of(self.normalizer), *layers_of(self.actor)]
 
 
 class OffPolicyLearner(Learner):
@@ -43,8 +65,7 @@ class OffPolicyLearner(Learner):
 
     Args:
         spec, config, seed, total_steps: see `Learner`.
-        actor: class of the policy's network.
-        critics: estimates of Q that the critic gives.
+        actor: makes the policy's network for a number of inputs.
     """
 
     NOISES: ClassVar[int]
@@ -53,31 +74,24 @@ class OffPolicyLearner(Learner):
     def __init__(
         self,
         spec: LearnerSpec,
-        config: OffPolicyConfig,
+        config: Any,
         seed: int,
         total_steps: int | None,
-        actor: ActorClass,
-        critics: int,
+        actor: Callable[[int], nn.Module],
     ) -> None:
         super().__init__(spec, config, seed, total_steps)
-        device, actions = spec.device, spec.action_size
-        self.network = OffPolicyPolicy(spec, config, actor).to(device)
-        self.history = ActionHistory(spec.num_envs, config.action_history, actions, device)
+        layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
+        self.inputs = spec.observation_size + layout.inputs  # of networks
+        self.network = OffPolicyPolicy(spec, config, actor(self.inputs)).to(spec.device)
+        self.history = History(layout, spec.num_envs, spec.device)
         leaving = self._leaving_network()
-        remembers = config.action_history > 0
-        self.policy: nn.Module = HistoryPolicy(leaving, config.action_history, actions) if remembers else leaving
-        shape = (spec.observation_size + self.history.size, actions)
-        self.critic = QNetwork(critics, *shape, config.hidden).to(device)
-        self.target_critic = copy.deepcopy(self.critic)
-        self._actor_params = list(self.network.actor.parameters())
-        self._online = [p.data for p in self.critic.parameters()]
-        self._targets = [p.data for p in self.target_critic.parameters()]
-        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
-        self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
-        self._optimizers = {"actor_optimizer": config.actor_lr, "critic_optimizer": config.critic_lr}  # step sizes
+        self.policy: nn.Module = HistoryPolicy(leaving, layout) if layout.size else leaving
+        self._online: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._optimizers: dict[str, float] = {}  # step sizes
         self.replay = HerReplayBuffer(
-            config.replay_size, spec.num_envs, *shape, spec.goal_size,
-            config.her_k if spec.goal_size else 0, spec.hindsight, self.history.size, LAG, device,
+            config.replay_size, spec.num_envs, spec.observation_size, spec.action_size, spec.goal_size,
+            config.her_k if spec.goal_size else 0, spec.hindsight, layout, LAG, spec.device,
         )  # fmt: skip
         self.updates_due = 0.0
 
@@ -101,12 +115,12 @@ class OffPolicyLearner(Learner):
 
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
         """Put one step of every environment into the replay."""
-        final, past = result.final, self.history
+        final = result.final
         self.replay.add(
-            stored(observed.policy, past.actions), action, result.reward, stored(final.policy, past.after(action)),
-            result.terminated, result.done, final.achieved_goal, result.diverged, result.success,
+            observed.policy, action, result.reward, final.policy, result.terminated, result.done,
+            final.achieved_goal, result.diverged, result.success,
         )  # fmt: skip
-        past.advance(action, result.done)
+        self.history.advance(observed.policy, action, result.done)
         self.network.normalizer.update(self.replay.ripened())
         self.steps += self.spec.num_envs
         if self.steps >= self.config.warmup_steps:
@@ -124,8 +138,8 @@ class OffPolicyLearner(Learner):
         self._set_step_sizes()
         logs: list[dict[str, Tensor]] = []
         size = config.batch_size
-        sampled = self.replay.sample(size * count, self.generator)
-        batch = normalized(sampled, self.network.normalizer, self.history.size)
+        sampled = self._sample(size * count)
+        batch = normalized(sampled, self.network.normalizer, self.history.layout)
         shape = (self.NOISES, size * count, self.spec.action_size)
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
         for i in range(count):
@@ -139,6 +153,14 @@ class OffPolicyLearner(Learner):
                 polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates, config.average_updates))
         return mean_metrics(logs) | {"updates": float(self.updates), "replay": float(len(self.replay))}
 
+    def _sample(self, count: int) -> ReplayBatch:
+        """A batch of transitions to learn from."""
+        return self.replay.sample(count, self.generator)
+
+    def _features(self, observed: Observed) -> Tensor:
+        """What networks see [N, inputs] of the present observation."""
+        return self.history.features(observed.policy.to(self.spec.device), self.network.normalizer)
+
     def _set_step_sizes(self) -> None:
         """With lr_schedule "linear" all step sizes fall to 0 between the end of the warm-up and that of the run."""
         if self.config.lr_schedule == "linear" and self.total_steps is not None:
@@ -146,6 +168,63 @@ class OffPolicyLearner(Learner):
             left = (end - self.steps) / max(end - begin, 1)
             for name, step_size in self._optimizers.items():
                 getattr(self, name).lr = step_size * min(max(left, 0.0), 1.0)
+
+    def _move_targets(self) -> None:
+        polyak_(self._targets, self._online, self.config.tau)
+
+    def _stateful(self) -> tuple[str, ...]:
+        """Attributes with a `state_dict` of their own."""
+        return ("policy", *self._optimizers, "replay")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning."""
+        return {name: getattr(self, name).state_dict() for name in self._stateful()} | {
+            "actor": self.network.actor.state_dict() if self.config.average_updates else {},
+            "history": self.history.state,
+            "generator": self.generator.get_state(),
+            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
+        for name in self._stateful():
+            getattr(self, name).load_state_dict(state[name])
+        if self.config.average_updates:
+            self.network.actor.load_state_dict(state["actor"])
+        self.history.state = state["history"].to(self.spec.device, copy=True)
+        self.generator.set_state(state["generator"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+
+
+class ActorCritic(OffPolicyLearner):
+    """Learns a policy from the estimates of critics.
+
+    Args:
+        spec, config, seed, total_steps: see `Learner`.
+        actor: class of the policy's network.
+        critics: estimates of Q that the critic gives.
+    """
+
+    def __init__(
+        self,
+        spec: LearnerSpec,
+        config: ActorCriticOptions,
+        seed: int,
+        total_steps: int | None,
+        actor: ActorClass,
+        critics: int,
+    ) -> None:
+        hidden, actions = config.hidden, spec.action_size
+        super().__init__(spec, config, seed, total_steps, lambda inputs: actor(inputs, actions, hidden))
+        self.critic = QNetwork(critics, self.inputs, actions, hidden).to(spec.device)
+        self.target_critic = copy.deepcopy(self.critic)
+        self._actor_params = list(self.network.actor.parameters())
+        self._online = [p.data for p in self.critic.parameters()]
+        self._targets = [p.data for p in self.target_critic.parameters()]
+        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
+        self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
+        self._optimizers = {"actor_optimizer": config.actor_lr, "critic_optimizer": config.critic_lr}
 
     def _descend_critic(self, loss: Tensor) -> None:
         """One step of the critic against the gradient of a loss []."""
@@ -160,29 +239,5 @@ class OffPolicyLearner(Learner):
             parameter.grad = gradient
         self.actor_optimizer.step()
 
-    def _move_targets(self) -> None:
-        polyak_(self._targets, self._online, self.config.tau)
-
     def _stateful(self) -> tuple[str, ...]:
-        """Attributes with a `state_dict` of their own."""
-        return ("policy", "critic", "target_critic", *self._optimizers, "replay")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while learning."""
-        return {name: getattr(self, name).state_dict() for name in self._stateful()} | {
-            "actor": self.network.actor.state_dict() if self.config.average_updates else {},
-            "history": self.history.actions,
-            "generator": self.generator.get_state(),
-            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
-        for name in self._stateful():
-            getattr(self, name).load_state_dict(state[name])
-        if self.config.average_updates:
-            self.network.actor.load_state_dict(state["actor"])
-        self.history.actions = state["history"].to(self.spec.device, copy=True)
-        self.generator.set_state(state["generator"])
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
+        return (*super()._stateful(), "critic", "target_critic")

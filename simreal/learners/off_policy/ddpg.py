@@ -18,8 +18,8 @@ from envs.common.deterministic_ops import mean_all
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import DeterministicActor
-from simreal.learners.off_policy.base import OffPolicyLearner
-from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.off_policy.base import ActorCritic
+from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import DDPGConfig
 
 
@@ -31,8 +31,8 @@ def ddpg_target(
     return target if limits is None else target.clamp(*limits)
 
 
-class DDPG(OffPolicyLearner):
-    """The learner; see `OffPolicyLearner`."""
+class DDPG(ActorCritic):
+    """The learner; see `ActorCritic`."""
 
     NOISES = 0
     config: DDPGConfig
@@ -50,8 +50,7 @@ class DDPG(OffPolicyLearner):
         random = torch.rand(n, a, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
         if self.steps < self.config.warmup_steps:
             return random
-        past = self.history.actions if self.history.size else None
-        action = self.network(observed.policy.to(self.spec.device), past)
+        action = self.network.of_features(self._features(observed))
         noise = torch.randn(n, a, generator=self.generator, device=self.spec.device)
         action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
         uniform = torch.rand(n, 1, generator=self.generator, device=self.spec.device)

@@ -18,9 +18,8 @@ from envs.environment import Observed
 from simreal.learners.adam import Adam
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import GaussianActor
-from simreal.learners.off_policy.action_history import features, stored
-from simreal.learners.off_policy.base import OffPolicyLearner
-from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.off_policy.base import ActorCritic
+from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import SACConfig
 
 
@@ -32,8 +31,8 @@ def sac_target(
     return reward + gamma * (1.0 - terminated) * soft_value
 
 
-class SAC(OffPolicyLearner):
-    """The learner; see `OffPolicyLearner`."""
+class SAC(ActorCritic):
+    """The learner; see `ActorCritic`."""
 
     NOISES = 2  # for the next action and for the present one
     config: SACConfig
@@ -52,8 +51,10 @@ class SAC(OffPolicyLearner):
         if self.steps < self.config.warmup_steps:
             return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
-        values = stored(observed.policy.to(self.spec.device), self.history.actions)
-        return self.network.actor.sample(features(values, self.history.size, self.network.normalizer), noise)[0]
+        observation = observed.policy.to(self.spec.device)
+        if self.history.layout.size:
+            observation = observation.float()  # as the replay has it
+        return self.network.actor.sample(self.history.features(observation, self.network.normalizer), noise)[0]
 
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
         config, actor = self.config, self.network.actor

@@ -20,8 +20,8 @@ from envs.common.deterministic_ops import mean_all, sum_all
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import DeterministicActor
-from simreal.learners.off_policy.base import OffPolicyLearner
-from simreal.learners.off_policy.replay import ReplayBatch
+from simreal.learners.off_policy.base import ActorCritic
+from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import TD3Config
 
 
@@ -38,8 +38,8 @@ def td3_target(
     return target if limits is None else target.clamp(*limits)
 
 
-class TD3(OffPolicyLearner):
-    """The learner; see `OffPolicyLearner`."""
+class TD3(ActorCritic):
+    """The learner; see `ActorCritic`."""
 
     NOISES = 1  # for the target policy's action
     config: TD3Config
@@ -56,8 +56,7 @@ class TD3(OffPolicyLearner):
         shape = (self.spec.num_envs, self.spec.action_size)
         if self.steps < self.config.warmup_steps:
             return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
-        past = self.history.actions if self.history.size else None
-        action = self.network(observed.policy.to(self.spec.device), past)
+        action = self.network.of_features(self._features(observed))
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
         return (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
 

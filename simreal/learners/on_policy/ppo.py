@@ -25,87 +25,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.common.deterministic_ops import expand_rows, mean_all, sum_all
+from envs.common.deterministic_ops import mean_all, sum_all
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
 from simreal.learners.adam import Adam
-from simreal.learners.base import Learner, LearnerSpec
-from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, gaussian_kl, gaussian_log_prob
+from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
+from simreal.learners.normalizer import Normalizer
+from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, go_on_with
+from simreal.learners.on_policy.distribution import Distribution
+from simreal.learners.on_policy.gaussian import Gaussian
+from simreal.learners.on_policy.losses import (
+    TINY,
+    bound_loss,
+    clipped_loss,
+    kl_adapted_beta,
+    kl_adapted_lr,
+    mean,
+    policy_gradient_loss,
+    shares,
+    standardized,
+    surrogate_loss,
+    value_loss,
+)
 from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
 from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
 from simreal.learners.on_policy.symmetry import symmetry_loss
 from simreal.learners.on_policy.trpo import trust_region_step
 from simreal.learners.options import PPOConfig
-
-_TINY = 1e-37  # nearly the smallest float32 whose inverse is one
-_ROUNDING = 1e-6  # equal values differ by less of their size, after the sums that gave them
-
-
-def shares(weight: Tensor) -> Tensor:
-    """Weights [...] of steps, 0 or 1, scaled to sum to 1 (to 0 if no step is valid)."""
-    return weight / weight.sum().clamp(min=1.0)
-
-
-def mean(value: Tensor, share: Tensor) -> Tensor:
-    """Mean [] of values [...] over the valid steps; `share` as `shares` gives it."""
-    return sum_all(value * share)
-
-
-def standardized(value: Tensor, share: Tensor) -> Tensor:
-    """Values [...] with mean 0 and standard deviation 1 over the valid steps, in any unit; all 0 if all are equal."""
-    value = value / (value.abs() * (share > 0)).amax().clamp(min=_TINY)  # squares of large or small ones leave float32
-    centred = value - mean(value, share)
-    deviation = mean(centred.square(), share).sqrt()
-    return centred * torch.where(deviation > _ROUNDING, 1.0 / deviation, 0.0)
-
-
-def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, share: Tensor) -> Tensor:
-    """-mean log pi A. Williams 1992; Sutton and Barto 2018, eq. 13.11, with a baseline in A."""
-    return -mean(log_prob * advantage, share)
-
-
-def surrogate_loss(ratio: Tensor, advantage: Tensor, share: Tensor) -> Tensor:
-    """-mean rho A. Schulman et al. 2015, eq. 14."""
-    return -mean(ratio * advantage, share)
-
-
-def clipped_loss(ratio: Tensor, advantage: Tensor, share: Tensor, clip: float) -> Tensor:
-    """-mean min(rho A, clip(rho, 1 - clip, 1 + clip) A). Schulman et al. 2017, eq. 7."""
-    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
-    return -mean(torch.minimum(ratio * advantage, clipped * advantage), share)
-
-
-def value_loss(value: Tensor, old_value: Tensor, target: Tensor, share: Tensor, clip: float | None) -> Tensor:
-    """mean (V - target)^2; with `clip` the larger of it and that of V_old + clip(V - V_old, -clip, clip)."""
-    loss = (value - target).square()
-    if clip is not None:
-        near = old_value + (value - old_value).clamp(-clip, clip)
-        loss = torch.maximum(loss, (near - target).square())
-    return mean(loss, share)
-
-
-def bound_loss(mu: Tensor, share: Tensor) -> Tensor:
-    """mean sum_i max(|mu_i| - 1, 0)^2 of mean actions [..., A]: how far they lie beyond what is not clipped.
-
-    Noise around a mean far out is clipped away: the policy no longer explores, whatever its std and entropy are.
-    """
-    return mean((mu.abs() - 1.0).clamp(min=0.0).square().sum(dim=-1), share)
-
-
-def kl_adapted_lr(lr: float, kl: float, desired: float, limits: tuple[float, float]) -> float:
-    """The step size after a minibatch with `kl`: 1.5 times smaller above 2 desired, larger below desired / 2."""
-    if kl > 2.0 * desired:
-        lr /= 1.5
-    elif 0.0 < kl < desired / 2.0:
-        lr *= 1.5
-    return min(max(lr, limits[0]), limits[1])
-
-
-def kl_adapted_beta(beta: float, kl: float, desired: float) -> float:
-    """The weight of the penalty after an update with `kl`. Schulman et al. 2017, section 4."""
-    if kl < desired / 1.5:
-        return beta / 2.0
-    return beta * 2.0 if kl > desired * 1.5 else beta
 
 
 class PPO(Learner):
@@ -123,10 +69,13 @@ class PPO(Learner):
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
         if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
-        privileged = spec.privileged_size if config.privileged_critic else 0
+        privileged, self._reads = self._inputs()
         make = RecurrentPolicy if self.recurrent else Policy
-        self.policy = make(spec.observation_size, spec.action_size, config).to(spec.device)
-        self.critic = Critic(spec.observation_size, privileged, config).to(spec.device)
+        self.policy = make(self._reads, spec.action_size, config).to(spec.device)
+        self.critic = Critic(self._reads, privileged, config).to(spec.device)
+        self._young = [self.policy.normalizer, self.critic.normalizer]  # know nothing before the first rollout
+        for given in spec.policies.get("initial_policy", ()):
+            self._go_on_with(given)
         self._actor_params = list(self.policy.actor.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
@@ -138,8 +87,8 @@ class PPO(Learner):
         self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
         state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = RolloutBuffer(
-            config.horizon, segment, spec.num_envs, spec.observation_size + privileged,
-            spec.action_size, state_sizes, spec.device,
+            config.horizon, segment, spec.num_envs, self._reads + privileged,
+            spec.action_size, self.policy.actor.shapes, state_sizes, spec.device,
         )  # fmt: skip
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
@@ -148,6 +97,24 @@ class PPO(Learner):
         self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
         self.lr, self.beta = config.lr, config.kl_beta
 
+    def _inputs(self) -> tuple[int, int]:
+        """How many values only the critic reads, and how many the policy. Raises ValueError."""
+        config, spec = self.config, self.spec
+        if not config.reads_privileged:
+            return spec.privileged_size if config.privileged_critic else 0, spec.observation_size
+        if not spec.privileged_size:
+            raise ValueError(
+                "actor_reads: this task has no privileged group and nothing is randomized, set it to policy"
+            )
+        return 0, spec.observation_size + spec.privileged_size
+
+    def _go_on_with(self, given: GivenPolicy) -> None:
+        try:
+            go_on_with(self.policy, self.config, given)
+        except ValueError as error:
+            raise ValueError(f"initial_policy: {error}") from None
+        self._young.remove(self.policy.normalizer)
+
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; what led to them goes into the rollout."""
@@ -155,16 +122,16 @@ class PPO(Learner):
         raw = self._raw(observed)
         x = self._normalized(raw)
         rollout.raw[t], rollout.observation[t] = raw, x
-        mean, log_std, state = self.policy.actor(x[None, :, : self.spec.observation_size], self._states[0])
+        now, state = self.policy.actor(x[None, :, : self._reads], self._states[0])
         if self.recurrent:
             if t % rollout.segment == 0:
                 rollout.actor_state[t // rollout.segment] = self._states[0]
                 rollout.critic_state[t // rollout.segment] = self._states[1]
             self._next_states = [state, self.critic(x[None], self._states[1])[1]]
-        noise = torch.randn(mean[0].shape, generator=self.generator, device=self.spec.device)
-        u = mean[0] + log_std.exp().view(-1, noise.shape[1]) * noise
-        rollout.mean[t], rollout.log_std[t], rollout.action[t] = mean[0], log_std, u
-        return self.policy.actor.action(u)
+        rollout.action[t] = u = now.sample(self.generator)[0]
+        for name, rows in rollout.distribution.items():
+            rows[t] = getattr(now, name).view(-1, *rows.shape[2:])
+        return now.action(u)
 
     @torch.no_grad()
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
@@ -174,7 +141,7 @@ class PPO(Learner):
         rollout.terminated[t], rollout.truncated[t] = result.terminated, result.truncated
         rollout.diverged[t] = result.diverged
         if self.updates == 0:  # from the first step on; later once per rollout
-            self._take_statistics(t, t + 1, ~rollout.diverged)
+            self._take_statistics(t, t + 1, ~rollout.diverged, self._young)
         self._states = self._next_states
         if not self._sync_allowed or bool(result.done.any()):
             self._finish(result, t)
@@ -203,18 +170,24 @@ class PPO(Learner):
         return torch.cat((policy, observed.privileged.to(policy)), dim=1)
 
     def _normalized(self, raw: Tensor) -> Tensor:
-        n = self.spec.observation_size
+        n = self._reads
         policy = self.policy.normalizer(raw[:, :n])
         return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
 
-    def _take_statistics(self, start: int, stop: int, sound: Tensor) -> None:
-        """Take the observations of some rows into the normalizers, where they are sound [T, N]."""
+    def _take_statistics(self, start: int, stop: int, sound: Tensor, normalizers: list[Normalizer]) -> None:
+        """Take the observations of some rows into normalizers, where they are sound [T, N]."""
         raw, sound = self.rollout.raw[start:stop], sound[start:stop]
         values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
-        n = self.spec.observation_size
-        self.policy.normalizer.update(values[:, :n])
-        if values.shape[1] > n:
-            self.critic.normalizer.update(values[:, n:])
+        n = self._reads
+        for normalizer in normalizers:
+            part = values[:, :n] if normalizer is self.policy.normalizer else values[:, n:]
+            if part.shape[1]:
+                normalizer.update(part)
+
+    @property
+    def _warms_up(self) -> bool:
+        """Whether only the critic learns: with the advantages of one that knows nothing a policy would get worse."""
+        return self.updates < self.config.critic_warmup
 
     def ready(self) -> bool:
         """Whether the rollout is full."""
@@ -228,20 +201,20 @@ class PPO(Learner):
         if self.total_steps is not None and config.lr_schedule == "linear":
             done = self.steps - batch.weight.numel()
             self.lr = config.lr * max(1.0 - done / self.total_steps, 0.0)
-        trusted = self._trust_region_step(batch) if config.objective == "trpo" else {}
+        trusted = self._trust_region_step(batch) if config.objective == "trpo" and not self._warms_up else {}
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
             if not self._epoch(batch, logs, before_step):
                 break
-        if config.objective == "ppo_kl":
+        if config.objective == "ppo_kl" and not self._warms_up:
             with torch.no_grad():
                 kl = float(self._divergence(batch))
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
         if self.updates == 0:  # again, without the episodes that turned out to be unsound
-            self.policy.normalizer.forget()
-            self.critic.normalizer.forget()
-        self._take_statistics(0, config.horizon, self.rollout.sound())
+            for normalizer in self._young:
+                normalizer.forget()
+        self._take_statistics(0, config.horizon, self.rollout.sound(), [self.policy.normalizer, self.critic.normalizer])
         self.updates += 1
         self.rollout.time = 0
         # Read once: a look at every minibatch would stall the device.
@@ -265,12 +238,12 @@ class PPO(Learner):
             critic.adapt(target[sound])
         if config.normalize_advantage == "batch":
             advantage = standardized(advantage, shares(weight))
+        actor, rows = self.policy.actor, rollout.distribution
         batch = RolloutBatch(
             observation=x,
             action=cut(rollout.action),
-            old_mean=cut(rollout.mean),
-            old_log_std=cut(rollout.log_std) if self.policy.actor.state_dependent else rollout.log_std[:1, :1],
-            old_log_prob=cut(gaussian_log_prob(rollout.action, rollout.mean, rollout.log_std)),
+            old=actor.distribution(*(v[:1, :1] if name in actor.shared else cut(v) for name, v in rows.items())),
+            old_log_prob=cut(self._collecting().log_prob(rollout.action)),
             old_value=cut(critic.scaled(value)),
             advantage=cut(advantage),
             target=cut(critic.scaled(target)),
@@ -299,10 +272,11 @@ class PPO(Learner):
     def _statistics(self, value: Tensor, target: Tensor, weight: Tensor) -> dict[str, float]:
         share = shares(weight)
         error, spread = (mean((x - mean(x, share)).square(), share) for x in (target - value, target))
-        action = self.policy.actor.action(self.rollout.action)
+        collecting = self._collecting()
+        action = collecting.action(self.rollout.action)
         log = {
-            "explained_variance": float(1.0 - error / spread.clamp(min=_TINY)),
-            "action_std": float(mean_all(self.rollout.log_std.exp())),
+            "explained_variance": float(1.0 - error / spread.clamp(min=TINY)),
+            "action_std": float(mean_all(collecting.std())),
             "saturation": float(mean_all((action.abs() > 0.96).float())),
         }
         total, count = self._ended.tolist()
@@ -310,6 +284,10 @@ class PPO(Learner):
             log["rollout_return"] = total / count
         self._ended.zero_()
         return log
+
+    def _collecting(self) -> Distribution:
+        """The distributions over [T, N, A] that the actions of the rollout were drawn from."""
+        return self.policy.actor.distribution(**self.rollout.distribution)
 
     def _epoch(
         self, batch: RolloutBatch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
@@ -323,7 +301,7 @@ class PPO(Learner):
             loss, log = self._loss(part)
             if config.target_kl is not None and "kl" in log and float(log["kl"]) > 1.5 * config.target_kl:
                 return False
-            if config.lr_schedule == "kl_adaptive":
+            if config.lr_schedule == "kl_adaptive" and "kl" in log:
                 self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
             self.optimizer.lr = self.lr
             self._gradient.zero_()
@@ -338,16 +316,16 @@ class PPO(Learner):
         config, share = self.config, shares(batch.weight)
         value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
         critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
-        if config.objective == "trpo":  # the policy has made its step
+        if config.objective == "trpo" or self._warms_up:  # the policy has made its step, or makes none
             return config.value_coef * critic_loss, {"value_loss": critic_loss.detach()}
-        mu, log_std = self._distribution(batch)
-        log_prob = gaussian_log_prob(batch.action, mu, log_std)
+        now = self._distribution(batch)
+        log_prob = now.log_prob(batch.action)
         ratio = torch.exp(log_prob - batch.old_log_prob)
         advantage = batch.advantage
         if config.normalize_advantage == "minibatch":
             advantage = standardized(advantage, share)
         with torch.set_grad_enabled(config.objective == "ppo_kl"):  # elsewhere for the log and the step size only
-            kl = mean(gaussian_kl(batch.old_mean, batch.old_log_std, mu, log_std), share)
+            kl = mean(batch.old.kl(now), share)
         if config.objective == "ppo_clip":
             policy_loss = clipped_loss(ratio, advantage, share, config.clip)
         elif config.objective == "ppo_kl":
@@ -355,37 +333,36 @@ class PPO(Learner):
         else:
             policy_loss = policy_gradient_loss(log_prob, advantage, share)
         with torch.set_grad_enabled(config.entropy_coef > 0.0):
-            entropy = self.policy.actor.entropy(batch.action, mu, log_std)
+            entropy = now.entropy(batch.action)
             entropy = entropy * sum_all(share) if entropy.dim() == 0 else mean(entropy, share)
         loss = policy_loss + config.value_coef * critic_loss - config.entropy_coef * entropy
         outside = (ratio.detach() - 1.0).abs() > config.clip
         log = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy, "kl": kl}
-        if config.bound_coef:
-            log["bound_loss"] = bound_loss(mu, share)
+        if config.bound_coef and isinstance(now, Gaussian):
+            log["bound_loss"] = bound_loss(now.mean, share)
             loss = loss + config.bound_coef * log["bound_loss"]
         if config.mirror_coef and self.spec.mirror is not None and isinstance(self.policy, Policy):
-            observation = batch.observation[..., : self.spec.observation_size]
-            log["mirror_loss"] = symmetry_loss(self.policy, observation, mu, self.spec.mirror)
+            observation = batch.observation[..., : self._reads]
+            log["mirror_loss"] = symmetry_loss(self.policy, observation, now, self.spec.mirror)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
-    def _distribution(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        observation = batch.observation[..., : self.spec.observation_size]
-        mean, log_std, _ = self.policy.actor(observation, batch.actor_state[0], batch.start)
-        return mean, log_std if self.policy.actor.state_dependent else expand_rows(log_std, mean)
+    def _distribution(self, batch: RolloutBatch) -> Distribution:
+        """The present policy's, over [L, B, A]."""
+        observation = batch.observation[..., : self._reads]
+        return self.policy.actor(observation, batch.actor_state[0], batch.start)[0].rowwise()
 
     def _divergence(self, batch: RolloutBatch) -> Tensor:
         """Mean KL(old || present policy) [] over the batch."""
-        kl = gaussian_kl(batch.old_mean, batch.old_log_std, *self._distribution(batch))
-        return mean(kl, shares(batch.weight))
+        return mean(batch.old.kl(self._distribution(batch)), shares(batch.weight))
 
     def _trust_region_step(self, batch: RolloutBatch) -> dict[str, float]:
         config, share = self.config, shares(batch.weight)
 
         def surrogate() -> Tensor:
-            mu, log_std = self._distribution(batch)
-            ratio = torch.exp(gaussian_log_prob(batch.action, mu, log_std) - batch.old_log_prob)
-            entropy = self.policy.actor.entropy(batch.action, mu, log_std).expand_as(share)
+            now = self._distribution(batch)
+            ratio = torch.exp(now.log_prob(batch.action) - batch.old_log_prob)
+            entropy = now.entropy(batch.action).expand_as(share)
             return config.entropy_coef * mean(entropy, share) - surrogate_loss(ratio, batch.advantage, share)
 
         log = trust_region_step(

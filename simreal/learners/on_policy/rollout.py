@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from simreal.learners.on_policy.distribution import Distribution
+
 
 @dataclass(frozen=True)
 class RolloutBatch:
     """Segments of L steps in B sequences. Without memory L is 1 and a sequence is one step.
 
-    Old means: of the policy and critic that collected. Values are in the critic's normalized units. A field whose
-    values are the same in all steps may hold them once, with L = B = 1.
+    Old means: of the policy and critic that collected. Values are in the critic's normalized units. What is the same
+    in all steps may be held once, with L = B = 1.
     """
 
     observation: Tensor  # [L, B, n] normalized, policy group first, then what only the critic reads
-    action: Tensor  # [L, B, A] before clipping or squashing
-    old_mean: Tensor  # [L, B, A]
-    old_log_std: Tensor  # [L, B, A]
+    action: Tensor  # [L, B, A] as it was drawn: before clipping or squashing
+    old: Distribution  # over [L, B, A]
     old_log_prob: Tensor  # [L, B]
     old_value: Tensor  # [L, B]
     advantage: Tensor  # [L, B]
@@ -31,14 +32,29 @@ class RolloutBatch:
     actor_state: Tensor  # [1, B, S] memory at the start of the segments
     critic_state: Tensor  # [1, B, S']
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> RolloutBatch:
+        """With a function of every tensor."""
+        values: list[Any] = [
+            v.map(function) if isinstance(v, Distribution) else function(v) for v in vars(self).values()
+        ]
+        return RolloutBatch(*values)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, always in the same order."""
+        found: list[Tensor] = []
+        self.map(lambda v: found.append(v) or v)
+        return found
+
     def shuffled(self, order: Tensor) -> RolloutBatch:
         """The sequences in another order [B]."""
-        return RolloutBatch(*(v if v.shape[1] == 1 else v.index_select(1, order) for v in vars(self).values()))
+        return self.map(lambda v: v if v.shape[1] == 1 else v.index_select(1, order))
 
     def minibatches(self, count: int) -> Iterator[RolloutBatch]:
         """`count` parts of nearly equal size."""
-        parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in vars(self).values()]
-        return (RolloutBatch(*part) for part in zip(*parts, strict=True))
+        parts = [[v] * count if v.shape[1] == 1 else v.tensor_split(count, dim=1) for v in self.tensors()]
+        for part in zip(*parts, strict=True):
+            values = iter(part)
+            yield self.map(lambda _, values=values: next(values))
 
 
 class RolloutBuffer:
@@ -51,6 +67,7 @@ class RolloutBuffer:
         observation_size: n, what actor and critic read.
         raw_size: values of the observation before normalization, kept for the statistics.
         action_size: A.
+        parameters: shapes of the parameters of the distribution that an action is drawn from, by name.
         state_sizes: of the memories of actor and critic.
         device: where it lies.
     """
@@ -62,6 +79,7 @@ class RolloutBuffer:
         num_envs: int,
         observation_size: int,
         action_size: int,
+        parameters: Mapping[str, tuple[int, ...]],
         state_sizes: tuple[int, int],
         device: torch.device,
     ) -> None:
@@ -73,7 +91,8 @@ class RolloutBuffer:
         self.observation = rows(observation_size, count=horizon + 1)  # normalized; the last row follows the rollout
         # Far from zero, float32 would round away what varies; a GPU has no more to give.
         self.raw = rows(observation_size, dtype=torch.float64 if device.type == "cpu" else torch.float32)
-        self.action, self.mean, self.log_std = rows(action_size), rows(action_size), rows(action_size)
+        self.action = rows(action_size)
+        self.distribution = {name: rows(*shape) for name, shape in parameters.items()}
         self.reward = rows()
         self.final_value = rows()  # of the state in which an episode was truncated, in units of reward
         self.terminated, self.truncated, self.diverged = (rows(dtype=torch.bool) for _ in range(3))
@@ -113,15 +132,19 @@ class RolloutBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps and the next update read; rows to come are not kept."""
-        kept = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         segments = -(-(self.time + 1) // self.segment)
         return {"time": self.time} | {
-            name: value[: segments if name.endswith("_state") else self.time + 1] for name, value in kept.items()
+            name: value[: segments if name.endswith("_state") else self.time + 1]
+            for name, value in self._kept().items()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
+        kept = self._kept()
         for name, value in state.items():
             if name != "time":
-                getattr(self, name)[: len(value)] = value
+                kept[name][: len(value)] = value
         self.time = state["time"]
+
+    def _kept(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)} | self.distribution

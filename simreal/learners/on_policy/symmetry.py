@@ -13,6 +13,7 @@ from envs.common.deterministic_ops import mean_all
 from envs.task import Mirror
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.on_policy.actor_critic import Policy
+from simreal.learners.on_policy.distribution import Distribution
 
 
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
@@ -23,18 +24,17 @@ def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
     return image.clamp(-normalizer.clip, normalizer.clip)
 
 
-def symmetry_loss(policy: Policy, x: Tensor, mean: Tensor, mirror: Mirror) -> Tensor:
-    """mean |mu(s) - M_a mu(M_s s)|^2 [] over steps.
+def symmetry_loss(policy: Policy, x: Tensor, now: Distribution, mirror: Mirror) -> Tensor:
+    """mean |pi(s) - M_a pi(M_s s)|^2 [] over steps, of what the distributions are compared by.
 
     Args:
         policy: without memory.
         x: normalized observations [..., nobs].
-        mean: mu(s) [..., A], what the policy puts out for x.
+        now: pi(s) over [..., A], the policy's distribution for x.
         mirror: how the task is symmetric.
     """
-    index, sign = _tensors(mirror.action, mirror.action_sign, mean)
-    image, _, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
-    return mean_all((mean - sign * image[..., index]).square().sum(dim=-1))
+    image, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
+    return mean_all(now.asymmetry(image, *_tensors(mirror.action, mirror.action_sign, x)))
 
 
 def _tensors(index: tuple[int, ...], sign: tuple[float, ...], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,71 @@
+"""Transitions as a replay gives them to learners, of one control step or of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simreal.learners.history import HistoryLayout
+from simreal.learners.normalizer import Normalizer
+
+
+@dataclass(frozen=True)
+class ReplayBatch:
+    """Transitions for an update. Observations include the goal that the transition is learnt for.
+
+    A transition of several control steps leads from an observation and the action taken there to the observation at
+    the end of those steps; they are fewer than asked for where the episode ends, or what is known of it.
+    """
+
+    observation: Tensor  # [B, nobs]
+    action: Tensor  # [B, A] of the first step
+    reward: Tensor  # [B] discounted sum over the steps
+    next_observation: Tensor  # [B, nobs]
+    terminated: Tensor  # [B] 0 or 1; a truncated episode goes on, so it counts as 0
+    discount: Tensor | None = None  # [B] of what follows the last step: gamma to the number of steps; None: gamma
+    state: Tensor | None = None  # [B, S] what a policy remembers at `observation`, as `HistoryLayout` has it, in units
+    next_state: Tensor | None = None  # [B, S] and at `next_observation`
+
+    def rows(self, start: int, stop: int) -> ReplayBatch:
+        """Transitions start to stop."""
+        parts: dict[str, Any] = {k: None if v is None else v[start:stop] for k, v in vars(self).items()}
+        return ReplayBatch(**parts)
+
+
+class Returns:
+    """The discounted sum of rewards along transitions [B], step by step, until their episodes end."""
+
+    def __init__(self, rows: Tensor, gamma: float) -> None:
+        self.rows, self._gamma = rows, gamma  # of the last step that counts
+        self.reward = rows[:, -2]
+        self.discount = torch.full_like(self.reward, gamma)
+        self.goes_on = torch.ones_like(self.reward, dtype=torch.bool)
+
+    def add(self, rows: Tensor, exists: Tensor) -> None:
+        """Take in the next step of each, where it `exists` [B]."""
+        self.goes_on = self.goes_on & exists & (self.rows[:, -1] == 0)
+        self.reward = self.reward + torch.where(self.goes_on, self.discount * rows[:, -2], 0.0)
+        self.discount = torch.where(self.goes_on, self.discount * self._gamma, self.discount)
+        self.rows = torch.where(self.goes_on[:, None], rows, self.rows)
+
+
+def normalized(batch: ReplayBatch, normalizer: Normalizer, history: HistoryLayout | None = None) -> ReplayBatch:
+    """The batch with observations as the networks see them, which includes what a policy remembers."""
+
+    def seen(observation: Tensor, state: Tensor | None) -> Tensor:
+        return (
+            normalizer(observation)
+            if history is None or state is None
+            else history.features(observation, state, normalizer)
+        )
+
+    with torch.no_grad():
+        return replace(
+            batch,
+            observation=seen(batch.observation, batch.state),
+            next_observation=seen(batch.next_observation, batch.next_state),
+            state=None, next_state=None,
+        )  # fmt: skip
