@@ -97,8 +97,8 @@ LIES: dict[str, tuple[Lie, str]] = {
     "unit of the action, a torque": (action(unit="N m", initial_target=None), "unit: expected 'rad', as actuator"),
     "unit of the observation": (shown("joint_vel", unit="rad"), "'joint_vel': unit: expected 'rad/s', .* the velocity"),
     "unit of the gyro": (shown("gyro", unit="deg/s"), "'gyro': unit: expected 'rad/s', .*, got 'deg/s'"),
-    "frame of the gyro": (shown("gyro", frame="world"), "'gyro': frame: expected '(imu|trunk)', as it shows the angular"),
-    "frame of gravity": (shown("projected_gravity", frame="world"), "'projected_gravity': frame: expected '(imu|trunk)'"),
+    "frame of the gyro": (shown("gyro", frame="world"), "'gyro': frame: expected '(imu|trunk)', as it shows"),
+    "frame of gravity": (shown("projected_gravity", frame="world"), "gravity': frame: expected '(imu|trunk)'"),
     "frame of joints": (shown("joint_pos", frame="base"), "'joint_pos': frame: expected 'joint' for angles of"),
     "smoothing": (action(smoothing=0.3, initial_target=None), "smoothed by 0.3, the task sends .*another smoothing"),
     "limits that are none": (
@@ -119,7 +119,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "effort": (
         action(effort_limit=lambda p: tuple(2.0 * k for k in p.effort_limit)), "effort_limit: .* the model's",
     ),
-    "what targets are added to": (action(relative="target"), "added to target, the task|targets are said to be added to"),
+    "what targets are added to": (action(relative="target"), "added to target, the task|are said to be added to"),
     "period": (faster, "control_period_s: expected decimation . timestep = 4 . 0.005 s = 0.02, got 0.01"),
 }  # fmt: skip
 OF_ARM: dict[str, tuple[Lie, str]] = {
@@ -187,7 +187,7 @@ def test_a_tool_that_hangs_elsewhere_is_one_line() -> None:
 
 
 class Written(TinyTask):
-    """A hand-written task of one hinge: `sends` what for an action [N, 1] and the angle [N, 1]; `shows` what of both."""
+    """A task of one hinge, by hand: what it sends for an action, angle and command [N, 1], and what it shows."""
 
     def __init__(
         self, part: ActionComponent, sends: Callable[[Tensor, Tensor, Tensor], Tensor],

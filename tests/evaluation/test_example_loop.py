@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from envs.parts.actions import EndEffectorDelta
 from envs.parts.observations import BodyPose, JointState, LastTarget
@@ -18,11 +18,12 @@ from simreal.export.example_loop import example_loop
 from small_arm import SmallArm
 
 
-class Still(nn.Module):
+def still(observations: int) -> nn.Module:
     """A policy that asks for nothing."""
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return 0.0 * observation[:, :3]
+    policy = nn.Linear(observations, 3)
+    for values in policy.parameters():
+        nn.init.zeros_(values)
+    return policy
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps of a tool: the loop has to send targets of joints."""
     parts = [JointState(), LastTarget(), BodyPose("tool", rotation="6d")]
     task = SmallArm(EndEffectorDelta("tool", 0.03), parts)
-    return export_bundle(Still(), task, tmp_path_factory.mktemp("loop") / "bundle", observations=torch.zeros(2, 18))
+    return export_bundle(still(18), task, tmp_path_factory.mktemp("loop") / "bundle", observations=torch.zeros(2, 18))
 
 
 def test_it_names_all_that_the_contract_names_and_runs(
@@ -70,10 +71,10 @@ def test_where_only_the_robot_knows_what_it_holds_it_is_asked() -> None:
 def test_a_loop_that_was_changed_stays_and_others_follow_the_contract(tmp_path: Path) -> None:
     task = SmallArm(observations=JointState())
     folder, zeros = tmp_path / "bundle", torch.zeros(2, 6)
-    export_bundle(Still(), task, folder, observations=zeros, task_name="first")
+    export_bundle(still(6), task, folder, observations=zeros, task_name="first")
     loop = folder / "example_loop.py"
-    export_bundle(Still(), task, folder, observations=zeros, task_name="second")
+    export_bundle(still(6), task, folder, observations=zeros, task_name="second")
     assert "A control loop for second" in loop.read_text()
     loop.write_text("my_robot()\n")
-    export_bundle(Still(), task, folder, observations=zeros, task_name="third")
+    export_bundle(still(6), task, folder, observations=zeros, task_name="third")
     assert loop.read_text() == "my_robot()\n"

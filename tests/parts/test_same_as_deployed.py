@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from conftest import build, manual_layer
 from envs.parts.actions import ActionSpec, EndEffectorDelta, JointPosition, JointTorque, JointVelocity
@@ -43,16 +43,10 @@ KINDS: dict[str, tuple[ActionSpec | list[ActionSpec], str]] = {
 }  # fmt: skip
 
 
-class Answer(nn.Module):
+def answering(observations: int, actions: int) -> nn.Module:
     """A policy that nobody trained: actions of all sizes, some beyond their range."""
-
-    def __init__(self, observations: int, actions: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.weight = nn.Parameter(torch.randn(observations, actions, generator=generator))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return 1.5 * torch.sin(4.0 * observation @ self.weight)
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(observations, 16), nn.Tanh(), nn.Linear(16, actions))
 
 
 def actuators(task: SmallArm) -> tuple[torch.Tensor, np.ndarray]:
@@ -65,7 +59,7 @@ def actuators(task: SmallArm) -> tuple[torch.Tensor, np.ndarray]:
 def test_the_robot_sends_what_the_simulated_actuators_get(kind: str) -> None:
     spec, xml = KINDS[kind]
     task = SmallArm(spec, [JointState(), LastTarget()], xml)
-    policy = Answer(sum(part.size for part in task.observation), task.action_size)
+    policy = answering(sum(part.size for part in task.observation), task.action_size)
     observed, action = read_parts(contract_of(prepare(policy, task), task.id))
     robot = Targets(action, observed)
     assert robot.complete
@@ -96,7 +90,7 @@ def test_the_robot_sends_what_the_simulated_actuators_get(kind: str) -> None:
 
 def test_a_bundle_carries_the_way_to_the_tool(tmp_path: Path) -> None:
     task = SmallArm(EndEffectorDelta("tool", 0.04, smoothing=0.5), JointState())
-    policy = Policy.load(export_bundle(Answer(6, 3), task, tmp_path / "bundle"))
+    policy = Policy.load(export_bundle(answering(6, 3), task, tmp_path / "bundle"))
     entry = policy.contract["action"][0]
     assert policy.contract["schema_version"] == 2
     assert entry["initial_target"] == {"component": "joint_pos", "index": [0, 1, 2]}
@@ -118,14 +112,14 @@ def test_a_bundle_carries_the_way_to_the_tool(tmp_path: Path) -> None:
 
 def test_what_older_runtimes_know_states_their_version(tmp_path: Path) -> None:
     task = SmallArm(JointPosition(smoothing=0.5), JointState())
-    policy = Policy.load(export_bundle(Answer(6, 3), task, tmp_path / "bundle"))
+    policy = Policy.load(export_bundle(answering(6, 3), task, tmp_path / "bundle"))
     assert policy.contract["schema_version"] == 1
     assert "relative" not in policy.contract["action"][0]
 
 
 def test_targets_that_are_added_to_what_is_seen_need_an_observation(tmp_path: Path) -> None:
     task = SmallArm(JointPosition(0.2, relative="joint"), JointState())
-    policy = Policy.load(export_bundle(Answer(6, 3), task, tmp_path / "bundle"))
+    policy = Policy.load(export_bundle(answering(6, 3), task, tmp_path / "bundle"))
     policy.reset()
     with pytest.raises(ValueError, match="added to what 'joint_pos' shows: call the policy with 1 observation before"):
         policy.targets(np.zeros(3))
