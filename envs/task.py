@@ -148,6 +148,10 @@ class Outcome:
     truncated: Tensor | None = None  # [N] bool, where the task breaks off for reasons of its own; None for nowhere
 
 
+class Attached:
+    """What a task makes in `on_attach`, anew for every engine: it says nothing of the task's options."""
+
+
 class Task(ABC):
     """A task for N environments; `attach` gives it an engine and random numbers.
 

@@ -91,7 +91,7 @@ class JointPosition(ActionSpec):
             actuators=tuple(drive.name for drive in drives), frame="joint", **_servo(model, drives),
             description="targets of the joints' position servos" + _DESCRIBED.get(self.relative, ""),
             target_limits=None if np.isinf((low, high)).all() else (low, high), smoothing=self.smoothing,
-            initial_target=begin if self.smoothing < 1.0 or self.relative == "target" else None,
+            initial_target=begin,
             relative=_relative(where, self.relative, observation, joints, unit),
         )  # fmt: skip
 
@@ -141,7 +141,7 @@ class _Driven(ActionSpec):
             actuators=tuple(drive.name for drive in drives), frame="joint", description=self._says,
             effort_limit=_servo(model, drives).get("effort_limit", ()) if self._follows == "velocity" else (),
             target_limits=limits, smoothing=self.smoothing,
-            initial_target=(0.0,) * len(drives) if self.smoothing < 1.0 else None,
+            initial_target=(0.0,) * len(drives),
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -16,7 +17,7 @@ from envs.parts.actions import ActionSpec
 from envs.parts.observations import Command, Goal, ObservationSpec
 from envs.parts.readings import Scene, Source, true_pose
 from envs.parts.targets import Targets
-from envs.task import Component, Outcome, Task
+from envs.task import Attached, Component, Outcome, Task
 
 _STAGES: tuple[Stage | None, ...] = (None, "kinematics", "position", "velocity", "acceleration")
 
@@ -25,12 +26,7 @@ class ComposedTask(Task):
     """A task whose actions and observations are parts: call `compose` in `__init__`, write `start` and `outcome`.
 
     A goal task (one with a `Goal`) writes `goal_reward` and `goal_success` instead of `outcome`.
-
-    Attributes:
-        commanded: by the name of a `Command`, what is wanted [N, size]; writable.
     """
-
-    commanded: dict[str, Tensor]
 
     def compose(
         self,
@@ -78,16 +74,11 @@ class ComposedTask(Task):
         return found
 
     def on_attach(self) -> None:
-        engine, n = self.engine, self.engine.num_envs
-        zeros = lambda size: torch.zeros(n, size, dtype=engine.dtype, device=engine.device)  # noqa: E731
-        self.read = self._sources()
-        policy = self.components("policy")
-        self.targets = Targets(self.action, policy, engine) if self.actions else None
-        self.commanded = {spec.name: zeros(len(spec.low)) for spec in self.observations if isinstance(spec, Command)}
-        self.scene = Scene(engine, zeros(self.action_size), self.targets, self.commanded,
-                           (lambda: self.goal) if self.goal_size else None)  # fmt: skip
-        self._before = zeros(self.action_size)  # the policy's action before its last
-        self._steps = torch.zeros(n, dtype=torch.int64, device=engine.device)  # since the episode began
+        self._targets = Targets(self.action, self.components("policy"), self.engine) if self.actions else None
+        commands = {spec.name: len(spec.low) for spec in self._commands()}
+        goal = (lambda: self.goal) if self.goal_size else None
+        self.scene = Scene(self.engine, self.action_size, commands, self._targets, goal)
+        self._read = _Sources(self._sources())
 
     def start(self, mask: Tensor) -> None:
         """Write the initial state of the environments in `mask` [N], and the goal; `write` does so. What is not written
@@ -96,13 +87,16 @@ class ComposedTask(Task):
     def reset(self, mask: Tensor) -> None:
         """Calls `start`, and then begins the parts in the state that it wrote."""
         self.start(mask)
-        self.scene.action = self.scene.action.masked_fill(mask[:, None], 0.0)
-        self._before = self._before.masked_fill(mask[:, None], 0.0)
-        self._steps = self._steps.masked_fill(mask, 0)
+        self.scene.begin(mask)
         for spec in self._commands():
             self._draw(spec, mask, self.rng.episode_uniform(f"command {spec.name}", len(spec.low) + 1))
-        if self.targets is not None:
-            self.targets.begin(mask)
+        if self._targets is not None:
+            self._targets.begin(mask)
+
+    @property
+    def commanded(self) -> dict[str, Tensor]:
+        """By the name of a `Command`, what is wanted [N, size]; writable."""
+        return self.scene.commanded
 
     def write(self, mask: Tensor, goal: Tensor | None = None, **fields: Tensor) -> None:
         """Write values [N, ...] to fields of mjData (`qpos`, ...) and to the goal, in the rows of `mask` [N]."""
@@ -117,26 +111,25 @@ class ComposedTask(Task):
 
     def value(self, name: str) -> Tensor:
         """The true values [N, size] of a component of the observation, without sensors' errors."""
-        return next(source for source in self.read if source.component.name == name).read(self.scene)
+        return next(source for source in self._read.all if source.component.name == name).read(self.scene)
 
     @property
     def action_change(self) -> Tensor:
-        """How the policy's last action differs from the one before [N, A]; 0 before the first."""
-        return self.scene.action - self._before
+        """How the policy's last action differs from the one before [N, A]; from 0 in the first step."""
+        return self.scene.action - self.scene.before
 
     def decided(self, action: Tensor) -> None:
-        self._before = self.scene.action
-        self.scene.action = action.to(self.engine.dtype, copy=True)
-        if self.targets is not None:
-            self.targets.decided(action)
+        self.scene.decided(action)
+        if self._targets is not None:
+            self._targets.decided(action)
 
     def command(self, action: Tensor) -> Tensor:
-        if self.targets is None:
+        if self._targets is None:
             raise TaskError(f"task: {self.id}: expected actions in `compose`, or a `command` of its own")
-        return self.targets.command(action)
+        return self._targets.command(action)
 
     def after_step(self) -> None:
-        self._steps += 1
+        self.scene.steps += 1
 
     def observe(self) -> Tensor:
         return self._observe("policy")
@@ -145,19 +138,21 @@ class ComposedTask(Task):
         return self._observe("privileged") if self.components("privileged") else None
 
     def _observe(self, group: str) -> Tensor:
-        return torch.cat([source.read(self.scene) for source in self.read if source.component.group == group], dim=1)
+        return torch.cat(
+            [source.read(self.scene) for source in self._read.all if source.component.group == group], dim=1
+        )
 
     def derive(self, observation: Tensor) -> Tensor:
         slices = self.slices()
         seen = {name: observation[:, where].to(self.engine.dtype) for name, where in slices.items()}
-        for source in self.read:
+        for source in self._read.all:
             if source.derive is not None:
                 observation[:, slices[source.component.name]] = source.derive(seen).to(observation.dtype)
         return observation
 
     def shown(self, observation: Tensor) -> None:
-        if self.targets is not None:
-            self.targets.shown(observation)
+        if self._targets is not None:
+            self._targets.shown(observation)
 
     def outcome(self, action: Tensor) -> Outcome:
         """Of a goal task: reward and success as `goal_reward` and `goal_success` say; only the time ends episodes."""
@@ -174,7 +169,7 @@ class ComposedTask(Task):
         command that the policy acted on."""
         for spec in self._commands():
             if spec.every_s is not None:
-                due = self._steps % max(1, round(spec.every_s / self.control_period_s)) == 0
+                due = self.scene.steps % max(1, round(spec.every_s / self.control_period_s)) == 0
                 if due.is_cuda or bool(due.any()):  # looking would stall a GPU
                     self._draw(spec, due, self.rng.uniform(f"command {spec.name}", len(spec.low) + 1))
 
@@ -193,16 +188,15 @@ class ComposedTask(Task):
         return pos
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"action": self.scene.action.clone(), "before": self._before.clone(), "steps": self._steps.clone(),
-                 "commanded": {name: value.clone() for name, value in self.commanded.items()}}  # fmt: skip
-        targets = {} if self.targets is None else {"targets": self.targets.state_dict()}
-        return super().state_dict() | {"parts": parts | targets}
+        return super().state_dict() | {"scene": self.scene.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        parts = state["parts"]
-        self.scene.action, self._before, self._steps = (parts[k].clone() for k in ("action", "before", "steps"))
-        for name, value in parts["commanded"].items():
-            self.commanded[name].copy_(value)
-        if self.targets is not None:
-            self.targets.load_state_dict(parts["targets"])
+        self.scene.load_state_dict(state["scene"])
+
+
+@dataclass(frozen=True)
+class _Sources(Attached):
+    """Where the values of all components come from."""
+
+    all: list[Source]

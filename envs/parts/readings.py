@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import mujoco
@@ -13,9 +13,10 @@ from torch import Tensor
 from envs.common.errors import TaskError
 from envs.common.kinematics import WORLD, Chain, Kinematics, chain_to, find_frame
 from envs.common.spatial import constant, quat_canonical, rotate_inverse
+from envs.common.stateful import Stateful
 from envs.engines.base import Engine
 from envs.parts.targets import Targets
-from envs.task import Component
+from envs.task import Attached, Component
 
 _POSES = {"body": ("xpos", "xmat"), "site": ("site_xpos", "site_xmat"), "geom": ("geom_xpos", "geom_xmat")}
 _KINDS = {
@@ -23,23 +24,45 @@ _KINDS = {
 }  # fmt: skip
 
 
-@dataclass
-class Scene:
-    """What values are read from.
+class Scene(Stateful, Attached):
+    """What values are read from, in N environments.
 
     Attributes:
         engine: of the task.
-        action: [N, A] the policy's last action; zeros when an episode has just begun.
-        targets: what it led to; None where the task makes its commands itself.
+        action, before: [N, A] the policy's last action and the one before; zeros when an episode has just begun.
+        steps: [N] control steps since the episode began.
+        targets: what the actions led to; not there where the task makes its commands itself.
         commanded: by name, [N, size] what is wanted of the robot.
         goal: [N, G] of a goal task.
+
+    Args:
+        action_size: A.
+        commands: sizes of what is commanded, by name.
     """
 
-    engine: Engine
-    action: Tensor
-    targets: Targets | None
-    commanded: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    goal: Callable[[], Tensor] | None = None
+    _state = ("action", "before", "steps", "targets", "commanded")
+
+    def __init__(
+        self, engine: Engine, action_size: int, commands: Mapping[str, int], targets: Targets | None,
+        goal: Callable[[], Tensor] | None,
+    ) -> None:  # fmt: skip
+        zeros = lambda size: torch.zeros(engine.num_envs, size, dtype=engine.dtype, device=engine.device)  # noqa: E731
+        self.engine, self.goal = engine, goal
+        self.action, self.before = zeros(action_size), zeros(action_size)
+        self.steps = torch.zeros(engine.num_envs, dtype=torch.int64, device=engine.device)
+        if targets is not None:
+            self.targets = targets
+        self.commanded = {name: zeros(size) for name, size in commands.items()}
+
+    def begin(self, mask: Tensor) -> None:
+        """Episodes begin in mask [N], in the state that was written."""
+        self.action = self.action.masked_fill(mask[:, None], 0.0)
+        self.before = self.before.masked_fill(mask[:, None], 0.0)
+        self.steps = self.steps.masked_fill(mask, 0)
+
+    def decided(self, action: Tensor) -> None:
+        """Take note of the policy's own action [N, A]."""
+        self.before, self.action = self.action, action.to(self.action.dtype, copy=True)
 
 
 @dataclass(frozen=True)
@@ -66,8 +89,8 @@ def columns_of(engine: Engine, name: str, places: Sequence[int]) -> Tensor:
 
 
 def targets_of(scene: Scene) -> Targets:
-    """The chain of commands. Raises RuntimeError in a task that makes its commands itself."""
-    if scene.targets is None:
+    """What actions led to. Raises RuntimeError in a task that makes its commands itself."""
+    if not hasattr(scene, "targets"):
         raise RuntimeError("this task makes its commands itself: there is no last target to show")
     return scene.targets
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from envs.common.kinematics import Kinematics, damped_least_squares
 from envs.common.stateful import Stateful
 from envs.engines.base import Engine
-from envs.task import ActionComponent, Component
+from envs.task import ActionComponent, Attached, Component
 from envs.validation.drives import Drive, named_drives
 
 
@@ -31,7 +31,7 @@ class _Place:
     inverse: Kinematics | None
 
 
-class Targets(Stateful):
+class Targets(Stateful, Attached):
     """What is sent to a robot's actuators, action after action, in N environments.
 
     Two chains of it: what was sent for the actions that were executed, late and noisy as they may have been, and what
@@ -64,11 +64,11 @@ class Targets(Stateful):
         self._joints = torch.tensor([int(model.jnt_qposadr[d.joint]) for d in drives], device=device)
         shape = engine.num_envs, len(drives)
         self._sent, self._meant, self._base = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(3))
-        self._watched = torch.tensor([c for place in self._places for c in place.seen], device=device)
+        seen = [c for place in self._places for c in place.seen or (0,) * place.part.sent_size]
+        self._watched = torch.tensor(seen, device=device)  # [S]; of what no joint is asked of, any
         self._watches = any(place.seen for place in self._places)
-        # Where an episode starts: at numbers, or where the joint is.
-        given = [p.initial_target if isinstance(p.initial_target, tuple) else (math.nan,) * p.sent_size for p in parts]
-        self._start = tensor([v for values in given for v in values])
+        # Where an episode starts: at numbers, or where the joint is (NaN); speeds and forces from none.
+        self._start = tensor([v for place in self._places for v in _start(place)])
 
     def begin(self, mask: Tensor) -> None:
         """Episodes begin in mask [N], in the state that was written: actuators hold what smoothing starts from."""
@@ -117,6 +117,12 @@ class Targets(Stateful):
         if not self._smooths:
             return target
         return torch.where(self._smoothing == 1.0, target, last + self._smoothing * (target - last))
+
+
+def _start(place: _Place) -> tuple[float, ...]:
+    if isinstance(place.part.initial_target, tuple):
+        return place.part.initial_target
+    return tuple(math.nan if drive.follows == "position" else 0.0 for drive in place.drives)
 
 
 def _places(parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> list[_Place]:

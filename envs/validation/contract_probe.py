@@ -20,7 +20,7 @@ from torch import Tensor
 
 from envs.common.errors import TaskError
 from envs.common.kinematics import Kinematics, damped_least_squares
-from envs.task import ActionComponent, Task
+from envs.task import ActionComponent, Attached, Task
 from envs.validation.contract_model import problem
 from envs.validation.contract_seen import check_seen
 from envs.validation.contract_start import SAME, Start, equal, find_start, shown_positions
@@ -87,6 +87,8 @@ def _attributes(task: Task) -> str | None:
     """All that tells a task from others of its class, as text; None where something may not show in text."""
     told: dict[str, str] = {}
     for name, value in vars(task).items():
+        if isinstance(value, Attached):
+            continue
         if isinstance(value, mujoco.MjModel):
             fields = (value.actuator_gainprm, value.actuator_biasprm, value.actuator_gear, value.actuator_ctrlrange)
             content = value.names + b"".join(field.tobytes() for field in fields)

@@ -14,8 +14,9 @@ import torch
 from conftest import build, manual_layer, only, snapshot
 from envs.common.errors import TaskError
 from envs.parts.actions import ActionSpec, EndEffectorDelta, JointPosition, JointTorque, JointVelocity
-from envs.parts.observations import JointState, LastTarget
+from envs.parts.observations import JointState, LastAction, LastTarget
 from envs.task import ActionComponent
+from envs.validation.contract_probe import _attributes
 from envs.validation.task_contract import check_task
 from simreal.testing import check_task as play_all
 from small_arm import ARM, START, TORQUE, VELOCITY, SmallArm
@@ -130,8 +131,7 @@ def test_a_lost_command_does_not_stop_the_chain() -> None:
     for _ in range(3):
         env.step(torch.ones(2, 3))
     np.testing.assert_allclose(ctrl(env), start, atol=1e-9)  # nothing arrived
-    assert task.targets is not None
-    np.testing.assert_allclose(task.targets.meant("joint_target"), start + 0.6, atol=1e-6)
+    np.testing.assert_allclose(task.scene.targets.meant("joint_target"), start + 0.6, atol=1e-6)
 
 
 def test_the_episode_of_another_environment_disturbs_no_chain() -> None:
@@ -180,6 +180,43 @@ def test_a_tool_goes_where_it_is_sent() -> None:
         env.step(torch.tensor([action]))
         np.testing.assert_allclose(tool() - before, 0.002 * np.array(action), atol=5e-5)
         before = tool()
+
+
+def test_motors_begin_at_rest_and_servos_where_their_joints_are() -> None:
+    for spec, xml, start in (
+        (JointTorque(), TORQUE, 0.0),
+        (JointVelocity(), VELOCITY, 0.0),
+        (JointPosition(), ARM, None),
+    ):
+        env = build(SmallArm(spec, JointState(), xml), 2)
+        expected = env.engine.data("qpos")[:, :3].numpy() if start is None else np.zeros((2, 3))
+        np.testing.assert_allclose(ctrl(env), expected)
+
+
+def test_a_task_may_write_its_commands_itself() -> None:
+    class Own(SmallArm):
+        def __init__(self) -> None:
+            self.action = (ActionComponent("all", 3, "rad", (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)),)
+            super().__init__((), [JointState(), LastAction()])
+
+        def command(self, action: torch.Tensor) -> torch.Tensor:
+            return action * torch.tensor([0.5, 0.5, 1.0])  # the elbow's gear
+
+    env = build(check_task("SmallArm-v0", Own()), 2)
+    env.step(torch.tensor([[1.0, -1.0, 0.5]]).expand(2, -1))
+    np.testing.assert_allclose(ctrl(env), [[0.5, -0.5, 0.25]] * 2)
+
+
+def test_a_class_with_the_same_parts_is_rehearsed_once() -> None:
+    def text() -> str | None:
+        env = build(SmallArm(JointPosition(0.3), [JointState(), LastAction()]), 2)
+        env.step(torch.ones(2, 3))
+        return _attributes(env.task)
+
+    first = text()
+    assert first is not None
+    assert "0x" not in first
+    assert first == text()
 
 
 def test_what_no_action_drives_keeps_what_start_wrote() -> None:

@@ -36,6 +36,9 @@ KINDS: dict[str, tuple[ActionSpec | list[ActionSpec], str]] = {
     "tool": (EndEffectorDelta("tool", 0.03), ARM),
     "tool from the joints, smoothed": (EndEffectorDelta("tool", 0.05, relative="joint", smoothing=0.6), ARM),
     "tool with turns": (EndEffectorDelta("tool", 0.02, turn_scale=0.1, base="shoulder", of=["elbow", "pitch"]), ARM),
+    "two parts, the second added to its joint": (
+        [JointPosition(0.3, of=["yaw", "pitch"]), JointPosition(0.2, relative="joint", of="elbow", name="elbow")], ARM,
+    ),
     "two parts": (
         [JointPosition(0.3, relative="target", of="elbow"), JointPosition(0.4, of=["m_yaw", "pitch"], smoothing=0.5,
                                                                          name="others")], ARM,
@@ -51,8 +54,7 @@ def answering(observations: int, actions: int) -> nn.Module:
 
 def actuators(task: SmallArm) -> tuple[torch.Tensor, np.ndarray]:
     """Which columns of ctrl are driven, and what a unit of each is in the contract's."""
-    assert task.targets is not None
-    return task.targets._columns, task.targets._factor.numpy()
+    return task.scene.targets._columns, task.scene.targets._factor.numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
