@@ -250,16 +250,33 @@ def envelope_command(
         out.print(f"{_export(run, policy, run / 'bundle', _present_evaluation(run, out))}: exported again, with it")
 
 
-def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
+def export_command(
+    run: Path,
+    output: Path | None,
+    task: str | None,
+    out: Console,
+    c: Path | None = None,
+    int8: bool = False,
+    int8_limit: float | None = None,
+) -> None:
     """`simreal export`."""
+    if (int8 and c is None) or (int8_limit is not None and not int8):
+        raise UserError("--int8: needs --c DIR" if int8 else "--int8-limit: needs --int8")
+    if int8_limit is not None and not 0.0 < int8_limit <= 2.0:
+        raise UserError(f"--int8-limit: expected a difference of actions in [-1, 1], above 0, got {int8_limit:g}")
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
+    from simreal.export.c.int8 import INT8_LIMIT
+
     policy = load_policy(run, task)
     figures = _present_evaluation(run, out)
-    out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
+    code: dict[str, Any] = {} if c is None else {"c": c, "int8_limit": (int8_limit or INT8_LIMIT) if int8 else None}
+    out.print(f"{_export(run, policy, output or run / 'bundle', figures, **code)}: exported {policy.task_id}")
+    if c is not None:
+        out.print(f"{c}: the same in C99; make -C {c} test")
 
 
-def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None, **code: Any) -> Path:
     from simreal.export.bundle import ExportError, export_bundle  # ONNX is not needed to train
 
     assert policy.module is not None
@@ -276,6 +293,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             evaluation=None if figures is None else without_samples(figures),
             envelope=_present_envelope(run, policy),
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
+            **code,
         )
     except ExportError as error:
         raise UserError(f"{run}: {error}") from None

@@ -108,12 +108,17 @@ def _two(names: str) -> tuple[str, str]:
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
+    c: Annotated[Path | None, typer.Option("--c", metavar="DIR", help="also write the policy as C99, to DIR")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="weights of the C code have 8 bits")] = False,
+    int8_limit: Annotated[
+        float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller."""
+    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out)
+    export_command(run, output, task, _out, c, int8, int8_limit)
 
 
 @app.command()

@@ -86,7 +86,7 @@ def test_updates_of_ppo_are_those_of_stable_baselines3(actor: str, monkeypatch: 
             log_prob = old.log_prob(u)
         batch = RolloutBatch(
             x, u, old.map(lambda v: v.expand(1, ROWS, *v.shape[(v.dim() > 1) * 2 :])), log_prob, advantage, advantage,
-            target, torch.ones(1, ROWS), no, zero, zero,
+            target, torch.ones(1, ROWS), no, zero, zero, torch.zeros(1, 1, dtype=torch.int64),
         )  # fmt: skip
         ours._epoch(batch, [], None)
         sample = stable_baselines3.common.type_aliases.RolloutBufferSamples(
