@@ -270,7 +270,7 @@ class Environment:
         measured = self.layer.measure(observation, first)
         policy = observation if measured is observation else self.checks.derived(task.derive(measured), measured)
         policy = policy if policy is measured and measured is not observation else policy.clone()
-        task.shown(policy)
+        task.after_observe(policy)
         revealed = self.layer.reveal(privileged)
         return Observed(
             policy=policy,

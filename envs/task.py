@@ -281,7 +281,7 @@ class Task(ABC):
         """Recompute components with `derived_from` from the measured ones, in place; returns the observation."""
         return observation
 
-    def shown(self, observation: Tensor) -> None:
+    def after_observe(self, observation: Tensor) -> None:
         """Take note of what the policy is shown [N, nobs], sensors' errors and all: called last of an observation, for
         controllers that act on it too."""
         return None

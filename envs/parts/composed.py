@@ -150,7 +150,7 @@ class ComposedTask(Task):
                 observation[:, slices[source.component.name]] = source.derive(seen).to(observation.dtype)
         return observation
 
-    def shown(self, observation: Tensor) -> None:
+    def after_observe(self, observation: Tensor) -> None:
         if self._targets is not None:
             self._targets.shown(observation)
 

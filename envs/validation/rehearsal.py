@@ -119,7 +119,7 @@ def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> dict[str, Ten
 
     def look() -> None:
         observed = {"policy": task.observe(), "privileged": task.observe_privileged()}
-        task.shown(observed["policy"].clone())
+        task.after_observe(observed["policy"].clone())
         note(**observed, qpos=engine.data("qpos"), qvel=engine.data("qvel"))
 
     everywhere, steps = torch.ones(ROWS, dtype=torch.bool), torch.zeros(ROWS, dtype=torch.int64)
