@@ -28,6 +28,7 @@ ENTRY_POINTS = "simreal.tasks"
 _GYMNASIUM = "gymnasium"
 # A builder is a callable, or "module:callable" to be imported when the task is made; options are its arguments.
 _TASKS: dict[str, tuple[str | Callable[..., Any], dict[str, Any]]] = {}
+_listeners: list[Callable[[str], object]] = []
 
 
 def register_task(task_id: str, build: str | Callable[..., Any], **options: Any) -> None:
@@ -44,6 +45,13 @@ def register_task(task_id: str, build: str | Callable[..., Any], **options: Any)
     if task_id in _TASKS:
         raise ValueError(f"task {task_id!r} is registered already")
     _TASKS[task_id] = (build, options)
+    for listener in _listeners:
+        listener(task_id)
+
+
+def tell_of_new_tasks(listener: Callable[[str], object]) -> None:
+    """From now on call `listener` with the id of every task that is registered."""
+    _listeners.append(listener)
 
 
 def announced_tasks() -> dict[str, list[EntryPoint]]:

@@ -176,8 +176,9 @@ AnyLearner = _Registered()
 
 def _validated(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
     """The settings that a mapping states; settings stay as they are. Raises ValidationError with keys below `value`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) and value is not None:
         return handler(value)
+    value = value or {}
     name = value.get("algorithm")
     names = sorted(learner_names())
     if name not in names:
