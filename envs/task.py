@@ -201,6 +201,10 @@ class Task(ABC):
         """Lowest and highest action [A] of the Gymnasium task that this one equals; [-1, 1] for our own."""
         return -np.ones(self.action_size), np.ones(self.action_size)
 
+    def sensors(self) -> list[Component]:
+        """The components of the policy group that are measured themselves, in order: no goals, nothing derived."""
+        return [c for c in self.components("policy") if c.measured and not c.derived_from]
+
     def components(self, group: Group) -> tuple[Component, ...]:
         """The components of one group, in the order of its flat vector."""
         return tuple(c for c in self.observation if c.group == group)

@@ -10,75 +10,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 from envs.common.messages import listed, nearest
 from envs.task import Task
-from randomization.catalogue.table import QUANTITIES, Mode, RandomizableQuantity
+from randomization.catalogue.quantity import Distribution, Quantity
+from randomization.catalogue.quantity import Parameter as Parameter  # its public place, and that of the error
+from randomization.catalogue.quantity import RandomizationError as RandomizationError
+from randomization.catalogue.table import QUANTITIES, find_quantity, quantity_names
 from randomization.targets.effective import idle_because, only_shown
-from randomization.targets.frictions import Factor, is_compared, warn, warn_of_idle_ends
+from randomization.targets.frictions import Factor, warn, warn_of_idle_ends
 from randomization.targets.names import is_pattern, matching, object_places, patterns_of, quoting_hint
 from randomization.targets.suitable import (
-    EXPECTED,
-    OF_COMMANDS,
+    expected,
     has_commands_for,
     makes_sense,
     switched_off,
     usable,
     why_unsuitable,
 )
-
-Distribution = Literal["uniform", "loguniform", "normal", "lognormal"]
-
-
-class RandomizationError(ValueError):
-    """A randomization block that cannot be used; the message names the key and what exists."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One entry of lambda.
-
-    Attributes:
-        name: label in the configuration.
-        nominal: value of the calibrated world, where ADR starts.
-        limits: lowest and highest value it may take; bounds stop there.
-        step: ADR's Delta, in the parameter's unit.
-        unit: of the value.
-        mode: see `RandomizableQuantity`.
-        quantity: name of its quantity.
-        targets: labels of the objects it applies to; see `names`.
-        distribution: how fixed ranges are sampled; normal ones have their middle at the range's and two standard
-            deviations on either side, and do not leave the range (lognormal: the same of the logarithm).
-        group: fixed ranges of one group are drawn with one uniform number, so that they rise and fall together.
-    """
-
-    name: str
-    nominal: float = 0.0
-    limits: tuple[float, float] = (-4.0, 4.0)
-    step: float = 0.02
-    unit: str = "1"
-    mode: Mode = "absolute"
-    quantity: str = ""
-    targets: tuple[str, ...] = ()
-    distribution: Distribution = "uniform"
-    writes: tuple[str, ...] = field(default=())
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        low, high = self.limits
-        if not low <= high:
-            raise RandomizationError(f"{self.name}: range [{low:g}, {high:g}] has its lower end above its upper")
-        if not low <= self.nominal <= high:
-            raise RandomizationError(f"{self.name}: the nominal value {self.nominal:g} is outside [{low:g}, {high:g}]")
-        if not self.step > 0:
-            raise RandomizationError(f"{self.name}: step {self.step:g} must be positive")
-        if self.distribution in ("loguniform", "lognormal") and low <= 0:
-            raise RandomizationError(
-                f"{self.name}: a {self.distribution} range must be positive, got [{low:g}, {high:g}]"
-            )
-
 
 _ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution", "group")
 
@@ -109,16 +60,16 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     for key in entry:
         if key not in _ENTRY_KEYS:
             raise RandomizationError(f"{label}.{key}: unknown key{nearest(str(key), _ENTRY_KEYS)}")
-    name = entry.get("quantity", label)
-    if not isinstance(name, str) or name not in QUANTITIES:
+    name, known = entry.get("quantity", label), quantity_names()
+    if not isinstance(name, str) or name not in known:
         raise RandomizationError(
-            f"{label}: unknown quantity {name!r}{nearest(str(name), QUANTITIES)}; there are: {listed(QUANTITIES)}"
+            f"{label}: unknown quantity {name!r}{nearest(str(name), known)}; there are: {listed(known)}"
         )
-    quantity = QUANTITIES[name]
+    quantity = find_quantity(name)
     if not has_commands_for(task, quantity):
         raise RandomizationError(
             f"{label}: {task.id} writes its controls itself, once per control step, so {name} cannot act on them; "
-            f"there is {OF_COMMANDS[name]}"
+            f"there is {quantity.instead}"
         )
     if off := switched_off(task, quantity):
         raise RandomizationError(
@@ -155,7 +106,7 @@ def _number(value: Any) -> float | None:
     return float(value) if number else None
 
 
-def _range(label: str, quantity: RandomizableQuantity, value: Any) -> tuple[float, float]:
+def _range(label: str, quantity: Quantity, value: Any) -> tuple[float, float]:
     ends = [_number(end) for end in value] if isinstance(value, (list, tuple)) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None:
         raise RandomizationError(f"{label}.range: expected two numbers [lower, upper], got {value!r}")
@@ -168,14 +119,14 @@ def _range(label: str, quantity: RandomizableQuantity, value: Any) -> tuple[floa
     return low, high
 
 
-def _exists(task: Task, quantity: RandomizableQuantity) -> bool:
+def _exists(task: Task, quantity: Quantity) -> bool:
     """Whether a task has anything that a quantity could belong to."""
     if not has_commands_for(task, quantity) or switched_off(task, quantity):
         return False
     return quantity.target == "none" or bool(object_places(task, quantity.target))
 
 
-def _resolve(task: Task, label: str, quantity: RandomizableQuantity, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels of the objects that an entry's `of` means."""
     places = object_places(task, quantity.target)
     names = list(places)
@@ -221,13 +172,16 @@ def _resolve(task: Task, label: str, quantity: RandomizableQuantity, entry: Mapp
     return tuple(matched)
 
 
-def _nothing_left(label: str, quantity: RandomizableQuantity, pattern: str, task: Task, hits: dict[str, int]) -> str:
+def _nothing_left(label: str, quantity: Quantity, pattern: str, task: Task, hits: dict[str, int]) -> str:
     """Why none of the objects that a pattern matches can be used."""
-    if quantity.name in EXPECTED and not any(makes_sense(task, quantity, hit) for hit in hits.values()):
-        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {EXPECTED[quantity.name]}"
+    suitable = any(makes_sense(task, quantity, hit) for hit in hits.values())
+    if quantity.expected and not suitable:
+        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {expected(quantity)}"
     for name, hit in hits.items():
         if reason := idle_because(task, quantity, hit) or only_shown(task, quantity, hit):
             return f"{label}.of: no {quantity.target} that matches {pattern!r} would do: {name} {reason}"
+    if not suitable:
+        return f"{label}.of: no {quantity.target} that matches {pattern!r} is a {expected(quantity)}"
     field, kind = quantity.writes[0], quantity.target
     return f"{label}.of: {field} of every {kind} that matches {pattern!r} is zero, so a factor would do nothing"
 
@@ -247,9 +201,9 @@ def _warn_of_contacts(task: Task, parameters: list[Parameter]) -> None:
     """Warn of factors of frictions that no contact takes, because those of the other geoms are larger."""
     places = object_places(task, "geom")
     factors = [
-        Factor(p.name, p.quantity, {name: places[name] for name in p.targets}, p.limits)
+        Factor(p.name, part, {name: places[name] for name in p.targets}, p.limits)
         for p in parameters
-        if is_compared(p.quantity)
+        if (part := QUANTITIES[p.quantity].contact) is not None and part.compared
     ]
     if factors:
         warn_of_idle_ends(task.model, factors)
@@ -262,9 +216,9 @@ def has_air(task: Task) -> bool:
 
 def _refuse_wind_without_air(task: Task, parameters: list[Parameter]) -> None:
     """Wind acts through density and viscosity only."""
-    air = has_air(task) or any(p.quantity in ("air_density", "air_viscosity") for p in parameters)
+    air = has_air(task) or any({"opt.density", "opt.viscosity"} & {*p.writes} for p in parameters)
     for parameter in parameters:
-        if parameter.quantity == "wind" and not air:
+        if "opt.wind" in parameter.writes and not air:
             raise RandomizationError(f"{parameter.name}: {task.id} has no air: add air_density or air_viscosity")
 
 

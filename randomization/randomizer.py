@@ -13,7 +13,7 @@ from envs.task import Task, editing_specs
 from randomization.config import Performance
 from randomization.effects.context import EffectContext
 from randomization.effects.parameter_index import StepRandomNumbers
-from randomization.effects.pipeline import ActingEffects, SensorEffects
+from randomization.effects.pipeline import EffectPipeline
 from randomization.effects.step_durations import StepDurations
 from randomization.parameters import Parameter
 from randomization.physics.writer import PhysicsWriter, shortest_timestep, simple_bodies
@@ -74,7 +74,7 @@ class DomainRandomizer:
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
         durations = StepDurations(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
         context = EffectContext(environment, parameters, StepRandomNumbers(environment.rng), durations)
-        self._acting, self._sensing = ActingEffects(context), SensorEffects(context)
+        self._effects = EffectPipeline(context)
 
     def reset(self, mask: Tensor) -> bool:
         """Choose new worlds for mask [N] and write them; whether model constants have to be recomputed."""
@@ -83,27 +83,26 @@ class DomainRandomizer:
         self.lam = torch.where(mask[:, None], lam, self.lam)
         self.boundary = torch.where(mask, boundary, self.boundary)
         self._revealed = None
-        self._acting.before_reset(mask)
+        self._effects.before_reset(mask)
         self._physics.write(mask, self.lam)
-        self._acting.reset(mask, self.lam)
-        self._sensing.reset(mask, self.lam)
+        self._effects.reset(mask, self.lam)
         return self._physics.needs_set_const
 
     def begin_step(self) -> None:
         """Begin a control step, before the task is given the action."""
-        self._acting.begin_step()
+        self._effects.begin_step()
 
     def act(self, action: Tensor) -> Tensor:
-        """The action [N, A] that is executed; see `ActingEffects.act`."""
-        return self._acting.act(action)
+        """The action [N, A] that is executed; see `EffectPipeline.act`."""
+        return self._effects.act(action)
 
     def schedule(self, command: Tensor) -> Tensor | None:
-        """What the physics gets of a command [N, C]; see `ActingEffects.send`."""
-        return self._acting.send(command)
+        """What the physics gets of a command [N, C]; see `EffectPipeline.send`."""
+        return self._effects.send(command)
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
-        """What the policy observes of a clean observation [N, nobs]; see `SensorEffects.measure`."""
-        return self._sensing.measure(observation, first)
+        """What the policy observes of a clean observation [N, nobs]; see `EffectPipeline.measure`."""
+        return self._effects.measure(observation, first)
 
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
         """Appends lambda, brought to [-1, 1] over each parameter's limits (Pinto et al. 2017, arXiv 1710.06542)."""
@@ -136,8 +135,7 @@ class DomainRandomizer:
             "boundary": self.boundary,
             "sampler": self.sampler.state_dict(),
             "reporter": self._reporter.state_dict(),
-            "acting": self._acting.state_dict(),
-            "sensing": self._sensing.state_dict(),
+            "effects": self._effects.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -146,5 +144,4 @@ class DomainRandomizer:
         self._revealed = None
         self.sampler.load_state_dict(on_device(state["sampler"], torch.device("cpu")))
         self._reporter.load_state_dict(state["reporter"])
-        self._acting.load_state_dict(state["acting"])
-        self._sensing.load_state_dict(state["sensing"])
+        self._effects.load_state_dict(state["effects"])

@@ -40,6 +40,10 @@ _PUBLIC = {
     "Learner": "simreal.learners.base",
     "LearnerSpec": "simreal.learners.base",
     "LearnerOptions": "simreal.learners.options",
+    "register_quantity": "randomization.catalogue.table",
+    "Quantity": "randomization.catalogue.quantity",
+    "Effect": "randomization.effects.effect",
+    "EffectContext": "randomization.effects.context",
     "Observed": "envs.environment",
     "StepResult": "envs.environment",
     "GpuOptions": "envs.engines.gpu.options",
@@ -49,6 +53,8 @@ __all__ = [
     "ADR",
     "ActionComponent",
     "Component",
+    "Effect",
+    "EffectContext",
     "GpuOptions",
     "Learner",
     "LearnerOptions",
@@ -58,6 +64,7 @@ __all__ = [
     "Observed",
     "Outcome",
     "Parameter",
+    "Quantity",
     "StepResult",
     "Task",
     "TaskError",
@@ -72,6 +79,7 @@ __all__ = [
     "make_task",
     "make_vec",
     "register_learner",
+    "register_quantity",
     "register_task",
     "testing",
     "train",
@@ -82,6 +90,10 @@ if TYPE_CHECKING:
     from envs.environment import Observed, StepResult
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
+    from randomization.catalogue.quantity import Quantity
+    from randomization.catalogue.table import register_quantity
+    from randomization.effects.context import EffectContext
+    from randomization.effects.effect import Effect
     from randomization.parameters import Parameter
     from randomization.samplers.adr import ADR
     from simreal import deploy, testing

@@ -20,11 +20,17 @@ class Stateful:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         for name in filter(lambda name: hasattr(self, name), self._state):
-            present, value = getattr(self, name), state[name.lstrip("_")]
-            if hasattr(present, "load_state_dict"):
-                present.load_state_dict(value)
-            else:
-                setattr(self, name, _copied(value))
+            setattr(self, name, _loaded(getattr(self, name), state[name.lstrip("_")]))
+
+
+def _loaded(present: Any, value: Any) -> Any:
+    """What an attribute becomes: parts go on from their state, anything else is replaced."""
+    if hasattr(present, "load_state_dict"):
+        present.load_state_dict(value)
+        return present
+    if isinstance(present, Mapping) and any(hasattr(part, "load_state_dict") for part in present.values()):
+        return {key: _loaded(part, value[key]) for key, part in present.items()}
+    return _copied(value)
 
 
 def _copied(value: Any) -> Any:

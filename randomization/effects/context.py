@@ -1,29 +1,25 @@
-"""What effects in time have in common: what they are made from, and what they do at a reset."""
+"""What effects in time are made from."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from envs.common.rng import EpisodeRandom
-from envs.common.stateful import Stateful
 from envs.engines.base import Engine
 from envs.environment import Environment
 from envs.task import Task
-from randomization.catalogue.table import QUANTITIES
+from randomization.catalogue.quantity import QUANTITIES, Parameter
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import ContiguousSlice, ParameterIndex, StepRandomNumbers
+from randomization.effects.shared import ExternalForces, ModelValues
 from randomization.effects.step_durations import StepDurations
-from randomization.parameters import Parameter
 from randomization.targets.names import object_places
-
-_ON_COMMANDS = (
-    "action_delay", "action_delay_jitter", "action_burst_delay", "action_dropout", "actuator_stuck",
-    "actuator_backlash",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,19 @@ class EffectContext:
         parameters: all of lambda, in order.
         random: numbers of the step; effects reserve theirs when they are made.
         durations: turn times into steps.
+        changed: model fields that effects change during episodes, by name.
     """
 
     environment: Environment
     parameters: list[Parameter]
     random: StepRandomNumbers
     durations: StepDurations
+    changed: dict[str, ModelValues] = field(default_factory=dict)
+
+    @cached_property
+    def forces(self) -> ExternalForces:
+        """What effects do to bodies."""
+        return ExternalForces(self.engine)
 
     @property
     def task(self) -> Task:
@@ -56,6 +59,24 @@ class EffectContext:
     def rng(self) -> EpisodeRandom:
         """The environment's random numbers."""
         return self.environment.rng
+
+    @cached_property
+    def effects(self) -> dict[str, type[Effect]]:
+        """The effects that lambda has a parameter of, by the quantity that is first in the catalogue. One that only
+        shapes another comes with that."""
+        asked = {QUANTITIES[p.quantity].effect for p in self.parameters if not QUANTITIES[p.quantity].needs}
+        first: dict[type[Effect], str] = {}
+        for name, quantity in QUANTITIES.items():
+            if quantity.effect in asked and quantity.effect is not None:
+                first.setdefault(quantity.effect, name)
+        return {name: effect for effect, name in first.items()}
+
+    def model_values(self, field: str, elements: Iterable[int]) -> ModelValues:
+        """A model field of which an effect is to change these flat indices, in every control step."""
+        if field not in self.changed:
+            self.changed[field] = ModelValues(self.engine, field)
+        self.changed[field].change(elements)
+        return self.changed[field]
 
     def index(self, quantity: str) -> ParameterIndex:
         """Where a quantity acts: on values of the action or observation, on objects, or on the task as a whole."""
@@ -92,33 +113,6 @@ class EffectContext:
     @cached_property
     def command_size(self) -> int:
         """C, the number of values in a command; 0 where nothing acts on commands, which then need not be kept."""
-        if not any(p.quantity in _ON_COMMANDS for p in self.parameters):
+        if not any(effect.overrides("on_command") for effect in self.effects.values()):
             return 0
         return self.engine.use_commands(self.task.command_fields)
-
-
-class Effect(Stateful):
-    """Something that happens during an episode, as strongly as lambda says.
-
-    Attributes:
-        configured: whether lambda has a parameter of it; if not, none of its methods need be called.
-    """
-
-    configured: bool
-
-    def before_reset(self, mask: Tensor) -> None:
-        """Undo in mask [N] what it has written to model fields, before physics parameters write theirs."""
-
-    def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Begin episodes in mask [N] in the worlds lam [N, d], whose own model fields have been written."""
-
-
-class CommandEffect(Effect):
-    """An effect on commands on their way to the physics."""
-
-    def hold(self, command: Tensor, fresh: Tensor) -> None:
-        """Take a command [N, C] as the one before the first, in the episodes of fresh [N] that begin."""
-
-    def apply(self, command: Tensor) -> Tensor:
-        """Command [N, C] -> what goes on of it: [N, C], or [N, decimation, C] where it may change within the step."""
-        raise NotImplementedError

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from envs.common.rng import EpisodeRandom
 from envs.common.stateful import Stateful
-from randomization.catalogue.table import QUANTITIES
-from randomization.parameters import Parameter
+from randomization.catalogue.quantity import QUANTITIES, Parameter
 
 Index = slice | Tensor
 
@@ -37,11 +36,16 @@ class ParameterIndex:
         self.places = [place for place, _ in pairs]
         self.size = len(pairs)
         self.index = index_of(self.places, device)
+        self._nominal = QUANTITIES[quantity].nominal
         self._column = index_of([column for _, column in pairs], device)
 
     def of(self, lam: Tensor) -> Tensor:
         """Values [N, size] of the quantity in the worlds lam [N, d]."""
         return lam[:, self._column]
+
+    def or_nominal(self, lam: Tensor) -> Tensor:
+        """Values [N, 1] of a quantity of the whole task, or its nominal value where it is not a parameter."""
+        return self.of(lam) if self.size else torch.full_like(lam[:, :1], self._nominal)
 
 
 class ContiguousSlice(Stateful):
@@ -92,13 +96,6 @@ def index_of(numbers: list[int], device: torch.device) -> Index:
     return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
-def or_nominal(index: ParameterIndex, lam: Tensor, quantity: str) -> Tensor:
-    """Values [N, 1] of a quantity, or its nominal value where it is not a parameter."""
-    if index.size:
-        return index.of(lam)
-    return torch.full_like(lam[:, :1], QUANTITIES[quantity].nominal)
-
-
 class StepRandomNumbers:
     """One draw of random numbers per control step, shared by all effects: small draws cost as much as large ones.
 
@@ -119,12 +116,12 @@ class StepRandomNumbers:
         self._ready = False
 
     def reserve_uniform(self, size: int) -> slice:
-        """ParameterIndex of `uniform` that belong to the caller."""
+        """Columns of `uniform` that belong to the caller."""
         self._uniforms += size
         return slice(self._uniforms - size, self._uniforms)
 
     def reserve_normal(self, size: int) -> slice:
-        """ParameterIndex of `normal` that belong to the caller."""
+        """Columns of `normal` that belong to the caller."""
         self._normals += size
         return slice(self._normals - size, self._normals)
 

@@ -31,6 +31,29 @@ _OF_MODEL = (
 
 
 @dataclass(frozen=True)
+class ContactPart:
+    """A part of what a contact takes from its geoms.
+
+    Attributes:
+        name: friction, solref, solimp, margin or gap.
+        kinds: of friction: sliding (0), spinning (1), rolling (2).
+    """
+
+    name: str
+    kinds: tuple[int, ...] = ()
+
+    @property
+    def compared(self) -> bool:
+        """Whether a contact takes the larger of its two geoms' values, so that a partner decides what a factor does."""
+        return self.name in ("friction", "solref")
+
+    @property
+    def least_condim(self) -> int:
+        """Of a contact that has this part."""
+        return LEAST_CONDIM[min(self.kinds)] if self.kinds else 1
+
+
+@dataclass(frozen=True)
 class Contacts:
     """The C pairs of shapes that can touch. Shapes are the geoms and, numbered after them, the flexes.
 

@@ -41,3 +41,9 @@ def field_values(model: mujoco.MjModel, field: str) -> np.ndarray:
     """The values of a field of mjModel, or, with `opt.` before its name, of mjOption."""
     owner = model.opt if field.startswith("opt.") else model
     return np.asarray(getattr(owner, field.removeprefix("opt.")))
+
+
+def edit_values(model: mujoco.MjModel, edit: Edit) -> list[float]:
+    """Nominal values of an edit's elements."""
+    flat = np.ravel(field_values(model, edit.field))
+    return [float(flat[e]) for e in edit.elements]

@@ -1,7 +1,7 @@
-"""What each physical quantity writes: which values of which MuJoCo model fields belong to a named object.
+"""What physical quantities write: which values of which MuJoCo model fields belong to a named object.
 
-A quantity's writer takes the model and the object's index and returns its edits. An empty list says that the
-quantity makes no sense for that object (a range of a joint without limits, the size of a mesh).
+A writer takes the model and the object's index and returns its edits. An empty list says that the quantity makes no
+sense for that object (a range of a joint without limits, the size of a mesh). The catalogue says whose each writer is.
 """
 
 from __future__ import annotations
@@ -9,46 +9,36 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from envs.task import Task
-from randomization.physics.contact_fields import distance, friction, solimp, solref
-from randomization.physics.edit import Edit, Writer, field_values
+from randomization.physics.edit import Edit, Writer, edit_values, field_values
 from randomization.physics.force_limits import force_limits
 from randomization.targets.objects import actuators_at, backlash_joint_of, geoms_of
 
-COM = {"body_com": (0, 1, 2), "body_com_x": (0,), "body_com_y": (1,), "body_com_z": (2,)}  # axes of the shift
 _INF = float("inf")
-_FIXED_WIDTH = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # dofs; hinge and slide have 1
+_DOFS = {int(mujoco.mjtJoint.mjJNT_FREE): 6, int(mujoco.mjtJoint.mjJNT_BALL): 3}  # of a joint; hinge and slide have 1
 _GEOM = mujoco.mjtGeom
 _NO_SIZE = {int(g) for g in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_HFIELD, _GEOM.mjGEOM_MESH, _GEOM.mjGEOM_SDF)}
 
 
-def row(field: str, width: int = 1, columns: tuple[int, ...] | None = None, low: float = -_INF) -> Writer:
-    """Columns (all) of row `index` of a field with rows of `width` values."""
-    chosen = tuple(range(width)) if columns is None else columns
-    return lambda _, index: [Edit(field, tuple(width * index + c for c in chosen), low=low)]
-
-
-def whole(field: str, low: float = -_INF) -> Writer:
-    """The single value of a field; there is no object."""
-    return lambda _, index: [Edit(field, (index,), low=low)]
-
-
-def joint_dofs(field: str, low: float = -_INF) -> Writer:
-    """A dof field, of all dofs of a joint."""
+def row(field: str, *columns: int, low: float = -_INF) -> Writer:
+    """Columns (all) of the rows of a field that belong to object `index`: one, or those of all dofs of a joint. Of
+    mjOption, value `index`."""
 
     def edits(model: mujoco.MjModel, index: int) -> list[Edit]:
-        start = int(model.jnt_dofadr[index])
-        width = _FIXED_WIDTH.get(int(model.jnt_type[index]), 1)
-        return [Edit(field, tuple(range(start, start + width)), low=low)]
+        if field.startswith("opt."):
+            return [Edit(field, (index,), low=low)]
+        first, count = index, 1
+        if field.startswith("dof_"):
+            first, count = int(model.jnt_dofadr[index]), _DOFS.get(int(model.jnt_type[index]), 1)
+        width = field_values(model, field)[0].size
+        chosen = columns or range(width)
+        return [Edit(field, tuple(width * r + c for r in range(first, first + count) for c in chosen), low=low)]
 
     return edits
 
 
-def _transmitted(field: str, width: int = 1) -> Writer:
+def _transmitted(field: str) -> Writer:
     """What the actuators at a joint contribute to it."""
-    return lambda model, joint: [
-        Edit(field, tuple(range(width * a, width * (a + 1)))) for a in actuators_at(model, joint)
-    ]
+    return lambda model, joint: [edit for a in actuators_at(model, joint) for edit in row(field)(model, a)]
 
 
 def everywhere(*places: Writer) -> Writer:
@@ -61,10 +51,14 @@ def everywhere(*places: Writer) -> Writer:
     return edits
 
 
-def joint_dofs_poly(model: mujoco.MjModel, joint: int) -> list[Edit]:
-    """The quadratic and cubic damping of all dofs of a joint."""
-    dofs = joint_dofs("dof_dampingpoly")(model, joint)[0].elements
-    return [Edit("dof_dampingpoly", tuple(2 * dof + c for dof in dofs for c in (0, 1)))]
+def rows(*fields: str) -> Writer:
+    """The rows of an object in fields that keep parts of one thing."""
+    return everywhere(*map(row, fields))
+
+
+def with_actuators(*fields: str) -> Writer:
+    """What a joint has of one thing and, in fields of the same name, what the actuators at it contribute."""
+    return everywhere(*map(row, fields), *(_transmitted(f.replace("dof_", "actuator_")) for f in fields))
 
 
 def spring(model: mujoco.MjModel, index: int) -> list[Edit]:
@@ -245,92 +239,3 @@ def _peak_force(prm: np.ndarray) -> int:
 def backlash_range(model: mujoco.MjModel, index: int) -> list[Edit]:
     """Range of the slack joint beside a driven one (MuJoCo's manual, Modeling, Backlash)."""
     return [Edit("jnt_range", (2 * index, 2 * index + 1))] if backlash_joint_of(model, index) >= 0 else []
-
-
-WRITERS: dict[str, Writer] = {
-    "body_mass": mass, "body_inertia": inertia, "body_size": body_size, "geom_size": geom_size,
-    **{name: com(*axes) for name, axes in COM.items()},
-    "body_pos": body_pos(0, 1, 2), "body_pos_x": body_pos(0), "body_pos_y": body_pos(1), "body_pos_z": body_pos(2),
-    "geom_pos": row("geom_pos", 3), "geom_pos_x": row("geom_pos", 3, (0,)), "geom_pos_y": row("geom_pos", 3, (1,)),
-    "geom_pos_z": row("geom_pos", 3, (2,)),
-    "geom_friction": everywhere(friction(0, 1, 2)), "geom_friction_slide": everywhere(friction(0)),
-    "geom_friction_spin": everywhere(friction(1)), "geom_friction_roll": everywhere(friction(2)),
-    "geom_solref": solref,
-    "geom_solimp_dmin": solimp(0), "geom_solimp_dmax": solimp(1), "geom_solimp_width": solimp(2),
-    "geom_margin": distance("margin"), "geom_gap": distance("gap"),
-    "joint_damping": everywhere(
-        joint_dofs("dof_damping"), joint_dofs_poly,
-        _transmitted("actuator_damping"), _transmitted("actuator_dampingpoly", 2),
-    ),
-    "joint_frictionloss": joint_dofs("dof_frictionloss"),
-    "joint_frictionloss_added": joint_dofs("dof_frictionloss", low=0.0),
-    "joint_stiffness": everywhere(row("jnt_stiffness"), row("jnt_stiffnesspoly", 2)),
-    "joint_stiffness_added": spring,
-    "joint_armature": everywhere(joint_dofs("dof_armature"), _transmitted("actuator_armature")),
-    "joint_range": limits("jnt", 0, 1), "joint_range_lower": limits("jnt", 0), "joint_range_upper": limits("jnt", 1),
-    "tendon_stiffness": everywhere(row("tendon_stiffness"), row("tendon_stiffnesspoly", 2)),
-    "tendon_length_spring": row("tendon_lengthspring", 2),
-    "tendon_range": limits("tendon", 0, 1), "tendon_range_lower": limits("tendon", 0),
-    "tendon_range_upper": limits("tendon", 1),
-    "actuator_gain": actuator_gain, "actuator_kp": actuator_kp, "actuator_kd": actuator_kd, "actuator_ki": actuator_ki,
-    "actuator_force_range": force_range, "actuator_strength": actuator_strength,
-    "backlash_range": backlash_range,
-    "gravity": whole("opt.gravity"), "timestep": whole("opt.timestep"), "wind": whole("opt.wind"),
-    "air_density": whole("opt.density", low=0.0), "air_viscosity": whole("opt.viscosity", low=0.0),
-}  # fmt: skip
-
-
-# What an object has to be for a quantity; named when it is not.
-UNSUITABLE: dict[str, str] = {
-    **dict.fromkeys(COM, "body with a movable centre of mass"),
-    **dict.fromkeys(
-        ("body_pos", "body_pos_x", "body_pos_y", "body_pos_z"),
-        "body placed by the model (free or mocap bodies are not)",
-    ),
-    "body_size": "body whose shapes are all primitives (no mesh, plane or height field)",
-    "geom_size": "primitive shape (mesh, plane and height field have no size of their own)",
-    **dict.fromkeys(("joint_range", "joint_range_lower", "joint_range_upper"), "joint with a range"),
-    **dict.fromkeys(("tendon_range", "tendon_range_lower", "tendon_range_upper"), "tendon with a range"),
-    "joint_stiffness_added": "joint with an axis (a free one has none)",
-    "actuator_gain": "motor, servo, damper or PID",
-    "actuator_strength": "motor, servo, damper, muscle or PID (one without feedforward) with a force to scale",
-    "backlash_range": "slack joint: one with a range and no actuator, beside a driven one with the same axis",
-    "actuator_kp": "position servo or PID",
-    "actuator_kd": "servo or PID with damping",
-    "actuator_ki": "PID with an integral gain",
-    "actuator_force_range": "actuator with a force range, of its own or of its joint or tendon",
-}
-
-
-def edits_of(model: mujoco.MjModel, quantity: str, index: int) -> list[Edit]:
-    """What a physical quantity of object `index` writes; empty where it makes no sense for that object."""
-    return WRITERS[quantity](model, index)
-
-
-def room(task: Task, quantity: str, index: int) -> tuple[float, float]:
-    """How far a physical quantity of object `index` may be shifted before its value makes less sense than in the model:
-    down (at most 0) and up (at least 0)."""
-    low, high = -_INF, _INF
-    for edit in edits_of(task.model, quantity, index):
-        for value in edit_values(task.model, edit):
-            low, high = max(low, min(edit.low - value, 0.0)), min(high, max(edit.high - value, 0.0))
-    return low, high
-
-
-def nominal_values(task: Task, quantity: str, index: int) -> list[float]:
-    """Nominal values that a physical quantity of object `index` acts on: of the first field in which any is not zero,
-    or of the field that it names first."""
-    of_fields = [edit_values(task.model, edit) for edit in edits_of(task.model, quantity, index)]
-    return next((values for values in of_fields if any(values)), of_fields[0] if of_fields else [])
-
-
-def is_zero(task: Task, quantity: str, index: int) -> bool:
-    """Whether all that a factor would multiply is zero."""
-    values = nominal_values(task, quantity, index)
-    return bool(values) and not any(values)
-
-
-def edit_values(model: mujoco.MjModel, edit: Edit) -> list[float]:
-    """Nominal values of an edit's elements."""
-    flat = np.ravel(field_values(model, edit.field))
-    return [float(flat[e]) for e in edit.elements]

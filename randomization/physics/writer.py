@@ -5,7 +5,7 @@ drift and other entries keep their values. Parameters that share a field are wri
 
     field[e] = nominal[e] * product of lambda ** power + sum of lambda + sum of lambda * n,   n ~ N(0, 1) per episode
 
-over the factors, shifts and spreads (see `quantity.Mode`) that name e. Where several objects own e (actuators the
+over the factors, shifts and spreads (see `Quantity`) that name e. Where several objects own e (actuators the
 limit of their joint) the product is the mean of theirs.
 """
 
@@ -27,7 +27,6 @@ from envs.engines.histories import shortened_delay
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import Parameter, RandomizationError
-from randomization.physics.model_edits import COM, edits_of, is_zero
 from randomization.targets.names import object_places
 
 
@@ -120,7 +119,7 @@ class PhysicsWriter:
             )
         self._shortest = float(task.model.opt.timestep) * shortest_timestep(parameters)
         if short := shortened_delay(task.model, self._shortest):
-            names = ", ".join(p.name for p in parameters if p.quantity == "timestep") or "timestep"
+            names = ", ".join(p.name for p in parameters if QUANTITIES[p.quantity].changes_timestep) or "timestep"
             raise RandomizationError(f"{names}: {short}")
         elements, self._normals = _elements(task, engine, parameters)
         _refuse_impossible(elements, parameters)
@@ -178,13 +177,13 @@ class PhysicsWriter:
 
 def shortest_timestep(parameters: Sequence[Parameter]) -> float:
     """The shortest timestep that any world may have, as a factor on the model's."""
-    return math.prod(p.limits[0] for p in parameters if p.quantity == "timestep")
+    return math.prod(p.limits[0] for p in parameters if QUANTITIES[p.quantity].changes_timestep)
 
 
 def simple_bodies(task: Task, parameters: Sequence[Parameter]) -> list[int]:
     """Bodies whose centre of mass is to move and which MuJoCo compiled as if it never could."""
     places = object_places(task, "body")
-    bodies = [places[name] for p in parameters if p.quantity in COM for name in p.targets]
+    bodies = [places[name] for p in parameters if QUANTITIES[p.quantity].shifts_com for name in p.targets]
     return sorted({i for i in bodies if task.model.body_simple[i]})
 
 
@@ -200,7 +199,7 @@ def _elements(task: Task, engine: Engine, parameters: Sequence[Parameter]) -> tu
         owned = {name: places[name] for name in parameter.targets or ("",)}
         if quantity.mode == "scale":
             _refuse_zeros(task, parameter, owned)
-        edits = [(name, edit) for name, index in owned.items() for edit in edits_of(task.model, quantity.name, index)]
+        edits = [(name, edit) for name, index in owned.items() for edit in quantity.edits(task.model, index)]
         for owner, edit in edits:
             nominal, of_field = engine.nominal(edit.field).flatten(), found.setdefault(edit.field, {})
             for index in edit.elements:
@@ -224,9 +223,10 @@ def _elements(task: Task, engine: Engine, parameters: Sequence[Parameter]) -> tu
 
 def _refuse_zeros(task: Task, parameter: Parameter, owned: dict[str, int]) -> None:
     """Refuse a factor that would do nothing to an object."""
-    zero = [name for name, index in owned.items() if is_zero(task, parameter.quantity, index)]
+    quantity = QUANTITIES[parameter.quantity]
+    zero = [name for name, index in owned.items() if quantity.multiplies_zero(task.model, index)]
     if zero:
-        field = edits_of(task.model, parameter.quantity, owned[zero[0]])[0].field
+        field = quantity.edits(task.model, owned[zero[0]])[0].field
         raise RandomizationError(
             f"{parameter.name}: {field} of {listed(zero, 3)} is zero, so a factor would do nothing; "
             "name others with 'of'"

@@ -8,11 +8,13 @@ camera. What has the name of another thing is called by its kind too: `geom:NAME
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
 
 from envs.common.names import free_label, labels_of, names_of, with_made_up
+from envs.task import Task
 
 VIEW, HEADLIGHT = "view", "headlight"
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # of geoms: "as the material says"
@@ -99,26 +101,21 @@ def appearance_names(model: mujoco.MjModel, target: str) -> list[str]:
     raise KeyError(f"{target} is no visual kind of object")
 
 
-# What an object has to be for a visual quantity to change it, where any of its kind will not do.
-SUITABLE = {
-    "light_position": "light with a position of its own (it shines from the camera)",
-    "light_direction": "light with a direction of its own (it shines from the camera)",
-    "light_shadow": "light that can cast a shadow (it shines from the camera)",
-    "light_diffuse": "light with a diffuse part, so a factor would do nothing",
-    "light_ambient": "light with an ambient part, so a factor would do nothing",
-    "material_reflectance": "surface of a plane or a box, and MuJoCo mirrors in nothing else",
-}
+def is_no_headlight(task: Task, light: int) -> bool:
+    """Whether a light has a place of its own."""
+    return light != task.model.nlight
 
 
-def is_suitable(model: mujoco.MjModel, quantity: str, index: int) -> bool:
-    """Whether a visual quantity can change object `index` of its kind; `SUITABLE` says what it would have to be."""
-    headlight = index == model.nlight
-    if quantity in ("light_position", "light_direction", "light_shadow"):
-        return not headlight
-    if quantity in ("light_diffuse", "light_ambient"):
-        part = quantity.removeprefix("light_")
-        values = getattr(model.vis.headlight, part) if headlight else getattr(model, quantity)[index]
-        return bool(values.any())
-    if quantity == "material_reflectance":
-        return surfaces(model)[index].flat
-    return True
+def shines(part: str) -> Callable[[Task, int], bool]:
+    """Whether a light has a diffuse or ambient part."""
+
+    def suits(task: Task, light: int) -> bool:
+        own = getattr(task.model, f"light_{part}")
+        return bool((own[light] if light < len(own) else getattr(task.model.vis.headlight, part)).any())
+
+    return suits
+
+
+def mirrors(task: Task, surface: int) -> bool:
+    """Whether MuJoCo can mirror the world in a surface."""
+    return surfaces(task.model)[surface].flat

@@ -13,9 +13,9 @@ import mujoco
 import numpy as np
 
 from envs.task import Task
-from randomization.catalogue.quantity import RandomizableQuantity
-from randomization.physics.contacts import LEAST_CONDIM, contacts_of, shape_name
-from randomization.physics.model_edits import COM, edit_values, edits_of
+from randomization.catalogue.quantity import Quantity
+from randomization.physics.contacts import contacts_of, shape_name
+from randomization.physics.edit import edit_values
 from randomization.targets.objects import geoms_of, locked_dofs, moving_joints
 from randomization.targets.probe import probe_of
 
@@ -26,56 +26,79 @@ _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 _ALIGNED = 1e-9
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 _BALL = (int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL))
-_INERTIAL = ("body_mass", "body_inertia", "body_size", *COM)
-_OF_CONTACTS = ("geom_friction", "geom_solref", "geom_solimp", "geom_margin", "geom_gap")
-_AIR = ("wind", "air_density", "air_viscosity")
-_PLACES = ("geom_size", "geom_pos")
-_SHIFTS = {"geom_pos_x": 0, "geom_pos_y": 1, "geom_pos_z": 2}
-_ENOUGH = {"geom_friction": 0, "geom_friction_slide": 0, "geom_friction_spin": 1, "geom_friction_roll": 2}
 _FRICTIONS = ("sliding", "spinning", "rolling")
-_STRONG = {"air_viscosity": 1e3}  # times the widest default: little of it is felt
+_STRONG = {"opt.viscosity": 1e3}  # times the widest default: little of it is felt
 _TRIED = 3.0
+_OFF = "changes nothing: the model has {} switched off"
 
 
-def idle_because(task: Task, quantity: RandomizableQuantity, index: int) -> str:
+def idle_because(task: Task, quantity: Quantity, index: int) -> str:
     """Why a quantity of object `index` of its kind would change nothing, to follow the object's name; "" if it does."""
-    model, name = task.model, quantity.name
-    if not task.action_size and name.startswith(("action_", "adversary_action")):
-        return "changes nothing: the task has no action"
-    if off := _off(task, name):
-        return f"changes nothing: the model has {off} switched off"
-    if quantity.target == "joint" and _locked(model, index):
+    if quantity.target == "joint" and locked_dofs(task.model)[task.model.jnt_dofadr[index]]:
         return "changes nothing: the joint is locked by its damping"
-    if name.startswith(_OF_CONTACTS):
-        return _contact_reason(model, name, index)
-    if name in _SHIFTS and _slides_past(model, index, _SHIFTS[name]):
-        return "changes nothing: all that touches it is the same along that axis"
-    if name in _INERTIAL:
-        return _body_reason(task, quantity, index)
-    if name in ("air_density", "air_viscosity"):
-        return "" if _probed(task, quantity, index) else "changes nothing: nothing in the model can follow it"
-    if name.startswith("base_"):
-        felt = any(probe_of(model).acts([("opt.gravity", (axis,), (3.0,))]) for axis in (0, 1))
-        return "" if felt else "changes nothing: nothing in the model can move sideways"
-    if name == "tendon_length_spring" and not (
-        model.tendon_stiffness[index] or model.tendon_stiffnesspoly[index].any()
-    ):
-        return "changes nothing: the tendon has no stiffness"
-    return ""
+    return quantity.idle(task, quantity, index) if quantity.idle else ""
 
 
-def only_shown(task: Task, quantity: RandomizableQuantity, index: int) -> str:
+def only_shown(task: Task, quantity: Quantity, index: int) -> str:
     """Why a quantity of an object may be named though it changes no motion here, to follow the object's name; "" if it
     does. A geom is seen; of the axes of the world one file serves robots that follow all and planar ones."""
     if quantity.target == "axis" and not _probed(task, quantity, index):
         return "changes nothing: nothing in the model can follow it along this axis"
-    if quantity.name.startswith(_PLACES) and not _felt(task.model, index):
-        return "touches nothing: this changes what is seen of it and no motion"
-    if quantity.name == "geom_gap" and not _gap_read(task.model, index):
-        return "changes no motion: without adhesion and contact sensors a gap changes only which contacts are reported"
-    if quantity.name == "geom_solimp_width" and not _impedance_rises(task.model, index):
-        return "changes no motion: dmin equals dmax, so that the impedance is the same at any depth"
-    return ""
+    return quantity.shown(task, quantity, index) if quantity.shown else ""
+
+
+def no_action(task: Task, quantity: Quantity, index: int) -> str:  # noqa: ARG001
+    """Of what happens to actions."""
+    if not task.action_size:
+        return "changes nothing: the task has no action"
+    off = task.command_fields == ("ctrl",) and task.model.opt.disableflags & _ACTUATION
+    return _OFF.format("actuation") if off else ""
+
+
+def still_air(task: Task, quantity: Quantity, index: int) -> str:
+    """Of the medium. That wind along an axis is followed by nothing is `only_shown`."""
+    if task.model.opt.disableflags & _PASSIVE == _PASSIVE:
+        return _OFF.format("spring and damper")
+    felt = quantity.target == "axis" or _probed(task, quantity, index)
+    return "" if felt else "changes nothing: nothing in the model can follow it"
+
+
+def steady_base(task: Task, quantity: Quantity, index: int) -> str:  # noqa: ARG001
+    """Of a base that moves sideways."""
+    felt = any(probe_of(task.model).acts([("opt.gravity", (axis,), (3.0,))]) for axis in (0, 1))
+    return "" if felt else "changes nothing: nothing in the model can move sideways"
+
+
+def slack_spring(task: Task, quantity: Quantity, tendon: int) -> str:  # noqa: ARG001
+    """Of the resting length of a tendon's spring."""
+    stiff = task.model.tendon_stiffness[tendon] or task.model.tendon_stiffnesspoly[tendon].any()
+    return "" if stiff else "changes nothing: the tendon has no stiffness"
+
+
+def slides_past(task: Task, quantity: Quantity, geom: int) -> str:
+    """Of a shift of a geom along an axis of its body."""
+    (edit,) = quantity.edits(task.model, geom)
+    past = _slides_past(task.model, geom, edit.elements[0] % 3)
+    return "changes nothing: all that touches it is the same along that axis" if past else ""
+
+
+def untouched(task: Task, quantity: Quantity, geom: int) -> str:  # noqa: ARG001
+    """Of the shape of a geom."""
+    return "" if _felt(task.model, geom) else "touches nothing: this changes what is seen of it and no motion"
+
+
+def gap_unread(task: Task, quantity: Quantity, geom: int) -> str:  # noqa: ARG001
+    """Of the gap of contacts."""
+    if _gap_read(task.model, geom):
+        return ""
+    return "changes no motion: without adhesion and contact sensors a gap changes only which contacts are reported"
+
+
+def impedance_level(task: Task, quantity: Quantity, geom: int) -> str:  # noqa: ARG001
+    """Of the width over which the impedance of contacts rises."""
+    if _impedance_rises(task.model, geom):
+        return ""
+    return "changes no motion: dmin equals dmax, so that the impedance is the same at any depth"
 
 
 def _impedance_rises(model: mujoco.MjModel, geom: int) -> bool:
@@ -94,36 +117,23 @@ def _felt(model: mujoco.MjModel, geom: int) -> bool:
     return wrapped or bool(model.geom_fluid[geom].any()) or bool(contacts_of(model).of(geom).any())
 
 
-def _off(task: Task, name: str) -> str:
-    """What of a quantity's way to act the model has switched off, as its file calls it; `suitable.switched_off` knows
-    the plain cases."""
-    model = task.model
-    if name in _AIR and model.opt.disableflags & _PASSIVE == _PASSIVE:
-        return "spring and damper"
-    if name.startswith(_OF_CONTACTS) and name != "geom_gap" and model.opt.enableflags & _OVERRIDE:
-        return "parameters of single contacts (override)"
-    driven = name.startswith(("action_", "adversary_action")) and task.command_fields == ("ctrl",)
-    return "actuation" if driven and model.opt.disableflags & _ACTUATION else ""
-
-
-def _locked(model: mujoco.MjModel, joint: int) -> bool:
-    return bool(locked_dofs(model)[model.jnt_dofadr[joint]])
-
-
-def _contact_reason(model: mujoco.MjModel, name: str, geom: int) -> str:
+def contact_idle(task: Task, quantity: Quantity, geom: int) -> str:
+    """Of what contacts take from a geom."""
+    part, model = quantity.contact, task.model
+    assert part is not None
+    if part.name != "gap" and model.opt.enableflags & _OVERRIDE:
+        return _OFF.format("parameters of single contacts (override)")
     contacts = contacts_of(model)
     mine = contacts.of(geom)
     if not mine.any():
         return "touches nothing: contype, conaffinity, exclude and joints leave it no partner, and no pair names it"
-    if edits_of(model, name, geom):
+    if quantity.edits(model, geom):
         return ""
-    if name in _ENOUGH:
-        kind = _ENOUGH[name]
-        if not (contacts.dim[mine] >= LEAST_CONDIM[kind]).any():
-            return (
-                f"changes nothing: no contact of it has the condim of at least {LEAST_CONDIM[kind]} that "
-                f"{_FRICTIONS[kind]} friction needs"
-            )
+    if part.kinds and not (contacts.dim[mine] >= part.least_condim).any():
+        return (
+            f"changes nothing: no contact of it has the condim of at least {part.least_condim} that "
+            f"{_FRICTIONS[min(part.kinds)]} friction needs"
+        )
     partner = contacts.shapes[mine][0]
     other = shape_name(model, int(partner[partner != geom][0]))
     return (
@@ -146,19 +156,21 @@ def _gap_read(model: mujoco.MjModel, geom: int) -> bool:
     )
 
 
-def _body_reason(task: Task, quantity: RandomizableQuantity, body: int) -> str:
+def body_idle(task: Task, quantity: Quantity, body: int) -> str:
+    """Of the inertia of a body."""
     model = task.model
-    if quantity.name == "body_size" and any(contacts_of(model).of(geom).any() for geom in geoms_of(model, body)):
+    if "geom_size" in quantity.writes and any(contacts_of(model).of(geom).any() for geom in geoms_of(model, body)):
         return ""
     if not moving_joints(model, body):
         return "changes nothing: no joint moves it"
-    if quantity.name in COM and model.body_simple[body]:
-        acts = _turns_about_another_axis(model, body, COM[quantity.name])
+    axes = tuple(e % 3 for edit in quantity.edits(model, body) for e in edit.elements)
+    if quantity.shifts_com and model.body_simple[body] and axes:
+        acts = _turns_about_another_axis(model, body, axes)
     else:
         acts = _probed(task, quantity, body)
     if acts:
         return ""
-    if quantity.name == "body_inertia":
+    if quantity.writes == ("body_inertia",):
         return "changes nothing: no joint turns it"
     return "changes nothing: the joints that move it do not feel it"
 
@@ -199,14 +211,14 @@ def _slides_past(model: mujoco.MjModel, geom: int, axis: int) -> bool:
     return bool((model.geom_type[others] == _PLANE).all() and (np.abs(normals @ along) < _ALIGNED).all())
 
 
-def _probed(task: Task, quantity: RandomizableQuantity, index: int) -> bool:
+def _probed(task: Task, quantity: Quantity, index: int) -> bool:
     """Whether a large value of a quantity that writes smooth dynamics is felt anywhere."""
     changes: list[tuple[str, Sequence[int], Sequence[float]]] = []
-    amount = _TRIED * max(abs(end) for end in quantity.default_range) * _STRONG.get(quantity.name, 1.0)
-    for edit in edits_of(task.model, quantity.name, index):
+    amount = _TRIED * max(abs(end) for end in quantity.default_range) * _STRONG.get(quantity.writes[0], 1.0)
+    for edit in quantity.edits(task.model, index):
         values = edit_values(task.model, edit)
         if quantity.mode == "scale":
             changes.append((edit.field, edit.elements, [value * 1.7**edit.power for value in values]))
         else:
             changes.append((edit.field, edit.elements, [value + amount for value in values]))
-    return not changes or probe_of(task.model).acts(changes, given=quantity.name == "wind")
+    return not changes or probe_of(task.model).acts(changes, given="opt.wind" in quantity.writes)

@@ -14,14 +14,8 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from randomization.physics.contacts import LEAST_CONDIM, Contacts, contacts_of, shape_name
+from randomization.physics.contacts import LEAST_CONDIM, ContactPart, Contacts, contacts_of, shape_name
 
-_KINDS = {
-    "geom_friction": (0, 1, 2),
-    "geom_friction_slide": (0,),
-    "geom_friction_spin": (1,),
-    "geom_friction_roll": (2,),
-}
 _RELATIVE = 1e-12
 
 
@@ -31,19 +25,15 @@ class Factor:
 
     Attributes:
         label: in the configuration.
+        part: friction or solref.
         geoms: indices, by name.
         limits: lowest and highest value.
     """
 
     label: str
-    quantity: str
+    part: ContactPart
     geoms: dict[str, int]
     limits: tuple[float, float]
-
-
-def is_compared(quantity: str) -> bool:
-    """Whether a contact takes the larger of its two geoms' values, so that a partner decides what a factor does."""
-    return quantity in _KINDS or quantity == "geom_solref"
 
 
 def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
@@ -70,14 +60,13 @@ def warn(message: str) -> None:
 
 def _shows(contacts: Contacts, factor: Factor, changed: np.ndarray, geom: int) -> bool:
     """Whether a geom has a contact of which a factor changes something."""
-    least = LEAST_CONDIM[min(_KINDS.get(factor.quantity, (0,)))] if factor.quantity in _KINDS else 1
-    field = "friction" if factor.quantity in _KINDS else "solref"
-    return bool((changed & contacts.of(geom)).any()) or bool(contacts.pairs_of(field, geom, least))
+    pairs = contacts.pairs_of(factor.part.name, geom, factor.part.least_condim)
+    return bool((changed & contacts.of(geom)).any()) or bool(pairs)
 
 
 def _changed(contacts: Contacts, factor: Factor, end: float, others: Sequence[Factor]) -> np.ndarray:
     """Contacts [C] (bool) that differ at an end of a factor's range, whatever the other factors are."""
-    field = "friction" if factor.quantity in _KINDS else "solref"
+    field = factor.part.name
     found = np.zeros(len(contacts.shapes), dtype=bool)
     for side in (None, 0, 1):
         values = contacts.nominal[field].copy()
@@ -95,12 +84,11 @@ def _changed(contacts: Contacts, factor: Factor, end: float, others: Sequence[Fa
 
 def _apply(values: np.ndarray, factor: Factor, value: float, field: str) -> None:
     """Multiply the values [shapes, k] of a factor's geoms, in place."""
-    if (field == "friction") != (factor.quantity in _KINDS):
+    if field != factor.part.name:
         return
     rows = sorted(factor.geoms.values())
     if field == "friction":
-        for kind in _KINDS[factor.quantity]:
-            values[rows, kind] *= value
+        values[np.ix_(rows, factor.part.kinds)] *= value
         return
     direct = values[rows, 0] <= 0
     values[rows, 0] *= np.where(direct, value**-2.0, value)
@@ -111,13 +99,13 @@ def _why(model: mujoco.MjModel, contacts: Contacts, factor: Factor, name: str, e
     """Why a factor does nothing to a geom at an end of its range, and what to name."""
     geom, way = factor.geoms[name], "raising" if end > 1.0 else "lowering"
     partners = [int(b if a == geom else a) for a, b in contacts.shapes[contacts.of(geom) & contacts.equal]]
-    if factor.quantity == "geom_solref":
+    if factor.part.name == "solref":
         other = shape_name(model, partners[0]) if partners else "the other geom"
         return (
             f"a contact takes the stiffer solref of the two: that of {name!r} times {end:g} leaves {other!r} to "
             "decide; name both"
         )
-    column = _KINDS[factor.quantity][0]
+    column = factor.part.kinds[0]
     friction = contacts.nominal["friction"][:, column]
     partner = max(partners, key=lambda other: float(friction[other]), default=geom)
     return (

@@ -22,7 +22,7 @@ _READ = (
     "jnt_pos", "jnt_stiffness", "dof_damping", "dof_armature", "geom_size", "geom_fluid", "actuator_gainprm",
     "actuator_biasprm", "qpos0", "qpos_spring", "tendon_stiffness", "tendon_damping",
 )  # fmt: skip
-_OPTIONS = ("gravity", "wind", "density", "viscosity", "disableflags", "enableflags", "disableactuator", "integrator")
+_OPTIONS = ("density", "viscosity", "disableflags", "enableflags", "disableactuator", "integrator")
 
 
 class Probe:
@@ -118,12 +118,14 @@ def _set(model: mujoco.MjModel, field: str, flat: np.ndarray) -> None:
         setattr(owner, name, float(flat[0]))
 
 
-_cache: dict[tuple[bytes, ...], Probe] = {}
+_cache: dict[tuple[bytes | float, ...], Probe] = {}
 
 
 def probe_of(model: mujoco.MjModel) -> Probe:
     """The probe of a model; one for equal models."""
-    key = (*(getattr(model, name).tobytes() for name in _READ), str([getattr(model.opt, o) for o in _OPTIONS]).encode())
+    option = model.opt
+    arrays = [getattr(model, name).tobytes() for name in _READ]
+    key = (*arrays, option.gravity.tobytes(), option.wind.tobytes(), *(getattr(option, name) for name in _OPTIONS))
     if key not in _cache:
         if len(_cache) > 4:
             _cache.clear()

@@ -6,6 +6,7 @@ import colorsys
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import mujoco
 import torch
@@ -74,8 +75,29 @@ class SceneView:
         self.state.rgba[:, targets.geoms, :3] = rgb[:, targets.row].to(self.state.rgba.dtype)
 
 
-# Effects: (view, value of lambda [N, 1], u [N, k, draws] in (0, 1) of the episodes and objects, the k objects).
-Effect = Callable[[SceneView, Tensor, Tensor, Targets], None]
+# (view, value of lambda [N, 1], u [N, k, draws] in (0, 1) of the episodes and objects, the k objects).
+Change = Callable[[SceneView, Tensor, Tensor, Targets], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a visual quantity does, on every renderer alike.
+
+    Attributes:
+        change: of what the scene shows.
+        draws: random numbers per object that it takes.
+        filter: the number of `ImageFilter` that it is, where it acts on the picture as a whole.
+        needs: what a renderer has to have for it: "lights" beyond the model's, "patterns" of textures, a "sky".
+        unseen: why pictures of the GPU engine cannot show it, after "mujoco_warp's renderer".
+        by_lens: whether it goes by a camera's field of view.
+    """
+
+    change: Change | None = None
+    draws: int = 0
+    filter: str = ""
+    needs: Literal["", "lights", "patterns", "sky"] = ""
+    unseen: str = ""
+    by_lens: bool = False
 
 
 def camera_position(view: SceneView, distance_m: Tensor, u: Tensor, targets: Targets) -> None:  # noqa: ARG001
@@ -198,28 +220,6 @@ def background_color(view: SceneView, amount: Tensor, u: Tensor, targets: Target
     view.state.sky_amount.copy_(amount[:, 0])
     view.state.sky_top.copy_(top)
     view.state.sky_bottom.copy_(bottom)
-
-
-# Each effect with how many random numbers per object it takes.
-EFFECTS: dict[str, tuple[Effect, int]] = {
-    "camera_position": (camera_position, 2),
-    "camera_rotation": (camera_rotation, 2),
-    "camera_fov": (camera_fov, 0),
-    "light_number": (light_number, 2 * MOST_LIGHTS + int(mujoco.mjMAXLIGHT)),
-    "light_position": (light_position, 2),
-    "light_direction": (light_direction, 1),
-    "light_color": (light_color, 3),
-    "light_diffuse": (light_diffuse, 0),
-    "light_ambient": (light_ambient, 0),
-    "light_shadow": (light_shadow, 1),
-    "material_hue": (material_hue, 1),
-    "material_saturation": (material_saturation, 1),
-    "material_value": (material_value, 1),
-    "material_gloss": (material_gloss, 2),
-    "material_reflectance": (material_reflectance, 1),
-    "material_texture": (material_texture, 2),
-    "background_color": (background_color, 6),
-}
 
 
 def unit_vector(u: Tensor) -> Tensor:

@@ -22,28 +22,25 @@ from torch import Tensor
 from envs.common.rng import EpisodeRandom
 from envs.engines.visual_state import VisualState
 from envs.task import Task
+from randomization.catalogue.quantity import Quantity
 from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import Parameter, RandomizationError
 from randomization.targets.appearance import camera_names, surfaces
 from randomization.targets.names import object_places
-from randomization.visual.effects import EFFECTS, MOST_LIGHTS, SceneView, Targets
+from randomization.visual.effects import MOST_LIGHTS, SceneView, Targets
 from randomization.visual.image_filters import NEUTRAL, ImageFilter, postprocess
-
-UNSEEN = {"material_reflectance": "mirrors nothing"}  # what mujoco_warp's renderer does not do
-_BY_FOV = ("camera_fov", "background_color")  # what goes by a camera's field of view
 
 
 def refuse_unseen(parameters: list[Parameter], model: mujoco.MjModel, camera: str) -> None:
     """Raise RandomizationError for a visual parameter that pictures of the GPU engine by a camera cannot show."""
-    cannot = dict(UNSEEN)
     index = camera_names(model).index(camera)
-    if index < model.ncam and (model.cam_sensorsize[index].any() or model.cam_projection[index]):
-        cannot |= dict.fromkeys(_BY_FOV, f"takes the lens of {camera!r} from the model")
+    lens = index < model.ncam and bool(model.cam_sensorsize[index].any() or model.cam_projection[index])
     for parameter in parameters:
-        if parameter.quantity in cannot:
+        look = QUANTITIES[parameter.quantity].look
+        if why := f"takes the lens of {camera!r} from the model" if lens and look.by_lens else look.unseen:
             raise RandomizationError(
                 f"{parameter.name}: pictures of the GPU engine cannot show {parameter.quantity}, since mujoco_warp's "
-                f"renderer {cannot[parameter.quantity]}: leave it out or use the CPU engine"
+                f"renderer {why}: leave it out or use the CPU engine"
             )
 
 
@@ -53,6 +50,7 @@ class _Entry:
 
     column: int  # of lambda
     parameter: Parameter
+    quantity: Quantity
     named: int  # number of objects
     rows: slice  # which of the named objects matter: all, or the camera in use
     targets: Targets  # those that matter
@@ -88,10 +86,10 @@ class BatchVisualRandomizer:
         index = camera_names(task.model).index(camera)
         entries = [self._entry(task, column, parameter, index) for column, parameter in enumerate(parameters)]
         self._entries = [entry for entry in entries if entry is not None]
-        names = {entry.parameter.quantity for entry in self._entries}
-        self.active = bool(names)
-        self.spare_lights = MOST_LIGHTS if "light_number" in names else 0
-        self.patterned, self.sky = "material_texture" in names, "background_color" in names
+        needs = {entry.quantity.look.needs for entry in self._entries}
+        self.active = bool(self._entries)
+        self.spare_lights = MOST_LIGHTS if "lights" in needs else 0
+        self.patterned, self.sky = "patterns" in needs, "sky" in needs
 
     def _entry(self, task: Task, column: int, parameter: Parameter, camera: int) -> _Entry | None:
         """The entry of a visual parameter of what the camera in use shows; None for any other."""
@@ -106,7 +104,7 @@ class BatchVisualRandomizer:
             rows = slice(objects.index(camera), objects.index(camera) + 1)
         of_surfaces = self._surfaces if quantity.target == "material" else []
         targets = Targets.of(objects[rows], of_surfaces, task.model, self._device)
-        return _Entry(column, parameter, len(objects), rows, targets)
+        return _Entry(column, parameter, quantity, len(objects), rows, targets)
 
     def apply(self, state: VisualState, lam: Tensor, first_pattern: int, rows: Tensor | None = None) -> None:
         """Change the nominal state, in place, to that of the worlds lam [N, d].
@@ -117,20 +115,20 @@ class BatchVisualRandomizer:
         """
         view = SceneView(state, self._model, self._surfaces, first_pattern)
         for entry in self._entries:
-            effect, draws = EFFECTS.get(entry.parameter.quantity, (None, 0))
+            change, draws = entry.quantity.look.change, entry.quantity.look.draws
             value = lam[:, entry.column]
-            if effect is None or _is_nominal(value, entry):
+            if change is None or _is_nominal(value, entry):
                 continue
             drawn = self._rng.episode_uniform(f"visual {entry.parameter.name}", entry.named * draws, rows)
             u = drawn.view(len(lam), entry.named, draws)
-            effect(view, value[:, None], u[:, entry.rows].to(self._device), entry.targets)
+            change(view, value[:, None], u[:, entry.rows].to(self._device), entry.targets)
 
     def postprocess(self, pictures: Tensor, lam: Tensor, rows: Tensor | None = None) -> Tensor:
         """What the cameras make of pictures [N, height, width, 3] uint8 of worlds lam [N, d]; rows as in `apply`."""
         how: dict[str, Any] = {}
         for entry in self._entries:
-            name, value = entry.parameter.quantity.removeprefix("image_"), lam[:, entry.column]
-            if name == entry.parameter.quantity or _is_nominal(value, entry):
+            name, value = entry.quantity.look.filter, lam[:, entry.column]
+            if not name or _is_nominal(value, entry):
                 continue
             present = how.get(name, torch.full_like(value, NEUTRAL[name]))  # parameters of one quantity act together
             how[name] = present * value if entry.parameter.mode == "scale" else present + value
@@ -143,7 +141,7 @@ class BatchVisualRandomizer:
 
 def _is_nominal(value: Tensor, entry: _Entry) -> bool:
     """Whether a parameter [N] does nothing in any of the worlds; a GPU is not asked: it would have to be waited for."""
-    return value.device.type == "cpu" and bool((value == QUANTITIES[entry.parameter.quantity].nominal).all())
+    return value.device.type == "cpu" and bool((value == entry.quantity.nominal).all())
 
 
 def paint_sky(pictures: Tensor, state: VisualState, background: Tensor, rays: Tensor) -> Tensor:

@@ -93,9 +93,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
-    total, adr = config.train.env_steps, config.randomization.sampler in ("adr", "doraemon")
-    at = f", from step {trainer.env_steps:,}" if checkpoint else ""
-    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} steps in {run}{at}")
+    total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
+    unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
+    at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit} in {run}{at}")
     for warning in (
         untrained_warning(config),
         budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
@@ -103,10 +104,10 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
         if warning is not None:
             out.print(warning)
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr))
+        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
-        raise Interrupted(f"interrupted at step {trainer.env_steps:,}") from None
-    out.print(f"Trained {trainer.env_steps:,} steps in {trainer.seconds:.1f} s")
+        raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
+    out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
 
 
 def _make_trainer(config: RunConfig, run: Path) -> Trainer:
@@ -174,6 +175,8 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if not (run / "config.yaml").exists() and is_empty(run):
         return None
     before, now = run_config(run).model_dump(), config.model_dump()
+    for name in config.learner.RESUME_MAY_CHANGE & before["learner"].keys():
+        before["learner"][name] = now["learner"].get(name)
     checkpoint = newest_checkpoint(run, config.task) if checkpoints(run / "checkpoints") else None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
@@ -247,16 +250,33 @@ def envelope_command(
         out.print(f"{_export(run, policy, run / 'bundle', _present_evaluation(run, out))}: exported again, with it")
 
 
-def export_command(run: Path, output: Path | None, task: str | None, out: Console) -> None:
+def export_command(
+    run: Path,
+    output: Path | None,
+    task: str | None,
+    out: Console,
+    c: Path | None = None,
+    int8: bool = False,
+    int8_limit: float | None = None,
+) -> None:
     """`simreal export`."""
+    if (int8 and c is None) or (int8_limit is not None and not int8):
+        raise UserError("--int8: needs --c DIR" if int8 else "--int8-limit: needs --int8")
+    if int8_limit is not None and not 0.0 < int8_limit <= 2.0:
+        raise UserError(f"--int8-limit: expected a difference of actions in [-1, 1], above 0, got {int8_limit:g}")
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
+    from simreal.export.c.int8 import INT8_LIMIT
+
     policy = load_policy(run, task)
     figures = _present_evaluation(run, out)
-    out.print(f"{_export(run, policy, output or run / 'bundle', figures)}: exported {policy.task_id}")
+    code: dict[str, Any] = {} if c is None else {"c": c, "int8_limit": (int8_limit or INT8_LIMIT) if int8 else None}
+    out.print(f"{_export(run, policy, output or run / 'bundle', figures, **code)}: exported {policy.task_id}")
+    if c is not None:
+        out.print(f"{c}: the same in C99; make -C {c} test")
 
 
-def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None) -> Path:
+def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None, **code: Any) -> Path:
     from simreal.export.bundle import ExportError, export_bundle  # ONNX is not needed to train
 
     assert policy.module is not None
@@ -273,6 +293,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             evaluation=None if figures is None else without_samples(figures),
             envelope=_present_envelope(run, policy),
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
+            **code,
         )
     except ExportError as error:
         raise UserError(f"{run}: {error}") from None

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.task import ActionComponent, Task
-from randomization.catalogue.table import QUANTITIES, RandomizableQuantity
-from randomization.physics.model_edits import nominal_values, room
+from randomization.catalogue.quantity import Quantity
+from randomization.catalogue.table import QUANTITIES, every_quantity
 from randomization.targets.effective import idle_because
 from randomization.targets.names import object_places
 from randomization.targets.suitable import has_commands_for, switched_off, usable_names
@@ -105,7 +105,7 @@ _UNITS = {  # of what physical quantities act on
 def available(task: Task) -> dict[str, list[str]]:
     """Quantities that make sense for a task, and the objects that each may name (none where it takes no names)."""
     found: dict[str, list[str]] = {}
-    for quantity in QUANTITIES.values():
+    for quantity in every_quantity():
         names = usable_names(task, quantity)
         if names or (
             quantity.target == "none"
@@ -117,24 +117,24 @@ def available(task: Task) -> dict[str, list[str]]:
     return found
 
 
-def sensible_range(task: Task, quantity: RandomizableQuantity, names: list[str]) -> tuple[float, float]:
+def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[float, float]:
     """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
     low, high = quantity.default_range
     if quantity.channel != "physics" or quantity.mode != "add":
         return low, high
     for index in [object_places(task, quantity.target)[name] for name in names] or [0]:
-        down, up = room(task, quantity.name, index)
+        down, up = quantity.room(task.model, index)
         low, high = max(low, 0.5 * down), min(high, 0.5 * up)
     return low, high
 
 
-def nominal_text(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
+def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
     """Smallest and largest nominal value over objects, with the unit; lambda's for what writes no model field."""
     if quantity.channel != "physics":
         return f"{quantity.nominal:g}"
     indices = [object_places(task, quantity.target)[name] for name in names] or [0]
-    values = [v for i in indices for v in nominal_values(task, quantity.name, i)]
-    if quantity.target == "actuator" and quantity.name != "actuator_force_range":
+    values = [v for i in indices for v in quantity.nominal_values(task.model, i)]
+    if "actuator_gainprm" in quantity.writes:
         values = [abs(v) for v in values]  # gains: a servo's bias is (0, -kp, -kd)
     low, high = min(values), max(values)
     unit = _UNITS.get(quantity.writes[0], "")
@@ -160,7 +160,7 @@ def quantity_tables() -> str:
     """Every quantity as Markdown, a table per channel: what docs/randomize.md shows."""
     lines: list[str] = []
     channel = ""
-    for q in QUANTITIES.values():
+    for q in every_quantity():
         if q.channel != channel:
             channel = q.channel
             lines += ["", f"**{channel.capitalize()}**", ""]

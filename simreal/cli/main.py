@@ -108,12 +108,34 @@ def _two(names: str) -> tuple[str, str]:
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
+    c: Annotated[Path | None, typer.Option("--c", metavar="DIR", help="also write the policy as C99, to DIR")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="weights of the C code have 8 bits")] = False,
+    int8_limit: Annotated[
+        float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller."""
+    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out)
+    export_command(run, output, task, _out, c, int8, int8_limit)
+
+
+@app.command()
+def record(
+    policy: RunOrBundle,
+    output: Annotated[Path, typer.Option(metavar="FILE.npz", help="the file of transitions to write")],
+    steps: Annotated[int, typer.Option(min=1, help="transitions, over all episodes")] = 10_000,
+    noise: Annotated[float, typer.Option(min=0, help="standard deviation of noise on actions in [-1, 1]")] = 0.0,
+    random: Annotated[float, typer.Option(min=0, max=1, help="share of actions that are uniformly random")] = 0.0,
+    world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
+    seed: Annotated[int, typer.Option(min=0, help="of episodes and exploration")] = 11,
+    task: TaskCode = None,
+) -> None:
+    """Record what a policy does, for learning without an environment (algorithm fqi)."""
+    from simreal.cli.record import record_command
+
+    record_command(policy, output, steps, noise, random, world, seed, task, _out)
 
 
 @app.command()
@@ -169,11 +191,16 @@ def study(
 
 @app.command()
 def envs() -> None:
-    """List all tasks."""
+    """List all tasks; then what installed packages add for any of them."""
+    from importlib.metadata import entry_points
+
     from envs.registry import task_ids
 
     for task_id in task_ids():
         _out.print(task_id)
+    for kind in ("learner", "quantity"):
+        for entry in entry_points(group="simreal.learners" if kind == "learner" else "simreal.quantities"):
+            _out.print(f"# {kind} {entry.name}, of {entry.module}", highlight=False)
 
 
 @app.command()

@@ -10,18 +10,11 @@ import mujoco
 
 from envs.common.names import labels_of
 from envs.task import Task
-from randomization.catalogue.table import QUANTITIES, RandomizableQuantity
+from randomization.catalogue.quantity import Quantity
+from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import has_air
 from simreal.cli.describe import available, nominal_text, sensible_range
 
-# What is on from the start; the others refine, replace or complement these and are given as comments.
-_FIRST = frozenset({
-    "body_mass", "body_com", "body_size", "geom_friction", "geom_solref", "joint_damping", "joint_frictionloss",
-    "joint_stiffness", "joint_armature", "joint_range", "tendon_stiffness", "tendon_length_spring", "tendon_range",
-    "actuator_gain", "actuator_force_range", "gravity", "timestep", "action_noise", "action_bias", "action_delay",
-    "observation_noise", "observation_bias", "observation_delay", "force_size",
-})  # fmt: skip
-_AXIS = {"gravity": "z", "wind": "x"}  # one axis at a time: one lambda for all of them would move along a diagonal
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 
 
@@ -43,7 +36,7 @@ def suggested_yaml(task: Task) -> str:
             channel = quantity.channel
             lines.append(f"    # {channel}")
         of = _of(task, quantity, names)
-        on = name in _FIRST and not (name == "body_size" and of == '"*"')
+        on = quantity.suggested and not (quantity.usual == "loose" and of == '"*"')
         lines.append(f"    {'' if on else '# '}{_entry(task, quantity, names, of)}")
     return "\n".join(lines) + "\n"
 
@@ -62,27 +55,29 @@ def suggested_block(task: Task, only: Collection[str] | None = None) -> dict[str
     return {"sampler": "manual", "parameters": parameters}
 
 
-def _of(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str:
+def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
     """What `of` says, as YAML."""
     pattern = _patterns(task, quantity, names)
-    return pattern if quantity.name in _AXIS and isinstance(pattern, str) and pattern != "y" else json.dumps(pattern)
+    return pattern if quantity.target == "axis" and isinstance(pattern, str) and pattern != "y" else json.dumps(pattern)
 
 
-def _patterns(task: Task, quantity: RandomizableQuantity, names: list[str]) -> str | list[str]:
+def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[str]:
     """What `of` says: everything, one axis, or the loose objects for their size."""
-    if quantity.name in _AXIS:
-        return _AXIS[quantity.name] if _AXIS[quantity.name] in names else names[0]
-    loose = _loose_bodies(task) if quantity.name == "body_size" else []
+    if quantity.target == "axis":  # one at a time: one lambda for all of them would move along a diagonal
+        return quantity.usual if quantity.usual in names else names[0]
+    loose = _loose_bodies(task) if quantity.usual == "loose" else []
     return [name for name in names if name in loose] or "*"
 
 
-def _entry(task: Task, quantity: RandomizableQuantity, names: list[str], of: str) -> str:
+def _entry(task: Task, quantity: Quantity, names: list[str], of: str) -> str:
     low, high = sensible_range(task, quantity, names)
     settings = [f"of: {of}"] if names else []
     settings.append(f"range: [{_number(low)}, {_number(high)}]")
     unit = {"1": "", "unit": ", in the component's unit"}.get(quantity.unit, f", {quantity.unit}")
     nominal = f"; nominal {nominal_text(task, quantity, names)}" if quantity.channel == "physics" else ""
-    needs = quantity.needs or ("air_density or air_viscosity" if quantity.name == "wind" and not has_air(task) else "")
+    needs = quantity.needs or (
+        "air_density or air_viscosity" if "opt.wind" in quantity.writes and not has_air(task) else ""
+    )
     needs = f"; goes with {needs}" if needs else ""
     return f"{quantity.name}: {{{', '.join(settings)}}} # {quantity.mode}{unit}: {quantity.description}{nominal}{needs}"
 

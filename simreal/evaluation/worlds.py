@@ -18,7 +18,6 @@ from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
 from randomization.config import first_problem, randomization_config
 from randomization.parameters import Parameter, RandomizationError
-from randomization.physics.model_edits import room
 from randomization.samplers.base import Extremes, Manual, Sampler
 from randomization.targets.names import object_places
 from simreal.common.errors import UserError
@@ -158,7 +157,7 @@ def beyond(task: Task, parameter: Parameter, reach: float = 0.5) -> tuple[float,
     if quantity.channel == "physics" and quantity.mode == "add":
         places = object_places(task, quantity.target)
         for index in [places[name] for name in parameter.targets] or [0]:
-            down, up = room(task, quantity.name, index)
+            down, up = quantity.room(task.model, index)
             least, most = max(least, down), min(most, up)
     return min(least, low), max(most, high)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,18 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.task import Task
-from simreal.common.atomic_files import new_folder
 from simreal.common.json_io import to_json
 from simreal.deploy.bundle_reader import CONTRACT, FORMAT, GOLDEN, GRAPH, UNSIGNED, BundleError, read_parts
 from simreal.deploy.policy import Policy
 from simreal.deploy.targets import Targets
+from simreal.export.c.folder import C_FOLDER, c_texts, refuse_place, refuse_unstated
 from simreal.export.contract import contract_of, plain
 from simreal.export.contract import describe_randomization as describe_randomization
+from simreal.export.folders import Kind
 from simreal.export.onnx_writer import write_onnx
 from simreal.export.source import ExportError, Source, first_line, golden_answers, prepare
 from simreal.export.verify import verify
 
 _GOLDEN_ROWS = 64
+_BUNDLE = Kind("bundle", (CONTRACT, GRAPH, GOLDEN), (CONTRACT, f'"format": "{FORMAT}"'))
 
 
 def export_bundle(
@@ -43,6 +46,8 @@ def export_bundle(
     envelope: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     observations: Tensor | NDArray[Any] | None = None,
+    c: str | os.PathLike[str] | None = None,
+    int8_limit: float | None = None,
 ) -> Path:
     """Write a policy as a bundle.
 
@@ -59,20 +64,28 @@ def export_bundle(
         run: where the policy comes from (seed, steps, configuration).
         observations: [K, nobs] golden observations; for a policy with memory, consecutive steps of an episode.
             Where left out, draws with the normalizer's mean and standard deviation.
+        c: a directory for the policy as C99 (docs/c.md), of a policy that states its layers; what an earlier export
+            wrote there is replaced, anything else is refused.
+        int8_limit: weights of the C code have 8 bits, which changes actions by so much at most. None: they are floats.
 
     Returns `output`.
 
     Raises:
         ExportError: the policy does not fit the task, cannot be translated, or ONNX Runtime differs from torch by
-            more than `EXPORT_TOLERANCE`; or `output` holds something else. Then nothing is written.
+            more than `EXPORT_TOLERANCE`; or `output` or `c` holds something else; or C cannot be written of the policy,
+            or differs by more than `int8_limit`. Then nothing is written.
     """
     if task.export_obstacle is not None:
         raise ExportError(f"{task.id}: {task.export_obstacle}")
-    target = Path(output).resolve()
+    target, code = Path(output).resolve(), None if c is None else Path(c).resolve()
     about = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
     try:
-        _refuse_foreign(target)
+        _BUNDLE.refuse_foreign(target)
+        if code is not None:
+            refuse_place(code, target)
         source = prepare(policy, task)
+        if code is not None:
+            refuse_unstated(source)
         contract = contract_of(source, task_name or task.id) | {k: plain(v, k) for k, v in about.items()}
         golden = golden_answers(
             source, source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations
@@ -82,23 +95,23 @@ def export_bundle(
         verify(graph, source, golden)
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
         files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-        _write_bundle(target, files | {CONTRACT: _signed(contract, files)})
+        files[CONTRACT] = _signed(contract, files)
+        texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
+        _BUNDLE.write(target, files, lambda folder: _load(folder, target))
+        if code is not None:
+            C_FOLDER.write(code, texts)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
     return Path(output)
 
 
-def _write_bundle(target: Path, files: Mapping[str, bytes]) -> None:
-    """Put a bundle's files in place together, once they can be loaded. Raises ExportError and OSError."""
-    with new_folder(target) as folder:
-        for name, raw in files.items():
-            _write(folder / name, raw)
-        try:
-            Policy.load(folder)
-        except BundleError as error:
-            said = str(error).replace(str(folder), str(target))
-            raise ExportError(f"the bundle cannot be loaded: {said}") from None
-        _refuse_foreign(target)
+def _load(folder: Path, target: Path) -> None:
+    """Raise ExportError unless the bundle in a folder, which is to become `target`, can be loaded."""
+    try:
+        Policy.load(folder)
+    except BundleError as error:
+        said = str(error).replace(str(folder), str(target))
+        raise ExportError(f"the bundle cannot be loaded: {said}") from None
 
 
 def _golden_targets(contract: dict[str, Any], golden: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
@@ -130,22 +143,3 @@ def _signed(contract: dict[str, Any], contents: dict[str, bytes]) -> bytes:
     text = to_json(contract | {"files": files})
     digest = hashlib.sha256(text.encode()).hexdigest()
     return text.replace(UNSIGNED, digest, 1).encode()
-
-
-def _refuse_foreign(target: Path) -> None:
-    """Raise ExportError unless `target` is free, empty, or holds a bundle and nothing else."""
-    if target.is_dir():
-        names, contract = sorted(entry.name for entry in target.iterdir()), target / CONTRACT
-        foreign = [name for name in names if name not in (CONTRACT, GRAPH, GOLDEN)]
-        ours = contract.is_file() and f'"format": "{FORMAT}"'.encode() in contract.read_bytes()[:200]
-        if foreign or (names and not ours):
-            raise ExportError(f"{target}: holds {(foreign or names)[0]!r} and is no bundle; name another directory")
-    elif target.exists():
-        raise ExportError(f"{target}: is a file; name a directory to write the bundle to")
-
-
-def _write(path: Path, raw: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())

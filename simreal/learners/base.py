@@ -32,6 +32,7 @@ class LearnerSpec:
         mirror: how the task is symmetric, if it is.
         parameters: of the worlds, the last values of the privileged group: each brought to [-1, 1] over its limits.
         policies: of the runs that the learner's settings name, by key; none where only its own policy is wanted.
+        task: its id.
     """
 
     num_envs: int
@@ -44,6 +45,7 @@ class LearnerSpec:
     mirror: Mirror | None = None
     parameters: tuple[Parameter, ...] = ()
     policies: Mapping[str, tuple[GivenPolicy, ...]] = field(default_factory=dict)
+    task: str = ""
 
     @classmethod
     def of(
@@ -66,6 +68,7 @@ class LearnerSpec:
             mirror=task.mirror,
             parameters=tuple(getattr(environment.layer, "parameters", ())),
             policies=policies or {},
+            task=task.id,
         )
 
 
@@ -123,6 +126,13 @@ class Learner(ABC):
     @abstractmethod
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
         """Take in the step that the last `act` led to."""
+
+    def proceed(self) -> None:
+        """Make the next update due; called in place of `act` and `record` where the options count sweeps.
+
+        Raises NotImplementedError for learners that act.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def ready(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.common.deterministic_ops import Linear
-from simreal.common.layers import Activation, Layer, layers_of, outputs
+from simreal.common.layers import Activation, Dense, Layer, array, layers_of, outputs
 
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 
@@ -65,6 +65,20 @@ class EnsembleMLP(nn.Module):
             if i < len(self.weights) - 1:
                 y = functional.relu(y)
         return y
+
+    def mean_layers(self) -> list[Layer]:
+        """The mean over the members, as layers that hold all of them side by side."""
+        weights, biases = ([p.detach() for p in each] for each in (self.weights, self.biases))
+        parts: list[Layer] = []
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            rows = [member.T for member in weight]  # [out, in] each
+            if i == len(weights) - 1:
+                rows = [torch.cat(rows, dim=1) if i else weight.sum(0).T]
+                whole, offset = rows[0] / len(weight), bias.mean(0)[0]
+            else:
+                whole, offset = torch.block_diag(*rows) if i else torch.cat(rows), bias.flatten()
+            parts += [Dense(array(whole), array(offset)), Activation("relu")]
+        return parts[:-1]
 
 
 class QNetwork(nn.Module):

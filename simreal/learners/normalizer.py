@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from envs.common.deterministic_ops import column_sums
 from simreal.common.layers import Layer, Normalize, array
-from simreal.learners.options import ActorOptions, ReplayOptions
+from simreal.learners.options import ActorOptions, BatchOptions
 
 # float32 cannot tell values apart that differ by less than half of 2^-23 of their size, and replay, rollouts and
 # deployed graphs have float32. What varies less than that around its mean is a constant with rounding noise; what
@@ -106,6 +106,6 @@ class Normalizer(nn.Module):
         return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
 
-def make_normalizer(size: int, config: ReplayOptions | ActorOptions) -> Normalizer:
+def make_normalizer(size: int, config: BatchOptions | ActorOptions) -> Normalizer:
     """A normalizer of observations; without normalization one that only keeps statistics."""
     return Normalizer(size, config.observation_clip, active=config.normalize_observation)

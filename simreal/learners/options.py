@@ -41,6 +41,16 @@ class LearnerOptions(Strict):
     STAGGERED: ClassVar[bool] = False
     """Whether the first episodes should begin at different times, so that they do not all end in one rollout."""
 
+    COUNTS: ClassVar[Literal["env_steps", "sweeps"]] = "env_steps"
+    """What a run counts: environment steps; or sweeps, updates of a learner that acts in no environment."""
+
+    RESUME_MAY_CHANGE: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may differ from those that a resumed run began with."""
+
+    def run_length(self, env_steps: int) -> int:
+        """What the count of a run shall reach, for the `train.env_steps` of its configuration."""
+        return env_steps
+
     @property
     def relabels(self) -> bool:
         """Whether experience is learnt from with other goals too."""
@@ -93,43 +103,48 @@ def largest_layer(hidden: tuple[int, ...]) -> int:
     return max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
 
 
-class ReplayOptions(HistoryOptions):
-    """What learners on replayed experience share."""
+class BatchOptions(LearnerOptions):
+    """What learners share that learn from batches of transitions, whoever made them."""
 
     hidden: Hidden = Field((256, 256), description="units of each hidden layer")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
-    )
     gamma: float = Field(0.98, ge=0, lt=1, description="discount per control step")
-    tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
     batch_size: int = Field(256, ge=1)
-    replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
     her_k: float = Field(4.0, ge=0, description="hindsight goals per original goal, for goal tasks; 0 for none")
-    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
-    updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
-    updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
     target_limits: tuple[Unbounded, Unbounded] | None = Field(
         None, description="lowest and highest possible return; targets are clipped to it"
     )
     normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
-    average_updates: int = Field(
-        0, ge=0, description="updates that the evaluated and exported policy is an average over; 0 takes the last"
-    )
 
     @property
     def relabels(self) -> bool:
         """Whether experience is learnt from with other goals too, in tasks with goals."""
         return self.her_k > 0
 
+    def largest_product(self, num_envs: int) -> int:
+        """Multiply-adds of the largest matrix product of an update."""
+        return self.batch_size * largest_layer(self.hidden)
+
+
+class ReplayOptions(HistoryOptions, BatchOptions):
+    """What learners share that replay their own experience."""
+
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear: all step sizes fall to 0 between the end of the warm-up and that of the run"
+    )
+    tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
+    replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
+    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
+    updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
+    updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
+    average_updates: int = Field(
+        0, ge=0, description="updates that the evaluated and exported policy is an average over; 0 takes the last"
+    )
+
     def first_update(self, num_envs: int) -> int:
         """Environment steps after which the learner learns for the first time."""
         due = math.ceil(self.updates_per_cycle / (self.updates_per_step * num_envs))
         return num_envs * (math.ceil(self.warmup_steps / num_envs) + due - 1)
-
-    def largest_product(self, num_envs: int) -> int:
-        """Multiply-adds of the largest matrix product of an update."""
-        return self.batch_size * largest_layer(self.hidden)
 
     def without_experience(self) -> Self:
         """The settings with a replay of one transition."""
@@ -170,6 +185,51 @@ class SACConfig(ActorCriticOptions):
     alpha_lr: float = Field(3e-4, gt=0, description="Adam step size of log alpha")
     initial_alpha: float = Field(0.1, gt=0, description="temperature at the start")
     target_entropy: float | None = Field(None, description="nats; None is minus the number of actions")
+
+
+class BinsOptions(BatchOptions):
+    """What learners of values of discretized actions share, see `simreal.learners.off_policy.dqn`."""
+
+    bins: int = Field(3, ge=2, le=255, description="evenly spaced actions of each actuator; 3: full, none, full back")
+    lr: float = Field(3e-4, gt=0, description="Adam step size of the values")
+    huber: float = Field(1.0, gt=0, description="error of a value from which on the loss grows linearly")
+
+
+class DQNConfig(ReplayOptions, BinsOptions):
+    """Q-learning on discretized actions, decoupled over actuators."""
+
+    algorithm: Literal["dqn"] = "dqn"
+    n_steps: int = Field(
+        3, ge=1, le=100, description="control steps whose rewards a target sums up before it bootstraps"
+    )
+    epsilon: float = Field(0.1, ge=0, le=1, description="share of actuators that take a random bin")
+    epsilon_steps: int = Field(
+        0, ge=0, description="environment steps after the warm-up in which that share falls from 1 to `epsilon`"
+    )
+
+
+class FQIConfig(BinsOptions):
+    """Fitted Q iteration on recorded transitions."""
+
+    COUNTS = "sweeps"
+    RESUME_MAY_CHANGE = frozenset({"sweeps"})
+
+    algorithm: Literal["fqi"] = "fqi"
+    dataset: str = Field(min_length=1, description="file of transitions that `simreal record` wrote")
+    sweeps: int = Field(50, ge=1, description="times that values are fitted to targets; ends the run")
+    updates_per_sweep: int = Field(500, ge=1, description="gradient steps of a fit")
+
+    def run_length(self, env_steps: int) -> int:
+        """Sweeps."""
+        return self.sweeps
+
+    def first_update(self, num_envs: int) -> int:
+        """At once."""
+        return 0
+
+    def without_experience(self) -> Self:
+        """The settings without a dataset."""
+        return self.model_copy(update={"dataset": "", "her_k": 0.0})
 
 
 class ActorOptions(HistoryOptions):

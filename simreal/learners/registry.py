@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from envs.common.messages import nearest
 from simreal.common.errors import UserError
 from simreal.learners.distill.options import DistillConfig
-from simreal.learners.options import DDPGConfig, LearnerOptions, PPOConfig, SACConfig, TD3Config
+from simreal.learners.options import DDPGConfig, DQNConfig, FQIConfig, LearnerOptions, PPOConfig, SACConfig, TD3Config
 
 if TYPE_CHECKING:
     from simreal.learners.base import Learner
@@ -202,5 +202,7 @@ def _failure(problems: list[InitErrorDetails]) -> ValidationError:
 register_learner("sac", SACConfig, "simreal.learners.off_policy.sac:SAC")
 register_learner("td3", TD3Config, "simreal.learners.off_policy.td3:TD3")
 register_learner("ddpg", DDPGConfig, "simreal.learners.off_policy.ddpg:DDPG")
+register_learner("dqn", DQNConfig, "simreal.learners.off_policy.dqn:DQN")
+register_learner("fqi", FQIConfig, "simreal.learners.off_policy.fqi:FQI")
 register_learner("ppo", PPOConfig, "simreal.learners.on_policy.ppo:PPO")
 register_learner("distill", DistillConfig, "simreal.learners.distill.learner:Distill")

@@ -208,8 +208,14 @@ class Run:
     versions: dict[str, str]
 
     @property
+    def unit(self) -> str:
+        """What `steps` counts: steps of environments, or sweeps."""
+        counts = self.config.learner.COUNTS
+        return "steps" if counts == "env_steps" else counts
+
+    @property
     def steps(self) -> int:
-        """Environment steps that the logs reach."""
+        """Environment steps, or sweeps, that the logs reach."""
         return int((self.metrics.get("env_steps") or [0])[-1])
 
     @property
@@ -337,9 +343,10 @@ def read_columns(path: Path) -> Columns:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows, names = list(reader), list(reader.fieldnames or ["env_steps"])
-        if "env_steps" not in names:
+        if "env_steps" not in names and names[0] != "sweeps":
             raise ValueError
-        return {name: [float(row[name] or "nan") for row in rows] for name in names} if rows else {}
+        columns = {name: [float(row[name] or "nan") for row in rows] for name in names} if rows else {}
+        return {"env_steps": columns.pop("sweeps"), **columns} if "sweeps" in columns else columns
     except (OSError, ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: damaged; expected a table of numbers that `simreal train` wrote") from None
 

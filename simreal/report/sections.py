@@ -53,7 +53,7 @@ def _plot(figure: figures.Figure, words: str, caption: bool = True) -> Plot:
 def learning(arms: Sequence[Arm]) -> Content | None:
     """What the task is judged by, and return, in training."""
     metrics = {arm.name: [_since_first_episode(run.metrics) for run in arm.runs] for arm in arms}
-    if not any(columns for seeds in metrics.values() for columns in seeds):
+    if not any(columns.get("episodes") for seeds in metrics.values() for columns in seeds):
         return None
     measure, by = arms[0].first.measure, {"env_steps": "steps", "seconds": "time"}
     wanted = [("return", "return per episode", "Return", against) for against in by]

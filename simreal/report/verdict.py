@@ -43,8 +43,10 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
     found = []
     for arm in arms:
         for run in arm.runs:
-            if run.steps + run.config.train.log_interval + run.config.num_envs < run.config.train.env_steps:
-                found.append(f"{run.name} has only reached {run.steps:,} of {run.config.train.env_steps:,} steps.")
+            total, unit = run.config.learner.run_length(run.config.train.env_steps), run.unit
+            slack = run.config.train.log_interval + run.config.num_envs if unit == "steps" else 0
+            if run.steps + slack < total:
+                found.append(f"{run.name} has only reached {run.steps:,} of {total:,} {unit}.")
             if not (run.path / "evaluation.json").is_file():
                 found.append(f"{run.name} has not been evaluated.")
             for what in ("evaluation", "envelope"):

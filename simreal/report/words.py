@@ -38,7 +38,7 @@ def trained_for(arm: Arm) -> tuple[str, str]:
     """500,000 steps, and 8 min 28 s; the time is empty where no run has one."""
     seconds = [run.seconds for run in arm.runs if run.seconds is not None]
     time = clock(sum(seconds) / len(seconds)) + (" each" if len(seconds) > 1 else "") if seconds else ""
-    return f"{max(run.steps for run in arm.runs):,} steps", time
+    return f"{max(run.steps for run in arm.runs):,} {arm.first.unit}", time
 
 
 def seeds_of(arm: Arm) -> str:

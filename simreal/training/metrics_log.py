@@ -81,10 +81,11 @@ class RunLog:
         run: the run directory.
         sampler: its bounds go to adr.csv.
         resume_step: environment steps at which a resumed run continues; 0 for a new run.
+        counts: what the first columns count, see `LearnerOptions.COUNTS`.
     """
 
-    def __init__(self, run: Path, sampler: Sampler, resume_step: int) -> None:
-        self._sampler, self._run = sampler, run
+    def __init__(self, run: Path, sampler: Sampler, resume_step: int, counts: str = "env_steps") -> None:
+        self._sampler, self._run, self._counts = sampler, run, counts
         self._metrics = CsvLog(run / "metrics.csv", resume_step)
         self._adr = CsvLog(run / "adr.csv", resume_step)
         self._resume_step = resume_step
@@ -118,8 +119,8 @@ class RunLog:
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
         """One row of metrics.csv and adr.csv, and their values to TensorBoard. Raises UserError if the disk refuses."""
-        self._metrics.write({"env_steps": env_steps, **metrics})
-        bounds: dict[str, float | int] = {"env_steps": env_steps, "entropy_npd": self._sampler.entropy()}
+        self._metrics.write({self._counts: env_steps, **metrics})
+        bounds: dict[str, float | int] = {self._counts: env_steps, "entropy_npd": self._sampler.entropy()}
         for i, parameter in enumerate(self._sampler.parameters):
             bounds[f"{parameter.name}.lower"] = float(self._sampler.lower[i])
             bounds[f"{parameter.name}.upper"] = float(self._sampler.upper[i])

@@ -20,10 +20,11 @@ class Progress:
         start: steps done before.
         console: where to write.
         adr: whether entropy means anything.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, start: int, console: Console, adr: bool) -> None:
-        self._total, self._start, self._adr = total, start, adr
+    def __init__(self, total: int, start: int, console: Console, adr: bool, unit: str = "steps") -> None:
+        self._total, self._start, self._adr, self._unit = total, start, adr, unit
         self._console = console
         self._live = console.is_terminal
         self._began = self._shown = time.monotonic()
@@ -57,7 +58,7 @@ class Progress:
         self._shown = now
         rate = (steps - self._start) / max(now - self._began, 1e-9)
         left = (self._total - steps) / rate if rate > 0 else 0.0
-        status = f"{steps:,} / {self._total:,} steps  {rate:,.0f}/s  {score}"
+        status = f"{steps:,} / {self._total:,} {self._unit}  {rate:,.{0 if rate >= 10 else 1}f}/s  {score}"
         status += f"  ADR entropy {entropy:+.2f} npd" if self._adr else ""
         status += f"  {_clock(left)} left"
         if self._live:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from envs.common.messages import nearest
 from envs.common.safe_yaml import FileError, parse_yaml
 from envs.common.safe_yaml import read_yaml as read_yaml_file
 from envs.engines.gpu.options import GpuOptions
 from envs.registry import make_task
+from randomization.catalogue.table import package_of as package_of_quantity
 from randomization.config import RandomizationConfig, first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
@@ -83,10 +84,28 @@ class RunConfig(Strict):
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 
+    @model_validator(mode="after")
+    def _counts_something(self) -> RunConfig:
+        """A learner that acts in no environment neither takes steps there nor tells a curriculum how it did."""
+        name = self.learner.algorithm
+        if self.learner.COUNTS == "env_steps":
+            return self
+        if self.randomization.sampler in ("adr", "doraemon"):
+            raise ValueError(
+                f"randomization.sampler: {name} plays no episodes that {self.randomization.sampler} could judge; "
+                "expected manual or none"
+            )
+        if self.train.env_steps != TrainConfig.model_fields["env_steps"].default:
+            raise ValueError(f"train.env_steps: {name} takes no steps; its length is learner.{self.learner.COUNTS}")
+        return self
+
     def to_yaml(self) -> str:
         """The complete configuration, defaults included."""
-        package = package_of(self.learner.algorithm)
-        origin = "" if package is None else f"# learner {self.learner.algorithm!r} is of Python package {package!r}\n"
+        packages = {("learner", self.learner.algorithm): package_of(self.learner.algorithm)}
+        for label, entry in self.randomization.parameters.items():
+            name = str(entry.get("quantity", label))
+            packages["quantity", name] = package_of_quantity(name)
+        origin = "".join(f"# {k} {n!r} is of Python package {p!r}\n" for (k, n), p in packages.items() if p is not None)
         return origin + yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from envs.common.safe_yaml import one_line
 from envs.environment import Environment, Observed
 from envs.registry import make_task
 from envs.task import Task
+from randomization.catalogue.table import quantity_names
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers.base import Manual, Sampler
 from randomization.samplers.frozen import contract_entries, frozen_parameters
@@ -29,7 +32,7 @@ from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
 
-_ORIGIN = re.compile(r"# learner '([^']+)' is of Python package '(\w+)'\n")
+_ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
 
 Act = Callable[[Tensor], Tensor]
 """Observation [N, nobs] -> action [N, A]."""
@@ -116,21 +119,27 @@ def run_config(run: Path) -> RunConfig:
     if not path.is_file():
         raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
     document = read_yaml(path)
-    _check_learner(document, path)
+    _check_packages(document, path)
     return parse_schema(document, str(path))
 
 
-def _check_learner(document: dict[str, Any], path: Path) -> None:
-    """Raise UserError where a run's learner is of a package that is not installed, as `RunConfig.to_yaml` has noted."""
+def _check_packages(document: dict[str, Any], path: Path) -> None:
+    """Raise UserError where a run's learner, or a quantity of its worlds, is of a package that is not installed, as
+    `RunConfig.to_yaml` has noted."""
+    learner, worlds = document.get("learner"), document.get("randomization")
+    entries = worlds.get("parameters") if isinstance(worlds, dict) else None
+    named = [("learner", learner.get("algorithm"))] if isinstance(learner, dict) else []
+    if isinstance(entries, dict):
+        named += [("quantity", e.get("quantity", label)) for label, e in entries.items() if isinstance(e, dict)]
     with path.open(encoding="utf-8", errors="replace") as file:
-        noted = _ORIGIN.fullmatch(file.readline(500))
-    learner = document.get("learner")
-    name = learner.get("algorithm") if isinstance(learner, dict) else None
-    if noted is not None and noted[1] == name and name not in learner_names():
-        raise UserError(
-            f"{path}: its learner {name!r} is of Python package {noted[2]!r}, which is not installed here, "
-            "or does not announce it any more"
-        )
+        noted = list(takewhile(bool, map(_ORIGIN.fullmatch, iter(partial(file.readline, 500), ""))))
+    for kind, name, package in (match.groups() for match in noted if match is not None):
+        known = learner_names() if kind == "learner" else quantity_names()
+        if (kind, name) in named and name not in known:
+            raise UserError(
+                f"{path}: its {kind} {name!r} is of Python package {package!r}, which is not installed here, "
+                "or does not announce it any more"
+            )
 
 
 def _from_run(run: Path, task: str | None) -> LoadedPolicy:

@@ -101,7 +101,8 @@ class Trainer:
         self.learner: Learner = make_learner(config, self.environment, given_policies(config))
         self._device = learner_device(config.device)
         self.statistics = EpisodeStatistics(1 if self._device.type == "cpu" else _GPU_STEPS)
-        self.env_steps = 0
+        self.env_steps = 0  # or sweeps, see `LearnerOptions.COUNTS`
+        self._acts = config.learner.COUNTS == "env_steps"
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         first = config.train.torch_threads or update_threads(config)
         adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
@@ -116,7 +117,7 @@ class Trainer:
         return layer
 
     def train(self, progress: Progress) -> None:
-        """Train to the configured number of steps.
+        """Train to the configured number of steps, or of sweeps.
 
         Raises:
             Interrupted: by SIGINT or SIGTERM, after saving.
@@ -127,13 +128,15 @@ class Trainer:
         started = time.monotonic()
         next_save = started + config.checkpoint_interval_s
         before = self.seconds
-        with SignalHandler().listening() as stop, RunLog(self.run, self.layer.sampler, self.env_steps) as log, progress:
+        total = self.config.learner.run_length(config.env_steps)
+        log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
+        with SignalHandler().listening() as stop, log, progress:
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
-            while self.env_steps < config.env_steps:
-                self._collect()
+            while self.env_steps < total:
+                self._proceed()
                 self._learn()
                 self.seconds = before + time.monotonic() - started
-                if self.env_steps % config.log_interval < self.config.num_envs:
+                if not self._acts or self.env_steps % config.log_interval < self.config.num_envs:
                     log.write(self.env_steps, self._row())
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if stop.requested:
@@ -150,6 +153,14 @@ class Trainer:
         log.sync()
         self.save()
         return time.monotonic() - began
+
+    def _proceed(self) -> None:
+        """A step of the environments, or the beginning of a sweep."""
+        if self._acts:
+            self._collect()
+            return
+        self.learner.proceed()
+        self.env_steps += 1
 
     def _collect(self) -> None:
         observed = self.environment.observed.to(self._device)
@@ -188,9 +199,13 @@ class Trainer:
         return broken
 
     def _score(self) -> str:
+        if not self._acts:
+            return " ".join(f"{name} {value:.3g}" for name, value in list((self.statistics.learner or {}).items())[:2])
         return f"{self._metric.name} {self.statistics.metrics()[self._metric.column]:.2f}"
 
     def _row(self) -> dict[str, float]:
+        if not self._acts:
+            return (self.statistics.learner or {}) | {"seconds": self.seconds}
         extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}
         return self.statistics.row() | extra
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from conftest import build, fixed_worlds, manual_layer, only
 from envs.environment import Environment
 from envs.task import ActionComponent, Component, Outcome, Task
-from randomization.catalogue.quantity import RandomizableQuantity
+from randomization.catalogue.quantity import Quantity
 from randomization.catalogue.timing_and_noise import EFFECTS
 
 # A free body that a task pushes, an arm on a servo, a floor.
@@ -156,7 +156,7 @@ def test_an_environment_plays_the_same_alone_as_among_others() -> None:
     assert_same([x[:1] for x in played(alone)], [x[:1] for x in played(among)])
 
 
-def entries_of(quantity: RandomizableQuantity) -> dict[str, Any]:
+def entries_of(quantity: Quantity) -> dict[str, Any]:
     """A quantity switched on with nothing in it, and what it needs likewise."""
     targets = {"component": {"of": "angle"}, "actuator": {"of": "servo"}, "action": {"of": "target"}}
     targets |= {"floating body": {"of": "ball"}, "moving body": {"of": ["ball", "arm"]}}
@@ -171,7 +171,7 @@ def entries_of(quantity: RandomizableQuantity) -> dict[str, Any]:
 
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("quantity", EFFECTS, ids=lambda q: q.name)
-def test_an_effect_of_nothing_changes_nothing_bit_for_bit(quantity: RandomizableQuantity, in_place: bool) -> None:
+def test_an_effect_of_nothing_changes_nothing_bit_for_bit(quantity: Quantity, in_place: bool) -> None:
     plain, task = build(Remembering((1,), in_place), N), Remembering((1,), in_place)
     assert_same(played(plain), played(build(task, N, manual_layer(task, entries_of(quantity)))))
 

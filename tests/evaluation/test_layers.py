@@ -39,6 +39,8 @@ KINDS: dict[str, dict[str, Any]] = {  # learners by what is special of their pol
     "lstm": {"algorithm": "ppo", "memory": "lstm"},
     "gru": {"algorithm": "ppo", "memory": "gru", "activation": "relu"},
     "bins": {"algorithm": "ppo", "actor": "categorical", "bins": 5},
+    "decoupled bins": {"algorithm": "dqn", "bins": 5},
+    "decoupled bins, history": {"algorithm": "dqn", "bins": 4, "observation_history": 2},
     "lstm, bins": {"algorithm": "ppo", "actor": "categorical", "memory": "lstm"},
 }
 

@@ -6,6 +6,7 @@ Runs on CUDA where there is one, else on Warp's CPU device, where most tasks tak
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,6 +99,7 @@ def comparable(name: str) -> Task:
     and with them the pyramid that stands for the friction cone; elliptic cones do not depend on the tangents.
     """
     task = made(name)
+    task.model = copy.copy(task.model)  # tasks of one kind share theirs
     if name.startswith(("Ant", "Humanoid")):
         task.model.opt.solver = int(mujoco.mjtSolver.mjSOL_NEWTON)
         task.model.opt.cone = int(mujoco.mjtCone.mjCONE_ELLIPTIC)

@@ -85,7 +85,7 @@ ONCE = {"epochs": 1, "minibatches": 1, "lr": 3e-3}
     ],
 )
 def test_every_objective_learns_to_hold_a_point_mass(settings: dict[str, Any]) -> None:
-    updates = 60 if "epochs" in settings else 20
+    updates = 25 if "epochs" in settings else 12
     returns = train(updates, **settings)
     print(settings, [round(r, 1) for r in returns])
     # Standing still scores about 12, the best possible about 22.
@@ -127,7 +127,7 @@ class Recall:
         )  # fmt: skip
 
 
-def recalled(memory: str, updates: int = 30) -> float:
+def recalled(memory: str, updates: int = 14) -> float:
     """Share of right answers of the deterministic policy after training."""
     environment = Recall(64, seed=0)
     settings: dict[str, Any] = {"actor_hidden": (32,), "critic_hidden": (32,), "memory_size": 32, "segment": 6}

@@ -29,10 +29,14 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 # What makes a run short and changes nothing else that the pages show.
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
-    (re.compile(r"40_000"), "12_288"),
-    (re.compile(r"(simreal train fetch_reach) train.env_steps=([23])000"), r"\g<1> train.env_steps=1\g<2>00"),
+    (re.compile(r"40_000"), "4_096"),
+    (re.compile(r"(simreal train fetch_reach) train.env_steps=2000"), r"\g<1> train.env_steps=880"),  # 800 of them
+    (re.compile(r"(simreal train fetch_reach) train.env_steps=3000"), r"\g<1> train.env_steps=960"),  # at random
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
-    (re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"), r"\g<1> num_envs=16 train.env_steps=512"),
+    (
+        re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
+        r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
+    ),
     (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1"),
@@ -73,7 +77,7 @@ def in_this_process(language: str, code: str) -> None:
     """Run a block here in a short form, if it is Python or nothing but files and `simreal` commands; else in a process
     of its own."""
     if language == "python":
-        exec(compile(code, "<docs>", "exec"), {"__name__": "__main__"})
+        exec(compile(short(code), "<docs>", "exec"), {"__name__": "__main__"})
         return
     code = short(code)
     files, commands = _FILE.findall(code), _COMMAND.findall(_FILE.sub("", code))

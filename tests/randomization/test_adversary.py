@@ -61,7 +61,7 @@ def test_the_adversary_takes_over_its_share_of_the_action() -> None:
     layer: Any = env.layer
     for action in (0.4, -0.8):
         env.step(torch.full((3, 1), action, dtype=torch.float64))
-        other = layer._acting.effects["adversary"]._values[:, 0]
+        other = layer._effects.effects["adversary_action"]._values[:, 0]
         expected = torch.stack((torch.tensor(action).double(), 0.75 * action + 0.25 * other[1], other[2]))
         torch.testing.assert_close(env.engine.data("ctrl")[:, 0], expected)
 
@@ -92,7 +92,7 @@ def test_torques_scale_with_the_inertia_along_the_body_axes() -> None:
     frame = env.engine.data("ximat")[0, 1].reshape(3, 3).clone()
     torch.testing.assert_close(frame[:, 0].abs(), torch.tensor([0.0, 1.0, 0.0]).double())
     env.step(torch.zeros(50, 1))
-    value = layer._acting.effects["adversary"]._values[:, 4:7]
+    value = layer._effects.effects["adversary_action"]._values[:, 4:7]
     torque = env.engine.data("xfrc_applied")[:, 1, 3:]
     inertia = torch.as_tensor(env.task.model.body_inertia[1].copy())
     torch.testing.assert_close(torque @ frame, 3.0 * value * inertia)
@@ -101,7 +101,7 @@ def test_torques_scale_with_the_inertia_along_the_body_axes() -> None:
 def test_while_alpha_and_beta_are_zero_everywhere_the_network_is_not_asked() -> None:
     env = world([[0.0, 0.0]] * 2, episode=2)
     layer: Any = env.layer
-    adversary = layer._acting.effects["adversary"]
+    adversary = layer._effects.effects["adversary_action"]
     asked = []
     network = adversary._network
 
@@ -127,7 +127,7 @@ def test_while_alpha_and_beta_are_zero_everywhere_the_network_is_not_asked() -> 
 def test_it_decides_every_80_ms_and_holds_what_it_has_decided() -> None:
     env = world([[1.0, 0.0]] * 20)  # control steps of 40 ms
     layer: Any = env.layer
-    adversary = layer._acting.effects["adversary"]
+    adversary = layer._effects.effects["adversary_action"]
     held = []
     for step in range(12):
         env.step(torch.full((20, 1), math.sin(step)))
@@ -151,7 +151,7 @@ def test_random_forces_and_the_adversary_add_up() -> None:
     entries = {**ENTRIES, "force_size": {"range": [0, 1]}, "force_probability": {"range": [0, 1]}}
     env = world([[0.0, 3.0, 1.0, 0.5]] * 20, entries)
     layer: Any = env.layer
-    forces, adversary = layer._acting.effects["forces"], layer._acting.effects["adversary"]
+    forces, adversary = layer._effects.effects["force_size"], layer._effects.effects["adversary_action"]
     applied = env.engine.data("xfrc_applied")
     for _ in range(4):
         env.step(torch.zeros(20, 1))

@@ -289,7 +289,7 @@ def test_backlash_differs_between_directions_and_episodes_by_its_spread() -> Non
     entries = {"actuator_backlash": {"range": [0, 0.5]}, "actuator_backlash_spread": {"range": [0, 1]}}
     env = hinge(entries, [[0.1, 0.2]] * N, xml=MOTOR)
     layer: Any = env.layer
-    backlash = layer._acting.effects["backlash"]
+    backlash = layer._effects.effects["actuator_backlash"]
     n = torch.stack([torch.log(0.002 / d[:, 0]) / math.log(0.1) for d in (backlash._up, backlash._down)])
     kept = n > math.log(0.5) / math.log(0.1)  # delta is at least 2
     assert float(kept.double().mean()) > 0.99

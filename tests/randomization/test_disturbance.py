@@ -161,9 +161,9 @@ def test_planar_robots_are_pushed_along_their_free_axis_only() -> None:
     velocity = env.engine.data("qvel")
     before = velocity.clone()
     layer: Any = env.layer
-    layer._acting._random.ensure_drawn()
-    layer._acting.effects["pushes"]._since_s += 1.0
-    layer._acting.effects["pushes"].apply()
+    layer._effects._random.ensure_drawn()
+    layer._effects.effects["push_velocity"]._since_s += 1.0
+    layer._effects.effects["push_velocity"].on_step()
     kick = velocity - before
     assert (kick[:, 0].abs() <= 1.0).all()
     assert len(torch.unique(kick[:, 0])) == 50
@@ -174,7 +174,7 @@ def test_a_base_that_moves_shakes_everything_on_it_like_gravity_that_tilts() -> 
     entries = {"base_acceleration": {"range": [0, 5]}, "base_frequency": {"range": [0.1, 5]}}
     env = free(entries, [[2.0, 0.5], [0.0, 0.5]], decimation=10)
     layer: Any = env.layer
-    base = layer._acting.effects["base"]
+    base = layer._effects.effects["base_acceleration"]
     phase, direction = float(base._angle[0]), base._amplitude[0] / 2.0
     assert float(direction.norm()) == pytest.approx(1.0)
     gravity, velocity = env.engine.field("opt.gravity"), torch.zeros(2, dtype=torch.float64)

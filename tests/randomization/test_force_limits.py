@@ -11,8 +11,8 @@ from torch import Tensor
 
 from conftest import TinyTask, build, fixed_worlds
 from envs.environment import Environment
+from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.physics.model_edits import edits_of
 
 
 def urdf(kind: str = "revolute", effort: float = 6.0) -> str:
@@ -129,7 +129,7 @@ def test_strength_and_force_range_of_shared_limits_multiply() -> None:
 def test_a_motor_at_the_joint_owns_its_limit_alone_though_a_tendon_pulls_too() -> None:
     xml = TENDON.format(joint=4, tendon=7).replace("</actuator>", '<motor name="own" joint="a" gear="50"/></actuator>')
     task = TinyTask(xml)
-    fields = [[(e.field, e.sharers) for e in edits_of(task.model, "actuator_force_range", i)] for i in (0, 1)]
+    fields = [[(e.field, e.sharers) for e in QUANTITIES["actuator_force_range"].edits(task.model, i)] for i in (0, 1)]
     assert fields == [[("tendon_actfrcrange", 1)], [("jnt_actfrcrange", 1)]]
 
 

@@ -67,7 +67,7 @@ def test_errors_come_in_order_gain_offset_noise_resolution() -> None:
     torch.testing.assert_close(b[:, :, 0], (a[:, :, 0] / 0.05).round() * 0.05)
     still = arm(entries, [[0.3, 0.2, 0.0, 0.0]], spread=1.0)
     layer: Any = still.layer
-    errors = layer._sensing._errors
+    errors = layer._effects.effects["observation_scale"]
     shown, true = shown_and_true(still, 3)
     torch.testing.assert_close(
         shown[:, 0, 0], true[:, 0, 0] * errors._factor.values[0, 0] + errors._offset.values[0, 0]
@@ -93,7 +93,7 @@ def test_with_jitter_a_sensor_never_shows_something_older_than_before() -> None:
     ages = []
     for t in range(60):
         shown = env.step(torch.full((200, 1), math.sin(0.3 * t))).final.policy[:, 0]
-        age = layer._sensing._timing._age[:, 0]
+        age = layer._effects.effects["observation_delay"]._age[:, 0]
         ages.append(age.clone())
         assert len(torch.unique(shown)) > 1 or t < 3
     age = torch.stack(ages)[10:]

@@ -59,18 +59,15 @@ def switched_on(text: str) -> str:
 def test_each_suggested_line_loads_by_itself(source: str) -> None:
     task = AnyModel(source)
     text = suggested_yaml(task)
-    every = entries_of(switched_on(text))
-    assert set(every) == {name for name, names in available(task).items() if not _needs_what_is_not_there(task, name)}
+    every, offered = entries_of(switched_on(text)), available(task)
+    assert set(every) == {
+        name for name in offered if not (QUANTITIES[name].needs and QUANTITIES[name].needs not in offered)
+    }
     for name, entry in every.items():
         together = {name: entry}
         for needed in re.findall(rf"\b{name}: {{.*; goes with (\w+)", text):
             together[needed] = every[needed]
         assert [p.name for p in build_parameters(task, together)] == list(together)
-
-
-def _needs_what_is_not_there(task: AnyModel, name: str) -> bool:
-    needs = QUANTITIES[name].needs
-    return bool(needs) and needs not in available(task)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -91,14 +88,15 @@ def test_all_suggested_lines_together_make_worlds_that_run(source: str) -> None:
 def test_every_label_that_describe_prints_names_one_object(source: str) -> None:
     task = AnyModel(source)
     describe(task, Console(width=200, quiet=True))
-    for name, names in available(task).items():
+    offered = available(task)
+    for name, names in offered.items():
         quantity = QUANTITIES[name]
         assert len(set(names)) == len(names)
         for label in {*names[:2], *names[-1:]}:
             of = {"of": label} | (
                 {"range": list(quantity.default_range)} if quantity.mode != "add" else {"range": [0, 0]}
             )
-            needs = {quantity.needs: {"of": label}} if quantity.needs in available(task) and names else {}
+            needs = {quantity.needs: {"of": label}} if quantity.needs in offered and names else {}
             if name == "wind":
                 needs["air_density"] = {}
             assert build_parameters(task, {name: of} | needs)[0].targets == (label,)

@@ -121,7 +121,7 @@ class Material:
 
     def __init__(self, folder: Path) -> None:
         self.run = folder / "run"
-        train(configuration("sac", "adr"), self.run)
+        train(configuration("sac", "adr", 180), self.run)
         with contextlib.redirect_stdout(io.StringIO()):
             simreal(["export", str(self.run)])
         self.bundle = self.run / "bundle"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from shortcuts import without_bundles
 from simreal.cli.main import main
 from simreal.common import atomic_files
 from simreal.common.atomic_files import LOCK, owned, write_text
@@ -63,13 +64,13 @@ def config_file(folder: Path, **more: Any) -> Path:
 def test_a_full_disk_is_said_in_one_line_and_what_was_there_stays(
     midway: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    frequent = {"env_steps": 600, "log_interval": 30, "checkpoint_interval_s": 0.02, "torch_threads": 1}
+    frequent = {"env_steps": 300, "log_interval": 30, "checkpoint_interval_s": 0.02, "torch_threads": 1}
     config, path = configuration("sac", "adr", train=frequent), config_file(tmp_path, train=frequent)
     with mounted(tmp_path / "disk", "size=8m") as disk:
         run, command = disk / "run", ["train", path, "--run-dir", disk / "run"]
         if midway:
             with pytest.raises(Died):
-                train(config, run, {300}, 360)
+                train(config, run, {150}, 180)
             command.append("--resume")
         size = os.statvfs(disk)
         used = (size.f_blocks - size.f_bfree) * size.f_frsize
@@ -78,7 +79,7 @@ def test_a_full_disk_is_said_in_one_line_and_what_was_there_stays(
         assert "No space left on device" in said
         assert not list(disk.rglob("*.tmp"))
         if midway:
-            assert newest_checkpoint(run)["env_steps"] >= 300
+            assert newest_checkpoint(run)["env_steps"] >= 150
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
         train(config, run)
         train(config, tmp_path / "whole")
@@ -103,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
     path = config_file(tmp_path)
     with mounted(tmp_path / "disk", "size=8m") as disk:
         run = disk / "run"
-        train(configuration("sac", "adr"), run)
+        train(configuration("sac", "adr", 90), run)
         before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for arguments in (["--run-dir", disk / "new"], ["--run-dir", run, "--resume"]):
@@ -116,10 +117,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
 
 
 def test_a_second_process_on_a_run_is_refused_and_told_who_has_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, run = config_file(tmp_path), tmp_path / "run"
-    train(configuration("sac", "adr"), run)
+    without_bundles(monkeypatch)
+    path, run = config_file(tmp_path, train={"env_steps": 120}), tmp_path / "run"
+    train(configuration("sac", "adr", 90), run)
     holder = subprocess.Popen(
         [sys.executable, "-c", f"from simreal.common.atomic_files import owned\nfrom pathlib import Path\n"
          f"with owned(Path({str(run)!r})):\n    print('mine', flush=True)\n    input()"],
@@ -175,17 +177,17 @@ def test_what_does_not_fit_in_memory_is_said(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configuration("sac", "adr")
+    config = configuration("sac", "adr", 300)
     train(config, tmp_path / "whole")
     jumps = iter([10.0**k * (-1) ** k for k in range(1, 10)] * 10_000)
     monkeypatch.setattr(time, "time", lambda: 1.7e9 + next(jumps))
-    train(config, tmp_path / "run", {300})
+    train(config, tmp_path / "run", {150})
     assert differences(tmp_path / "whole", tmp_path / "run") == []
     assert 0.0 < newest_checkpoint(tmp_path / "run")["seconds"] < 600.0
 
 
 def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configuration("sac", "adr", train={"env_steps": 600, "checkpoint_interval_s": 1.0})
+    config = configuration("ppo", "adr", train={"env_steps": 600, "checkpoint_interval_s": 1.0})
     now, saved = [0.0], []
 
     class Slow:
@@ -265,7 +267,7 @@ def test_devices_are_written_in_place_and_never_renamed_over(tmp_path: Path) -> 
 
 
 def test_comparing_checkpoints_covers_every_part_of_the_state(tmp_path: Path) -> None:
-    train(configuration("ddpg her", "adr"), tmp_path)
+    train(configuration("ddpg her", "adr", 180), tmp_path)
     parts = [path.split("/") for path in leaves(newest_checkpoint(tmp_path))]
     names = {"/".join(part[1:3]) for part in parts if len(part) > 2}
     expected = {"learner/replay", "learner/policy", "learner/generator", "learner/history", "learner/actor_optimizer"}

@@ -161,7 +161,7 @@ def run_soak(*arguments: str) -> str:
 
 
 def test_a_kill_changes_nothing(tmp_path: Path) -> None:
-    tally, found = soak(tiny_config(tmp_path, "ppo", "adr", 2000), kills=1, seed=0, folder=tmp_path, longest_s=0.1)
+    tally, found = soak(tiny_config(tmp_path, "ppo", "adr", 1200), kills=1, seed=0, folder=tmp_path, longest_s=0.1)
     assert (found, len(tally.lost_steps), tally.finished) == ([], 1, 0)
 
 

@@ -111,16 +111,20 @@ def table(path: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Everything in which the results of two runs differ, but for the time that they took."""
-    found = [f"{name}.csv" for name in ("metrics", "adr") if table(one / f"{name}.csv") != table(other / f"{name}.csv")]
-    a, b = (leaves(newest_checkpoint(run)) for run in (one, other))
-    found += sorted(a.keys() ^ b.keys())
+def unequal(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Paths of the leaves in which two checkpoints differ, but for the time that they took."""
+    found = sorted(a.keys() ^ b.keys())
     for path in a.keys() & b.keys():
         same = torch.equal(a[path], b[path]) if isinstance(a[path], torch.Tensor) else a[path] == b[path]
         if not same and path != "/seconds":
             found.append(path)
     return found
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Everything in which the results of two runs differ, but for the time that they took."""
+    found = [f"{name}.csv" for name in ("metrics", "adr") if table(one / f"{name}.csv") != table(other / f"{name}.csv")]
+    return found + unequal(*(leaves(newest_checkpoint(run)) for run in (one, other)))
 
 
 def fork() -> int:

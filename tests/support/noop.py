@@ -16,12 +16,12 @@ from torch import Tensor
 from conftest import FixedWorlds, TinyTask, build
 from envs.environment import Environment
 from envs.task import Task
-from randomization.catalogue.table import QUANTITIES, RandomizableQuantity
+from randomization.catalogue.quantity import Quantity
+from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.targets import frictions
 from randomization.targets.names import object_places
-from randomization.targets.suitable import does_nothing
 
 _SEEN = 1e-11  # what counts as a difference: rounding is smaller, and the runs are short
 _CHANCES = 100  # environments of one world, where chance decides whether anything happens: 0.95 ** 100 = 0.006
@@ -63,7 +63,7 @@ def warnings_heard() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def accepted(task: Task, quantity: RandomizableQuantity, only: Sequence[str] | None = None) -> list[Asked]:
+def accepted(task: Task, quantity: Quantity, only: Sequence[str] | None = None) -> list[Asked]:
     """The names (all of the kind, or `only` these) that a quantity takes without refusal or warning."""
     names: Sequence[str] = ("",) if quantity.target == "none" else only or list(object_places(task, quantity.target))
     found: list[Asked] = []
@@ -78,19 +78,17 @@ def accepted(task: Task, quantity: RandomizableQuantity, only: Sequence[str] | N
             except RandomizationError:
                 continue
         index = 0 if not name else object_places(task, quantity.target)[name]
-        if not heard and not does_nothing(task, quantity, index):  # refused where the world is written
+        if not heard and not quantity.multiplies_zero(task.model, index):  # refused where the world is written
             found.append(Asked(name, parameters))
     return found
 
 
-def ends(quantity: RandomizableQuantity) -> list[float]:
+def ends(quantity: Quantity) -> list[float]:
     """The ends of a default range that are not the nominal value."""
     return [end for end in quantity.default_range if end != quantity.nominal]
 
 
-def silent(
-    task: Task, quantity: RandomizableQuantity, seeds: int = len(_STATES), only: Sequence[str] | None = None
-) -> list[str]:
+def silent(task: Task, quantity: Quantity, seeds: int = len(_STATES), only: Sequence[str] | None = None) -> list[str]:
     """The names of a task that a quantity takes without a word and of which neither end of its range changes anything.
 
     Args:
@@ -113,7 +111,7 @@ def silent(
 
 
 def _worlds(
-    quantity: RandomizableQuantity, asked: list[Asked], chances: int
+    quantity: Quantity, asked: list[Asked], chances: int
 ) -> tuple[list[Parameter], list[list[float]], list[str | None]]:
     """Parameters of all names, the worlds [environments, parameters], and whose each is (None: the nominal one)."""
     parameters = [p for one in asked for p in one.parameters]
@@ -138,7 +136,7 @@ def _environment(task: Task, labelled: list[Parameter], rows: list[list[float]])
     return build(task, len(rows), DomainRandomizer(FixedWorlds(labelled, rows)))
 
 
-def _moves(task: Task, quantity: RandomizableQuantity, asked: list[Asked], seed: int) -> set[str]:
+def _moves(task: Task, quantity: Quantity, asked: list[Asked], seed: int) -> set[str]:
     """Names whose world moves otherwise than the nominal one from one random state under the same controls."""
     labelled, rows, whose = _worlds(quantity, asked, 1)
     env = _environment(_again(task), labelled, rows)
@@ -209,7 +207,7 @@ def _beside(model: mujoco.MjModel, qpos: np.ndarray, body: int, rng: np.random.G
     return data.geom_xpos[geom] + turned + 0.7 * own * direction
 
 
-def _acts(task: Task, quantity: RandomizableQuantity, asked: list[Asked], seed: int) -> set[str]:
+def _acts(task: Task, quantity: Quantity, asked: list[Asked], seed: int) -> set[str]:
     """Names whose worlds move or are measured otherwise than nominal ones under the same actions and chance."""
     found: set[str] = set()
     for one in asked:

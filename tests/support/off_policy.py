@@ -1,4 +1,4 @@
-"""Small SAC, TD3 and DDPG learners of a problem with three observations and two actions, and experience for them."""
+"""Small off-policy learners of a problem with three observations and two actions, and experience for them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch import Tensor
 
 from envs.environment import Observed, StepResult
 from simreal.learners.base import LearnerSpec
+from simreal.learners.off_policy.base import OffPolicyLearner
 from simreal.learners.off_policy.ddpg import DDPG
+from simreal.learners.off_policy.dqn import DQN
 from simreal.learners.off_policy.sac import SAC
 from simreal.learners.off_policy.td3 import TD3
 from simreal.learners.off_policy.transitions import ReplayBatch
-from simreal.learners.options import DDPGConfig, SACConfig, TD3Config
+from simreal.learners.options import DDPGConfig, DQNConfig, SACConfig, TD3Config
 
 PROBLEM = LearnerSpec(2, 3, 2, 0, 0, None, torch.device("cpu"))
 SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "warmup_steps": 0, "replay_size": 1000}
@@ -30,6 +32,10 @@ def sac(seed: int = 0, total_steps: int | None = None, **settings: Any) -> SAC:
 
 def td3(seed: int = 0, total_steps: int | None = None, **settings: Any) -> TD3:
     return TD3(PROBLEM, TD3Config(**(SMALL | settings)), seed, total_steps)
+
+
+def dqn(seed: int = 0, total_steps: int | None = None, **settings: Any) -> DQN:
+    return DQN(PROBLEM, DQNConfig(**(SMALL | settings)), seed, total_steps)
 
 
 def random_batch(size: int = 32, seed: int = 0) -> ReplayBatch:
@@ -53,7 +59,7 @@ def result_of(final: Tensor, reward: Tensor, **flags: Tensor) -> StepResult:
     )  # fmt: skip
 
 
-def run(learner: Learner, updates: int, first: int = 0) -> None:
+def run(learner: OffPolicyLearner, updates: int, first: int = 0) -> None:
     """Steps of random experience with an update after each."""
     for step in range(first, first + updates):
         generator = torch.Generator().manual_seed(step)

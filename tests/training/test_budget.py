@@ -9,8 +9,10 @@ import pytest
 from randomization.parameters import Parameter
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Manual
+from resuming import advance
 from simreal.training.budget import budget_warning, expected_moves, untrained_warning
-from tiny import LEARNERS, configuration, train
+from simreal.training.trainer import Trainer
+from tiny import LEARNERS, configuration
 
 TWO_SIDED = Parameter("a", nominal=0.0, limits=(-1.0, 1.0))
 ONE_SIDED = Parameter("b", nominal=1.0, limits=(1.0, 3.0))
@@ -56,9 +58,10 @@ def test_samplers_that_have_no_boundaries_are_not_warned_about() -> None:
 def test_a_run_is_told_if_it_ends_before_its_first_update(kind: str, tmp_path: Path) -> None:
     config = configuration(kind, "manual")
     first = config.learner.first_update(config.num_envs)
+    trainer = Trainer(config, tmp_path)
+    while not trainer.statistics.learner:
+        advance(trainer, 1)
+    assert trainer.env_steps == first
     for steps, learns in ((first, True), (first - 2, True), (first - 3, False)):  # three environments
-        config = configuration(kind, "manual", steps)
-        trainer = train(config, tmp_path / f"{steps}")
-        assert bool(trainer.statistics.learner) is learns
-        assert (untrained_warning(config) is None) is learns
+        assert (untrained_warning(configuration(kind, "manual", steps)) is None) is learns
     assert "untrained" in str(untrained_warning(configuration(kind, "manual", 1)))

@@ -20,8 +20,7 @@ from envs.engines.base import EngineError
 from envs.environment import Environment
 from randomization.catalogue.visual import VISUAL
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.visual.effects import EFFECTS
-from randomization.visual.worlds import UNSEEN, refuse_unseen
+from randomization.visual.worlds import refuse_unseen
 from simreal.common.errors import UserError
 from simreal.gym.image_observations import Images
 from simreal.rendering.scene import Scene
@@ -33,7 +32,7 @@ WIDTH, HEIGHT = 48, 36
 EVEN = ROOM.replace('texture="tiles" texrepeat="4 4"', "")  # tiles are sampled differently: no floor to compare by
 # Everything at once, so that all tests share one kernel: mujoco_warp compiles it anew for every number of lights.
 ENTRIES: dict[str, dict[str, Any]] = {
-    q.name: {"of": "front"} if q.target == "camera" else {} for q in VISUAL if q.name not in UNSEEN
+    q.name: {"of": "front"} if q.target == "camera" else {} for q in VISUAL if not q.look.unseen
 }
 ENTRIES["image_blur"] = {"range": [0.0, 0.05]}
 NOMINAL = {q.name: q.nominal for q in VISUAL if q.name in ENTRIES}
@@ -194,7 +193,7 @@ class TestPictures:
 
 
 def test_every_visual_quantity_is_shown_or_refused() -> None:
-    assert UNSEEN.keys() < EFFECTS.keys()
+    assert [q.name for q in VISUAL if q.look.unseen] == ["material_reflectance"]
     parameters = build_parameters(TinyTask(ROOM), {"material_hue": {}, "mirrors": {"quantity": "material_reflectance"}})
     with pytest.raises(RandomizationError) as error:
         refuse_unseen(parameters, TinyTask(ROOM).model, "view")

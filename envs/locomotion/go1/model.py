@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import mujoco
 import numpy as np
 
-from envs.platform.menagerie import load_robot
-from envs.task import compile_spec
+from envs.platform.menagerie import load_robot, robot_path
+from envs.task import SpecEdit, compile_spec, spec_edits
 
 Terrain = Literal["flat", "rough"]
+
+ROBOT = "unitree_go1"
 
 FEET = ("FR", "FL", "RR", "RL")  # front right, front left, rear right, rear left: the order of the machine's interface
 LEG_JOINTS = ("hip", "thigh", "calf")  # abduction, hip, knee
@@ -80,7 +83,17 @@ def build_model(terrain: Terrain, roughness_m: float, full: Sequence[int] = ()) 
     """
     if terrain == "rough" and not 0.0 < roughness_m < math.inf:
         raise ValueError(f"roughness_m: expected more than 0 on rough ground, got {roughness_m}")
-    spec = load_robot("unitree_go1")
+    return _compiled(
+        str(robot_path(ROBOT)), terrain, roughness_m if terrain == "rough" else 0.0, tuple(full), spec_edits()
+    )
+
+
+@cache
+def _compiled(
+    _path: str, terrain: Terrain, roughness_m: float, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]
+) -> mujoco.MjModel:
+    """One model of all tasks that ask for the same; `_edits` are those that `compile_spec` makes."""
+    spec = load_robot(ROBOT)
     option = spec.option
     option.timestep = 0.005
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randomization.effects.context import CommandEffect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import index_of
 from randomization.targets.objects import controls_of, outputs_of
 
@@ -33,22 +34,21 @@ _NONE = 1e200  # delta without backlash
 _NOTHING = 1e-100  # a share of the step that is none
 
 
-class Backlash(CommandEffect):
+class Backlash(Effect):
     """Applies `actuator_backlash` to the controls in a command."""
 
+    order = 30
     _state = ("_down", "_up", "_slack")
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._durations = context.rng, context.durations
         task, engine = context.task, context.engine
         self._gap, self._spread = (context.index(name) for name in ("actuator_backlash", "actuator_backlash_spread"))
-        self.configured, self._actuators = self._gap.size > 0, task.model.nactuator
+        self._actuators = task.model.nactuator
         # delta * dt; float64 on every engine: float32 has no number for none
         self._down = context.zeros(self._gap.size) + _NONE
         self._up = self._down.clone()
         self._slack = torch.zeros_like(self._down)
-        if not self.configured:
-            return
         model, places, device = task.model, self._gap.places, engine.device
         self._controls = index_of(controls_of(model, places)[0], device)  # one of each
         self._outputs = index_of(outputs_of(model, places)[0], device)
@@ -72,7 +72,7 @@ class Backlash(CommandEffect):
         gap_s = torch.where(gap_s > 0, gap_s ** (1.0 + deviation), 0.0).clamp(max=_LARGEST_S)
         return torch.where(gap_s > 0, self._durations.period_s / gap_s, _NONE).to(self._slack.dtype)
 
-    def apply(self, command: Tensor) -> Tensor:
+    def on_command(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what the joints feel of it."""
         wanted = command[:, self._controls].double()
         rest = self._at_zero + self._per_length * self._length[:, self._outputs]

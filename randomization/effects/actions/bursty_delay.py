@@ -10,12 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from randomization.effects.context import Effect, EffectContext
-from randomization.effects.parameter_index import or_nominal
+from envs.common.stateful import Stateful
+from randomization.effects.context import EffectContext
 
 
-class BurstyDelay(Effect):
-    """Applies `action_burst_delay`, `action_burst_rate` and `action_burst_time`."""
+class BurstyDelay(Stateful):
+    """Applies `action_burst_delay`, `action_burst_rate` and `action_burst_time`.
+
+    Attributes:
+        configured: whether lambda has a parameter of it; if not, none of its methods need be called.
+    """
 
     _state = ("_extra_steps", "_p_begins", "_p_ends", "_congested")
 
@@ -34,8 +38,8 @@ class BurstyDelay(Effect):
         """Begin episodes in mask [N] in the worlds lam [N, d]."""
         rows, period_s = mask[:, None], self._durations.period_s
         extra = self._delay.of(lam) / (1000.0 * self._durations.timestep_s[:, None])
-        rate = or_nominal(self._rate, lam, "action_burst_rate")
-        time_s = or_nominal(self._time, lam, "action_burst_time")
+        rate = self._rate.or_nominal(lam)
+        time_s = self._time.or_nominal(lam)
         self._extra_steps = torch.where(rows, extra, self._extra_steps)
         self._p_begins = torch.where(rows, -torch.expm1(-rate * period_s), self._p_begins)
         self._p_ends = torch.where(rows, -torch.expm1(-period_s / time_s), self._p_ends)

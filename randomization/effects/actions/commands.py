@@ -18,21 +18,22 @@ from envs.common.stateful import Stateful
 from envs.task_state import preserved
 from randomization.effects.actions.bursty_delay import BurstyDelay
 from randomization.effects.actions.delay_buffer import CommandDelayBuffer
-from randomization.effects.context import CommandEffect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import index_of
 from randomization.targets.objects import controls_of
 
 _LARGEST_JITTER = 3.0  # standard deviations
 
 
-class CommandDropout(CommandEffect):
+class CommandDropout(Effect):
     """Applies `action_dropout`."""
 
+    order = 10
     _state = ("_held", "_p_lost")
 
     def __init__(self, context: EffectContext) -> None:
         self._random, self._dropout = context.random, context.index("action_dropout")
-        self.configured = self._dropout.size > 0
         self._draws = context.random.reserve_uniform(self._dropout.size)
         self._held = context.zeros(context.command_size).to(context.engine.dtype)  # the last one that was not lost
         self._p_lost = context.zeros(1)
@@ -45,27 +46,26 @@ class CommandDropout(CommandEffect):
         """Take a command [N, C] as the last that was not lost."""
         self._held = torch.where(fresh[:, None], command, self._held)
 
-    def apply(self, command: Tensor) -> Tensor:
+    def on_command(self, command: Tensor) -> Tensor:
         """Command [N, C], or where it is lost the one before it."""
         lost = self._random.uniform[:, self._draws] < self._p_lost
         self._held = torch.where(lost, self._held, command)
         return self._held
 
 
-class StuckActuators(CommandEffect):
+class StuckActuators(Effect):
     """Applies `actuator_stuck`: the controls of an actuator keep the command of the start."""
 
+    order = 20
     _state = ("_start", "_ignores")
 
     def __init__(self, context: EffectContext) -> None:
         self._rng = context.rng
         self._stuck = context.index("actuator_stuck")
-        self.configured = self._stuck.size > 0
         self._start = context.zeros(context.command_size).to(context.engine.dtype)
         self._ignores = torch.zeros_like(self._start, dtype=torch.bool)
-        if self.configured:
-            controls, owners = controls_of(context.task.model, self._stuck.places)
-            self._controls, self._owners = (index_of(x, context.engine.device) for x in (controls, owners))
+        controls, owners = controls_of(context.task.model, self._stuck.places)
+        self._controls, self._owners = (index_of(x, context.engine.device) for x in (controls, owners))
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Draw which actuators are stuck in the worlds lam [N, d] of mask [N]."""
@@ -78,14 +78,15 @@ class StuckActuators(CommandEffect):
         """Take a command [N, C] as the one that stuck actuators keep."""
         self._start = torch.where(fresh[:, None], command, self._start)
 
-    def apply(self, command: Tensor) -> Tensor:
+    def on_command(self, command: Tensor) -> Tensor:
         """Command [N, C] with that of the start for what is stuck."""
         return torch.where(self._ignores, self._start, command)
 
 
-class CommandDelay(CommandEffect):
+class CommandDelay(Effect):
     """Applies `action_delay`, its jitter, and the bursts of `BurstyDelay`."""
 
+    order = 90  # it alone says what arrives within the step
     _state = ("_delay_steps", "_sigma_steps", "_bursts", "_buffer")
 
     def __init__(self, context: EffectContext) -> None:
@@ -94,21 +95,17 @@ class CommandDelay(CommandEffect):
         self._bursts = BurstyDelay(context)
         self._draws = context.random.reserve_normal(self._jitter.size)
         self._varies = bool(self._jitter.size or self._bursts.configured)
-        self.configured = bool(self._delay.size or self._varies)
         # mean and deviation, physics steps
         self._delay_steps, self._sigma_steps = context.zeros(), context.zeros()
-        self._buffer: CommandDelayBuffer | None = None
-        if self.configured:
-            longest_ms = context.longest("action_delay") + _LARGEST_JITTER * context.longest("action_delay_jitter")
-            longest_s = 1e-3 * (longest_ms + context.longest("action_burst_delay"))
-            engine, longest = context.engine, context.durations.most_physics_steps(longest_s)
-            self._buffer = CommandDelayBuffer(
-                engine.num_envs, context.command_size, context.task.decimation, longest, engine.device, engine.dtype
-            )
+        longest_ms = context.longest("action_delay") + _LARGEST_JITTER * context.longest("action_delay_jitter")
+        longest_s = 1e-3 * (longest_ms + context.longest("action_burst_delay"))
+        engine, longest = context.engine, context.durations.most_physics_steps(longest_s)
+        self._buffer = CommandDelayBuffer(
+            engine.num_envs, context.command_size, context.task.decimation, longest, engine.device, engine.dtype
+        )
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the delay of new worlds lam [N, d] in mask [N]."""
-        assert self._buffer is not None
         zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._durations.timestep_s
         delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
         sigma = self._jitter.of(lam)[:, 0] / step_ms if self._jitter.size else zero
@@ -120,12 +117,10 @@ class CommandDelay(CommandEffect):
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
         """Take a command [N, C] as the one that holds until the first arrives."""
-        if self._buffer is not None:
-            self._buffer.fill(command)
+        self._buffer.fill(command)
 
-    def apply(self, command: Tensor) -> Tensor:
+    def on_command(self, command: Tensor) -> Tensor:
         """Command [N, C] -> what arrives in each physics step, [N, decimation, C]."""
-        assert self._buffer is not None
         if not self._varies:
             return self._buffer.send(command)
         delay = self._delay_steps
@@ -153,7 +148,7 @@ class FirstCommand(Stateful):
         """Episodes begin in mask [N]."""
         self._fresh, self._any_fresh = self._fresh | mask, True
 
-    def hold(self, effects: Sequence[CommandEffect]) -> None:
+    def hold(self, effects: Sequence[Effect]) -> None:
         """Give effects the command [N, C] of an action of zero in the present state, where an episode begins; to be
         called before the task is given the first action."""
         if not self._any_fresh:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from envs.engines.base import Engine
-from envs.task import Task
-from randomization.effects.context import Effect, EffectContext
-from randomization.physics.model_edits import edits_of
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
+from randomization.physics.model_edits import actuator_strength
 from randomization.targets.objects import outputs_of
 
 
@@ -24,8 +24,10 @@ from randomization.targets.objects import outputs_of
 class _Field:
     """The values of one model field that make up the force of some actuators."""
 
+    name: str
     live: Tensor  # [N, size] view of the engine's field
-    elements: Tensor  # [m] flat indices
+    places: list[int]  # m flat indices
+    elements: Tensor  # [m] the same
     owner: Tensor  # [owners, m] actuators that own each value; the number of actuators where it has fewer owners
     sharers: Tensor  # [m] how many actuators each belongs to, these or others
     nominal: Tensor  # [m]
@@ -41,23 +43,19 @@ class _Field:
     def write(self, values: Tensor) -> None:
         self.live[:, self.elements] = values.to(self.live.dtype)
 
-    def restore(self, rows: Tensor) -> None:
-        """Write the nominal values in rows [N, 1]."""
-        self.write(torch.where(rows, self.nominal, self.read()))
 
-
-def _fields(task: Task, engine: Engine, actuators: Sequence[int]) -> dict[str, _Field]:
+def _fields(context: EffectContext, actuators: Sequence[int]) -> list[_Field]:
     """All values that make up the force of actuators, by field. What has no gains of a motor is left without gear."""
     owned: dict[str, dict[int, tuple[list[int], int]]] = {}  # field: element: owners, number of sharers
     for owner, actuator in enumerate(actuators):
-        edits = [(e.field, e.elements, e.sharers) for e in edits_of(task.model, "actuator_strength", actuator)]
-        outputs, _ = outputs_of(task.model, [actuator])
+        edits = [(e.field, e.elements, e.sharers) for e in actuator_strength(context.task.model, actuator)]
+        outputs, _ = outputs_of(context.task.model, [actuator])
         gear = [("actuator_gear", range(6 * output, 6 * output + 6), 1) for output in outputs]
         for name, elements, sharers in edits or gear:
             for element in elements:
                 owners, _ = owned.setdefault(name, {}).setdefault(element, ([], sharers))
                 owners.append(owner)
-    return {name: _field(engine, name, owners, len(actuators)) for name, owners in owned.items()}
+    return [_field(context.engine, name, owners, len(actuators)) for name, owners in owned.items()]
 
 
 def _field(engine: Engine, name: str, owned: dict[int, tuple[list[int], int]], nobody: int) -> _Field:
@@ -66,60 +64,50 @@ def _field(engine: Engine, name: str, owned: dict[int, tuple[list[int], int]], n
     padded = [owners + [nobody] * (most - len(owners)) for owners, _ in owned.values()]
     elements, owner = torch.tensor(list(owned), device=device), torch.tensor(padded, device=device).T
     sharers = torch.tensor([n for _, n in owned.values()], dtype=torch.float64, device=device)
-    return _Field(live, elements, owner, sharers, engine.nominal(name).to(device, live.dtype).flatten()[elements])
+    nominal = engine.nominal(name).to(device, live.dtype).flatten()[elements]
+    return _Field(name, live, list(owned), elements, owner, sharers, nominal)
 
 
-class _MotorEffect(Effect):
-    """Changes the force of the actuators that a quantity names."""
-
-    def __init__(self, context: EffectContext, quantity: str) -> None:
-        self._index = context.index(quantity)
-        self.configured = self._index.size > 0
-        self._fields = _fields(context.task, context.engine, self._index.places)
-
-    def before_reset(self, mask: Tensor) -> None:
-        """Give actuators back what they have lost in mask [N], before the world's own values are written."""
-        for field in self._fields.values():
-            field.restore(mask[:, None])
-
-
-class LimpActuators(_MotorEffect):
+class LimpActuators(Effect):
     """Applies `actuator_failure`: an actuator exerts no force on anything. Its rotor and its friction stay."""
 
     def __init__(self, context: EffectContext) -> None:
-        super().__init__(context, "actuator_failure")
-        self._rng = context.rng
+        self._index, self._rng = context.index("actuator_failure"), context.rng
+        self._fields = _fields(context, self._index.places)
+
+    def before_reset(self, mask: Tensor) -> None:
+        """Give actuators back what they have lost in mask [N]."""
+        for field in self._fields:
+            field.write(torch.where(mask[:, None], field.nominal, field.read()))
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Draw which actuators fail in the worlds lam [N, d] of mask [N], whose own values have been written."""
         fails = self._rng.episode_uniform("actuator_failure", self._index.size) < self._index.of(lam)
         left = torch.where(fails & mask[:, None], 0.0, 1.0)
-        for field in self._fields.values():
+        for field in self._fields:
             field.write(field.read() * field.left(left))
 
 
-class MotorFade(_MotorEffect):
+class MotorFade(Effect):
     """Applies `actuator_fade`."""
 
-    _state = ("_fade", "_fresh")
+    order = 30
+    _state = ("_fade",)
 
     def __init__(self, context: EffectContext) -> None:
-        super().__init__(context, "actuator_fade")
-        self._environment = context.environment
+        self._environment, self._index = context.environment, context.index("actuator_fade")
         self._fade = context.zeros(self._index.size)
-        # At the start of the episode, as its world has them.
-        self._fresh = {name: field.read().clone() for name, field in self._fields.items()}
+        self._fields = _fields(context, self._index.places)
+        for field in self._fields:
+            context.model_values(field.name, field.places)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Take the fade of new worlds lam [N, d] in mask [N]; their own values have been written."""
-        rows = mask[:, None]
-        self._fade = torch.where(rows, self._index.of(lam), self._fade)
-        for name, field in self._fields.items():
-            self._fresh[name] = torch.where(rows, field.read(), self._fresh[name])
+        """Take the fade of new worlds lam [N, d] in mask [N]."""
+        self._fade = torch.where(mask[:, None], self._index.of(lam), self._fade)
 
-    def apply(self) -> None:
+    def on_step(self) -> None:
         """Let the actuators have the force of this control step."""
         passed = self._environment.steps / self._environment.max_episode_steps
         left = 1.0 - self._fade * passed[:, None]
-        for name, field in self._fields.items():
-            field.write(self._fresh[name] * field.left(left))
+        for field in self._fields:
+            field.write(field.read() * field.left(left))

@@ -12,13 +12,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from randomization.effects.context import Effect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import chosen_rows
 
 
 class ActionNoise(Effect):
     """Applies `action_noise`, `action_bias` and `action_noise_multiplicative`."""
 
+    order = 20
     _state = ("_additive", "_relative", "_bias")
 
     def __init__(self, context: EffectContext) -> None:
@@ -26,7 +28,6 @@ class ActionNoise(Effect):
         # standard deviations of the noise; the episode's offsets
         self._additive, self._relative = context.slice("action_noise"), context.slice("action_noise_multiplicative")
         self._bias = context.slice("action_bias")
-        self.configured = any(part.length for part in (self._additive, self._relative, self._bias))
         self._additive_draws = context.random.reserve_normal(self._additive.length)
         self._relative_draws = context.random.reserve_normal(self._relative.length)
 
@@ -41,7 +42,7 @@ class ActionNoise(Effect):
             normal = self._rng.episode_normal("action_bias", self._bias.index.size, rows)
             self._bias.put(self._bias.index.of(lam) * normal, mask, rows)
 
-    def apply(self, action: Tensor) -> Tensor:
+    def on_action(self, action: Tensor) -> Tensor:
         """Action [N, A] in [-1, 1] -> with noise, in [-1, 1]."""
         noisy, kind, normal = action.clone(), action.dtype, self._random.normal
         if self._relative.length:
@@ -57,12 +58,12 @@ class ActionNoise(Effect):
 class ActionLatency(Effect):
     """Executes actions `action_latency` whole control steps late (rounded); until the first one, an action of zero."""
 
+    order = 30
     _state = ("_history", "_steps", "_newest")
 
     def __init__(self, context: EffectContext) -> None:
         self._column = context.index("action_latency")
-        self.configured = self._column.size > 0
-        slots = round(context.longest("action_latency")) + 1 if self.configured else 0
+        slots = round(context.longest("action_latency")) + 1
         self._history, self._steps = context.zeros(slots, context.task.action_size), context.zeros().long()
         self._all = torch.arange(len(self._steps), device=self._steps.device)
         self._newest = 0
@@ -73,7 +74,7 @@ class ActionLatency(Effect):
         self._steps = torch.where(mask, steps, self._steps)
         self._history.masked_fill_(mask[:, None, None], 0.0)
 
-    def apply(self, action: Tensor) -> Tensor:
+    def on_action(self, action: Tensor) -> Tensor:
         """Take this step's action [N, A]; returns the one to execute now."""
         slots = self._history.shape[1]
         self._newest = (self._newest + 1) % slots

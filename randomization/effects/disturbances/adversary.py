@@ -32,7 +32,8 @@ from torch import Tensor
 
 from envs.common.fast_matmul import fast_matmul
 from envs.common.rng import EpisodeRandom
-from randomization.effects.context import Effect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 
 _UNITS, _LAYERS, _BINS = 265, 3, 31
 _PERIOD_S = 0.08  # between two decisions
@@ -106,10 +107,10 @@ class Adversary(Effect):
     """Applies `adversary_action` and `adversary_wrench`. Costs nothing while both are zero in all worlds.
 
     Attributes:
-        bodies: that `wrenches` act on.
         active: whether it acts in any world; on a GPU always.
     """
 
+    order = 10
     _state = ("_alpha", "_beta", "_origin", "_fresh", "_values", "_wait", "active", "_any_fresh", "_network")
 
     def __init__(self, context: EffectContext) -> None:
@@ -117,14 +118,12 @@ class Adversary(Effect):
         n, device = engine.num_envs, engine.device
         self._alpha_column = context.index("adversary_action")
         self._beta_column = context.index("adversary_wrench")
-        self.bodies = self._beta_column.places
-        self.configured = bool(self._alpha_column.size or self.bodies)
-        if not self.configured:
-            return
+        bodies = self._beta_column.places
+        self._forces, self._pushed = context.forces, context.forces.on(bodies)
         self._actions = task.action_size if self._alpha_column.size else 0
         inputs = sum(component.size for component in task.components("policy"))
-        self._network = RandomNetwork(inputs, self._actions + 6 * len(self.bodies), context.rng)
-        self._alpha, self._beta = context.zeros(1), context.zeros(len(self.bodies), 1)
+        self._network = RandomNetwork(inputs, self._actions + 6 * len(bodies), context.rng)
+        self._alpha, self._beta = context.zeros(1), context.zeros(len(bodies), 1)
         self._origin = context.zeros(inputs)
         self._fresh = torch.ones(n, 1, dtype=torch.bool, device=device)  # the episode's first observation is to come
         self._any_fresh = True
@@ -134,15 +133,14 @@ class Adversary(Effect):
         self.active = False
         self._masses, self._inertias = context.body_values("body_mass"), context.body_values("body_inertia")
         self._index = self._beta_column.index
-        if self.bodies:
-            self._frames = engine.data("ximat")
+        self._frames = engine.data("ximat") if bodies else None
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take alpha and beta of new worlds lam [N, d] in mask [N] and draw their networks."""
         rows = mask[:, None]
         if self._alpha_column.size:
             self._alpha = torch.where(rows, self._alpha_column.of(lam), self._alpha)
-        if self.bodies:
+        if self._frames is not None:
             self._beta = torch.where(rows[:, :, None], self._beta_column.of(lam)[:, :, None], self._beta)
         self._fresh, self._any_fresh = self._fresh | rows, True
         self._wait = self._wait.masked_fill(mask, 0)
@@ -167,7 +165,7 @@ class Adversary(Effect):
             decided = self._network(_sizes(observation[rows] - self._origin[rows]), rows)
             self._values = self._values.index_copy(0, rows, decided)
 
-    def apply(self, action: Tensor) -> Tensor:
+    def on_action(self, action: Tensor) -> Tensor:
         """What is left of the policy's action [N, A]; the adversary decides first, where it is time to."""
         if not self.active:
             return action
@@ -176,12 +174,15 @@ class Adversary(Effect):
             return action
         return torch.lerp(action, self._values[:, : self._actions].to(action.dtype), self._alpha.to(action.dtype))
 
-    def wrenches(self) -> Tensor:
-        """Force and torque on each of `bodies`, world frame, [N, k, 6]."""
+    def on_step(self) -> None:
+        """Push the bodies."""
+        if self._frames is None or not self.active:
+            return
         push = self._beta * self._values[:, self._actions :].unflatten(1, (-1, 6))
         frame = self._frames[:, self._index].unflatten(2, (3, 3))
         torque = (frame.double() @ (self._inertias[:, self._index] * push[:, :, 3:])[..., None])[..., 0]
-        return torch.cat((self._masses[:, self._index, None] * push[:, :, :3], torque), dim=2)
+        force = self._masses[:, self._index, None] * push[:, :, :3]
+        self._forces.add(self._pushed, torch.cat((force, torque), dim=2))
 
 
 def _sizes(moved: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import mujoco
 import torch
 from torch import Tensor
 
-from randomization.effects.context import Effect, EffectContext
-from randomization.effects.parameter_index import or_nominal
-from randomization.parameters import RandomizationError
+from randomization.catalogue.quantity import RandomizationError
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.targets.objects import horizontal_dofs
 
 _DECAY_TIME_S = 0.08
@@ -29,15 +29,16 @@ _DECAY_TIME_S = 0.08
 class RandomForces(Effect):
     """Applies `force_size`, `force_probability` and `force_decay`."""
 
+    order = 20
     _state = ("_sigma", "_p", "_left", "_acceleration")
 
     def __init__(self, context: EffectContext) -> None:
         self._random, self._durations = context.random, context.durations
         self._size = context.index("force_size")
         self._probability, self._decay = context.index("force_probability"), context.index("force_decay")
-        self.bodies = self._size.places
-        self.configured = bool(self.bodies)
-        k = len(self.bodies)
+        self._forces, self._pushed = context.forces, context.forces.on(self._size.places)
+        self._masses, self._bodies = context.body_values("body_mass"), self._size.index
+        k = self._size.size
         self._starts, self._values = context.random.reserve_uniform(k), context.random.reserve_normal(3 * k)
         zeros = context.zeros
         self._sigma, self._p, self._left, self._acceleration = zeros(k, 1), zeros(1), zeros(1, 1), zeros(k, 3)
@@ -46,22 +47,23 @@ class RandomForces(Effect):
         """Take the sizes of new worlds lam [N, d] in mask [N]; episodes begin without a force."""
         rows = mask[:, None]
         self._sigma = torch.where(rows[:, :, None], self._size.of(lam)[:, :, None], self._sigma)
-        self._p = torch.where(rows, or_nominal(self._probability, lam, "force_probability"), self._p)
-        left = or_nominal(self._decay, lam, "force_decay") ** (self._durations.period_s / _DECAY_TIME_S)
+        self._p = torch.where(rows, self._probability.or_nominal(lam), self._p)
+        left = self._decay.or_nominal(lam) ** (self._durations.period_s / _DECAY_TIME_S)
         self._left = torch.where(rows[:, :, None], left[:, :, None], self._left)
         self._acceleration = self._acceleration.masked_fill(rows[:, :, None], 0.0)
 
-    def accelerations(self) -> Tensor:
-        """This step's force / mass on each of `bodies`, [N, k, 3] in m/s^2."""
+    def on_step(self) -> None:
+        """Push the bodies."""
         normal = self._random.normal[:, self._values].unflatten(1, (-1, 3))
         starts = (self._random.uniform[:, self._starts] < self._p)[:, :, None]
         self._acceleration = torch.where(starts, self._sigma * normal, self._acceleration * self._left)
-        return self._acceleration
+        self._forces.add(self._pushed, self._masses[:, self._bodies, None] * self._acceleration)
 
 
 class Pushes(Effect):
     """Applies `push_velocity` and `push_interval`."""
 
+    order = 40
     _state = ("_speed_m_s", "_period_s", "_since_s")
 
     def __init__(self, context: EffectContext) -> None:
@@ -69,7 +71,6 @@ class Pushes(Effect):
         task, device = context.task, context.engine.device
         self._speed = context.index("push_velocity")
         self._interval = context.index("push_interval")
-        self.configured = self._speed.size > 0
         k = self._speed.size
         self._direction_draws = context.random.reserve_uniform(k)
         moves = [
@@ -84,13 +85,13 @@ class Pushes(Effect):
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the speeds of new worlds lam [N, d] in mask [N], and where in the interval the episode begins."""
         rows = mask[:, None]
-        period = or_nominal(self._interval, lam, "push_interval")
+        period = self._interval.or_nominal(lam)
         phase = self._rng.episode_uniform("push_phase", self._speed.size)
         self._speed_m_s = torch.where(rows, self._speed.of(lam), self._speed_m_s)
         self._period_s = torch.where(rows, period, self._period_s)
         self._since_s = torch.where(rows, phase * period, self._since_s)
 
-    def apply(self) -> None:
+    def on_step(self) -> None:
         """Change velocities where a push is due."""
         self._since_s = self._since_s + self._durations.period_s
         due = self._since_s >= self._period_s
@@ -108,39 +109,30 @@ class MovingBase(Effect):
         RandomizationError: for a model in which gravity is switched off.
     """
 
-    _state = ("_amplitude", "_hertz", "_angle", "_gravity")
+    order = 50
+    _state = ("_amplitude", "_hertz", "_angle")
 
     def __init__(self, context: EffectContext) -> None:
-        self._rng, self._durations, task, engine = context.rng, context.durations, context.task, context.engine
+        self._rng, self._durations, task = context.rng, context.durations, context.task
         self._acceleration, self._frequency = context.index("base_acceleration"), context.index("base_frequency")
-        self.configured = self._acceleration.size > 0
-        if not self.configured:
-            return
         zeros = context.zeros
         self._amplitude, self._hertz, self._angle = zeros(2), zeros(1), zeros(1)  # m/s^2 along x and y; Hz; rad
         if task.model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY):
             raise RandomizationError(f"base_acceleration: {task.id} has gravity switched off, which stands in for it")
-        self._live = engine.field("opt.gravity")
-        self._nominal = engine.nominal("opt.gravity").to(engine.device, engine.dtype)
-        self._gravity = self._live.clone()  # of the world, without the fictitious part
-
-    def before_reset(self, mask: Tensor) -> None:
-        """Take the fictitious part back, before the world's own gravity is written."""
-        self._live.copy_(torch.where(mask[:, None], self._nominal, self._live))
+        self._gravity = context.model_values("opt.gravity", (0, 1)).live
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
-        """Take the motion of new worlds lam [N, d] in mask [N]; the world's own gravity has been written."""
+        """Take the motion of new worlds lam [N, d] in mask [N]; from a random angle on."""
         rows = mask[:, None]
         u = (2.0 * math.pi) * self._rng.episode_uniform("moving_base", 2)
         way = torch.stack((u[:, 0].cos(), u[:, 0].sin()), dim=1)
         self._amplitude = torch.where(rows, self._acceleration.of(lam) * way, self._amplitude)
-        self._hertz = torch.where(rows, or_nominal(self._frequency, lam, "base_frequency"), self._hertz)
+        self._hertz = torch.where(rows, self._frequency.or_nominal(lam), self._hertz)
         self._angle = torch.where(rows, u[:, 1:], self._angle)
-        self._gravity = torch.where(rows, self._live, self._gravity)
 
-    def apply(self) -> None:
+    def on_step(self) -> None:
         """Tilt gravity for this control step, as the acceleration in its middle has it."""
         turn = (2.0 * math.pi) * self._hertz * self._durations.period_s
         level = self._gravity[:, :2] - self._amplitude * torch.sin(self._angle + 0.5 * turn)
-        self._live[:, :2] = level.to(self._live.dtype)
+        self._gravity[:, :2] = level.to(self._gravity.dtype)
         self._angle = torch.remainder(self._angle + turn, 2.0 * math.pi)

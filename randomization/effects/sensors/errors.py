@@ -12,20 +12,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from randomization.effects.context import Effect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import chosen_rows
 
 
 class SensorErrors(Effect):
     """Applies `observation_scale`, `_bias`, `_noise` and `_quantization` to the policy group."""
 
+    order = 10
     _state = ("_factor", "_offset", "_sigma", "_step")
 
     def __init__(self, context: EffectContext) -> None:
         self._rng, self._random = context.rng, context.random
         self._factor, self._offset = context.slice("observation_scale", neutral=1.0), context.slice("observation_bias")
         self._sigma, self._step = context.slice("observation_noise"), context.slice("observation_quantization")
-        self.configured = any(part.length for part in (self._factor, self._offset, self._sigma, self._step))
         self._normals = context.random.reserve_normal(self._sigma.length)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
@@ -42,7 +43,7 @@ class SensorErrors(Effect):
             if part.length:
                 part.put(part.index.of(lam), mask, rows)
 
-    def apply(self, measured: Tensor) -> None:
+    def on_measurement(self, measured: Tensor) -> None:
         """Turn clean values [N, nobs] into measured ones, in place."""
         kind = measured.dtype
         if self._factor.length:

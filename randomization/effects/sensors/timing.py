@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from randomization.effects.context import Effect, EffectContext
+from randomization.effects.context import EffectContext
+from randomization.effects.effect import Effect
 from randomization.effects.parameter_index import ParameterIndex, index_of
 
 _FREEZE_S = 1.0
@@ -25,6 +26,7 @@ _TIMING = ("delay", "delay_jitter", "dropout", "freeze")
 class SensorTiming(Effect):
     """Applies `observation_delay`, `_delay_jitter`, `_dropout` and `_freeze` to the policy group."""
 
+    order = 10
     _state = (
         "_history", "_newest", "_age", "_steps", "_sigma_steps", "_p_lost", "_p_freeze", "_freeze_steps", "_shown",
         "_frozen",
@@ -35,7 +37,7 @@ class SensorTiming(Effect):
         slices, parameters, zeros = context.task.slices("policy"), context.parameters, context.zeros
         targets = {t for p in parameters if p.quantity.removeprefix("observation_") in _TIMING for t in p.targets}
         sensors = [name for name in slices if name in targets]
-        self.configured, k = bool(sensors), len(sensors)
+        k = len(sensors)
         numbered = {name: [i] for i, name in enumerate(sensors)}
         self._delay, self._jitter, self._dropout, self._freeze = (
             ParameterIndex(f"observation_{name}", parameters, numbered, device) for name in _TIMING
@@ -79,7 +81,7 @@ class SensorTiming(Effect):
         taken[:, columns.index] = torch.where(rows, values, present[:, columns.index])
         return taken
 
-    def apply(self, measured: Tensor, first: Tensor | None) -> None:
+    def on_arrival(self, measured: Tensor, first: Tensor | None) -> None:
         """Replace what sensors measure now [N, nobs] by what they show now, in place.
 
         Args:

@@ -20,7 +20,7 @@ from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwor
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
 from simreal.learners.off_policy.transitions import ReplayBatch, normalized
-from simreal.learners.options import ActorCriticOptions, ReplayOptions
+from simreal.learners.options import ActorCriticOptions, BatchOptions
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
 
@@ -33,7 +33,7 @@ class OffPolicyPolicy(nn.Module):
         actor: makes actions [B, A] in [-1, 1] of what networks see.
     """
 
-    def __init__(self, spec: LearnerSpec, config: ReplayOptions, actor: nn.Module) -> None:
+    def __init__(self, spec: LearnerSpec, config: BatchOptions, actor: nn.Module) -> None:
         super().__init__()
         self.normalizer = make_normalizer(spec.observation_size, config)
         self.actor: Any = actor
@@ -41,6 +41,15 @@ class OffPolicyPolicy(nn.Module):
     def of_features(self, features: Tensor) -> Tensor:
         """What networks see, [B, nobs + what is remembered] -> action [B, A] in [-1, 1]."""
         return self.actor(features)
+
+    def undecided_at(self, tolerance: float, features: Tensor) -> Tensor:
+        """[B] bool, where a relative error of `tolerance` decides which of several discrete actions is taken."""
+        ask = getattr(self.actor, "undecided", None)
+        return torch.zeros(len(features), dtype=torch.bool) if ask is None else ask(tolerance, features)
+
+    def undecided(self, tolerance: float, observation: Tensor) -> Tensor:
+        """`undecided_at` observations [B, nobs] in SI units."""
+        return self.undecided_at(tolerance, self.normalizer(observation))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]; of policies that remember nothing."""

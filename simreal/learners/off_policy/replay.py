@@ -108,18 +108,44 @@ class HerReplayBuffer:
             success: [N] bool, as the task sees it; to notice where goals end episodes otherwise than is thought.
         """
         slot = self._time % self._ring
-        parts = [observation, next_observation, action]
-        parts += [achieved_goal] if achieved_goal is not None else []
-        if self.hindsight is not None:
-            parts.append(self._apart(observation, reward, terminated, achieved_goal, success))
-        scalars = torch.stack((reward.float(), terminated.float()), dim=1)
-        self._rows[slot] = torch.cat([part.float() for part in parts] + [scalars], dim=1)
+        self._rows[slot] = self._row(
+            observation, action, reward, next_observation, terminated, achieved_goal, success
+        )  # fmt: skip
         self._note_what_follows(slot)
         self._end[slot] = -1
         self._valid[slot] = True
         if bool(done.any()):
             self._close(done, torch.zeros_like(done) if diverged is None else diverged)
         self._time += 1
+
+    def _row(
+        self, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, terminated: Tensor,
+        achieved_goal: Tensor | None, success: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Transitions [K] as rows [K, row]."""
+        parts = [observation, next_observation, action]
+        parts += [achieved_goal] if achieved_goal is not None else []
+        if self.hindsight is not None:
+            parts.append(self._apart(observation, reward, terminated, achieved_goal, success))
+        scalars = torch.stack((reward.float(), terminated.float()), dim=1)
+        return torch.cat([part.float() for part in parts] + [scalars], dim=1)
+
+    def fill(
+        self, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, terminated: Tensor,
+        episode: Tensor, achieved_goal: Tensor | None = None, success: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Hold K recorded transitions of one environment, in place of what was held.
+
+        Args:
+            observation, action, reward, next_observation, terminated, achieved_goal, success: as for `add`, K of each,
+                where K is the capacity; episodes come one after the other, each in the order of its steps.
+            episode: [K] number of the episode; where it changes, or the record ends, one has ended, whatever else.
+        """
+        self._rows[:, 0] = self._row(observation, action, reward, next_observation, terminated, achieved_goal, success)
+        last = torch.cat((episode[1:] != episode[:-1], torch.ones_like(episode[:1], dtype=torch.bool)))
+        number = last.cumsum(0) - last.long()  # of the episode, counted from 0
+        self._end[:, 0] = last.nonzero().squeeze(1)[number]
+        self._valid[:], self._time = True, len(reward)
 
     def _apart(
         self, observation: Tensor, reward: Tensor, terminated: Tensor, achieved: Tensor | None, success: Tensor | None
@@ -183,7 +209,15 @@ class HerReplayBuffer:
         if ripe == self._time - 1 - min(self.lag, (self._time - 1) // 2):
             return self._rows[:0, 0, : self.observation_size]
         slot = (ripe - 1) % self._ring
-        rows, n = self._rows[slot][self._valid[slot]], self.observation_size
+        return self._with_achieved(self._rows[slot][self._valid[slot]])
+
+    def everything(self) -> Tensor:
+        """As `ripened`, of all that `fill` has put in."""
+        return self._with_achieved(self._rows[:, 0])
+
+    def _with_achieved(self, rows: Tensor) -> Tensor:
+        """Observations of rows; where goals are relabelled, once more with the goal that each row achieved."""
+        n = self.observation_size
         observation = rows[:, :n]
         if self.hindsight is None:
             return observation
