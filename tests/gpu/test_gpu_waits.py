@@ -26,11 +26,7 @@ from envs.engines.gpu.host_sync import no_waits, no_waits_if_asked
 from envs.environment import Environment
 from envs.platform.menagerie import ModelUnavailableError
 from envs.registry import make_task
-<<<<<<< HEAD
 from envs.task import Task
-=======
-from randomization.catalogue.table import quantity_names
->>>>>>> ac576d8
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
@@ -193,11 +189,7 @@ def made(task_id: str, entries: dict[str, Any], num_envs: int = 4) -> Environmen
 
 def with_everything(task_id: str) -> Environment:
     """Every quantity that the task has, where its default range is possible in that task's model."""
-<<<<<<< HEAD
     entries: dict[str, Any] = {name: {} for name in available(task_of(task_id))}
-=======
-    entries: dict[str, Any] = {name: {} for name in quantity_names()}
->>>>>>> ac576d8
     while True:
         try:
             return made(task_id, entries)

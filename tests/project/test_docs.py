@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from randomization.catalogue import table
 from robots import skip_if_missing
 from shortcuts import without_bundles
 from simreal.cli.describe import quantity_tables
@@ -43,7 +45,13 @@ _SHORT = (
 )
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
 _SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
-_EXPORTS = {"evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}  # the run whose bundle is made in a short form
+_NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
+_EXPORTS = {
+    "c.md": "pole",
+    "evaluate.md": "r",
+    "tasks.md": "cart",
+    "train.md": "first",
+}  # the run whose bundle is made in a short form
 
 
 @pytest.fixture
@@ -52,7 +60,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before, learners = set(sys.modules), dict(registry._LEARNERS)
+    quantities, homes = dict(table.QUANTITIES), dict(table._HOMES)
     yield tmp_path
+    for present, known in ((table.QUANTITIES, quantities), (table._HOMES, homes)):
+        present.clear()
+        present.update(known)
     registry._LEARNERS.clear()
     registry._LEARNERS.update(learners)
     trusted_code._trusted.clear()
@@ -110,6 +122,9 @@ def simreal(command: str) -> None:
 
 def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]) -> None:
     """Write a page's files and run its blocks, in order; short unless in processes of their own."""
+    for program in _NEEDS.get(page, ()):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
     blocks = _BLOCK.findall((DOCS / page).read_text())
     assert {"bash", "python"} & {language for language, file, _ in blocks if not file}, f"{page} shows no command"
     for language, file, code in blocks:
