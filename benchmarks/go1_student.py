@@ -56,7 +56,7 @@ def train(arm: str, folder: Path, seed: int, scale: float) -> Path:
             learner |= {
                 "algorithm": "ppo", "initial_policy": str(folder / f"student-{seed}"), "critic_hidden": [128, 128],
                 "minibatches": 8, "epochs": 5, "gamma": 0.97, "lr": 3e-4, "lr_schedule": "linear", "critic_warmup": 8,
-                "entropy_coef": 0.002, "max_grad_norm": 1.0,
+                "entropy_coef": 0.002, "max_grad_norm": 1.0, "mirror_coef": 0.5,
             }  # fmt: skip
         worlds = {"sampler": "frozen", "source": str(teacher)}
         document = {"task": "Go1Velocity-v0", "num_envs": 512, "learner": learner, "randomization": worlds}

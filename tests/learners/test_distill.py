@@ -202,7 +202,14 @@ def test_a_teacher_with_a_history_remembers_what_was_done_not_what_it_would_have
     assert teacher.state.tolist() == [[0.25, 0.25, 0.5, 0.5], [0.0] * 4, [0.25, 0.25, 0.5, 0.5]]
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory": "gru", "segment": 4}, {"actor": "categorical", "bins": 21}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"actor": "categorical", "bins": 21},
+        pytest.param({"memory": "gru", "segment": 4}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_student_learns_what_its_teacher_does(settings: dict[str, Any]) -> None:
     """From a few hundred states of a linear teacher; a student that always says 0 errs by 0.5."""
     learner = student([Linear(matrix(4))], gradient_steps=60, batch_size=64, lr=1e-2, rollouts=8, **settings)
@@ -244,7 +251,7 @@ def test_the_gate_finds_out_which_teacher_is_good_where() -> None:
     learner = student([], more=replace(spec(list(always)), num_envs=32), gate_share=0.5, gamma=0.0)
     draw = torch.Generator().manual_seed(0)
     zero, no = torch.zeros(32, dtype=torch.int64), torch.zeros(32, dtype=torch.bool)
-    for step in range(40 * 8):
+    for step in range(24 * 8):
         side = torch.randn(32, NOBS, generator=draw)
         observed = Observed(side, torch.zeros(32, 1), None, None)
         action = learner.act(observed)
