@@ -26,7 +26,6 @@ import matplotlib.pyplot as plt
 
 from simreal.cli.main import main as simreal
 from simreal.evaluation.intervals import wilson
-from simreal.training.checkpoint import checkpoints
 
 _STEPS = {"teacher": 4_000_000, "student": 2_000_000, "student_ppo": 1_000_000, "direct": 6_000_000}
 _STUDENT: dict[str, Any] = {
@@ -62,7 +61,7 @@ def train(arm: str, folder: Path, seed: int, scale: float) -> Path:
         document = {"task": "Go1Velocity-v0", "num_envs": 512, "learner": learner, "randomization": worlds}
         Path(config).write_text(json.dumps(document))  # JSON is YAML
     if not (run / "evaluation.json").exists():
-        resume = ["--resume"] if checkpoints(run / "checkpoints") else []
+        resume = ["--resume"] if run.is_dir() else []
         simreal(["train", config, *always, *options, "--run-dir", str(run), *resume])
     return run
 

@@ -276,7 +276,7 @@ def test_a_rollout_of_diverged_steps_only_changes_no_policy() -> None:
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
 def test_the_update_sees_the_policy_that_collected(memory: str, actor: str) -> None:
     """Stored states and masks: before the first gradient step every ratio is 1 and every value the collected one."""
-    ppo = filled(learner(memory=memory, horizon=16, actor=actor, initial_std=0.5), steps(16, ends=0.1))
+    ppo = filled(learner(memory=memory, horizon=16, actor=actor), steps(16, ends=0.1))
     batch, _ = ppo._prepare()
     now, old = ppo._distribution(batch), batch.old
     for a, b in zip(vars(now).values(), vars(old).values(), strict=True):
@@ -322,8 +322,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"objective": "trpo", "normalize_advantage": "batch"},
     {"objective": "trpo", "memory": "lstm"},
     {"objective": "a2c", **ONCE},
-    {"actor": "categorical", "initial_std": 0.5, "memory": "gru", "lr_schedule": "kl_adaptive"},
-    {"actor": "categorical", "initial_std": 0.5, "objective": "trpo"},
+    {"actor": "categorical", "memory": "gru", "lr_schedule": "kl_adaptive"},
+    {"actor": "categorical", "objective": "trpo"},
 ]
 
 
@@ -417,7 +417,7 @@ def test_conjugate_gradients_solve_a_linear_system() -> None:
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("actor", ["gaussian", "categorical"])
 def test_a_trust_region_step_improves_the_surrogate_within_its_bound(memory: str, actor: str) -> None:
-    ppo = learner(objective="trpo", desired_kl=0.005, memory=memory, epochs=1, actor=actor, initial_std=0.5)
+    ppo = learner(objective="trpo", desired_kl=0.005, memory=memory, epochs=1, actor=actor)
     log = filled(ppo, steps()).update()
     assert 0.00125 < log["kl"] <= 0.005  # the step of the bound, or half of it
     assert log["improvement"] > 0.0
