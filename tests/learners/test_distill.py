@@ -28,7 +28,7 @@ from simreal.learners.privileged import PrivilegedView
 from simreal.training.checkpoint import newest_checkpoint
 from simreal.training.run_config import RunConfig, parse_config
 from simreal.training.run_directory import load_policy
-from tiny import Died, differences, table, train
+from tiny import Died, differences, leaves, table, train
 
 WORLDS = {"sampler": "manual", "parameters": {"pole": {"quantity": "body_mass", "of": "pole", "range": [0.5, 2.0]}}}
 NETWORK = {"actor_hidden": [8], "horizon": 8}
@@ -297,6 +297,22 @@ def test_several_teachers_resume_bit_for_bit_too(teacher: Path, tmp_path: Path) 
         train(config, tmp_path / "parts", saves={90}, dies=120)
     train(config, tmp_path / "parts")
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_seed_gives_one_student_at_any_number_of_threads(kind: str, teacher: Path, tmp_path: Path) -> None:
+    large = {"teachers": [str(teacher), str(teacher)], "actor_hidden": [32, 16], "batch_size": 4096}
+    found = []
+    for threads in (1, 2, 3):
+        config = run_of(SMALL | KINDS[kind] | large, 256 * 24, num_envs=256, threads=threads)
+        train_config = config.train.model_copy(update={"torch_threads": threads})
+        trainer = train(config.model_copy(update={"train": train_config}), tmp_path / str(threads))
+        found.append(leaves(trainer.learner.state_dict()))
+    torch.set_num_threads(1)
+    for other in found[1:]:
+        for path, value in found[0].items():
+            assert torch.equal(value, other[path]) if isinstance(value, Tensor) else value == other[path], path
 
 
 def test_ppo_goes_on_from_a_student(teacher: Path, tmp_path: Path) -> None:
