@@ -7,8 +7,9 @@ found too. A run or a bundle may come from someone else, so what it names is imp
 - or a `module:Class` from a package that announces tasks, or from a module that this process has imported already;
 - or the same name stands on the command line (`--task`).
 
-Of tasks, only a subclass of `simreal.Task` is called. A learner is named by an id only: simreal's, or one that an
-installed package announces as an entry point of `simreal.learners`, whose module is then imported.
+Of tasks, only a subclass of `simreal.Task` is called. A learner or a quantity is named by an id only: simreal's, or one
+that an installed package announces as an entry point of `simreal.learners` or `simreal.quantities`. Then its module is
+imported.
 """
 
 from __future__ import annotations

@@ -182,8 +182,11 @@ class HistoryPolicy(nn.Module):
 
     def undecided(self, tolerance: float, observation: Tensor, state: Tensor) -> Tensor:
         """[B] where rounding may decide between two actions; see `simreal.learners.on_policy.distribution`."""
+        ask = getattr(self.network, "undecided_at", None)
+        if ask is None:
+            return torch.zeros(len(observation), dtype=torch.bool)
         normalized = self.normalizer(observation)
-        return self.network.undecided_at(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), 1))
+        return ask(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), dim=1))
 
     def layers(self) -> list[Layer]:
         """From an observation to an action, what is remembered in between."""

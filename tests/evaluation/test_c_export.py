@@ -226,7 +226,7 @@ def test_odd_names_become_identifiers_each_once(tmp_path: Path) -> None:
     assert string('a"\\\n?é') == '"a\\"\\\\\\n\\?"'.replace('\\"', "\\042").replace("\\\\", "\\134").replace(
         "\\n", "\\012").replace("\\?", "\\077\\303\\251")  # fmt: skip
     assert comment("a */ b\n??/ \\") == "a * / b ? ?/ /"
-    assert [single(np.float32(v)) for v in (1.0, 0.1, np.inf)] == ["1.0f", "0.100000001f", "INFINITY"]
+    assert [single(float(np.float32(v))) for v in (1.0, 0.1, np.inf)] == ["1.0f", "0.100000001f", "INFINITY"]
     assert [number(v) for v in (1, 0.1, None, -np.inf)] == ["1.0", "0.1", "NAN", "-HUGE_VAL"]
     assert array("int", "x", [1, 2]) == "static const int x[2] = {\n    1, 2\n};\n"
 

@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {  # learners by what is special of their pol
     "bins": {"algorithm": "ppo", "actor": "categorical", "bins": 5},
     "decoupled bins": {"algorithm": "dqn", "bins": 5},
     "decoupled bins, history": {"algorithm": "dqn", "bins": 4, "observation_history": 2},
+    "bins of values": {"algorithm": "dqn", "bins": 7, "observation_history": 2},
     "lstm, bins": {"algorithm": "ppo", "actor": "categorical", "memory": "lstm"},
 }
 

@@ -167,8 +167,9 @@ def test_the_bundle_remembers_as_the_policy_does(settings: dict[str, Any], tmp_p
             torch.testing.assert_close(torch.from_numpy(loaded(observation.numpy())), expected, atol=1e-5, rtol=0.0)
 
 
-def test_before_the_first_gradient_step_every_ratio_is_1() -> None:
-    ppo, results, observed = learner(), stream(3), next(stream(4)).final
+@pytest.mark.parametrize("settings", [{}, {"objective": "trpo"}, {"actor": "categorical", "objective": "ppo_kl"}])
+def test_before_the_first_gradient_step_every_ratio_is_1(settings: dict[str, Any]) -> None:
+    ppo, results, observed = learner(**settings), stream(3), next(stream(4)).final
     for _ in range(3 * 5):
         action, result = ppo.act(observed), next(results)
         ppo.record(observed, action, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from randomization.catalogue import table
 from robots import skip_if_missing
 from shortcuts import without_bundles
 from simreal.cli.describe import quantity_tables
@@ -38,13 +40,15 @@ _SHORT = (
         re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
     ),
+    (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1"),
 )
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
 _SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
+_NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
-_EXPORTS = {"arm.md": "arm", "evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}
+_EXPORTS = {"arm.md": "arm", "c.md": "pole", "evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}
 
 
 @pytest.fixture
@@ -53,7 +57,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before, learners = set(sys.modules), dict(registry._LEARNERS)
+    quantities, homes = dict(table.QUANTITIES), dict(table._HOMES)
     yield tmp_path
+    for present, known in ((table.QUANTITIES, quantities), (table._HOMES, homes)):
+        present.clear()
+        present.update(known)
     registry._LEARNERS.clear()
     registry._LEARNERS.update(learners)
     trusted_code._trusted.clear()
@@ -111,6 +119,9 @@ def simreal(command: str) -> None:
 
 def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]) -> None:
     """Write a page's files and run its blocks, in order; short unless in processes of their own."""
+    for program in _NEEDS.get(page, ()):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
     blocks = _BLOCK.findall((DOCS / page).read_text())
     assert {"bash", "python"} & {language for language, file, _ in blocks if not file}, f"{page} shows no command"
     for language, file, code in blocks:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import simreal
 from robots import needs
+from shortcuts import without_bundles
 from simreal.export.bundle import export_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -38,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_train_from_python(run: Run) -> None:
-    printed = run("train_from_python.py", "1600")
+    printed = run("train_from_python.py", "1100")
     assert "trained in action_delay from" in printed
     assert "nominal:" in printed
     assert Path("runs/run-1/bundle/policy.onnx").is_file()
@@ -78,8 +79,9 @@ def test_the_arm_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> No
     importlib.import_module("simreal.testing").check_task("arm_reach:ArmReach")
 
 
-def test_evaluate_in_worlds(run: Run) -> None:
-    lines = run("evaluate_in_worlds.py", "4096", "4").splitlines()
+def test_evaluate_in_worlds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bundles(monkeypatch)
+    lines = run("evaluate_in_worlds.py", "2048", "4").splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["nominal", "latency", "late_and_noisy_joints", "slow_and_heavy"]
 
 

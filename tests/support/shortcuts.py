@@ -33,9 +33,9 @@ def without_bundles(patch: pytest.MonkeyPatch, but: str = "") -> None:
     """Trainings end with an empty folder in place of a bundle, except those in runs of one name: one takes a second."""
     export = commands._export
 
-    def made(run: Path, policy: Any, output: Path, figures: Any) -> Path:
+    def made(run: Path, policy: Any, output: Path, figures: Any, **code: Any) -> Path:
         if run.name == but:
-            return export(run, policy, output, figures)
+            return export(run, policy, output, figures, **code)
         output.mkdir(exist_ok=True)
         return output
 

@@ -135,16 +135,16 @@ def go_on_with(policy: Policy | RecurrentPolicy | HistoryPolicy, config: ActorOp
     Raises:
         ValueError: that one is built otherwise.
     """
-    options: Any = given.options
+    options, who = given.options, f"initial_policy: {given.run}"
     if not isinstance(options, ActorOptions):
-        raise ValueError(f"{given.run}: its policy is one of {options.algorithm}; expected a run of ppo or distill")
+        raise ValueError(f"{who}: its policy is one of {options.algorithm}; expected a run of ppo or distill")
     theirs = options.network()
     for name, value in config.network().items():
         if theirs.get(name, value) != value:
-            raise ValueError(f"{given.run}: its {name} is {theirs[name]!r}, here it is {value!r}; expected the same")
+            raise ValueError(f"{who}: its {name} is {theirs[name]!r}, here it is {value!r}; expected the same")
     try:
         policy.load_state_dict(given.module.state_dict())
     except RuntimeError:
         module: Any = given.module
         sizes = module.normalizer.mean.numel(), policy.normalizer.mean.numel()
-        raise ValueError(f"{given.run}: its policy reads {sizes[0]} values, here there are {sizes[1]}") from None
+        raise ValueError(f"{who}: its policy reads {sizes[0]} values, here there are {sizes[1]}") from None

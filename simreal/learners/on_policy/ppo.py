@@ -30,7 +30,7 @@ from envs.common.deterministic_ops import mean_all, sum_all
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
 from simreal.learners.adam import Adam
-from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
+from simreal.learners.base import Learner, LearnerSpec
 from simreal.learners.history import HistoryLayout, HistoryPolicy
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, go_on_with, make_policy
@@ -81,7 +81,8 @@ class PPO(Learner):
         self.critic = Critic(self._seen, privileged, config).to(spec.device)
         self._young = [self.network.normalizer, self.critic.normalizer]  # know nothing before the first rollout
         for given in spec.policies.get("initial_policy", ()):
-            self._go_on_with(given)
+            go_on_with(self.policy, config, given)
+            self._young = [self.critic.normalizer]
         self._actor_params = list(self.actor.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
@@ -114,13 +115,6 @@ class PPO(Learner):
                 "actor_reads: this task has no privileged group and nothing is randomized, set it to policy"
             )
         return 0, spec.observation_size + spec.privileged_size
-
-    def _go_on_with(self, given: GivenPolicy) -> None:
-        try:
-            go_on_with(self.policy, self.config, given)
-        except ValueError as error:
-            raise ValueError(f"initial_policy: {error}") from None
-        self._young.remove(self.network.normalizer)
 
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
