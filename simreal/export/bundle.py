@@ -97,9 +97,8 @@ def export_bundle(
         np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
         files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
         files[CONTRACT] = _signed(contract, files)
-        loop = kept_or_new(target, contract).encode(errors="surrogateescape")
         texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
-        _BUNDLE.write(target, files | {NAME: loop}, lambda folder: _load(folder, target))
+        _BUNDLE.write(target, files | {NAME: kept_or_new(target, contract)}, lambda folder: _load(folder, target))
         if code is not None:
             C_FOLDER.write(code, texts)
     except OSError as error:

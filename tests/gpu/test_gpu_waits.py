@@ -205,7 +205,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("task_id", "everything"),
-    [pytest.param(task, False, id=f"{task}-plain") for task in TASKS]
+    [pytest.param(task, False, id=f"{task}-plain") for task in (*TASKS, "small_arm:Everything")]
     + [
         pytest.param(task, True, id=f"{task}-randomized", marks=pytest.mark.slow if task in LIKE_ANOTHER else ())
         for task in TASKS
