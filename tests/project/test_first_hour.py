@@ -137,7 +137,7 @@ def test_a_model_without_light_and_background_gets_both_in_pictures() -> None:
     pictures = []
     bright = '<asset><texture type="skybox" builtin="flat" rgb1="1 0 0" rgb2="1 0 0" width="8" height="8"/></asset>'
     for xml in (SLIDER, SLIDER.replace("<worldbody>", f'{bright}<worldbody><light pos="0 0 3"/>', 1)):
-        scene = Scene(build(TinyTask(xml.replace('size="9 9 1"', 'size=".3 .3 .1"')), 1), 64, 64)
+        scene = Scene(build(TinyTask(xml.replace('size="9 9 1"', 'size=".3 .3 .1"')), 1), 64, 64, daylight=True)
         pictures.append(scene.picture(0))
         scene.close()
     bare, own = (picture[2, 2].astype(int) for picture in pictures)
