@@ -14,9 +14,10 @@ import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from envs.common.entry_points import entry_points
 from envs.common.errors import TaskError, UnknownOptionError, UnknownTaskError
 from envs.common.messages import nearest
 
@@ -56,7 +57,7 @@ def tell_of_new_tasks(listener: Callable[[str], object]) -> None:
 def announced_tasks() -> dict[str, list[EntryPoint]]:
     """Tasks of installed packages by id; nothing of theirs is imported. Ids of `register_task` come first."""
     found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in entry_points(ENTRY_POINTS):
         if entry.name not in _TASKS and entry not in found.setdefault(entry.name, []):
             found[entry.name].append(entry)
     return {name: entries for name, entries in found.items() if entries}

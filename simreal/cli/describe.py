@@ -11,6 +11,7 @@ from rich.table import Table
 
 from envs.common.messages import nearest
 from envs.task import ActionComponent, Task
+from envs.validation.drives import sent_unit
 from randomization.catalogue.quantity import Quantity
 from randomization.catalogue.table import QUANTITIES, every_quantity
 from randomization.targets.effective import idle_because
@@ -116,13 +117,14 @@ def _uniform(c: ActionComponent) -> bool:
 
 def _values(c: ActionComponent) -> Table:
     """Every value of a component by itself: its target, and the controller that follows it."""
-    columns: dict[str, list[str]] = {"value": list(c.elements)}
+    columns: dict[str, list[str]] = {"value": list(c.elements)} if c.inverse is None else {}
     columns |= {"joint": list(c.joints)} if c.joints != c.elements else {}
     columns |= {"actuator": list(c.actuators)} if c.actuators != c.elements else {}
-    columns[f"target, {c.unit}"] = [_affine(*pair) for pair in zip(c.scale, c.offset, strict=True)]
+    if c.inverse is None:
+        columns[f"target, {c.unit}"] = [_affine(*pair) for pair in zip(c.scale, c.offset, strict=True)]
     if c.target_limits is not None:
         columns["limits"] = [f"{low:.4g} to {high:.4g}" for low, high in zip(*c.target_limits, strict=True)]
-    per = {"rad": ("N m/rad", "N m s/rad", "N m"), "m": ("N/m", "N s/m", "N")}.get(c.unit, ("", "", ""))
+    per = {"rad": ("N m/rad", "N m s/rad", "N m"), "m": ("N/m", "N s/m", "N")}.get(sent_unit(c), ("", "", ""))
     for name, values, unit in zip(
         ("stiffness (kp)", "damping (kd)", "effort limit"), (c.stiffness, c.damping, c.effort_limit), per, strict=True
     ):
@@ -131,8 +133,12 @@ def _values(c: ActionComponent) -> Table:
     table = _table(f"{c.name}, value by value", *columns)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
+    said = [] if c.relative is None else [
+        "Targets are added to " + ("the last command." if c.relative == "target" else f"what {c.relative} shows.")
+    ]  # fmt: skip
     if c.smoothing < 1.0:
-        table.caption = f"What is sent moves by {c.smoothing:g} of the way to the target in each control step."
+        said.append(f"What is sent moves by {c.smoothing:g} of the way to the target in each control step.")
+    table.caption = " ".join(said) or None
     return table
 
 

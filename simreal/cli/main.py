@@ -199,14 +199,13 @@ def study(
 @app.command()
 def envs() -> None:
     """List all tasks; then what installed packages add for any of them."""
-    from importlib.metadata import entry_points
-
+    from envs.common.entry_points import entry_points
     from envs.registry import task_ids
 
     for task_id in task_ids():
         _out.print(task_id)
     for kind in ("learner", "quantity"):
-        for entry in entry_points(group="simreal.learners" if kind == "learner" else "simreal.quantities"):
+        for entry in entry_points("simreal.learners" if kind == "learner" else "simreal.quantities"):
             _out.print(f"# {kind} {entry.name}, of {entry.module}", highlight=False)
 
 

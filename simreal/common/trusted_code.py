@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from envs.common.entry_points import entry_points
 from envs.registry import ENTRY_POINTS
 from simreal.common.errors import UserError
 from simreal.common.made_here import remember, was_made_here
@@ -94,4 +94,4 @@ def remember_made(made: Path, task: str) -> None:
 def _announces_tasks(module: str) -> bool:
     """Whether the package that a module belongs to announces tasks of simreal's."""
     package = module.partition(".")[0]
-    return any(entry.module.partition(".")[0] == package for entry in entry_points(group=ENTRY_POINTS))
+    return any(entry.module.partition(".")[0] == package for entry in entry_points(ENTRY_POINTS))
