@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from envs.common.messages import listed, nearest
+from envs.common.messages import listed, nearest, warn_once
 from envs.task import Task
 from randomization.catalogue.quantity import Distribution, Quantity
 from randomization.catalogue.quantity import Parameter as Parameter  # its public place, and that of the error
 from randomization.catalogue.quantity import RandomizationError as RandomizationError
 from randomization.catalogue.table import QUANTITIES, find_quantity, quantity_names
 from randomization.targets.effective import idle_because, only_shown
-from randomization.targets.frictions import Factor, warn, warn_of_idle_ends
+from randomization.targets.frictions import Factor, warn_of_idle_ends
 from randomization.targets.names import is_pattern, matching, object_places, patterns_of, quoting_hint
 from randomization.targets.suitable import (
     expected,
@@ -164,7 +164,7 @@ def _resolve(task: Task, label: str, quantity: Quantity, entry: Mapping[str, Any
         if reason := idle_because(task, quantity, places[name]):
             raise RandomizationError(f"{label}.of: {name} {reason}")
         if reason := only_shown(task, quantity, places[name]):
-            warn(f"{label}.of: {name} {reason}")
+            warn_once(f"{label}.of: {name} {reason}")
         if not makes_sense(task, quantity, places[name]):
             raise RandomizationError(
                 f"{label}.of: {why_unsuitable(task, quantity, name, places[name])}; name others with 'of'"

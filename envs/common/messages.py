@@ -1,8 +1,9 @@
-"""Names in messages for users: the nearest of those that exist, and lists of them."""
+"""Messages for users: warnings, said once, and names: the nearest of those that exist, and lists of them."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 
 
@@ -17,3 +18,18 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     names = list(names)
     shown = ", ".join(names[:most])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"
+
+
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Warn of something that is looked at several times, once since `warn_again`."""
+    if message not in _warned:
+        _warned.add(message)
+        logging.getLogger("simreal").warning("warning: %s", message)
+
+
+def warn_again() -> None:
+    """A command, a training or an evaluation begins: what an earlier one was warned of is said again."""
+    _warned.clear()

@@ -18,7 +18,6 @@ and `reset` are called. Each environment has its own mjModel, to which physics r
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any
 
 import mujoco
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
+from envs.common.messages import warn_once
 from envs.engines.base import Engine
 from envs.gymnasium_adapter.engine import GymnasiumEngine, Reading
 from envs.gymnasium_adapter.goals import GoalFunction
@@ -38,9 +38,7 @@ from envs.platform.processors import available_threads
 from envs.task import Outcome, Task
 
 _CAMERA = ("distance", "azimuth", "elevation", "lookat", "trackbodyid", "fixedcamid", "type")
-_log = logging.getLogger("simreal")
 _found: dict[str, Findings] = {}  # by id, options and time limit: an episode is played once
-_said: set[str] = set()
 
 
 class AdaptedTask(Task):
@@ -97,9 +95,7 @@ class AdaptedTask(Task):
             self._terminated.inspect(raw, found.info)
         self._altered = found.altered
         for warning in self._warnings(env):
-            if warning not in _said:
-                _said.add(warning)
-                _log.warning("warning: %s: %s", self.id, warning)
+            warn_once(f"{self.id}: {warning}")
 
     def _warnings(self, env: GymnasiumEnv) -> list[str]:
         """What a user should know before training on an environment."""

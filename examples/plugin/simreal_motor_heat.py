@@ -28,8 +28,9 @@ class MotorHeat(simreal.Effect):
         self.environment, self.durations, model = context.environment, context.durations, context.task.model
         motors, device = self.index.places, context.engine.device
         self.loss, self.heat, self.time_s = (context.zeros(size) for size in (len(motors), len(motors), 1))
-        ends = torch.tensor([[2 * motor, 2 * motor + 1] for motor in motors], device=device)
-        self.ends, self.limits = ends, context.model_values("actuator_forcerange", ends.flatten().tolist()).live
+        self.ends = torch.tensor([[2 * motor, 2 * motor + 1] for motor in motors], device=device)
+        changed = [2 * motor + end for motor in motors for end in (0, 1)]
+        self.limits = context.model_values("actuator_forcerange", changed).live
         self.peak = torch.as_tensor(model.actuator_forcerange[motors]).abs().amax(1).to(device)
         self.output = torch.as_tensor(model.actuator_outadr[motors]).long().to(device)
         self.force = context.engine.data("actuator_force")

@@ -27,13 +27,14 @@ class ModelValues(Stateful):
     def __init__(self, engine: Engine, field: str) -> None:
         self.live = engine.field(field).view(engine.num_envs, -1)
         self._nominal = engine.nominal(field).to(self.live).flatten()
+        self._changed: set[int] = set()
         self._elements = torch.zeros(0, dtype=torch.int64, device=self.live.device)
         self._world = self.live[:, self._elements]  # [N, elements]
 
     def change(self, elements: Iterable[int]) -> None:
         """Some effect changes these flat indices within one environment's values."""
-        every = sorted({*self._elements.tolist(), *elements})
-        self._elements = torch.tensor(every, dtype=torch.int64, device=self.live.device)
+        self._changed.update(elements)
+        self._elements = torch.tensor(sorted(self._changed), dtype=torch.int64, device=self.live.device)
         self._world = self.live[:, self._elements].clone()
 
     def restore(self, mask: Tensor) -> None:

@@ -6,14 +6,13 @@ factor shows depends on the partner, and on whether that has a factor too.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import mujoco
 import numpy as np
 
+from envs.common.messages import warn_once
 from randomization.physics.contacts import LEAST_CONDIM, ContactPart, Contacts, contacts_of, shape_name
 
 _RELATIVE = 1e-12
@@ -48,14 +47,8 @@ def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
             changed = _changed(contacts, factor, end, others)
             idle = [name for name, geom in factor.geoms.items() if not _shows(contacts, factor, changed, geom)]
             if idle and end != 1.0:
-                warn(f"{factor.label}: {_why(model, contacts, factor, idle[0], end)}")
+                warn_once(f"{factor.label}: {_why(model, contacts, factor, idle[0], end)}")
                 break  # one line per parameter says enough
-
-
-@lru_cache(maxsize=1000)
-def warn(message: str) -> None:
-    """Warn of something once in a process."""
-    logging.getLogger("simreal").warning("warning: %s", message)
 
 
 def _shows(contacts: Contacts, factor: Factor, changed: np.ndarray, geom: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from envs.common.messages import warn_again
 from simreal.cli.commands import train_command
 from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import evaluate_named
@@ -40,6 +41,7 @@ def train(
     Raises:
         UserError: naming the key or the file that is wrong, before anything is written.
     """
+    warn_again()
     if isinstance(config, Mapping):
         name, settings = "run", parse_config(apply_overrides(copy.deepcopy(dict(config)), overrides), "config")
     else:
@@ -100,5 +102,6 @@ def evaluate(
     names: list[Any] = [worlds] if isinstance(worlds, str) else list(worlds)
     if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"worlds: expected names of worlds, of groups or of YAML files, got {worlds!r}")
+    warn_again()
     loaded = policy if isinstance(policy, LoadedPolicy) else load(policy)
     return evaluate_named(loaded, names, episodes, num_envs, seed)

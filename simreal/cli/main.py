@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from envs.common.messages import warn_again
 from simreal.common.errors import UserError
 
 app = typer.Typer(
@@ -264,6 +265,7 @@ def bench(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    warn_again()
     try:
         app(args=given or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:

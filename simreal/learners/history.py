@@ -100,6 +100,23 @@ class HistoryLayout:
             parts.append(normalizer(observations.view(-1, self.kept)).view(observations.shape))
         return torch.cat([*parts, actions.float()], dim=1)
 
+    def gathered(self, observation: Tensor, action: Tensor, age: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
+        """What networks see beside the present observation [B, inputs], from rows in which every step stands once.
+
+        Args:
+            observation: [R, N, >= kept], as networks see it. Row 0 follows row R - 1.
+            action: [R', N, A] that was taken at these observations, likewise.
+            age: [B] steps of the episode before the present observation; what is looked back on must be in the rows.
+            place: rows [B] and environments [B] of the present observations.
+        """
+        row, column, seen = place[0][:, None], place[1][:, None], age[:, None]
+        back = torch.arange(self.steps, 0, -1, device=row.device)  # oldest first
+        ago = back[self.steps - self.observations :]
+        observations = observation[(row - torch.minimum(ago, seen)) % len(observation), column][..., : self.kept]
+        ago = back[self.steps - self.actions :]
+        actions = action[(row - ago) % len(action), column] * (ago <= seen).unsqueeze(2)
+        return torch.cat((observations.flatten(1), actions.flatten(1)), dim=1)
+
 
 class History:
     """What the policy of N environments remembers at present.
@@ -165,8 +182,11 @@ class HistoryPolicy(nn.Module):
 
     def undecided(self, tolerance: float, observation: Tensor, state: Tensor) -> Tensor:
         """[B] where rounding may decide between two actions; see `simreal.learners.on_policy.distribution`."""
+        ask = getattr(self.network, "undecided_at", None)
+        if ask is None:
+            return torch.zeros(len(observation), dtype=torch.bool)
         normalized = self.normalizer(observation)
-        return self.network.undecided_at(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), 1))
+        return ask(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), dim=1))
 
     def layers(self) -> list[Layer]:
         """From an observation to an action, what is remembered in between."""

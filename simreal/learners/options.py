@@ -98,7 +98,7 @@ class HistoryOptions(LearnerOptions):
     )
 
 
-def _largest_layer(hidden: tuple[int, ...]) -> int:
+def largest_layer(hidden: tuple[int, ...]) -> int:
     """Weights of the largest layer between hidden ones."""
     return max(a * b for a, b in zip(hidden, hidden[1:] or hidden, strict=False))
 
@@ -123,7 +123,7 @@ class BatchOptions(LearnerOptions):
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""
-        return self.batch_size * _largest_layer(self.hidden)
+        return self.batch_size * largest_layer(self.hidden)
 
 
 class ReplayOptions(HistoryOptions, BatchOptions):
@@ -232,7 +232,7 @@ class FQIConfig(BinsOptions):
         return self.model_copy(update={"dataset": "", "her_k": 0.0})
 
 
-class ActorOptions(LearnerOptions):
+class ActorOptions(HistoryOptions):
     """The policies of PPO and of students, which go on as one another: their networks, and how they are rolled out."""
 
     actor_hidden: Hidden = Field((64, 64), description="units of the policy's hidden layers")
@@ -256,6 +256,11 @@ class ActorOptions(LearnerOptions):
         self._refuse_foreign()
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
+        for name in ("observation_history", "action_history"):
+            if getattr(self, name) and self.memory != "none":
+                raise ValueError(f"{name}: memory {self.memory} remembers by itself, set one of them to 0 or none")
+            if getattr(self, name) > self.horizon:
+                raise ValueError(f"{name}: expected at most horizon ({self.horizon}), got {getattr(self, name)}")
         return self
 
     def _refuse_foreign(self) -> None:
@@ -269,6 +274,7 @@ class ActorOptions(LearnerOptions):
     def network(self) -> dict[str, Any]:
         """What decides the shape of the policy and what its weights mean, by key."""
         names = ["actor", "actor_hidden", "activation", "memory", "normalize_observation", "observation_clip"]
+        names += ["observation_history", "action_history"]
         names += ["memory_size"] if self.memory != "none" else []
         names += ["bins"] if self.actor == "categorical" else ["log_std", "squash"]
         return {name: getattr(self, name) for name in names}
@@ -377,7 +383,7 @@ class PPOConfig(ActorOptions):
 
     def largest_product(self, num_envs: int) -> int:
         """Multiply-adds of the largest matrix product of an update."""
-        return num_envs * self.horizon // self.minibatches * _largest_layer(self.actor_hidden)
+        return num_envs * self.horizon // self.minibatches * largest_layer(self.actor_hidden)
 
     def without_experience(self) -> Self:
         """The settings with rollouts of one step."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from envs.environment import Observed
 from randomization.parameters import Parameter
@@ -26,32 +27,37 @@ class PrivilegedView:
 
     def __init__(self, known: Sequence[Parameter], present: Sequence[Parameter]) -> None:
         self._present = len(present)
-        same = tuple(known) == tuple(present)
-        self._columns = None if same else [_column(parameter, present) for parameter in known]
+        columns = [_column(parameter, present) for parameter in known]
+        self._same = tuple(known) == tuple(present)
+        self._index = torch.tensor([index for index, _, _ in columns], dtype=torch.int64)
+        self._factor, self._shift = (torch.tensor([c[i] for c in columns], dtype=torch.float64) for i in (1, 2))
 
     def __call__(self, observed: Observed) -> Tensor:
         """What the policy reads [N, nobs + nprivileged]: the policy group, the task's privileged group, the world."""
         policy, privileged = observed.policy, observed.privileged
         if privileged is None:
             privileged = policy[:, :0]
-        if self._columns is None:
+        if self._same:
             return torch.cat((policy, privileged.to(policy.dtype)), dim=1)
+        if self._index.device != policy.device:
+            self._index, self._factor, self._shift = (
+                value.to(policy.device) for value in (self._index, self._factor, self._shift)
+            )
         cut = privileged.shape[1] - self._present
-        shown = privileged[:, cut:].double()
-        world = [shift + (0.0 if index is None else shown[:, index]) * factor for index, factor, shift in self._columns]
-        columns = [torch.as_tensor(c, device=policy.device).expand(len(policy)).to(policy.dtype) for c in world]
-        return torch.cat((policy, privileged[:, :cut].to(policy.dtype), *(c[:, None] for c in columns)), dim=1)
+        shown = functional.pad(privileged[:, cut:].double(), (0, 1))  # the last one stands for what is not there
+        world = shown[:, self._index] * self._factor + self._shift
+        return torch.cat((policy, privileged[:, :cut].to(policy.dtype), world.to(policy.dtype)), dim=1)
 
 
-def _column(known: Parameter, present: Sequence[Parameter]) -> tuple[int | None, float, float]:
-    """Index, factor and shift that make the value of a known parameter of the values [N, d] that are shown."""
+def _column(known: Parameter, present: Sequence[Parameter]) -> tuple[int, float, float]:
+    """Index, factor and shift that make the value of a known parameter of the values [N, d + 1] that are shown."""
     middle, half = _scale(known)
     for index, parameter in enumerate(present):
         alike = parameter.quantity == known.quantity and set(parameter.targets) >= set(known.targets)
         if alike and bool(parameter.targets) == bool(known.targets):
             other_middle, other_half = _scale(parameter)
             return index, other_half / half, (other_middle - middle) / half
-    return None, 0.0, (known.nominal - middle) / half
+    return len(present), 0.0, (known.nominal - middle) / half
 
 
 def _scale(parameter: Parameter) -> tuple[float, float]:

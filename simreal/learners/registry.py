@@ -22,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from envs.common.messages import nearest
 from simreal.common.errors import UserError
+from simreal.learners.distill.options import DistillConfig
 from simreal.learners.options import DDPGConfig, DQNConfig, FQIConfig, LearnerOptions, PPOConfig, SACConfig, TD3Config
 
 if TYPE_CHECKING:
@@ -204,3 +205,4 @@ register_learner("ddpg", DDPGConfig, "simreal.learners.off_policy.ddpg:DDPG")
 register_learner("dqn", DQNConfig, "simreal.learners.off_policy.dqn:DQN")
 register_learner("fqi", FQIConfig, "simreal.learners.off_policy.fqi:FQI")
 register_learner("ppo", PPOConfig, "simreal.learners.on_policy.ppo:PPO")
+register_learner("distill", DistillConfig, "simreal.learners.distill.learner:Distill")

@@ -191,7 +191,9 @@ def given_policies(config: RunConfig) -> dict[str, tuple[GivenPolicy, ...]]:
 
 def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
     path = Path(run).expanduser()
-    if path.is_dir() and is_bundle(path):
+    if not path.is_dir():
+        raise UserError(f"learner: {key}: {run}: no such run; expected the directory of a finished one")
+    if is_bundle(path):
         raise UserError(f"learner: {key}: {run}: is a bundle; expected the directory of the run")
     try:
         of = run_config(path)

@@ -18,6 +18,7 @@ from envs import registry
 from envs.registry import make_task
 from envs.task import Outcome
 from randomization.samplers.base import Manual
+from shortcuts import without_bundles
 from simreal.cli.commands import figures_table
 from simreal.cli.main import main
 from simreal.common.errors import UserError
@@ -158,6 +159,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "c.yaml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._TASKS, "Counting-v0", (Counting, {}))
+        without_bundles(patch)
         main(["train", str(folder / "c.yaml"), "--run-dir", str(folder / "none-0")])
     return folder / "none-0"
 

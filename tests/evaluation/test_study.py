@@ -151,6 +151,7 @@ def test_an_arm_that_continues_another_equals_an_uninterrupted_run_bit_for_bit(m
 def small(here: Path, **changes: Any) -> Path:
     """A study of one arm and one seed."""
     one = {"arms": {"none": STUDY["arms"]["none"]}, "seeds": [0], "widen": None}
+    one["evaluate"] = {"episodes": 2, "worlds": ["nominal"]}
     return write(here, **(one | changes))
 
 

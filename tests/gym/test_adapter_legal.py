@@ -12,8 +12,8 @@ import torch
 import simreal
 from adapted_env import raw
 from conftest import snapshot
+from envs.common.messages import warn_again
 from envs.gymnasium_adapter.python_state import load_attributes, save_attributes, unsaved_attributes
-from envs.gymnasium_adapter.task import _said
 from envs.registry import TaskError, make_task
 from legal_envs import Cart, register, with_wrappers
 from randomization.config import RandomizationError
@@ -231,7 +231,7 @@ def test_wrappers_that_change_nothing_for_a_robot_are_no_obstacle(names: tuple[s
 def test_wrappers_between_the_policy_and_the_robot_are_named_and_no_bundle_is_written(
     name: str, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _said.clear()
+    warn_again()
     with caplog.at_level(logging.WARNING, "simreal"):
         env = make(WRAPPED, names=(name,))
     assert f"its policy observes and acts through {name}, which a robot does not have" in caplog.text

@@ -63,10 +63,10 @@ def test_an_update_follows_the_gradient_of_the_loss() -> None:
             s, a, r, t, end = (value[row : row + 1] for value in list(vars(batch).values())[:5])
             with torch.no_grad():
                 best = other.q(t)[i, 0].argmax(-1)  # [A]
-                later = sum(other.target_q(t)[:, 0, j, best[j]].mean() for j in range(2)) / 2
+                later = torch.stack([other.target_q(t)[:, 0, j, best[j]].mean() for j in range(2)]).mean()
                 y = r + 0.98 * (1 - end) * later
             bins = ((a[0] + 1) * 2).round().long()
-            q = sum(other.q(s)[i, 0, j, bins[j]] for j in range(2)) / 2
+            q = torch.stack([other.q(s)[i, 0, j, bins[j]] for j in range(2)]).mean()
             loss = loss + functional.smooth_l1_loss(q[None], y, beta=0.5) * 0.5 / 32
     optimizer.zero_grad()
     loss.backward()

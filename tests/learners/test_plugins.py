@@ -118,7 +118,15 @@ def test_the_example_learns_to_balance(run: Run, steps: int, least: float, monke
 @pytest.mark.usefixtures("installed")
 def test_the_schema_for_editors_has_it(run: Run) -> None:
     schema = json.loads(run("schema")[1])
-    assert set(schema["properties"]["learner"]["discriminator"]["mapping"]) == {"cem", "ddpg", "ppo", "sac", "td3"}
+    assert set(schema["properties"]["learner"]["discriminator"]["mapping"]) == {
+        "cem",
+        "ddpg",
+        "dqn",
+        "fqi",
+        "ppo",
+        "sac",
+        "td3",
+    }
     assert schema["$defs"]["CEMOptions"]["properties"]["elite"]["minimum"] == 2
     assert schema["$defs"]["SACConfig"]["properties"]["alpha_lr"]["exclusiveMinimum"] == 0
 
@@ -127,7 +135,12 @@ def test_the_schema_for_editors_has_it(run: Run) -> None:
 def test_its_keys_and_its_name_are_checked_as_those_of_the_built_in_ones(run: Run) -> None:
     refused(run("train", "c.yaml", "learner.elit=3"), "learner.cem.elit", "did you mean 'elite'?", "known keys:")
     refused(run("train", "c.yaml", "learner.elite=1"), "learner.cem.elite", "greater than or equal to 2", "got 1")
-    refused(run("train", "c.yaml", "learner.algorithm=cemm"), "'cemm'", "did you mean 'cem'?", "cem, ddpg, ppo, sac")
+    refused(
+        run("train", "c.yaml", "learner.algorithm=cemm"),
+        "'cemm'",
+        "did you mean 'cem'?",
+        "cem, ddpg, dqn, fqi, ppo, sac",
+    )
     refused(run("train", "c.yaml", "learner={}"), "learner.algorithm", "no 'algorithm'", "cem, ddpg")
 
 
@@ -141,7 +154,9 @@ def test_a_run_whose_package_is_missing_says_which(
     del registry._LEARNERS["cem"]
     for command in (("evaluate", "run"), ("export", "run"), ("play", "run", "--video", "v.mp4")):
         refused(run(*command), "run/config.yaml", "'cem'", "'simreal_cem'", "not installed")
-    refused(run("train", "c.yaml", "--run-dir", "run", "--resume"), "c.yaml", "no learner 'cem'", "ddpg, ppo, sac")
+    refused(
+        run("train", "c.yaml", "--run-dir", "run", "--resume"), "c.yaml", "no learner 'cem'", "ddpg, dqn, fqi, ppo, sac"
+    )
 
 
 @pytest.mark.usefixtures("installed")

@@ -118,9 +118,9 @@ def test_the_bound_loss_draws_means_back() -> None:
     for coef in (0.0, 1.0):
         ppo = learner(lr=0.05, bound_coef=coef)
         with torch.no_grad():
-            ppo.policy.actor.trunk.last.bias.fill_(3.0)
+            ppo.actor.trunk.last.bias.fill_(3.0)
         filled(ppo, steps()).update()
-        beyond.append(ppo.policy.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].mean.abs().max().item())
+        beyond.append(ppo.actor(torch.zeros(1, 1, NOBS), torch.zeros(1, 0))[0].mean.abs().max().item())
     assert beyond[1] < beyond[0] - 0.1
 
 
@@ -163,7 +163,7 @@ def hand_batch(ppo: PPO) -> RolloutBatch:
 
     log pi = -log 2 pi - |u|^2 / 2, so rho = 2 and 1; A = 1, -1. The critic says 0 and should say 1, 3.
     """
-    for linear in (ppo.policy.actor.trunk.last, ppo.critic.trunk.last):
+    for linear in (ppo.actor.trunk.last, ppo.critic.trunk.last):
         torch.nn.init.zeros_(linear.weight)
     u, zero = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.zeros(1, 2, A)
     log_prob = gaussian_log_prob(u, zero, torch.zeros(A))
@@ -172,6 +172,7 @@ def hand_batch(ppo: PPO) -> RolloutBatch:
         old_log_prob=log_prob - torch.tensor([[2.0, 1.0]]).log(), old_value=torch.zeros(1, 2),
         advantage=torch.tensor([[1.0, -1.0]]), target=torch.tensor([[1.0, 3.0]]), weight=torch.ones(1, 2),
         start=torch.zeros(1, 2, dtype=torch.bool), actor_state=torch.zeros(1, 2, 0), critic_state=torch.zeros(1, 2, 0),
+        place=torch.zeros(1, 1, dtype=torch.int64),
     )  # fmt: skip
 
 

@@ -81,12 +81,12 @@ def test_updates_of_ppo_are_those_of_stable_baselines3(actor: str, monkeypatch: 
     for _ in range(UPDATES):
         x, advantage, target = (torch.randn(1, ROWS, *shape, generator=draw) for shape in ((OBSERVATION,), (), ()))
         with torch.no_grad():
-            old, _ = ours.policy.actor(x + 0.3 * torch.randn(x.shape, generator=draw), zero[0])  # of another policy
+            old, _ = ours.actor(x + 0.3 * torch.randn(x.shape, generator=draw), zero[0])  # of another policy
             u = old.sample(draw).double()
             log_prob = old.log_prob(u)
         batch = RolloutBatch(
             x, u, old.map(lambda v: v.expand(1, ROWS, *v.shape[(v.dim() > 1) * 2 :])), log_prob, advantage, advantage,
-            target, torch.ones(1, ROWS), no, zero, zero,
+            target, torch.ones(1, ROWS), no, zero, zero, torch.zeros(1, 1, dtype=torch.int64),
         )  # fmt: skip
         ours._epoch(batch, [], None)
         sample = stable_baselines3.common.type_aliases.RolloutBufferSamples(

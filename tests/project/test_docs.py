@@ -38,6 +38,7 @@ _SHORT = (
         re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
     ),
+    (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1"),
 )

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import simreal
+from shortcuts import without_bundles
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -34,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_train_from_python(run: Run) -> None:
-    printed = run("train_from_python.py", "1600")
+    printed = run("train_from_python.py", "1100")
     assert "trained in action_delay from" in printed
     assert "nominal:" in printed
     assert Path("runs/run-1/bundle/policy.onnx").is_file()
@@ -53,8 +54,9 @@ def test_the_task_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> N
     testing.check_task("own_task:Rod")
 
 
-def test_evaluate_in_worlds(run: Run) -> None:
-    lines = run("evaluate_in_worlds.py", "4096", "4").splitlines()
+def test_evaluate_in_worlds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bundles(monkeypatch)
+    lines = run("evaluate_in_worlds.py", "2048", "4").splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["nominal", "latency", "late_and_noisy_joints", "slow_and_heavy"]
 
 

@@ -39,6 +39,23 @@ def test_one_world_may_be_given_by_its_name_alone(trained_run: Path) -> None:
     assert [world["name"] for world in figures["worlds"]] == ["nominal"]
 
 
+def test_what_an_evaluation_is_warned_of_is_said_once_and_again_in_the_next(
+    trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = tmp_path / "w.yaml"
+    world.write_text("randomization: {parameters: {geom_gap: {of: 'robot0:base_link'}}}")
+    command = ["evaluate", str(trained_run), "--world", str(world), "--episodes", "1"]
+    for evaluate in (
+        lambda: main(command),
+        lambda: main(command),
+        lambda: simreal.evaluate(trained_run, str(world), 1),
+    ):
+        caplog.clear()
+        evaluate()
+        (said,) = caplog.messages
+        assert "geom_gap.of: robot0:base_link changes no motion" in said
+
+
 def test_overrides_count_for_a_mapping_too_and_leave_it_alone(tmp_path: Path) -> None:
     config = yaml.safe_load(TINY)
     settings = ["learner.gamma=0.5", "train.env_steps=60", "learner.warmup_steps=20", "evaluate.episodes=1"]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import simreal
 from command import Run, refused, simreal_command
-from conftest import TinyTask, build, fixed_worlds
+from conftest import FixedWorlds, TinyTask, build, fixed_worlds
+from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from noop import silent
 from noop_models import INLINE
@@ -113,7 +114,7 @@ def worlds(entries: dict[str, Any], chosen: list[list[float]], steps: int = 1000
 
 def push(env: Environment, amount: float) -> Tensor:
     """One control step with the wheel's motor at some share of its control; what the environments show."""
-    action = torch.zeros(env.num_envs, 2, dtype=torch.float64)
+    action = torch.zeros(env.num_envs, 2, dtype=torch.float64, device=env.device)
     action[:, 0] = amount
     return env.step(action).observed.policy
 
@@ -241,6 +242,28 @@ def test_they_are_trained_under_adr_resumed_bit_for_bit_and_stated_by_the_bundle
     for policy in ("whole", "whole/bundle"):
         status, _, err = run("evaluate", policy, "--world", "trained", "--episodes", "2", "--task", "swing:Swing")
         assert status == 0, err
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_engine_they_do_the_same() -> None:
+    pytest.importorskip("mujoco_warp")
+    from envs.engines.gpu.engine import GpuEngine
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shown: list[Tensor] = []
+    for kind in (lambda model: CpuEngine(model, 3, 1), lambda model: GpuEngine(model, 3, device)):
+        task = TinyTask(WHEEL, decimation=5, max_episode_steps=8)
+        chosen = [[0.5, 0.3, 0.01], [0.9, 0.1, 0.0], [0.0, 1.0, 0.0]]
+        layer = fixed_worlds(task, HEAT | {"gyro_random_walk": {}}, chosen)
+        layer.prepare(task)
+        env = Environment(task, kind(task.model), layer)
+        assert isinstance(layer.sampler, FixedWorlds)
+        layer.sampler.worlds = layer.sampler.worlds.to(env.device)
+        env.reset()
+        rows = [torch.cat((push(env, 1.0), env.engine.field("actuator_forcerange")[:, 0]), 1) for _ in range(12)]
+        shown.append(torch.stack(rows).double().cpu())
+    torch.testing.assert_close(shown[1], shown[0], rtol=1e-4, atol=1e-5)
+    assert float(shown[0][6, 1, -1]) < 1.5  # warm
 
 
 @pytest.mark.usefixtures("run")

@@ -30,6 +30,7 @@ LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to di
     "sac": LEARNERS["sac"]["learner"] | _OFF_POLICY,
     "td3": LEARNERS["td3"]["learner"] | _OFF_POLICY,
     "ddpg": LEARNERS["ddpg her"]["learner"] | _OFF_POLICY,
+    "dqn": LEARNERS["sac"]["learner"] | _OFF_POLICY | {"algorithm": "dqn"},
 }
 # One of each kind in the default run.
 KINDS = {name: name if name in ("ppo lstm", "sac") else pytest.param(name, marks=pytest.mark.slow) for name in LARGE}

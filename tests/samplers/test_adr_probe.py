@@ -14,6 +14,7 @@ from conftest import HINGE, TinyTask
 from envs import registry
 from envs.task import Outcome
 from randomization.config import RandomizationConfig, randomization_config
+from shortcuts import without_bundles
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import run_episodes
@@ -100,8 +101,9 @@ evaluate: {episodes: 2}
 
 
 def test_the_command_needs_a_block_of_adr_and_writes_what_it_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_bundles(monkeypatch)
     (tmp_path / "c.yaml").write_text(TINY)
     main(["train", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / "run")])
 

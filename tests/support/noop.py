@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from conftest import FixedWorlds, TinyTask, build
+from envs.common.messages import warn_again
 from envs.environment import Environment
 from envs.task import Task
 from randomization.catalogue.quantity import Quantity
 from randomization.catalogue.table import QUANTITIES
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
-from randomization.targets import frictions
 from randomization.targets.names import object_places
 
 _SEEN = 1e-11  # what counts as a difference: rounding is smaller, and the runs are short
@@ -55,7 +55,7 @@ class _Heard(logging.Handler):
 def warnings_heard() -> Iterator[list[str]]:
     """What simreal warns of within the block, repeated warnings included."""
     handler, logger = _Heard(), logging.getLogger("simreal")
-    frictions.warn.cache_clear()
+    warn_again()
     logger.addHandler(handler)
     try:
         yield handler.messages

@@ -135,7 +135,7 @@ def test_what_is_computed_from_measurements_follows_them(family: str) -> None:
 def test_scenes_are_drawn_as_the_oracles(family: str) -> None:
     oracle: Any = gymnasium.make(f"AdroitHand{family}-v1").unwrapped
     theirs: list[np.ndarray] = []
-    for seed in range(400):
+    for seed in range(250):
         oracle.reset(seed=seed)
         theirs.append(np.concatenate([getattr(oracle.model, name).ravel() for name in DRAWN[family]]))
     env = build(make_task(f"AdroitHand{family}-v1"), 600)

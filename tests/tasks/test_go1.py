@@ -132,8 +132,10 @@ def test_commands_change_every_five_seconds_and_keep_to_their_limits() -> None:
     assert 0.05 < standing < 0.16
     assert (first.abs() <= torch.tensor([1.0, 0.4, 0.7])).all()
     assert first[:, 0].abs().max() > 0.9
+    env = environment(60, command_limits=(1.0, 0.4, 0.7))
+    first = env.observed.policy[:, -3:].clone()
     for step in range(250):
-        env.step(torch.zeros(400, 12, dtype=torch.float64))
+        env.step(torch.zeros(60, 12, dtype=torch.float64))
         same = (env.observed.policy[:, -3:] == first).all(dim=1)
         assert same.all() if step < 249 else same.double().mean() < 0.05
 

@@ -131,7 +131,7 @@ def play_side_by_side(task_id: str, options: dict[str, Any], steps: int) -> dict
 
 @pytest.mark.parametrize("task_id", IDS)
 def test_every_value_equals_gymnasiums_step_by_step(task_id: str) -> None:
-    seen = play_side_by_side(task_id, {}, steps=120)
+    seen = play_side_by_side(task_id, {}, steps=80)
     assert (seen["contacts"] > 25) == (task_id in TOUCHING)
     if task_id in ("Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5") or "Pendulum" in task_id:
         assert seen["terminated"] > 0
@@ -154,7 +154,7 @@ def test_every_value_equals_gymnasiums_step_by_step_for_whole_episodes(task_id: 
         assert seen["truncated"] == NUM_ENVS
 
 
-@pytest.mark.parametrize("steps", [80, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [50, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task_id", IDS)
 def test_every_option_means_what_it_means_in_gymnasium(task_id: str, steps: int) -> None:
     seen = play_side_by_side(task_id, OPTIONS[task_id], steps)

@@ -48,6 +48,7 @@ def configuration(task: str, algorithm: str) -> RunConfig:
         ("FetchPickAndPlace-v4", "ddpg", 37, 80),
         ("FetchReach-v4", "sac", 50, 80),
         ("FetchReach-v4", "td3", 37, 80),
+        ("FetchReach-v4", "dqn", 37, 80),
         pytest.param("FetchPickAndPlace-v4", "ddpg", 37, 170, marks=pytest.mark.slow),
         pytest.param("FetchPush-v4", "sac", 120, 170, marks=pytest.mark.slow),
         pytest.param("FetchReach-v4", "sac", 50, 170, marks=pytest.mark.slow),

@@ -26,7 +26,8 @@ class _Field:
 
     name: str
     live: Tensor  # [N, size] view of the engine's field
-    elements: Tensor  # [m] flat indices
+    places: list[int]  # m flat indices
+    elements: Tensor  # [m] the same
     owner: Tensor  # [owners, m] actuators that own each value; the number of actuators where it has fewer owners
     sharers: Tensor  # [m] how many actuators each belongs to, these or others
     nominal: Tensor  # [m]
@@ -63,7 +64,8 @@ def _field(engine: Engine, name: str, owned: dict[int, tuple[list[int], int]], n
     padded = [owners + [nobody] * (most - len(owners)) for owners, _ in owned.values()]
     elements, owner = torch.tensor(list(owned), device=device), torch.tensor(padded, device=device).T
     sharers = torch.tensor([n for _, n in owned.values()], dtype=torch.float64, device=device)
-    return _Field(name, live, elements, owner, sharers, engine.nominal(name).to(device, live.dtype).flatten()[elements])
+    nominal = engine.nominal(name).to(device, live.dtype).flatten()[elements]
+    return _Field(name, live, list(owned), elements, owner, sharers, nominal)
 
 
 class LimpActuators(Effect):
@@ -97,7 +99,7 @@ class MotorFade(Effect):
         self._fade = context.zeros(self._index.size)
         self._fields = _fields(context, self._index.places)
         for field in self._fields:
-            context.model_values(field.name, field.elements.tolist())
+            context.model_values(field.name, field.places)
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the fade of new worlds lam [N, d] in mask [N]."""

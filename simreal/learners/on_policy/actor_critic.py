@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from simreal.common.layers import Layer, layers_of
 from simreal.learners.base import GivenPolicy
+from simreal.learners.history import HistoryLayout, HistoryPolicy
 from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.on_policy.categorical import CategoricalActor
 from simreal.learners.on_policy.gaussian import GaussianActor
@@ -67,17 +68,20 @@ class Critic(nn.Module):
 
 
 class _PolicyParts(nn.Module):
-    """Normalizer and actor."""
+    """Normalizer and actor, which sees `remembered` values beside a normalized observation."""
 
-    def __init__(self, observation_size: int, action_size: int, config: ActorOptions) -> None:
+    def __init__(self, observation_size: int, action_size: int, config: ActorOptions, remembered: int = 0) -> None:
         super().__init__()
         self.normalizer = make_normalizer(observation_size, config)
         make = CategoricalActor if config.actor == "categorical" else GaussianActor
-        self.actor: GaussianActor | CategoricalActor = make(observation_size, action_size, config)
+        self.actor: GaussianActor | CategoricalActor = make(observation_size + remembered, action_size, config)
 
     def undecided(self, tolerance: float, observation: Tensor, state: Tensor | None = None) -> Tensor:
         """[B] where rounding may decide between two actions; see `Distribution.undecided`."""
-        x = self.normalizer(observation)
+        return self.undecided_at(tolerance, self.normalizer(observation), state)
+
+    def undecided_at(self, tolerance: float, x: Tensor, state: Tensor | None = None) -> Tensor:
+        """The same [B] of what the actor sees [B, n]."""
         distribution, _ = self.actor(x.unsqueeze(0), x[:, :0] if state is None else state)
         return distribution.undecided(tolerance).squeeze(0)
 
@@ -87,7 +91,10 @@ class Policy(_PolicyParts):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Observation [B, nobs] in SI units -> action [B, A] in [-1, 1]."""
-        x = self.normalizer(observation)
+        return self.of_features(self.normalizer(observation))
+
+    def of_features(self, x: Tensor) -> Tensor:
+        """What the actor sees [B, n] -> action [B, A] in [-1, 1]."""
         distribution, _ = self.actor(x.unsqueeze(0), x[:, :0])
         return distribution.mode().squeeze(0)
 
@@ -113,22 +120,31 @@ class RecurrentPolicy(_PolicyParts):
         return [*layers_of(self.normalizer), *layers_of(self.actor)]
 
 
-def go_on_with(policy: Policy | RecurrentPolicy, config: ActorOptions, given: GivenPolicy) -> None:
+def make_policy(
+    layout: HistoryLayout, observation_size: int, config: ActorOptions, device: torch.device
+) -> tuple[Policy | RecurrentPolicy, Policy | RecurrentPolicy | HistoryPolicy]:
+    """The network that learns, and the policy that is evaluated and exported: the same, or it with a history."""
+    make = RecurrentPolicy if config.memory != "none" else Policy
+    network = make(observation_size, layout.action_size, config, layout.inputs).to(device)
+    return network, HistoryPolicy(network, layout) if layout.size else network
+
+
+def go_on_with(policy: Policy | RecurrentPolicy | HistoryPolicy, config: ActorOptions, given: GivenPolicy) -> None:
     """Take over the weights and the normalizer of another run's policy.
 
     Raises:
         ValueError: that one is built otherwise.
     """
-    options: Any = given.options
+    options, who = given.options, f"initial_policy: {given.run}"
     if not isinstance(options, ActorOptions):
-        raise ValueError(f"{given.run}: its policy is one of {options.algorithm}; expected a run of ppo or distill")
+        raise ValueError(f"{who}: its policy is one of {options.algorithm}; expected a run of ppo or distill")
     theirs = options.network()
     for name, value in config.network().items():
         if theirs.get(name, value) != value:
-            raise ValueError(f"{given.run}: its {name} is {theirs[name]!r}, here it is {value!r}; expected the same")
+            raise ValueError(f"{who}: its {name} is {theirs[name]!r}, here it is {value!r}; expected the same")
     try:
         policy.load_state_dict(given.module.state_dict())
     except RuntimeError:
         module: Any = given.module
         sizes = module.normalizer.mean.numel(), policy.normalizer.mean.numel()
-        raise ValueError(f"{given.run}: its policy reads {sizes[0]} values, here there are {sizes[1]}") from None
+        raise ValueError(f"{who}: its policy reads {sizes[0]} values, here there are {sizes[1]}") from None

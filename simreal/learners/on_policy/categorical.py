@@ -66,6 +66,12 @@ class Categorical(Distribution):
         log_p = self.logits.log_softmax(-1)
         return (log_p.exp() * (log_p - new.logits.log_softmax(-1))).sum((-2, -1))
 
+    def imitation_loss(self, action: Tensor) -> Tensor:
+        """Cross-entropy of the nearest bins."""
+        bins = self.logits.shape[-1]
+        nearest = ((action + 1.0) / 2.0 * (bins - 1)).round()
+        return -self.logits.log_softmax(-1).gather(-1, nearest.long().unsqueeze(-1)).squeeze(-1).mean(-1)
+
     def asymmetry(self, image: Any, index: Tensor, sign: Tensor) -> Tensor:
         """Of the bins' probabilities; where the sign is -1 the image's bins are in reverse order."""
         mirrored = image.probabilities()[..., index, :]
@@ -89,7 +95,11 @@ class CategoricalActor(nn.Module):
     def forward(self, x: Tensor, state: Tensor, start: Tensor | None = None) -> tuple[Categorical, Tensor]:
         """Normalized x [L, B, nobs] -> distribution over [L, B, A], state."""
         out, state = self.trunk(x, state, start)
-        return Categorical(out.unflatten(-1, self.shapes["logits"])), state
+        return self.of_output(out), state
+
+    def of_output(self, out: Tensor) -> Categorical:
+        """The distribution for an output of the trunk [..., A * K]."""
+        return Categorical(out.unflatten(-1, self.shapes["logits"]))
 
     def layers(self) -> list[Layer]:
         """From a normalized observation to the most likely action."""

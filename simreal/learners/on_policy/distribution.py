@@ -61,6 +61,10 @@ class Distribution(ABC):
         """KL(this || new) [...] in nats, for one of the same kind."""
 
     @abstractmethod
+    def imitation_loss(self, action: Tensor) -> Tensor:
+        """How far [...] it is from acting as another policy, whose actions are [..., A]: mean over actuators."""
+
+    @abstractmethod
     def asymmetry(self, image: Any, index: Tensor, sign: Tensor) -> Tensor:
         """Squared distance [...] from the mirror image of the distributions in mirrored states.
 

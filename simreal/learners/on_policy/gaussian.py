@@ -76,6 +76,10 @@ class Gaussian(Distribution):
     def kl(self, new: Any) -> Tensor:
         return gaussian_kl(self.mean, self.log_std, new.mean, new.log_std)
 
+    def imitation_loss(self, action: Tensor) -> Tensor:
+        """Squared difference of the mean."""
+        return (self.mean - action).square().mean(-1)
+
     def asymmetry(self, image: Any, index: Tensor, sign: Tensor) -> Tensor:
         return (self.mean - sign * image.mean[..., index]).square().sum(dim=-1)
 
@@ -85,6 +89,10 @@ class SquashedGaussian(Gaussian):
 
     def action(self, u: Tensor) -> Tensor:
         return torch.tanh(u)
+
+    def imitation_loss(self, action: Tensor) -> Tensor:
+        """Squared difference of the most likely action."""
+        return (self.mode() - action).square().mean(-1)
 
     def entropy(self, u: Tensor) -> Tensor:
         """H(u) + E log |d tanh(u)/du|, from the samples u."""
@@ -114,10 +122,14 @@ class GaussianActor(nn.Module):
     def forward(self, x: Tensor, state: Tensor, start: Tensor | None = None) -> tuple[Gaussian, Tensor]:
         """Normalized x [L, B, nobs] -> distribution over [L, B, A], state."""
         out, state = self.trunk(x, state, start)
+        return self.of_output(out), state
+
+    def of_output(self, out: Tensor) -> Gaussian:
+        """The distribution for an output of the trunk [..., m]."""
         if not self.state_dependent:
-            return self.distribution(out, self.log_std), state
+            return self.distribution(out, self.log_std)
         mean, log_std = out.chunk(2, dim=-1)
-        return self.distribution(mean, log_std.clamp(*LOG_STD_RANGE)), state
+        return self.distribution(mean, log_std.clamp(*LOG_STD_RANGE))
 
     def layers(self) -> list[Layer]:
         """From a normalized observation to the most likely action."""

@@ -20,6 +20,7 @@ Actions that leave [-1, 1] are clipped on their way to the environment; the dens
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,9 +30,10 @@ from envs.common.deterministic_ops import mean_all, sum_all
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
 from simreal.learners.adam import Adam
-from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
+from simreal.learners.base import Learner, LearnerSpec
+from simreal.learners.history import HistoryLayout, HistoryPolicy
 from simreal.learners.normalizer import Normalizer
-from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, go_on_with
+from simreal.learners.on_policy.actor_critic import Critic, Policy, RecurrentPolicy, go_on_with, make_policy
 from simreal.learners.on_policy.distribution import Distribution
 from simreal.learners.on_policy.gaussian import Gaussian
 from simreal.learners.on_policy.losses import (
@@ -49,6 +51,7 @@ from simreal.learners.on_policy.losses import (
 )
 from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
 from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
+from simreal.learners.on_policy.stacks import RolloutStacks
 from simreal.learners.on_policy.symmetry import symmetry_loss
 from simreal.learners.on_policy.trpo import trust_region_step
 from simreal.learners.options import PPOConfig
@@ -58,7 +61,7 @@ class PPO(Learner):
     """The learner; see `Learner`."""
 
     config: PPOConfig
-    policy: Policy | RecurrentPolicy
+    policy: Policy | RecurrentPolicy | HistoryPolicy
 
     def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)
@@ -70,13 +73,17 @@ class PPO(Learner):
         if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
         privileged, self._reads = self._inputs()
-        make = RecurrentPolicy if self.recurrent else Policy
-        self.policy = make(self._reads, spec.action_size, config).to(spec.device)
-        self.critic = Critic(self._reads, privileged, config).to(spec.device)
-        self._young = [self.policy.normalizer, self.critic.normalizer]  # know nothing before the first rollout
+        layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
+        if layout.size and config.mirror_coef and spec.goal_size:
+            raise ValueError("mirror_coef: works without a history in tasks with goals, set one of them to 0")
+        self.network, self.policy = make_policy(layout, self._reads, config, spec.device)
+        self.actor, self._seen = self.network.actor, self._reads + layout.inputs
+        self.critic = Critic(self._seen, privileged, config).to(spec.device)
+        self._young = [self.network.normalizer, self.critic.normalizer]  # know nothing before the first rollout
         for given in spec.policies.get("initial_policy", ()):
-            self._go_on_with(given)
-        self._actor_params = list(self.policy.actor.parameters())
+            go_on_with(self.policy, config, given)
+            self._young = [self.critic.normalizer]
+        self._actor_params = list(self.actor.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
             self._params += self._actor_params
@@ -85,11 +92,12 @@ class PPO(Learner):
         for p, part in zip(self._params, self._gradient.split([p.numel() for p in self._params]), strict=True):
             p.grad = part.view_as(p)
         self.optimizer = Adam(self._params, lr=config.lr, eps=1e-5)
-        state_sizes = (self.policy.actor.trunk.state_size, self.critic.trunk.state_size)
+        state_sizes = (self.actor.trunk.state_size, self.critic.trunk.state_size)
         self.rollout = RolloutBuffer(
             config.horizon, segment, spec.num_envs, self._reads + privileged,
-            spec.action_size, self.policy.actor.shapes, state_sizes, spec.device,
+            spec.action_size, self.actor.shapes, state_sizes, spec.device, layout.steps,
         )  # fmt: skip
+        self.stacks = RolloutStacks(layout, self.rollout) if layout.size else None
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
         self._sync_allowed = spec.device.type == "cpu"  # whether numbers may be copied to the host in each step
@@ -108,21 +116,14 @@ class PPO(Learner):
             )
         return 0, spec.observation_size + spec.privileged_size
 
-    def _go_on_with(self, given: GivenPolicy) -> None:
-        try:
-            go_on_with(self.policy, self.config, given)
-        except ValueError as error:
-            raise ValueError(f"initial_policy: {error}") from None
-        self._young.remove(self.policy.normalizer)
-
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; what led to them goes into the rollout."""
         rollout, t = self.rollout, self.rollout.time
         raw = self._raw(observed)
-        x = self._normalized(raw)
-        rollout.raw[t], rollout.observation[t] = raw, x
-        now, state = self.policy.actor(x[None, :, : self._reads], self._states[0])
+        rollout.raw[t], rollout.observation[t] = raw, self._normalized(raw)
+        x = self._present(t)
+        now, state = self.actor(x[None, :, : self._seen], self._states[0])
         if self.recurrent:
             if t % rollout.segment == 0:
                 rollout.actor_state[t // rollout.segment] = self._states[0]
@@ -143,6 +144,8 @@ class PPO(Learner):
         if self.updates == 0:  # from the first step on; later once per rollout
             self._take_statistics(t, t + 1, ~rollout.diverged, self._young)
         self._states = self._next_states
+        if self.stacks is not None:
+            self.stacks.record(t, action, result.done)
         if not self._sync_allowed or bool(result.done.any()):
             self._finish(result, t)
         rollout.time += 1
@@ -154,6 +157,7 @@ class PPO(Learner):
         """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
         if not self._sync_allowed or bool(result.truncated.any()):
             x = self._normalized(self._raw(result.final))
+            x = x if self.stacks is None else self._beside(x, self.stacks.before_final(t))
             value, _ = self.critic(x[None], self._states[1])
             self.rollout.final_value[t] = self.critic.unscaled(value[0])
         done = result.done.to(self.spec.device)
@@ -169,9 +173,25 @@ class PPO(Learner):
         assert observed.privileged is not None
         return torch.cat((policy, observed.privileged.to(policy)), dim=1)
 
+    def _present(self, t: int) -> Tensor:
+        """What actor and critic see at row t of the rollout [N, n]."""
+        x = self.rollout.observation[t]
+        return x if self.stacks is None else self._beside(x, self.stacks.before(t))
+
+    def _beside(self, x: Tensor, remembered: Tensor) -> Tensor:
+        """Normalized observations [B, n] with what is remembered [B, inputs] between policy and privileged group."""
+        return torch.cat((x[:, : self._reads], remembered, x[:, self._reads :]), dim=1)
+
+    def _complete(self, batch: RolloutBatch) -> RolloutBatch:
+        """The batch with what is remembered gathered beside its observations."""
+        if self.stacks is None:
+            return batch
+        x = self._beside(batch.observation[0], self.stacks.gather(batch.place[0]))
+        return replace(batch, observation=x[None])
+
     def _normalized(self, raw: Tensor) -> Tensor:
         n = self._reads
-        policy = self.policy.normalizer(raw[:, :n])
+        policy = self.network.normalizer(raw[:, :n])
         return policy if raw.shape[1] == n else torch.cat((policy, self.critic.normalizer(raw[:, n:])), dim=1)
 
     def _take_statistics(self, start: int, stop: int, sound: Tensor, normalizers: list[Normalizer]) -> None:
@@ -180,7 +200,7 @@ class PPO(Learner):
         values = raw.flatten(0, 1) if bool(sound.all()) else raw[sound]
         n = self._reads
         for normalizer in normalizers:
-            part = values[:, :n] if normalizer is self.policy.normalizer else values[:, n:]
+            part = values[:, :n] if normalizer is self.network.normalizer else values[:, n:]
             if part.shape[1]:
                 normalizer.update(part)
 
@@ -208,13 +228,18 @@ class PPO(Learner):
                 break
         if config.objective == "ppo_kl" and not self._warms_up:
             with torch.no_grad():
-                kl = float(self._divergence(batch))
+                kl = float(self._divergence(self._complete(batch)))
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
         if self.updates == 0:  # again, without the episodes that turned out to be unsound
             for normalizer in self._young:
                 normalizer.forget()
-        self._take_statistics(0, config.horizon, self.rollout.sound(), [self.policy.normalizer, self.critic.normalizer])
+        self._take_statistics(
+            0, config.horizon, self.rollout.sound(), [self.network.normalizer, self.critic.normalizer]
+        )
+        if self.stacks is not None:
+            last = self.rollout.raw[config.horizon - self.stacks.layout.steps :]
+            self.stacks.turn(self._normalized(last.flatten(0, 1)).unflatten(0, last.shape[:2]))
         self.updates += 1
         self.rollout.time = 0
         # Read once: a look at every minibatch would stall the device.
@@ -227,8 +252,8 @@ class PPO(Learner):
         config, rollout, critic, cut = self.config, self.rollout, self.critic, self.rollout.segments
         x, start = cut(rollout.observation[:-1]), cut(rollout.start())
         actor_state, critic_state = rollout.actor_state.flatten(0, 1), rollout.critic_state.flatten(0, 1)
-        value = rollout.joined(critic.unscaled(critic(x, critic_state, start)[0]))
-        last = critic.unscaled(critic(rollout.observation[-1:], self._states[1])[0])
+        value = rollout.joined(critic.unscaled(self._values(x, critic_state, start)))
+        last = critic.unscaled(critic(self._present(config.horizon)[None], self._states[1])[0])
         next_value = torch.where(rollout.truncated, rollout.final_value, torch.cat((value[1:], last)))
         advantage, target = self._estimate(value, next_value)
         sound = rollout.sound()
@@ -238,7 +263,7 @@ class PPO(Learner):
             critic.adapt(target[sound])
         if config.normalize_advantage == "batch":
             advantage = standardized(advantage, shares(weight))
-        actor, rows = self.policy.actor, rollout.distribution
+        actor, rows = self.actor, rollout.distribution
         batch = RolloutBatch(
             observation=x,
             action=cut(rollout.action),
@@ -251,8 +276,17 @@ class PPO(Learner):
             start=start if self.recurrent else start[:1, :1],
             actor_state=actor_state[None],
             critic_state=critic_state[None],
+            place=torch.arange(1 if self.stacks is None else start.numel(), device=start.device)[None],
         )
         return batch, log
+
+    def _values(self, x: Tensor, state: Tensor, start: Tensor) -> Tensor:
+        """The critic's values [L, B] of the steps of a rollout, in normalized units."""
+        if self.stacks is None:
+            return self.critic(x, state, start)[0]
+        places = torch.arange(x.shape[1], device=x.device).tensor_split(self.config.minibatches)
+        seen = (self._beside(x[0, place], self.stacks.gather(place)) for place in places)
+        return torch.cat([self.critic(part[None], state)[0] for part in seen], dim=1)
 
     def _estimate(self, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
         """Advantages and targets of the value [T, N], in units of reward."""
@@ -287,7 +321,7 @@ class PPO(Learner):
 
     def _collecting(self) -> Distribution:
         """The distributions over [T, N, A] that the actions of the rollout were drawn from."""
-        return self.policy.actor.distribution(**self.rollout.distribution)
+        return self.actor.distribution(**self.rollout.distribution)
 
     def _epoch(
         self, batch: RolloutBatch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
@@ -313,7 +347,7 @@ class PPO(Learner):
         return True
 
     def _loss(self, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        config, share = self.config, shares(batch.weight)
+        config, share, batch = self.config, shares(batch.weight), self._complete(batch)
         value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
         critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
         if config.objective == "trpo" or self._warms_up:  # the policy has made its step, or makes none
@@ -341,23 +375,23 @@ class PPO(Learner):
         if config.bound_coef and isinstance(now, Gaussian):
             log["bound_loss"] = bound_loss(now.mean, share)
             loss = loss + config.bound_coef * log["bound_loss"]
-        if config.mirror_coef and self.spec.mirror is not None and isinstance(self.policy, Policy):
-            observation = batch.observation[..., : self._reads]
-            log["mirror_loss"] = symmetry_loss(self.policy, observation, now, self.spec.mirror)
+        if config.mirror_coef and self.spec.mirror is not None and isinstance(self.network, Policy):
+            layout = None if self.stacks is None else self.stacks.layout
+            x = batch.observation[..., : self._seen]
+            log["mirror_loss"] = symmetry_loss(self.network, x, now, self.spec.mirror, layout)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
     def _distribution(self, batch: RolloutBatch) -> Distribution:
         """The present policy's, over [L, B, A]."""
-        observation = batch.observation[..., : self._reads]
-        return self.policy.actor(observation, batch.actor_state[0], batch.start)[0].rowwise()
+        return self.actor(batch.observation[..., : self._seen], batch.actor_state[0], batch.start)[0].rowwise()
 
     def _divergence(self, batch: RolloutBatch) -> Tensor:
         """Mean KL(old || present policy) [] over the batch."""
         return mean(batch.old.kl(self._distribution(batch)), shares(batch.weight))
 
     def _trust_region_step(self, batch: RolloutBatch) -> dict[str, float]:
-        config, share = self.config, shares(batch.weight)
+        config, share, batch = self.config, shares(batch.weight), self._complete(batch)
 
         def surrogate() -> Tensor:
             now = self._distribution(batch)
@@ -382,12 +416,15 @@ class PPO(Learner):
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates": self.updates, "lr": self.lr, "beta": self.beta},
             "ended": self._ended.clone(),
+            "stacks": None if self.stacks is None else self.stacks.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         for name in ("policy", "critic", "optimizer", "rollout"):
             getattr(self, name).load_state_dict(state[name])
+        if self.stacks is not None:
+            self.stacks.load_state_dict(state["stacks"])
         self._states, self._next_states = ([s.to(self.spec.device) for s in pair] for pair in state["states"])
         self.generator.set_state(state["generator"])
         self._ended.copy_(state["ended"])

@@ -31,6 +31,7 @@ class RolloutBatch:
     start: Tensor  # [L, B] bool, the step begins an episode
     actor_state: Tensor  # [1, B, S] memory at the start of the segments
     critic_state: Tensor  # [1, B, S']
+    place: Tensor  # [1, B] number of a step in the rollout, row by row, for a history; else [1, 1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> RolloutBatch:
         """With a function of every tensor."""
@@ -57,6 +58,15 @@ class RolloutBatch:
             yield self.map(lambda _, values=values: next(values))
 
 
+def sound(done: Tensor, diverged: Tensor) -> Tensor:
+    """[T, N] False in the steps of an episode whose simulation diverged later on; both [T, N] bool."""
+    horizon = len(done)
+    steps = torch.arange(horizon, device=done.device)[:, None]
+    ends = torch.where(done | diverged, steps, horizon)
+    end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
+    return ~diverged.gather(0, end.clamp(max=horizon - 1)) | (end == horizon)
+
+
 class RolloutBuffer:
     """Storage of T steps, row by row. An action fills the first half of a row, its result the second.
 
@@ -70,6 +80,7 @@ class RolloutBuffer:
         parameters: shapes of the parameters of the distribution that an action is drawn from, by name.
         state_sizes: of the memories of actor and critic.
         device: where it lies.
+        past: observations before the rollout that there is room for.
     """
 
     def __init__(
@@ -82,13 +93,15 @@ class RolloutBuffer:
         parameters: Mapping[str, tuple[int, ...]],
         state_sizes: tuple[int, int],
         device: torch.device,
+        past: int = 0,
     ) -> None:
         def rows(*shape: int, count: int = horizon, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(count, num_envs, *shape, dtype=dtype, device=device)
 
         self.horizon, self.segment = horizon, segment
         self.time = 0  # rows that are complete
-        self.observation = rows(observation_size, count=horizon + 1)  # normalized; the last row follows the rollout
+        self._rows = rows(observation_size, count=past + horizon + 1)
+        self.observation = self._rows[past:]  # normalized; the last row follows the rollout
         # Far from zero, float32 would round away what varies; a GPU has no more to give.
         self.raw = rows(observation_size, dtype=torch.float64 if device.type == "cpu" else torch.float32)
         self.action = rows(action_size)
@@ -103,6 +116,11 @@ class RolloutBuffer:
     def full(self) -> bool:
         """Whether all T steps are there."""
         return self.time == self.horizon
+
+    @property
+    def with_past(self) -> Tensor:
+        """The normalized observations, those before the rollout included."""
+        return self._rows
 
     def segments(self, rows: Tensor) -> Tensor:
         """Rows [T, N, ...] as sequences [L, T/L * N, ...]; row k of states [T/L, N, S] belongs to segment k."""
@@ -125,10 +143,7 @@ class RolloutBuffer:
     def sound(self) -> Tensor:
         """[T, N] False in the steps of an episode whose simulation diverged in this rollout: what it showed before
         it was noticed is finite and means nothing."""
-        steps = torch.arange(self.horizon, device=self.reward.device)[:, None]
-        ends = torch.where(self.terminated | self.truncated | self.diverged, steps, self.horizon)
-        end = ends.flip(0).cummin(dim=0).values.flip(0)  # of the episode that a step belongs to
-        return ~self.diverged.gather(0, end.clamp(max=self.horizon - 1)) | (end == self.horizon)
+        return sound(self.terminated | self.truncated, self.diverged)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps and the next update read; rows to come are not kept."""
@@ -147,4 +162,5 @@ class RolloutBuffer:
         self.time = state["time"]
 
     def _kept(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)} | self.distribution
+        public = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name[0] != "_"}
+        return public | self.distribution

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.common.deterministic_ops import mean_all
 from envs.task import Mirror
+from simreal.learners.history import HistoryLayout
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.on_policy.actor_critic import Policy
 from simreal.learners.on_policy.distribution import Distribution
@@ -24,16 +25,31 @@ def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
     return image.clamp(-normalizer.clip, normalizer.clip)
 
 
-def symmetry_loss(policy: Policy, x: Tensor, now: Distribution, mirror: Mirror) -> Tensor:
+def mirrored_features(x: Tensor, mirror: Mirror, normalizer: Normalizer, layout: HistoryLayout | None) -> Tensor:
+    """Mirror images of what a policy sees [..., n]: the present observation, earlier ones, and actions."""
+    if layout is None or not layout.inputs:
+        return mirrored(x, mirror, normalizer)
+    observations = layout.observations + 1
+    at = observations * layout.kept  # in a task without goals all of an observation is kept
+    seen = mirrored(x[..., :at].unflatten(-1, (observations, layout.kept)), mirror, normalizer).flatten(-2)
+    index, sign = _tensors(mirror.action, mirror.action_sign, x)
+    actions = x[..., at:].unflatten(-1, (layout.actions, layout.action_size))[..., index] * sign
+    return torch.cat((seen, actions.flatten(-2)), dim=-1)
+
+
+def symmetry_loss(
+    policy: Policy, x: Tensor, now: Distribution, mirror: Mirror, layout: HistoryLayout | None = None
+) -> Tensor:
     """mean |pi(s) - M_a pi(M_s s)|^2 [] over steps, of what the distributions are compared by.
 
     Args:
         policy: without memory.
-        x: normalized observations [..., nobs].
+        x: normalized observations [..., nobs], with what the policy remembers beside them.
         now: pi(s) over [..., A], the policy's distribution for x.
         mirror: how the task is symmetric.
+        layout: of what the policy remembers.
     """
-    image, _ = policy.actor(mirrored(x, mirror, policy.normalizer), x[0, :, :0])
+    image, _ = policy.actor(mirrored_features(x, mirror, policy.normalizer, layout), x[0, :, :0])
     return mean_all(now.asymmetry(image, *_tensors(mirror.action, mirror.action_sign, x)))
 
 

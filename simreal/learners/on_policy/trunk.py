@@ -63,6 +63,12 @@ class Trunk(nn.Module):
             x, state = self._remember(x, state, start)
         return self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
 
+    def hidden(self, x: Tensor, state: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What goes into the last layer [L, B, H], and the state, for the same arguments as `forward`."""
+        if self.memory is not None:
+            x, state = self._remember(x, state, start)
+        return self.head[:-1](x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
+
     def layers(self) -> list[Layer]:
         """From input to output."""
         return [*([] if self.memory is None else layers_of(self.memory)), *layers_of(self.head)]
