@@ -269,9 +269,11 @@ class Environment:
         self.checks.observation(observation, privileged, achieved)
         measured = self.layer.measure(observation, first)
         policy = observation if measured is observation else self.checks.derived(task.derive(measured), measured)
+        policy = policy if policy is measured and measured is not observation else policy.clone()
+        task.after_observe(policy)
         revealed = self.layer.reveal(privileged)
         return Observed(
-            policy=policy if policy is measured and measured is not observation else policy.clone(),
+            policy=policy,
             privileged=privileged.clone() if privileged is not None and revealed is privileged else revealed,
             achieved_goal=None if achieved is None else achieved.clone(),
             desired_goal=task.goal.clone() if goals else None,

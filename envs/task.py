@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.common.kinematics import Chain
 from envs.common.rng import EpisodeRandom
 from envs.engines.base import Engine, Stage
 
@@ -58,11 +59,27 @@ class Component:
     measured: bool = True
     limits: tuple[float, float] | None = None
     description: str = ""
+    relative_to: tuple[float, ...] = ()  # what is subtracted from each value, as a stance from joint angles
 
 
 def vector(name: str, unit: str, bodies: Sequence[str], description: str, **more: Any) -> Component:
     """A component of three values, along x, y and z; `more`: of `Component`."""
     return Component(name, 3, unit, elements=XYZ, bodies=tuple(bodies), description=description, **more)
+
+
+@dataclass(frozen=True)
+class InverseKinematics:
+    """How steps of a tool become steps of joints: J^T (J J^T + damping^2 1)^-1 step, see `damped_least_squares`.
+
+    Attributes:
+        chain: from the frame of the steps to the tool; all its joints are hinges and slides.
+        damping: m (and rad).
+        unit: of the joints' targets.
+    """
+
+    chain: Chain
+    damping: float
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,13 @@ class ActionComponent:
     smoothing: float = 1.0
     initial_target: tuple[float, ...] | str | None = None
     afterwards: str = ""
+    relative: str | None = None
+    inverse: InverseKinematics | None = None
+
+    @property
+    def sent_size(self) -> int:
+        """Number of targets: one for each value, or for each joint that carries the tool."""
+        return self.size if self.inverse is None else len(self.inverse.chain.joints)
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,10 @@ class Outcome:
     truncated: Tensor | None = None  # [N] bool, where the task breaks off for reasons of its own; None for nowhere
 
 
+class Attached:
+    """What a task makes in `on_attach`, anew for every engine: it says nothing of the task's options."""
+
+
 class Task(ABC):
     """A task for N environments; `attach` gives it an engine and random numbers.
 
@@ -143,6 +171,7 @@ class Task(ABC):
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
+    accepted: ClassVar[dict[str, str]] = {}  # kinds of findings of `simreal check` that are meant to be, and why
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
     engine: Engine
@@ -170,7 +199,9 @@ class Task(ABC):
         MuJoCo gives a free body whose centre of mass lies at its origin a diagonal matrix, for good. A body whose
         centre of mass is to differ between simulations must not have one.
         """
-        raise TypeError(f"{self.id} cannot compile its model again")
+        raise TypeError(
+            f"{self.id} cannot compile its model again; implement compile_full with simreal.compile_spec, docs/tasks.md"
+        )
 
     @property
     def compiles_again(self) -> bool:
@@ -252,6 +283,11 @@ class Task(ABC):
     def derive(self, observation: Tensor) -> Tensor:
         """Recompute components with `derived_from` from the measured ones, in place; returns the observation."""
         return observation
+
+    def after_observe(self, observation: Tensor) -> None:
+        """Take note of what the policy is shown [N, nobs], sensors' errors and all: called last of an observation, for
+        controllers that act on it too."""
+        return None
 
     @abstractmethod
     def outcome(self, action: Tensor) -> Outcome:

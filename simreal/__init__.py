@@ -35,6 +35,20 @@ _PUBLIC = {
     "Outcome": "envs.task",
     "Mirror": "envs.task",
     "compile_spec": "envs.task",
+    "ComposedTask": "envs.parts.composed",
+    "JointPosition": "envs.parts.actions",
+    "JointVelocity": "envs.parts.actions",
+    "JointTorque": "envs.parts.actions",
+    "EndEffectorDelta": "envs.parts.actions",
+    "JointState": "envs.parts.observations",
+    "BodyPose": "envs.parts.observations",
+    "Imu": "envs.parts.observations",
+    "LastAction": "envs.parts.observations",
+    "LastTarget": "envs.parts.observations",
+    "Command": "envs.parts.observations",
+    "Goal": "envs.parts.observations",
+    "load_robot": "envs.platform.menagerie",
+    "robot_path": "envs.platform.menagerie",
     "TaskError": "envs.registry",
     "register_learner": "simreal.learners.registry",
     "Learner": "simreal.learners.base",
@@ -52,10 +66,22 @@ _PUBLIC = {
 __all__ = [
     "ADR",
     "ActionComponent",
+    "BodyPose",
+    "Command",
     "Component",
+    "ComposedTask",
     "Effect",
     "EffectContext",
+    "EndEffectorDelta",
+    "Goal",
     "GpuOptions",
+    "Imu",
+    "JointPosition",
+    "JointState",
+    "JointTorque",
+    "JointVelocity",
+    "LastAction",
+    "LastTarget",
     "Learner",
     "LearnerOptions",
     "LearnerSpec",
@@ -75,12 +101,14 @@ __all__ = [
     "deploy",
     "evaluate",
     "load",
+    "load_robot",
     "make_environment",
     "make_task",
     "make_vec",
     "register_learner",
     "register_quantity",
     "register_task",
+    "robot_path",
     "testing",
     "train",
 ]
@@ -88,6 +116,10 @@ __all__ = [
 if TYPE_CHECKING:
     from envs.engines.gpu.options import GpuOptions
     from envs.environment import Observed, StepResult
+    from envs.parts.actions import EndEffectorDelta, JointPosition, JointTorque, JointVelocity
+    from envs.parts.composed import ComposedTask
+    from envs.parts.observations import BodyPose, Command, Goal, Imu, JointState, LastAction, LastTarget
+    from envs.platform.menagerie import load_robot, robot_path
     from envs.registry import TaskError, make_task, register_task
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.catalogue.quantity import Quantity
@@ -137,16 +169,21 @@ def register() -> None:
     except ImportError:  # a robot controller has no use for it
         return
     from envs.platform.gymnasium_robotics_patch import patch_gymnasium_robotics
-    from envs.registry import task_ids
+    from envs.registry import task_ids, tell_of_new_tasks
 
     patch_gymnasium_robotics()
-    for task_id in task_ids():
+
+    def make_known(task_id: str) -> None:
         gymnasium.register(
             id=f"simreal/{task_id}",
             entry_point="simreal.gym.vector:SingleEnv",
             vector_entry_point="simreal.gym.vector:make_vec",
             kwargs={"task": task_id},
         )
+
+    for task_id in task_ids():
+        make_known(task_id)
+    tell_of_new_tasks(make_known)
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,11 @@ def labels_of(model: mujoco.MjModel, kind: str) -> list[str]:
     return with_made_up(names_of(model, kind), kind)
 
 
+def label_of(model: mujoco.MjModel, kind: str, index: int) -> str:
+    """The label of one object of a kind."""
+    return labels_of(model, kind)[index]
+
+
 def with_made_up(names: Sequence[str], kind: str, taken: Collection[str] = ()) -> list[str]:
     """Names with labels in the places of those that are empty; none of the labels is another's name or in `taken`."""
     real = {*names, *taken}

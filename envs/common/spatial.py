@@ -67,6 +67,23 @@ def quat_to_matrix(quat: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def matrix_to_quat(matrix: Tensor) -> Tensor:
+    """The unit quaternion [..., 4] with w >= 0 of a rotation matrix [..., 3, 3] (Shepperd 1978)."""
+    d = torch.diagonal(matrix, dim1=-2, dim2=-1)
+    x, y, z = d.unbind(-1)
+    trace = torch.stack((x + y + z, x - y - z, y - x - z, z - x - y), dim=-1)  # 4 w^2 - 1, 4 x^2 - 1, ...
+    off = lambda i, j, sign: matrix[..., i, j] + sign * matrix[..., j, i]  # noqa: E731
+    wx, wy, wz = off(2, 1, -1.0), off(0, 2, -1.0), off(1, 0, -1.0)
+    xy, xz, yz = off(1, 0, 1.0), off(2, 0, 1.0), off(2, 1, 1.0)
+    one = 1.0 + trace
+    rows = (  # four times the quaternion's components times one of them
+        (one[..., 0], wx, wy, wz), (wx, one[..., 1], xy, xz), (wy, xy, one[..., 2], yz), (wz, xz, yz, one[..., 3]),
+    )  # fmt: skip
+    table = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    largest = trace.argmax(dim=-1)[..., None, None].expand(*trace.shape[:-1], 1, 4)
+    return quat_canonical(table.gather(-2, largest).squeeze(-2))
+
+
 def quat_to_euler(quat: Tensor) -> Tensor:
     """Euler angles [..., 3] of a quaternion [..., 4], in the convention of `matrix_to_euler`."""
     return matrix_to_euler(quat_to_matrix(quat))

@@ -9,9 +9,10 @@ import mujoco
 import numpy as np
 
 from envs.common.errors import TaskError
+from envs.common.kinematics import chain_to
 from envs.common.messages import nearest
 from envs.task import ActionComponent, Component, Task
-from envs.validation.drives import UNITS, Drive, find_drive, named_drives
+from envs.validation.drives import UNITS, Drive, find_drive, named_drives, sent_name, sent_unit
 
 _O = mujoco.mjtObj
 _TURNS = {int(mujoco.mjtJoint.mjJNT_HINGE): True, int(mujoco.mjtJoint.mjJNT_SLIDE): False}
@@ -47,6 +48,7 @@ def check_against_model(task: Task) -> None:
         if drives is not None:
             for check in (_check_gains, _check_effort, _check_limits):
                 check(task, where, part, drives)
+        _check_chain(task, where, part)
     period_s = task.model.opt.timestep * task.decimation
     if not np.isclose(task.control_period_s, period_s, rtol=1e-6, atol=0.0):
         expected = f"expected decimation * timestep = {task.decimation} * {task.model.opt.timestep:g} s = {period_s:g}"
@@ -65,7 +67,8 @@ def _check_names(task: Task, where: str, part: Component | ActionComponent, keys
                 raise TaskError(f"task: {task.id}: {where}: {key}: the model has no {_ONE[key]} {name!r}{hint}")
         counted = key != "bodies" and names
         if counted and not _counts_fit(task.model, part, names):
-            expected = f"expected one {_ONE[key]} for each of {part.size} values"
+            count = part.size if isinstance(part, Component) else part.sent_size
+            expected = f"expected one {_ONE[key]} for each of {count} values"
             raise problem(task, f"{where}: {key}", expected, str(len(names)))
         if counted and len(set(names)) < len(names) and not _told_apart(part):
             twice = next(name for name in names if names.count(name) > 1)
@@ -90,10 +93,10 @@ def _told_apart(part: Component | ActionComponent) -> bool:
 
 def _counts_fit(model: mujoco.MjModel, part: Component | ActionComponent, names: tuple[str, ...]) -> bool:
     """One for each value; or of a single value all that it is about. Observations may have several values of each."""
+    if isinstance(part, ActionComponent):
+        return part.sent_size in (1, len(names))
     if part.size in (1, len(names)):
         return True
-    if isinstance(part, ActionComponent):
-        return False
     joints = [mujoco.mj_name2id(model, _O.mjOBJ_JOINT, name) for name in names]
     sizes = [(7, 6) if model.jnt_type[i] == 0 else (4, 3) if model.jnt_type[i] == 1 else (1, 1) for i in joints]
     return part.size % len(names) == 0 or part.size in np.sum(sizes, axis=0).tolist()
@@ -115,8 +118,9 @@ def _made_up(model: mujoco.MjModel, key: str, name: str) -> bool:
 
 def _check_unit(task: Task, where: str, part: Component | ActionComponent) -> None:
     """Angles belong to hinges, lengths to slides."""
-    quantity, angular = UNITS.get(part.unit, (None, None))
-    if quantity is None or (quantity == "force" and isinstance(part, Component)) or len(part.joints) != part.size:
+    unit, size = (part.unit, part.size) if isinstance(part, Component) else (sent_unit(part), part.sent_size)
+    quantity, angular = UNITS.get(unit, (None, None))
+    if quantity is None or (quantity == "force" and isinstance(part, Component)) or len(part.joints) != size:
         return
     for name in part.joints:
         joint = mujoco.mj_name2id(task.model, _O.mjOBJ_JOINT, name)
@@ -124,13 +128,15 @@ def _check_unit(task: Task, where: str, part: Component | ActionComponent) -> No
         if turns is not None and turns != angular:
             units = [unit for unit, (q, a) in UNITS.items() if q == quantity and a == turns]
             kind = "hinge" if turns else "slide"
-            raise problem(task, f"{where}: unit", f"expected {units[0]!r} as {name!r} is a {kind}", repr(part.unit))
+            raise problem(task, f"{where}: unit", f"expected {units[0]!r} as {name!r} is a {kind}", repr(unit))
+        if turns and part.frame not in ("joint", "world") and (isinstance(part, Component) or part.inverse is None):
+            raise problem(task, f"{where}: frame", f"expected 'joint' for angles of {name!r}", repr(part.frame))
 
 
 def _check_driven(task: Task, where: str, part: ActionComponent) -> None:
     """Each actuator acts on the joint that stands in the same place."""
     model = task.model
-    if not len(part.joints) == len(part.actuators) == part.size:
+    if not len(part.joints) == len(part.actuators) == part.sent_size:
         return
     for joint, actuator in zip(part.joints, part.actuators, strict=True):
         index = mujoco.mj_name2id(model, _O.mjOBJ_ACTUATOR, actuator)
@@ -141,6 +147,31 @@ def _check_driven(task: Task, where: str, part: ActionComponent) -> None:
         if driven and driven != joint:
             raise problem(task, where, f"expected joint {driven!r} beside actuator {actuator!r}, which drives it",
                           repr(joint))  # fmt: skip
+
+
+def _check_chain(task: Task, where: str, part: ActionComponent) -> None:
+    """The way from a robot's base to its tool is the model's."""
+    if part.inverse is None:
+        return
+    stated = part.inverse.chain
+    if part.frame != stated.root:
+        raise problem(
+            task, f"{where}: frame", f"expected {stated.root!r}, along whose axes steps are", repr(part.frame)
+        )
+    try:
+        true = chain_to(task.model, stated.tip, stated.root)
+    except ValueError as error:
+        raise TaskError(f"task: {task.id}: {where}: inverse: {error}") from None
+    if true.joints != stated.joints or part.joints != stated.joints or not stated.simple:
+        expected = f"expected the hinges and slides that carry {stated.tip!r}: {', '.join(true.joints)}"
+        raise problem(task, f"{where}: inverse", expected, ", ".join(stated.joints))
+    for link, of_model in zip(stated.links, true.links, strict=True):
+        numbers = [(*end.pos, *end.quat, *end.axis, end.zero) for end in (link, of_model)]
+        if not np.allclose(*numbers, rtol=1e-6, atol=1e-9):
+            name = link.joint or stated.tip
+            raise problem(
+                task, f"{where}: inverse", f"expected {name!r} to lie where the model has it", "another place"
+            )
 
 
 def _check_gains(task: Task, where: str, part: ActionComponent, drives: Sequence[Drive]) -> None:
@@ -197,7 +228,7 @@ def _check_limits(task: Task, where: str, part: ActionComponent, drives: Sequenc
     if part.target_limits is None:
         return
     for i, drive in enumerate(drives):
-        factor, clips = drive.per_ctrl(task.model, part.unit), drive.clips(task.model)
+        factor, clips = drive.per_ctrl(task.model, sent_unit(part)), drive.clips(task.model)
         if factor is None or clips is None:
             continue
         low, high = sorted(value * factor for value in clips)
@@ -221,7 +252,7 @@ def _compare(
 def _differs(
     task: Task, where: str, key: str, part: ActionComponent, i: int, drive: Drive, says: str, has: str
 ) -> TaskError:
-    element = part.elements[i] if part.elements else str(i)
+    element = sent_name(part, i)
     return TaskError(
         f"task: {task.id}: {where}: {key}: of {element!r} the contract says {says}, "
         f"but the model's actuator {drive.name!r} has {has}"

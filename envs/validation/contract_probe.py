@@ -19,40 +19,19 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.task import ActionComponent, Component, Task
+from envs.common.kinematics import Kinematics, damped_least_squares
+from envs.task import ActionComponent, Attached, Task
 from envs.validation.contract_model import problem
 from envs.validation.contract_seen import check_seen
-from envs.validation.drives import UNITS, Drive, drives_by_order, named_drives
+from envs.validation.contract_start import SAME, Start, equal, find_start, shown_positions
+from envs.validation.drives import FACTORS, UNITS, Drive, drives_by_order, named_drives, sent_name, sent_unit
 from envs.validation.rehearsal import AGAIN, USUAL, Rehearsal, rehearse
 
-_SAME = 1e-5  # relative difference that float32 arithmetic may leave
 _PLAIN = (str, int, float, bool, tuple, list, dict, slice, type(None))
 _OF_ENGINES = (Tensor, np.ndarray, torch.dtype, torch.device)  # what `on_attach` looks up, the same for all options
 _log = logging.getLogger("simreal")
 # Classes, and attributes with which they kept their contract.
 _passed: WeakKeyDictionary[type[Task], set[str]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the smoothing of an action component starts.
-
-    Attributes:
-        values: the same in every episode; or
-        component: of the policy's observation, which shows it at first;
-        index: which of that component's values, one for each.
-    """
-
-    values: tuple[float, ...] | None = None
-    component: str | None = None
-    index: tuple[int, ...] = ()
-
-    def of(self, task: Task, seen: np.ndarray) -> np.ndarray:
-        """The start [K, size] in episodes with first observations [K, nobs]."""
-        if self.values is not None:
-            return np.tile(self.values, (len(seen), 1))
-        assert self.component is not None
-        return seen[:, task.slices()[self.component]][:, list(self.index)]
 
 
 @dataclass(frozen=True)
@@ -86,7 +65,7 @@ def look(task: Task) -> dict[str, Sent]:
         TaskError: the task does not do what it says.
     """
     actions = [(part, _drives_of(task, part)) for part in task.action]
-    observed = any(part.joints and part.unit in UNITS and part.measured for part in task.observation)
+    observed = any(part.measured and (part.joints or part.bodies) for part in task.observation)
     if not observed and not any(drives for _, drives in actions):
         return {}
     rehearsal = rehearse(task)
@@ -108,6 +87,8 @@ def _attributes(task: Task) -> str | None:
     """All that tells a task from others of its class, as text; None where something may not show in text."""
     told: dict[str, str] = {}
     for name, value in vars(task).items():
+        if isinstance(value, Attached):
+            continue
         if isinstance(value, mujoco.MjModel):
             fields = (value.actuator_gainprm, value.actuator_biasprm, value.actuator_gear, value.actuator_ctrlrange)
             content = value.names + b"".join(field.tobytes() for field in fields)
@@ -143,7 +124,7 @@ class _Probe:
     ) -> None:
         self.task, self.part, self.drives, self.start = task, part, drives, start
         self.stated = named_drives(task.model, part) is not None
-        factors = [drive.per_ctrl(task.model, part.unit) for drive in drives]
+        factors = [drive.per_ctrl(task.model, sent_unit(part)) for drive in drives]
         self.comparable = all(factor is not None for factor in factors)
         factor = np.array([1.0 if f is None else f for f in factors])
         columns, model = [d.column for d in drives], task.model
@@ -163,37 +144,71 @@ class _Probe:
             (-np.inf, np.inf) if ends is None else sorted(end * f for end in ends)
             for ends, f in zip(clips, factor, strict=True)
         ]).T  # fmt: skip
-        limits = part.target_limits or ((-np.inf,) * part.size, (np.inf,) * part.size)
+        limits = part.target_limits or ((-np.inf,) * part.sent_size, (np.inf,) * part.sent_size)
         self.limits = np.array(limits, dtype=np.float64)
         self.scale, self.offset = np.array(part.scale), np.array(part.offset)
-        target = self.offset + self.scale * self.action[..., start : start + part.size]
-        self.target = np.clip(target, *self.limits)
+        # What was sent last, and what targets are added to; nobody knows the former before the first step.
+        self.last = np.concatenate((np.full_like(self.sent[:, :1], np.nan), self.sent[:, :-1]), axis=1)
+        self.base = np.zeros(self.sent.shape)
+        if part.relative == "target":
+            self.base = self.last
+        elif part.relative is not None:
+            shown, where = shown_positions(task, part, part.relative, "relative"), task.slices()[part.relative]
+            self.base = rehearsal.seen["policy"][:, :-1, :, where][..., list(shown.index)]
+        self.target = self._target(self.action, self.base)
+
+    def _target(self, action: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """Targets [..., N, sent] of the whole action [..., N, A], added to `base` [..., N, sent]."""
+        asked = self.offset + self.scale * action[..., self.start : self.start + self.part.size]
+        if self.part.inverse is not None:
+            q, wanted = (torch.from_numpy(v.reshape(-1, v.shape[-1]).copy()) for v in (base, asked))
+            jacobian = Kinematics(self.part.inverse.chain, q.dtype, q.device).jacobian(q)[:, : self.part.size]
+            asked = damped_least_squares(jacobian, wanted, self.part.inverse.damping).numpy().reshape(base.shape)
+        return np.clip(base + asked, *self.limits)
 
     def compare(self) -> Sent | None:
         """What is sent, if it is what the contract says; None if that cannot be told. Raises TaskError if not."""
         if not self.comparable:
             self._check_order()
+            self._check_quantity()
             return None
         s = self.part.smoothing
-        last = np.concatenate((np.full_like(self.sent[:, :1], np.nan), self.sent[:, :-1]), axis=1)
-        expected = self.target if s == 1.0 else last + s * (self.target - last)
+        expected = self.target if s == 1.0 else self.last + s * (self.target - self.last)
         # What MuJoCo limits anyway is the same whether a task limits it first or not.
         off = np.abs(np.clip(expected, *self.clips) - np.clip(self.sent, *self.clips))
-        wrong = off > _SAME * (1.0 + np.abs(self.sent) + np.abs(self.scale))  # a first step that nobody knows is not
+        wrong = off > SAME * (1.0 + np.abs(self.sent) + self._reach())  # a first step that nobody knows is not
         if wrong.any():
             self._explain(wrong, expected)
             return None
-        start = None
-        if s < 1.0:
-            size, first = self.part.size, self.first.reshape(-1, self.first.shape[-1])
-            values = (self.sent[:, 0] - s * self.target[:, 0]) / (1.0 - s)
-            for exact in (np.broadcast_to(self.offset, values.shape), self.held):  # without the rounding of float32
-                values = np.where(np.abs(values - exact) <= _SAME * (1.0 + np.abs(exact)), exact, values)
-            start = find_start(self.task, self.part, values.reshape(-1, size), first)
-        return Sent(self._effective_limits(), start)
+        return Sent(self._effective_limits(), self._begin())
+
+    def _reach(self) -> np.ndarray | float:
+        """How far targets move, for tolerances."""
+        return np.abs(self.scale) if self.part.inverse is None else 1.0
+
+    def _begin(self) -> Start | None:
+        """What explains the first commands; None where nothing does, or where none is looked back at."""
+        s, part = self.part.smoothing, self.part
+        if s == 1.0 and part.relative != "target":
+            return None
+        action, sent = self.action[:, 0], self.sent[:, 0]
+        if part.relative != "target":
+            values = (sent - s * self.target[:, 0]) / (1.0 - s)
+        else:  # what `reset` left in ctrl, if that is it
+            moved = self.held + s * (self._target(action, self.held) - self.held)
+            asked = self.offset + self.scale * action[..., self.start : self.start + part.size]
+            if not equal(moved, sent) and part.inverse is not None:
+                return None
+            values = self.held if equal(moved, sent) else sent - s * asked
+        for exact in (np.broadcast_to(self.offset, values.shape) if part.inverse is None else self.held, self.held):
+            # without the rounding of float32
+            values = np.where(np.abs(values - exact) <= SAME * (1.0 + np.abs(exact)), exact, values)
+        return find_start(
+            self.task, part, values.reshape(-1, part.sent_size), self.first.reshape(-1, self.first.shape[-1])
+        )
 
     def _effective_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        if self.part.target_limits is not None or self.part.smoothing < 1.0:
+        if self.part.target_limits is not None or self.part.smoothing < 1.0 or self.part.relative is not None:
             return self.part.target_limits
         reach = np.abs(self.scale)
         if ((self.offset - reach >= self.clips[0] - 1e-9) & (self.offset + reach <= self.clips[1] + 1e-9)).all():
@@ -203,6 +218,8 @@ class _Probe:
     def _explain(self, wrong: np.ndarray, expected: np.ndarray) -> None:
         """Say how what is sent differs. What depends on the state may be meant so: a warning; all else is an error."""
         element = int(np.argwhere(wrong)[0, -1])
+        if self.part.relative is not None:
+            raise TaskError(f"task: {self.task.id}: {self._says_relative(element, wrong, expected)}")
         fits = [self._fit(i) for i in range(self.part.size)]
         if not self.stated:  # which actuator belongs to which value is a guess
             fit = fits[element]
@@ -227,13 +244,33 @@ class _Probe:
         elif self._differs_for_one_action(element):
             self._warn(f"{self._named(element)}: what is sent depends on more than the action, and is not the target")
         else:
-            e, t, n, _ = np.argwhere(wrong & (np.arange(self.part.size) == element))[0]
-            a = float(self.action[e, t, n, self.start + element])
-            raise TaskError(
-                f"task: {self.task.id}: {self._named(element)}: for a = {a:.3g} the contract says "
-                f"{expected[e, t, n, element]:.4g} {self.part.unit} ({self._stated(element)}), the task sends "
-                f"{self.sent[e, t, n, element]:.4g}; say in `afterwards` what else it does with the target"
-            )
+            said = self._says_otherwise(element, wrong, expected)
+            raise TaskError(f"task: {self.task.id}: {said}; say in `afterwards` what else it does with the target")
+
+    def _says_otherwise(self, i: int, wrong: np.ndarray, expected: np.ndarray) -> str:
+        """One line on an element whose commands are not explained, with an example."""
+        e, t, n, _ = np.argwhere(wrong & (np.arange(wrong.shape[-1]) == i))[0]
+        values = self.action[e, t, n, self.start : self.start + self.part.size]
+        shown = f"{values[i]:.3g}" if self.part.inverse is None else str(values.round(3).tolist())
+        stated = f" ({self._stated(i)})" if self.part.inverse is None else ""
+        return (
+            f"{self._named(i)}: for a = {shown} the contract says {expected[e, t, n, i]:.4g} {sent_unit(self.part)}"
+            f"{stated}, the task sends {self.sent[e, t, n, i]:.4g}"
+        )
+
+    def _says_relative(self, i: int, wrong: np.ndarray, expected: np.ndarray) -> str:
+        """One line on an element whose commands are added to something, or should be."""
+        onto = "the last command" if self.part.relative == "target" else f"what {self.part.relative!r} shows"
+        if self.part.inverse is None:
+            own, at = self.start + i, USUAL
+            moved = ((self.sent - self.base) / (self.part.smoothing if self.part.relative == "target" else 1.0))[:, at]
+            for value in [own, *(j for j in range(self.action.shape[-1]) if j != own)]:
+                action = self.action[:, at, :, value].ravel()
+                found = _exactly(moved[..., i].ravel(), (action, np.ones_like(action)))
+                if found is not None and abs(found[0]) > 1e-9:
+                    sends = _formula(float(found[0]), self._value(value), float(found[1]), 1.0, None)
+                    return f"{self._named(i)}: the contract says {self._stated(i)}, the task adds {sends} to {onto}"
+        return f"{self._says_otherwise(i, wrong, expected)}; targets are said to be added to {onto}"
 
     def _warn(self, message: str) -> None:
         advice = "`afterwards` of the component can say so, and a robot has to do the same"
@@ -265,7 +302,10 @@ class _Probe:
         if not np.isclose(fit.scale, scale, rtol=1e-4, atol=1e-9):
             times = f" ({fit.scale / scale:.4g} times)" if scale and fit.value == own else ""
             kinds.append(f"another scale{times}")
-        if not np.isclose(fit.offset, offset, rtol=1e-4, atol=1e-5 * (1.0 + abs(scale))):
+        factor = FACTORS.get(self.part.unit)
+        if scale and factor is not None and np.isclose(fit.scale / scale, factor, rtol=1e-4):
+            kinds = [f"the numbers are not in {self.part.unit}"]
+        elif not np.isclose(fit.offset, offset, rtol=1e-4, atol=1e-5 * (1.0 + abs(scale))):
             kinds.append("another offset")
         if not np.isclose(fit.smoothing, self.part.smoothing, rtol=1e-4):
             kinds.append("another smoothing")
@@ -278,10 +318,11 @@ class _Probe:
     def _stated(self, i: int) -> str:
         limits = None if self.part.target_limits is None else (self.limits[0, i], self.limits[1, i])
         value = self._value(self.start + i)
-        return _formula(self.scale[i], value, self.offset[i], self.part.smoothing, limits)
+        said = _formula(self.scale[i], value, self.offset[i], self.part.smoothing, limits)
+        return said if self.part.relative is None else f"{said}, added to {self.part.relative}"
 
     def _named(self, i: int) -> str:
-        element = self.part.elements[i] if self.part.elements else str(i)
+        element = sent_name(self.part, i)
         return f"action {self.part.name!r}: element {element!r} (actuator {self.drives[i].name!r})"
 
     def _value(self, index: int) -> str:
@@ -306,11 +347,11 @@ class _Probe:
         s, (first, second) = self.part.smoothing, AGAIN
         moved = [self.sent[:, t, :, i] - (1.0 - s) * self.sent[:, t - 1, :, i] for t in (first, second)]
         both = np.stack(moved) / s
-        return float(np.ptp(both)) > _SAME * (1.0 + float(np.abs(both).max()))
+        return float(np.ptp(both)) > SAME * (1.0 + float(np.abs(both).max()))
 
     def _check_order(self) -> None:
         """Whatever is sent: each element's actuator follows that element's value, if it follows a single one at all."""
-        if not self.stated or self.part.unit == "unknown" or self.part.size < 2:
+        if not self.stated or self.part.unit == "unknown" or self.part.size < 2 or self.part.inverse is not None:
             return
         followed = [self._follows(i) for i in range(self.part.size)]
         own = list(range(self.start, self.start + self.part.size))
@@ -321,6 +362,25 @@ class _Probe:
         assert value is not None
         raise problem(self.task, self._named(i), f"expected it to follow {self._value(own[i])}",
                       f"{self._value(value)}: the task sends another order")  # fmt: skip
+
+    def _check_quantity(self) -> None:
+        """Raise TaskError where actuators of another quantity get just the numbers that the contract states."""
+        if not self.stated or self.part.unit not in UNITS or self.part.inverse is not None or self.base.any():
+            return
+        units = [next(unit for unit, kind in UNITS.items() if kind == (drive.follows, bool(drive.turns)))
+                 if drive.follows else None for drive in self.drives]  # fmt: skip
+        factors = [None if unit is None else drive.per_ctrl(self.task.model, unit)
+                   for drive, unit in zip(self.drives, units, strict=True)]  # fmt: skip
+        s, ctrl = self.part.smoothing, self.sent  # without factors, as it is not comparable
+        if any(factor is None for factor in factors):
+            return
+        sent = ctrl * np.array(factors, dtype=np.float64)
+        last = np.concatenate((sent[:, :1], sent[:, :-1]), axis=1)
+        expected = self.target if s == 1.0 else last + s * (self.target - last)
+        if equal(expected[:, 1:], sent[:, 1:]):
+            drive, unit = self.drives[0], units[0]
+            expected = f"expected {unit!r}, as actuator {drive.name!r} takes just these numbers so"
+            raise problem(self.task, f"action {self.part.name!r}: unit", expected, repr(self.part.unit))
 
     def _follows(self, i: int) -> int | None:
         """The value of the action that, with the joint's state and the last command, explains an element's commands."""
@@ -337,61 +397,6 @@ class _Probe:
         return None
 
 
-def stated_start(task: Task, part: ActionComponent) -> Start | None:
-    """What the component says. Raises TaskError where the observed component has other joints or another unit."""
-    if part.initial_target is None:
-        return None
-    if not isinstance(part.initial_target, str):
-        return Start(values=tuple(float(value) for value in part.initial_target))
-    source = next(c for c in task.components("policy") if c.name == part.initial_target)
-    index = _columns(part, source)
-    if index is None or source.unit != part.unit:
-        got = f"{source.name!r} in {source.unit} with {source.size} values"
-        where = f"action {part.name!r}: initial_target"
-        raise problem(task, where, f"expected a component that shows its {part.size} values in {part.unit}", got)
-    return Start(component=source.name, index=index)
-
-
-def find_start(task: Task, part: ActionComponent, start: np.ndarray, seen: np.ndarray) -> Start | None:
-    """What explains the starts [K, size] of K episodes with first observations [K, nobs]: numbers if they never differ,
-    else a component; a measured one, if one shows it.
-
-    Raises:
-        TaskError: the component says otherwise.
-    """
-    stated = stated_start(task, part)
-    if stated is not None:
-        said = stated.of(task, seen)
-        if not _equal(said, start):
-            k, i = np.unravel_index(np.argmax(np.abs(said - start)), start.shape)
-            element = part.elements[i] if part.elements else str(i)
-            where = f"action {part.name!r}: initial_target: element {element!r}"
-            raise problem(task, where, f"expected what the task starts from, {start[k, i]:.4g}", f"{said[k, i]:.4g}")
-        return stated
-    if _equal(start, start[:1]):
-        return Start(values=tuple(start[0].tolist()))
-    for source in sorted(task.components("policy"), key=lambda c: (not c.measured, bool(c.derived_from))):
-        index = _columns(part, source) if source.unit == part.unit else None
-        if index is not None:
-            found = Start(component=source.name, index=index)
-            if _equal(found.of(task, seen), start):
-                return found
-    return None
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((np.abs(a - b) <= _SAME * (1.0 + np.abs(b))).all())
-
-
-def _columns(part: ActionComponent, source: Component) -> tuple[int, ...] | None:
-    """Which values of an observed component belong to those of an action component; by joints where both name them."""
-    if len(part.joints) == part.size and len(source.joints) == source.size:
-        if not set(part.joints) <= set(source.joints):
-            return None
-        return tuple(source.joints.index(joint) for joint in part.joints)
-    return tuple(range(part.size)) if part.size == source.size else None
-
-
 def _exactly(values: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray | None:
     """Factors of columns that add up to values, if they do."""
     matrix = np.stack(columns, axis=1)
@@ -399,7 +404,7 @@ def _exactly(values: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray | 
         return None
     factors = np.linalg.lstsq(matrix, values, rcond=None)[0]
     off = np.abs(matrix @ factors - values).max()
-    return factors if off <= _SAME * max(float(np.ptp(values)), 1e-3 * float(np.abs(values).max()), 1e-12) else None
+    return factors if off <= SAME * max(float(np.ptp(values)), 1e-3 * float(np.abs(values).max()), 1e-12) else None
 
 
 def _formula(

@@ -12,8 +12,9 @@ import numpy as np
 
 from envs.common.errors import TaskError
 from envs.task import Component, Task
+from envs.validation.contract_frames import check_frames
 from envs.validation.contract_model import problem
-from envs.validation.drives import UNITS
+from envs.validation.drives import FACTORS, UNITS
 from envs.validation.rehearsal import Rehearsal
 
 _SAME = 1e-5
@@ -27,21 +28,51 @@ def check_seen(task: Task, rehearsal: Rehearsal) -> None:
         for part, where in zip(task.components(group), task.slices(group).values(), strict=True):
             truth = _coordinates(task.model, part, rehearsal)
             values = seen[..., where].reshape(-1, part.size)
-            if truth is not None and not part.derived_from and part.measured and np.isfinite(values).all():
+            if part.derived_from or not part.measured or not np.isfinite(values).all():
+                continue
+            _check_quantity(task, part, values, rehearsal)
+            if truth is not None:
                 _compare(task, part, values, truth)
+    check_frames(task, rehearsal)
 
 
 def _coordinates(model: mujoco.MjModel, part: Component, rehearsal: Rehearsal) -> np.ndarray | None:
     """Positions or velocities [K, size] of a component's joints; None if it does not show one for each."""
     quantity, _ = UNITS.get(part.unit, (None, None))
-    if quantity not in ("position", "velocity") or len(part.joints) != part.size:
+    ids = _joints(model, part)
+    if quantity not in ("position", "velocity") or ids is None:
         return None
+    return FACTORS.get(part.unit, 1.0) * _of_joints(model, ids, rehearsal, quantity)
+
+
+def _joints(model: mujoco.MjModel, part: Component) -> list[int] | None:
+    """The hinges and slides that a component shows one value of each; None where it does not."""
     ids = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name) for name in part.joints]
-    if len(set(ids)) < len(ids) or any(i < 0 or int(model.jnt_type[i]) not in _ONE_DOF for i in ids):
+    if len(ids) != part.size or len(set(ids)) < len(ids):
         return None
+    return None if any(i < 0 or int(model.jnt_type[i]) not in _ONE_DOF for i in ids) else ids
+
+
+def _of_joints(model: mujoco.MjModel, ids: list[int], rehearsal: Rehearsal, quantity: str) -> np.ndarray:
     if quantity == "position":
-        return rehearsal.qpos[..., model.jnt_qposadr[ids]].reshape(-1, part.size)
-    return rehearsal.qvel[..., model.jnt_dofadr[ids]].reshape(-1, part.size)
+        return rehearsal.qpos[..., model.jnt_qposadr[ids]].reshape(-1, len(ids))
+    return rehearsal.qvel[..., model.jnt_dofadr[ids]].reshape(-1, len(ids))
+
+
+def _check_quantity(task: Task, part: Component, seen: np.ndarray, rehearsal: Rehearsal) -> None:
+    """Raise TaskError where a component shows just the positions or velocities of its joints, and its unit is that of
+    something else."""
+    ids = _joints(task.model, part)
+    if ids is None or part.unit == "unknown":
+        return
+    stated, _ = UNITS.get(part.unit, (None, None))
+    turns = int(task.model.jnt_type[ids[0]]) == _ONE_DOF[0]
+    for quantity, unit in (("position", "rad" if turns else "m"), ("velocity", "rad/s" if turns else "m/s")):
+        truth = _of_joints(task.model, ids, rehearsal, quantity)
+        shows = np.ptp(truth, axis=0).max() > _MOVES and np.ptp(seen - truth, axis=0).max() <= _tolerance(truth)
+        if shows and (stated != quantity or part.unit in FACTORS):
+            raise problem(task, f"observation {part.name!r}: unit", f"expected {unit!r}, as it shows the {quantity} of "
+                          f"joint {part.joints[0]!r}", repr(part.unit))  # fmt: skip
 
 
 def _compare(task: Task, part: Component, seen: np.ndarray, truth: np.ndarray) -> None:

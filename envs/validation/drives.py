@@ -21,6 +21,13 @@ UNITS: dict[str, tuple[Quantity, bool]] = {
     "rad": ("position", True), "m": ("position", False), "rad/s": ("velocity", True), "m/s": ("velocity", False),
     "N m": ("force", True), "Nm": ("force", True), "N*m": ("force", True), "N": ("force", False),
 }  # fmt: skip
+# Other units of the same, and by what values in SI units are multiplied.
+FACTORS = {"deg": 180.0 / np.pi, "deg/s": 180.0 / np.pi, "rpm": 30.0 / np.pi, "mm": 1e3, "mm/s": 1e3, "cm": 1e2,
+           "cm/s": 1e2, "N mm": 1e3}  # fmt: skip
+UNITS |= {
+    "deg": ("position", True), "deg/s": ("velocity", True), "rpm": ("velocity", True), "N mm": ("force", True),
+    "mm": ("position", False), "cm": ("position", False), "mm/s": ("velocity", False), "cm/s": ("velocity", False),
+}  # fmt: skip
 _OBJECT, _TRN, _DYN = mujoco.mjtObj, mujoco.mjtTrn, mujoco.mjtDyn
 _ON_JOINT, _ON_TENDON = (int(_TRN.mjTRN_JOINT), int(_TRN.mjTRN_JOINTINPARENT)), int(_TRN.mjTRN_TENDON)
 _FIXED = int(mujoco.mjtGain.mjGAIN_FIXED)
@@ -63,8 +70,8 @@ class Drive:
         if self.turns is not None and self.turns != angular:
             return None
         if quantity == "force":
-            return float(model.actuator_gainprm[self.actuator, 0]) * self.gear
-        return 1.0 / self.gear
+            return FACTORS.get(unit, 1.0) * float(model.actuator_gainprm[self.actuator, 0]) * self.gear
+        return FACTORS.get(unit, 1.0) / self.gear
 
     def clips(self, model: mujoco.MjModel) -> tuple[float, float] | None:
         """Lowest and highest `ctrl` that MuJoCo lets through; None without limits."""
@@ -104,15 +111,26 @@ def _follows(model: mujoco.MjModel, i: int) -> Quantity | None:
 
 
 def named_drives(model: mujoco.MjModel, part: ActionComponent) -> tuple[Drive, ...] | None:
-    """The drives of a component's values, by its actuators or else by its joints (or tendons); None where they are
-    not one for each value."""
-    if len(part.actuators) == part.size:
+    """The drives of a component's targets, by its actuators or else by its joints (or tendons); None where they are
+    not one for each target."""
+    if len(part.actuators) == part.sent_size:
         ids = [mujoco.mj_name2id(model, _OBJECT.mjOBJ_ACTUATOR, name) for name in part.actuators]
-    elif len(part.joints) == part.size and not part.actuators:
+    elif len(part.joints) == part.sent_size and not part.actuators:
         ids = [_only_actuator(model, name) for name in part.joints]
     else:
         return None
     return _drives(model, ids)
+
+
+def sent_unit(part: ActionComponent) -> str:
+    """The unit of a component's targets."""
+    return part.unit if part.inverse is None else part.inverse.unit
+
+
+def sent_name(part: ActionComponent, i: int) -> str:
+    """What target number i is called in messages."""
+    names = part.elements if part.inverse is None else part.joints
+    return names[i] if names else str(i)
 
 
 def drives_by_order(task: Task, part: ActionComponent) -> tuple[Drive, ...] | None:

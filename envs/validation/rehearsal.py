@@ -119,6 +119,7 @@ def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> dict[str, Ten
 
     def look() -> None:
         observed = {"policy": task.observe(), "privileged": task.observe_privileged()}
+        task.after_observe(observed["policy"].clone())
         note(**observed, qpos=engine.data("qpos"), qvel=engine.data("qvel"))
 
     everywhere, steps = torch.ones(ROWS, dtype=torch.bool), torch.zeros(ROWS, dtype=torch.int64)
@@ -138,6 +139,8 @@ def _episode(task: Task, engine: CpuEngine, rng: EpisodeRandom) -> dict[str, Ten
         engine.write_command(task.command(everyone.clone()))
         note(action=everyone, ctrl=engine.data("ctrl"))
         engine.step(task.decimation)
+        if task.step_stage is not None:
+            engine.forward(stage=task.step_stage)
         task.after_step()
         steps += 1
         task.outcome(everyone.clone())

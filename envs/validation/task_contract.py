@@ -20,6 +20,7 @@ from envs.task import ActionComponent, Component, Group, Outcome, Task
 from envs.task_state import preserved
 from envs.validation.contract_model import check_against_model, problem
 from envs.validation.contract_probe import check_truth
+from envs.validation.contract_start import shown_positions
 from envs.validation.first_look import blaming
 
 
@@ -59,6 +60,10 @@ def check_task(task_id: str, task: Any) -> Task:
         if name not in COMMAND_FIELDS:
             raise problem(task, "command_fields", f"expected some of {', '.join(COMMAND_FIELDS)}", repr(name))
     check_against_model(task)
+    for part in task.action:
+        for key in ("initial_target", "relative"):
+            if isinstance(name := getattr(part, key), str) and (key, name) != ("relative", "target"):
+                shown_positions(task, part, name, key)
     return task
 
 
@@ -83,19 +88,22 @@ def _check_components(task: Task) -> None:
 def _check_values(task: Task, where: str, part: Component | ActionComponent) -> None:
     """Lists of a component have a value for each of its own, and numbers make sense."""
     lengths: dict[str, tuple[Any, ...]] = {"elements": part.elements} if part.elements else {}
+    of_targets: dict[str, tuple[Any, ...]] = {}
     if isinstance(part, Component):
+        lengths |= {"relative_to": part.relative_to} if part.relative_to else {}
         if part.limits is not None and not part.limits[0] < part.limits[1]:
             raise problem(task, f"{where}: limits", "expected the lowest before the highest value", str(part.limits))
     else:
         lengths |= {"scale": part.scale, "offset": part.offset}
-        lengths |= {key: given for key in ("stiffness", "damping", "effort_limit") if (given := getattr(part, key))}
+        of_targets = {key: given for key in ("stiffness", "damping", "effort_limit") if (given := getattr(part, key))}
         if part.target_limits is not None:
-            lengths |= {f"target_limits[{side}]": part.target_limits[side] for side in (0, 1)}
+            of_targets |= {f"target_limits[{side}]": part.target_limits[side] for side in (0, 1)}
         if isinstance(part.initial_target, tuple):
-            lengths["initial_target"] = part.initial_target
-    for key, values in lengths.items():
-        if len(values) != part.size:
-            raise problem(task, f"{where}: {key}", f"expected {part.size} values", str(len(values)))
+            of_targets["initial_target"] = part.initial_target
+    for key, values in (lengths | of_targets).items():
+        size = part.sent_size if isinstance(part, ActionComponent) and key in of_targets else part.size
+        if len(values) != size:
+            raise problem(task, f"{where}: {key}", f"expected {size} values", str(len(values)))
         if key in ("scale", "offset", "initial_target") and not all(math.isfinite(value) for value in values):
             raise problem(task, f"{where}: {key}", "expected finite numbers", str(values))
     if isinstance(part, ActionComponent):
@@ -111,11 +119,20 @@ def _check_sent(task: Task, where: str, part: ActionComponent) -> None:
             if not low <= high:
                 raise problem(task, f"{where}: target_limits", "expected the lowest before the highest targets",
                               f"{low:g} to {high:g}")  # fmt: skip
-    if isinstance(part.initial_target, str):
-        names = [c.name for c in task.components("policy") if c.size >= part.size]
-        if part.initial_target not in names:
-            raise problem(task, f"{where}: initial_target", "expected a component of the observation",
-                          f"{part.initial_target!r}{nearest(part.initial_target, names)}")  # fmt: skip
+    shown = {"initial_target": part.initial_target, "relative": part.relative}
+    if part.relative is None and part.inverse is not None:
+        raise problem(
+            task, f"{where}: relative", "expected what steps of joints are added to, such as 'target'", "None"
+        )
+    if part.relative == "target":
+        del shown["relative"]
+    for key, name in shown.items():
+        if not isinstance(name, str):
+            continue
+        names = [c.name for c in task.components("policy") if c.size >= part.sent_size]
+        if name not in names:
+            raise problem(task, f"{where}: {key}", "expected a component of the observation",
+                          f"{name!r}{nearest(name, names)}")  # fmt: skip
 
 
 def check_observed(

@@ -1,1 +1,1 @@
-"""The catalogue: every quantity that can differ between worlds, with mode, unit, limits and a sensible range."""
+"""The catalogue: every quantity that can differ between worlds, each an object with all that is known of it."""

@@ -1,1 +1,1 @@
-"""What happens during an episode: to actions and commands, to sensors, to the world."""
+"""What happens during an episode: to actions and commands, to sensors, to the world; `pipeline` calls the effects."""

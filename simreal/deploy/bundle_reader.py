@@ -21,7 +21,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-FORMAT, SCHEMA_VERSION = "simreal-policy", 1
+from .kinematics import InverseKinematics
+
+FORMAT = "simreal-policy"
+SCHEMA_VERSIONS = (1, 2)  # 2: actions may be `relative` or go through `inverse` kinematics; what neither does states 1
 CONTRACT, GRAPH, GOLDEN = "policy.json", "policy.onnx", "golden.npz"
 UNSIGNED = "0" * 64  # stands in policy.json for its own digest while that digest is computed
 GOLDEN_TOLERANCE = 1e-4  # ten times what export allows: another processor rounds differently
@@ -74,11 +77,18 @@ class ActionPart(Part):
     """One component of the action: what is sent moves by `smoothing` of the way to the target within its limits.
 
     Attributes:
-        low, high: [size] of targets.
-        initial: [size] the value from which smoothing starts in every episode; None where that differs by episode.
-        initial_columns: [size] columns of the flat observation that hold that value at the start of an episode; None
+        sent: where its targets lie among those of all components; as many as values, but with `inverse`.
+        low, high: [sent] of targets.
+        initial: [sent] the last command when every episode starts; None where that differs by episode.
+        initial_columns: [sent] columns of the flat observation that hold that value at the start of an episode; None
             where `initial` is given or where the observation does not show it.
+        unit: of what is sent.
+        onto_last: whether targets are added to the last command.
+        onto_columns: [sent] columns of the flat observation that targets are added to; None for none.
+        inverse: makes steps of joints of the values; None where values are targets.
     """
+
+    sent: slice
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -86,6 +96,9 @@ class ActionPart(Part):
     unit: str
     initial: NDArray[np.float64] | None
     initial_columns: NDArray[np.int64] | None
+    onto_last: bool
+    onto_columns: NDArray[np.int64] | None
+    inverse: InverseKinematics | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,8 @@ def parse_contract(raw: bytes) -> dict[str, Any]:
     _expect(isinstance(document, dict), "expected a JSON object")
     _expect(document.get("format") == FORMAT, f"format: expected {FORMAT!r}, got {document.get('format')!r}")
     version = document.get("schema_version")
-    _expect(version == SCHEMA_VERSION, f"schema_version: expected {SCHEMA_VERSION}, got {version!r}")
+    known = " or ".join(map(str, SCHEMA_VERSIONS))
+    _expect(type(version) is int and version in SCHEMA_VERSIONS, f"schema_version: expected {known}, got {version!r}")
     digest = document.get("contract_sha256")
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise BundleError("contract_sha256: expected a sha256")
@@ -161,54 +175,82 @@ def read_layout(contract: dict[str, Any]) -> Layout:
 
 def read_parts(contract: dict[str, Any]) -> tuple[tuple[Part, ...], tuple[ActionPart, ...]]:
     """The components of a contract's observation and action. Raises BundleError naming what is wrong."""
-    observation = _parts(contract, "observation")
-    action = tuple(
-        _action_part(part, contract["action"][number], f"action[{number}]", observation)
-        for number, part in enumerate(_parts(contract, "action"))
-    )
-    return observation, action
+    observation, action = _parts(contract, "observation"), list[ActionPart]()
+    for number, part in enumerate(_parts(contract, "action")):
+        start = action[-1].sent.stop if action else 0
+        action.append(_action_part(part, contract["action"][number], f"action[{number}]", observation, start))
+    return observation, tuple(action)
 
 
-def _action_part(part: Part, entry: dict[str, Any], where: str, observation: tuple[Part, ...]) -> ActionPart:
+def _action_part(
+    part: Part, entry: dict[str, Any], where: str, observation: tuple[Part, ...], start: int
+) -> ActionPart:  # fmt: skip
     """How targets of a component are limited and smoothed; a bundle that does not say so does neither."""
-    size, limits = len(part.scale), entry.get("target_limits")
-    bounds = [np.full(size, -np.inf), np.full(size, np.inf)]
-    if limits is not None:
-        good = isinstance(limits, list) and [isinstance(side, list) and len(side) for side in limits] == [size] * 2
-        _expect(good, f"{where}.target_limits: expected null, or {size} lowest and {size} highest targets")
-        good = all(value is None or _is_number(value) for side in limits for value in side)
-        _expect(good, f"{where}.target_limits: expected numbers, or null for none")
-        known = [np.array([value is not None for value in side]) for side in limits]
-        given = [np.array([0.0 if value is None else value for value in side], dtype=np.float64) for side in limits]
-        bounds = [np.where(k, g, b) for k, g, b in zip(known, given, bounds, strict=True)]
-        _expect(bool((bounds[0] <= bounds[1]).all()), f"{where}.target_limits: expected lowest before highest targets")
+    inverse, size, unit = None, len(part.scale), entry.get("unit")
+    if entry.get("inverse") is not None:
+        try:
+            inverse = InverseKinematics(entry["inverse"], size)
+        except ValueError as error:
+            raise BundleError(f"{where}.inverse: {error}") from None
+        size, unit = inverse.joints, entry["inverse"].get("unit")
+    low, high = _limits(entry.get("target_limits"), size, f"{where}.target_limits")
     smoothing = entry.get("smoothing", 1.0)
     _expect(_is_number(smoothing, above=0.0) and smoothing <= 1, f"{where}.smoothing: expected a number in (0, 1]")
     initial, columns = _initial_target(entry.get("initial_target"), size, f"{where}.initial_target", observation)
-    unit = entry.get("unit")
+    relative = entry.get("relative")
+    _expect(inverse is None or relative is not None, f"{where}.relative: expected what steps of joints are added to")
+    onto = None
+    if relative not in (None, "target"):
+        what = f"{where}.relative"
+        _expect(isinstance(relative, dict), f"{what}: expected 'target', a component of the observation, or null")
+        onto = _shown_columns(relative, size, what, observation)
     return ActionPart(
-        **vars(part), low=bounds[0], high=bounds[1], smoothing=float(smoothing),
+        **vars(part), sent=slice(start, start + size), low=low, high=high, smoothing=float(smoothing),
         unit=unit if isinstance(unit, str) else "?", initial=initial, initial_columns=columns,
+        onto_last=relative == "target", onto_columns=onto, inverse=inverse,
     )  # fmt: skip
+
+
+def _limits(limits: Any, size: int, where: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest targets; infinite where none is stated."""
+    low, high = np.full(size, -np.inf), np.full(size, np.inf)
+    if limits is None:
+        return low, high
+    good = isinstance(limits, list) and [isinstance(side, list) and len(side) for side in limits] == [size] * 2
+    _expect(good, f"{where}: expected null, or {size} lowest and {size} highest targets")
+    good = all(value is None or _is_number(value) for side in limits for value in side)
+    _expect(good, f"{where}: expected numbers, or null for none")
+    for bound, side in zip((low, high), limits, strict=True):
+        known = np.array([value is not None for value in side])
+        bound[known] = [value for value in side if value is not None]
+    _expect(bool((low <= high).all()), f"{where}: expected lowest before highest targets")
+    return low, high
 
 
 def _initial_target(
     value: Any, size: int, where: str, observation: tuple[Part, ...]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
-    """Where smoothing starts: numbers, or columns of the flat observation; neither where that is not known."""
+    """Where an episode starts: numbers, or columns of the flat observation; neither where that is not known."""
     if value is None:
         return None, None
     if isinstance(value, list):
         _expect(len(value) == size and all(map(_is_number, value)), f"{where}: expected {size} numbers")
         return np.array(value, dtype=np.float64), None
     _expect(isinstance(value, dict), f"{where}: expected numbers, a component of the observation, or null")
+    return None, _shown_columns(value, size, where, observation)
+
+
+def _shown_columns(
+    value: dict[str, Any], size: int, where: str, observation: tuple[Part, ...]
+) -> NDArray[np.int64]:  # fmt: skip
+    """Columns of the flat observation that a component and places in it name."""
     source = next((part for part in observation if part.name == value.get("component")), None)
     if source is None:
         raise BundleError(f"{where}.component: expected a component of the observation, got {value.get('component')!r}")
     index, count = value.get("index"), source.stop - source.start
     good = isinstance(index, list) and len(index) == size and all(type(i) is int and 0 <= i < count for i in index)
     _expect(good, f"{where}.index: expected {size} places among the {count} values of {source.name!r}")
-    return None, source.start + np.array(index, dtype=np.int64)
+    return source.start + np.array(index, dtype=np.int64)
 
 
 def _parts(contract: dict[str, Any], group: str) -> tuple[Part, ...]:

@@ -96,7 +96,7 @@ class Policy:
         Args:
             mask: [B] bool, in batched use: only these rows start anew. None: all.
             targets: what the robot is told to hold now, from where smoothing starts: a mapping from names of action
-                components to values [size] or [B, size], or the flat vector [A] or [B, A], in the contract's units.
+                components to values [size] or [B, size], or the flat vector [S] or [B, S] of all, in their units.
                 Where left out, as the contract says under `initial_target`.
 
         Raises:
@@ -149,15 +149,16 @@ class Policy:
     def targets(self, action: ArrayLike) -> dict[str, NDArray[np.float64]]:
         """What is sent to the robot for the action of a control step, as in training; the next call goes on from it.
 
-        For each value target = offset + scale * action, within `target_limits`; what is sent moves from what was sent
-        last by `smoothing` of the way to the target. An action that `policy(...)` gave is one step, however often it
-        is asked for; any other array is a step of its own.
+        For each value target = base + offset + scale * action, within `target_limits`; what is sent moves from what
+        was sent last by `smoothing` of the way to the target. An action that `policy(...)` gave is one step, however
+        often it is asked for; any other array is a step of its own.
 
         Args:
             action: [A], or [B, A], clipped to [-1, 1].
 
         Returns:
-            What to send by action component, [size] or [B, size], in its unit.
+            What to send by action component, [size] or [B, size], in its unit; of one with inverse kinematics, targets
+            of the joints.
 
         Raises:
             ValueError: a wrong size, NaN, or it is not known what the robot was told before (see `reset`).
@@ -166,13 +167,16 @@ class Policy:
         if self._sent is not None and action is self._given and np.array_equal(values, self._sent[0]):
             return self._targets.split(self._sent[1].copy())
         batch = np.atleast_2d(values)
-        sent = self._targets.advance(batch).reshape(values.shape)
+        sent = self._targets.advance(batch)
+        sent = sent[0] if values.ndim == 1 else sent
         self._sent = (values.copy(), sent.copy()) if action is self._given else None
         return self._targets.split(sent)
 
     def unsmoothed_targets(self, action: ArrayLike) -> dict[str, NDArray[np.float64]]:
         """Where actions [A] or [B, A] want the robot to go: `targets` without smoothing. Remembers nothing."""
-        return self._targets.split(self._targets.asked(self._values(action)))
+        values = self._values(action)
+        asked = self._targets.asked(np.atleast_2d(values))
+        return self._targets.split(asked[0] if values.ndim == 1 else asked)
 
     def _values(self, action: ArrayLike) -> NDArray[np.float64]:
         """An action of the right size. Raises ValueError."""

@@ -65,12 +65,13 @@ def record(
     generator = torch.Generator().manual_seed(seed)
     observed = environment.reset()
     policy.reset(torch.ones(num_envs, dtype=torch.bool))
+    read = policy.reader(environment)
     rows: list[dict[str, Tensor]] = []
     unsound: set[int] = set()
     ended = 0
     while len(rows) * num_envs < steps:
         episode = environment.rng.episode.cpu().clone()
-        action = exploration.applied(policy.act(observed.policy.cpu()).float(), generator)
+        action = exploration.applied(policy.act(read(observed).cpu()).float(), generator)
         result = environment.step(action)
         rows.append(_row(observed, action, result.final, result, episode))
         unsound |= set(episode[result.diverged.cpu()].tolist())

@@ -26,13 +26,14 @@ from simreal.deploy.targets import Targets
 from simreal.export.c.folder import C_FOLDER, c_texts, refuse_place, refuse_unstated
 from simreal.export.contract import contract_of, plain
 from simreal.export.contract import describe_randomization as describe_randomization
+from simreal.export.example_loop import NAME, kept_or_new
 from simreal.export.folders import Kind
 from simreal.export.onnx_writer import write_onnx
 from simreal.export.source import ExportError, Source, first_line, golden_answers, prepare
 from simreal.export.verify import verify
 
 _GOLDEN_ROWS = 64
-_BUNDLE = Kind("bundle", (CONTRACT, GRAPH, GOLDEN), (CONTRACT, f'"format": "{FORMAT}"'))
+_BUNDLE = Kind("bundle", (CONTRACT, GRAPH, GOLDEN, NAME), (CONTRACT, f'"format": "{FORMAT}"'))
 
 
 def export_bundle(
@@ -87,8 +88,9 @@ def export_bundle(
             refuse_unstated(source)
         contract = contract_of(source, task_name or task.id) | {k: plain(v, k) for k, v in about.items()}
         files, golden = _contents(source, contract, observations)
+        loop = kept_or_new(target, contract).encode(errors="surrogateescape")
         texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
-        _BUNDLE.write(target, files, lambda folder: _load(folder, target))
+        _BUNDLE.write(target, files | {NAME: loop}, lambda folder: _load(folder, target))
         if code is not None:
             C_FOLDER.write(code, texts)
     except OSError as error:

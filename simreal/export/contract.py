@@ -15,10 +15,12 @@ from torch import Tensor
 
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
-from envs.validation.contract_probe import look, stated_start
+from envs.validation.contract_probe import look
+from envs.validation.contract_start import stated_start
 from randomization.samplers.base import Sampler
 from simreal.common.version import __version__
-from simreal.deploy.bundle_reader import FORMAT, SCHEMA_VERSION, UNSIGNED
+from simreal.deploy.bundle_reader import FORMAT, UNSIGNED
+from simreal.export.action_entry import relative_entry
 from simreal.export.source import EXPORT_TOLERANCE, ExportError, Source
 
 _RANGE_STDS = 3.0  # the training range is mean +- this many standard deviations
@@ -28,9 +30,11 @@ def contract_of(source: Source, name: str) -> dict[str, Any]:
     """policy.json as far as task and policy determine it, unsigned."""
     task, normalizer, initial = source.task, source.normalizer, source.initial
     state = None if initial is None else {"shape": list(initial.shape), "initial": initial.tolist()}
+    # The lowest version that says all: robots with an older runtime refuse what it would not do.
+    newer = any(part.relative is not None or part.inverse is not None for part in task.action)
     return {
         "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 2 if newer else 1,
         "contract_sha256": UNSIGNED,
         "task": name,
         "control_period_s": float(task.control_period_s),
@@ -96,10 +100,10 @@ def _action_entries(task: Task) -> list[dict[str, Any]]:
             sent, start = found.get(part.name), stated_start(task, part)
             if sent is not None:
                 entry["target_limits"], start = sent.limits, sent.start or start
-            if start is not None and part.smoothing < 1.0:
+            if start is not None and (part.smoothing < 1.0 or part.relative == "target"):
                 seen = {"component": start.component, "index": start.index}
                 entry["initial_target"] = seen if start.values is None else start.values
-            entries.append(entry)
+            entries.append(entry | relative_entry(task, part))
     except TaskError as error:
         raise ExportError(str(error)) from None
     return plain(entries, "action")

@@ -18,6 +18,8 @@ from test_layers import ACTIONS, KINDS, TASK, make, observations
 from torch import nn
 
 from conftest import TinyTask
+from envs.parts.actions import EndEffectorDelta, JointPosition
+from envs.parts.observations import JointState
 from envs.task import ActionComponent, Component
 from simreal.cli.main import main
 from simreal.common.layers import Dense, Layer
@@ -28,6 +30,7 @@ from simreal.export.c.int8 import int8
 from simreal.export.c.text import Identifiers, array, comment, number, single, string
 from simreal.export.c.writer import FILES
 from simreal.export.source import ExportError
+from small_arm import SmallArm
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 CORTEX = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
@@ -287,4 +290,40 @@ def test_a_policy_without_layers_is_refused_before_anything_is_written(tmp_path:
 
     with pytest.raises(ExportError, match=r"and Silent does not state them; give it a method layers\(\)"):
         export_bundle(Silent(), TASK, tmp_path / "bundle", c=tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        JointPosition(0.2, relative="target"),
+        JointPosition(0.3, relative="target", smoothing=0.5, limits=(-0.5, 0.5)),
+        JointPosition(0.2, relative="joint"),
+        [JointPosition(0.3, of="yaw"), JointPosition(0.2, relative="joint", smoothing=0.5, of="[pe]*", name="rest")],
+    ],
+)
+def test_targets_that_are_added_to_something_are_those_of_the_bundle(spec: Any, tmp_path: Path) -> None:
+    task, layers = SmallArm(spec, JointState()), nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    bundle = export_bundle(layers, task, tmp_path / "bundle", c=tmp_path / "c")
+    policy, compiled = Policy.load(bundle), Compiled(tmp_path / "c")
+    rows = np.random.default_rng(0).normal(0.0, 0.5, (20, 6)).astype(np.float32)
+    for relative in filter(None, (part.get("relative") for part in policy.contract["action"])):
+        told = relative if isinstance(relative, str) else relative["component"]
+        assert f'"{told}", 0.0, ' in (tmp_path / "c" / "policy.c").read_text()  # beside the offset
+    for episode in range(2):
+        policy.reset()
+        compiled.reset()
+        if any(part.relative for part in task.action):
+            assert compiled.targets(np.zeros(3)).tolist() == [3.0]  # nothing is known yet
+        for row in rows[episode:]:
+            action = policy(row)
+            sent = np.concatenate(list(policy.targets(action).values()))
+            compiled(row)
+            np.testing.assert_allclose(compiled.targets(action), sent, rtol=0.0, atol=1e-12)
+
+
+def test_steps_of_a_tool_are_refused_in_c(tmp_path: Path) -> None:
+    task = SmallArm(EndEffectorDelta("tool", 0.03), JointState())
+    with pytest.raises(ExportError, match="'tool_step' are steps of a tool that need inverse kinematics"):
+        export_bundle(nn.Linear(6, 3), task, tmp_path / "bundle", c=tmp_path / "c")
     assert not list(tmp_path.iterdir())

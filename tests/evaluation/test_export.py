@@ -133,7 +133,7 @@ def test_onnx_runtime_answers_as_torch(kind: str, exported: Bundles) -> None:
 
 def test_a_bundle_is_three_files_with_all_weights_in_one_graph(tmp_path: Path) -> None:
     bundle = export_bundle(make_policy("ddpg", hidden=512), TASK, tmp_path / "bundle")
-    assert sorted(p.name for p in bundle.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in bundle.iterdir()) == sorted((*FILES, "example_loop.py"))
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
     raw = (bundle / "policy.onnx").read_bytes()
     assert len(raw) > 4 * 2 * 512 * 512
@@ -299,7 +299,7 @@ def test_an_altered_byte_a_shorter_or_a_missing_file_is_refused_with_its_name(na
         (lambda c: "[]", "json: expected a JSON object"),
         (lambda c: "[" * 100_000, "json: not a whole JSON document"),
         (lambda c: c.update(format="zip"), "json: format: expected 'simreal-policy', got 'zip'"),
-        (lambda c: c.update(schema_version=2), "json: schema_version: expected 1, got 2"),
+        (lambda c: c.update(schema_version=3), "json: schema_version: expected 1 or 2, got 3"),
         (lambda c: c.pop("contract_sha256") and None, "json: contract_sha256"),
         (lambda c: c["files"].update({"../secret": {}}), "json: files: expected plain file names, got '../secret'"),
         (lambda c: c["files"].update({"/etc/passwd": {}}), "json: files: expected plain file names"),

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from plugin_files import installed_from
 from robots import skip_if_missing
 from shortcuts import without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
-from simreal.learners import registry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
@@ -33,6 +33,7 @@ _SHORT = (
     (re.compile(r"40_000"), "4_096"),
     (re.compile(r"(simreal train fetch_reach) train.env_steps=2000"), r"\g<1> train.env_steps=880"),  # 800 of them
     (re.compile(r"(simreal train fetch_reach) train.env_steps=3000"), r"\g<1> train.env_steps=960"),  # at random
+    (re.compile(r"100_000"), "400"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
         re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
@@ -45,28 +46,17 @@ _SHORT = (
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
 _SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
-_EXPORTS = {
-    "c.md": "pole",
-    "evaluate.md": "r",
-    "tasks.md": "cart",
-    "train.md": "first",
-}  # the run whose bundle is made in a short form
+# The runs whose bundles are made in a short form.
+_EXPORTS = {"arm.md": "arm", "c.md": "pole", "evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, as a new process would have it: modules of it are found, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    before, learners = set(sys.modules), dict(registry._LEARNERS)
-    yield tmp_path
-    registry._LEARNERS.clear()
-    registry._LEARNERS.update(learners)
+    with installed_from(tmp_path):
+        yield tmp_path
     trusted_code._trusted.clear()
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and Path(file).is_relative_to(tmp_path):
-            del sys.modules[name]
 
 
 def in_a_process(language: str, code: str) -> None:
@@ -146,6 +136,13 @@ def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], mon
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run_in_processes_of_their_own(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_page(page, in_a_process, capsys)
+
+
+def test_files_that_a_page_shows_are_those_of_the_examples() -> None:
+    blocks = _BLOCK.findall((DOCS / "arm.md").read_text())
+    shown = {name: text for _, name, text in blocks if (DOCS.parent / "examples" / name).is_file() and name}
+    assert sorted(shown) == ["arm_loop.py", "arm_reach.py", "arm_reach.yaml"]
+    assert {name: (DOCS.parent / "examples" / name).read_text() for name in shown} == shown
 
 
 def test_the_tables_of_quantities_are_those_of_the_registry() -> None:

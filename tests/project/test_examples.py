@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import runpy
 import sys
 from collections.abc import Callable
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import simreal
+from robots import needs
 from shortcuts import without_bundles
+from simreal.export.bundle import export_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -52,6 +56,27 @@ def test_the_task_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> N
     testing = pytest.importorskip("simreal.testing")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     testing.check_task("own_task:Rod")
+
+
+@needs("ufactory_xarm7")
+def test_an_arm_and_the_loop_that_its_bundle_runs_in(run: Run) -> None:
+    assert len((EXAMPLES / "arm_reach.py").read_text().splitlines()) < 50
+    arm = importlib.import_module("arm_reach")
+    task = arm.ArmReach()
+    nothing = torch.nn.Linear(sum(part.size for part in task.observation), 7)
+    torch.nn.init.zeros_(nothing.weight)
+    torch.nn.init.zeros_(nothing.bias)
+    export_bundle(nothing, task, "bundle", task_name="arm_reach:ArmReach")
+    printed = run("arm_loop.py", "bundle", "2", "40")
+    assert "of 2 episodes, 40 ms late" in printed
+    # An action of 0 asks for HOME, at most 0.3 rad away: 40 % of the way in the first step.
+    assert 0.05 < float(printed.rsplit("command ", 1)[1].split()[0]) <= 0.12
+
+
+@needs("ufactory_xarm7")
+def test_the_arm_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    importlib.import_module("simreal.testing").check_task("arm_reach:ArmReach")
 
 
 def test_evaluate_in_worlds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,15 @@ typedef enum {
     POLICY_OK = 0,
     POLICY_OBSERVATION_NOT_FINITE = 1, /* an observation is NaN or infinite; everything is left as it was */
     POLICY_ACTION_NOT_FINITE = 2,      /* the action is; everything is left as it was */
-    POLICY_START_NOT_KNOWN = 3         /* from where smoothing starts: policy_reset_to says it */
+    POLICY_START_NOT_KNOWN = 3         /* from where smoothing starts, or what targets are added to: policy_reset_to
+                                          says the former, policy_step the latter */
 } policy_status;
 
 typedef struct {
-    double sent[POLICY_ACTION_SIZE]; /* what was sent last, where targets are smoothed; NaN: not known */
+    double sent[POLICY_ACTION_SIZE]; /* what was sent last, where it counts; NaN: not known */
+#if POLICY_ADDS_TO_OBSERVED
+    double shown[POLICY_ACTION_SIZE]; /* what the last observation shows of what targets are added to */
+#endif
     float a[POLICY_WORK_SIZE], b[POLICY_WORK_SIZE];
 #if POLICY_STATE_SIZE > 0
     float c[POLICY_WORK_SIZE];
@@ -43,8 +47,9 @@ void policy_reset_to(policy *p, const double targets[POLICY_ACTION_SIZE]);
 policy_status policy_step(policy *p, const float observation[POLICY_OBSERVATION_SIZE],
                           float action[POLICY_ACTION_SIZE]);
 
-/* What is sent for the action of a step, in the contract's units: offset + scale * action within its limits, of which
- * smoothing goes a part of the way from what was sent before. Call it once after each policy_step. */
+/* What is sent for the action of a step, in the contract's units: offset + scale * action, added to what was sent before
+ * or to what was observed where the contract says so, within its limits, of which smoothing goes a part of the way from
+ * what was sent before. Call it once after each policy_step. */
 policy_status policy_targets(policy *p, const float action[POLICY_ACTION_SIZE], double targets[POLICY_ACTION_SIZE]);
 
 #ifdef __cplusplus

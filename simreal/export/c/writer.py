@@ -59,6 +59,7 @@ def c_files(
     sizes = {"observation": nobs, "action": size, "state": body.states, "work": body.widest}
     eight = int8_error is not None
     told = {"WEIGHTS": '"int8"' if eight else '"float32"', "INT8": str(int(eight)), "INT8_ERROR": int8_error or 0.0}
+    told["ADDS_TO_OBSERVED"] = str(int(any(part.onto_columns is not None for part in action)))
     told["TOLERANCE"] = EXPORT_TOLERANCE + told["INT8_ERROR"]
     initial = np.zeros(0) if contract["recurrent_state"] is None else np.ravel(contract["recurrent_state"]["initial"])
     parts = [
@@ -139,13 +140,17 @@ class _Body:
             *keep,
             "for (i = 0; i < POLICY_ACTION_SIZE; i++)",
             "    if (isnan(p->sent[i]) && policy_seen[i] >= 0) p->sent[i] = (double)observation[policy_seen[i]];",
+            "#if POLICY_ADDS_TO_OBSERVED",
+            "for (i = 0; i < POLICY_ACTION_SIZE; i++)",
+            "    if (policy_onto[i] >= 0) p->shown[i] = (double)observation[policy_onto[i]];",
+            "#endif",
             "return POLICY_OK;",
         ]
         head = (
             "policy_status policy_step(policy *p, const float observation[POLICY_OBSERVATION_SIZE],\n"
             "                          float action[POLICY_ACTION_SIZE])\n{\n    int i;\n"
         )
-        return head + "".join(f"    {line}\n" for line in lines) + "}\n"
+        return head + "".join(f"{'' if line[0] == '#' else '    '}{line}\n" for line in lines) + "}\n"
 
     def _call(self, kernel: str, *arguments: str) -> None:
         self.kernels.add(kernel)
@@ -205,18 +210,19 @@ class _Body:
 def _targets(parts: Sequence[ActionPart]) -> str:
     """Tables of what is sent for an action; see `simreal.deploy.targets`."""
     columns: dict[str, list[Any]] = {key: [] for key in ("offset", "scale", "low", "high")}
-    smoothing, start, seen = [], [], []
+    smoothing, start, seen, onto = [], [], [], []
     for part in parts:
-        size, smooth = len(part.scale), part.smoothing < 1.0
+        size, looks_back = len(part.scale), part.smoothing < 1.0 or part.onto_last
         for key, values in columns.items():
             values += getattr(part, key).tolist()
         smoothing += [part.smoothing] * size
-        start += part.initial.tolist() if smooth and part.initial is not None else [math.nan if smooth else 0.0] * size
-        looks = smooth and part.initial_columns is not None
-        seen += part.initial_columns.tolist() if looks and part.initial_columns is not None else [-1] * size
+        known = part.initial if looks_back else np.zeros(size)
+        start += [math.nan] * size if known is None else known.tolist()
+        seen += part.initial_columns.tolist() if looks_back and part.initial_columns is not None else [-1] * size
+        onto += [-1 if part.onto_last else -2] * size if part.onto_columns is None else part.onto_columns.tolist()
     tables = [array("double", f"policy_{key}", values) for key, values in columns.items()]
     tables += [array("double", "policy_smoothing", smoothing), array("double", "policy_start", start)]
-    return "".join([*tables, array("int", "policy_seen", seen)])
+    return "".join([*tables, array("int", "policy_seen", seen), array("int", "policy_onto", onto)])
 
 
 def _reset(remembers: bool) -> str:
@@ -225,6 +231,12 @@ def _reset(remembers: bool) -> str:
     return f"""void policy_reset(policy *p)
 {{
 {state}    memcpy(p->sent, policy_start, sizeof p->sent);
+#if POLICY_ADDS_TO_OBSERVED
+    {{
+        int i;
+        for (i = 0; i < POLICY_ACTION_SIZE; i++) p->shown[i] = NAN;
+    }}
+#endif
 }}
 
 void policy_reset_to(policy *p, const double targets[POLICY_ACTION_SIZE])
@@ -241,11 +253,18 @@ _TARGETS_CODE = """policy_status policy_targets(policy *p, const float action[PO
     int i;
     for (i = 0; i < POLICY_ACTION_SIZE; i++) {
         if (isnan(action[i])) return POLICY_ACTION_NOT_FINITE;
-        if (policy_smoothing[i] < 1.0 && !isfinite(p->sent[i])) return POLICY_START_NOT_KNOWN;
+        if ((policy_smoothing[i] < 1.0 || policy_onto[i] == -1) && !isfinite(p->sent[i])) return POLICY_START_NOT_KNOWN;
+#if POLICY_ADDS_TO_OBSERVED
+        if (policy_onto[i] >= 0 && !isfinite(p->shown[i])) return POLICY_START_NOT_KNOWN;
+#endif
     }
     for (i = 0; i < POLICY_ACTION_SIZE; i++) {
         const double a = action[i] < -1.0f ? -1.0 : (action[i] > 1.0f ? 1.0 : (double)action[i]);
         double target = policy_offset[i] + policy_scale[i] * a;
+        if (policy_onto[i] == -1) target = p->sent[i] + target;
+#if POLICY_ADDS_TO_OBSERVED
+        if (policy_onto[i] >= 0) target = p->shown[i] + target;
+#endif
         target = target < policy_low[i] ? policy_low[i] : target;
         target = target > policy_high[i] ? policy_high[i] : target;
         if (policy_smoothing[i] < 1.0) target = p->sent[i] + policy_smoothing[i] * (target - p->sent[i]);

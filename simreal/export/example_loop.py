@@ -1,0 +1,117 @@
+"""Writes `example_loop.py` beside a bundle's files: a control loop with the names and sizes of its contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simreal.deploy.bundle_reader import CONTRACT
+
+NAME = "example_loop.py"
+_MOST_NAMES = 24
+
+_LOOP = '''"""A control loop for {task}, to be filled in: what `measure` reads and what `send` does are your robot's.
+
+Written by simreal. It runs as it stands, with zeros in place of a robot, and needs NumPy and ONNX Runtime alone.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from simreal.deploy import Policy  # or the folder simreal/deploy, copied to the robot under any name
+
+policy = Policy.load(Path(__file__).parent)  # checks every file, and the answers on this machine
+
+
+def measure() -> dict[str, np.ndarray]:
+    """What is observed now, in the units and frames of the contract."""
+    return {{
+{observation}
+    }}
+
+
+def send(targets: dict[str, np.ndarray]) -> None:
+    """Tell the actuators their targets, which are scaled, limited and smoothed as in training."""
+{action}
+    print({{name: values.round(3).tolist() for name, values in targets.items()}})
+
+
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+policy.reset({reset})  # an episode begins
+due = time.monotonic()
+for _ in range(steps):
+    action = policy(measure())  # [{size}], in -1 to 1
+    send(policy.targets(action))
+    due += {period}  # s, as in training: a policy run at another rate is another policy
+    time.sleep(max(0.0, due - time.monotonic()))
+'''
+
+
+def example_loop(contract: Mapping[str, Any]) -> str:
+    """The text of a loop for a contract, a program that runs as it stands."""
+    observation = [_component(part) for part in contract["observation"]]
+    untold = [part for part in contract["action"] if _starts_untold(part)]
+    held = ", ".join(f"{part['name']!r}: np.zeros({_sent(part)})" for part in untold)
+    return _LOOP.format(
+        task=_plain(str(contract["task"])),
+        observation="\n".join(observation),
+        action="\n".join(_target(part) for part in contract["action"]),
+        reset=f"targets={{{held}}}" if untold else "",
+        size=contract["action"][-1]["index"][1],
+        period=f"{contract['control_period_s']!r}",
+    )
+
+
+def kept_or_new(folder: Path, contract: Mapping[str, Any]) -> str:
+    """The loop for a contract, beside the bundle in `folder`; what its user has made of the one that is there, written
+    for the contract that is there, is left as it is. Raises OSError."""
+    present = folder / NAME
+    if not present.is_file():
+        return example_loop(contract)
+    text = present.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        untouched = text == example_loop(json.loads((folder / CONTRACT).read_bytes()))
+    except (ValueError, KeyError, TypeError, IndexError):  # a contract that somebody has changed as well
+        untouched = False
+    return example_loop(contract) if untouched else text
+
+
+def _component(part: Mapping[str, Any]) -> str:
+    size, about = part["shape"][0], [part["unit"], f"frame {part['frame']}", part["description"]]
+    if part["derived_from"]:
+        about.append(f"computed from {', '.join(part['derived_from'])}")
+    if not part["measured"]:
+        about.append("known, not measured")
+    return f"        {part['name']!r}: np.zeros({size}),  # {_said(about, part['elements'])}"
+
+
+def _target(part: Mapping[str, Any]) -> str:
+    inverse = part.get("inverse")
+    about = [inverse["unit"] if inverse else part["unit"], part["description"], part["afterwards"]]
+    names = part["actuators"] or part["joints"] or part["elements"]
+    return f"    assert targets[{part['name']!r}].shape == ({_sent(part)},)  # {_said(about, names)}"
+
+
+def _sent(part: Mapping[str, Any]) -> int:
+    inverse = part.get("inverse")
+    return len(inverse["links"]) if inverse else part["shape"][0]
+
+
+def _starts_untold(part: Mapping[str, Any]) -> bool:
+    """Whether only the robot knows from where its commands start."""
+    return part["initial_target"] is None and (part["smoothing"] < 1.0 or part.get("relative") == "target")
+
+
+def _said(about: list[str], names: list[str]) -> str:
+    listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    return _plain("; ".join(text for text in [*about, listed] if text))
+
+
+def _plain(text: str) -> str:
+    """A text within a line and within quotation marks of a program."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("\\", "/").replace('"""', "'''")
