@@ -88,9 +88,8 @@ def export_bundle(
             refuse_unstated(source)
         contract = contract_of(source, task_name or task.id) | {k: plain(v, k) for k, v in about.items()}
         files, golden = _contents(source, contract, observations)
-        loop = kept_or_new(target, contract).encode(errors="surrogateescape")
         texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
-        _BUNDLE.write(target, files | {NAME: loop}, lambda folder: _load(folder, target))
+        _BUNDLE.write(target, files | {NAME: kept_or_new(target, contract)}, lambda folder: _load(folder, target))
         if code is not None:
             C_FOLDER.write(code, texts)
     except OSError as error:
