@@ -152,6 +152,10 @@ class Attached:
     """What a task makes in `on_attach`, anew for every engine: it says nothing of the task's options."""
 
 
+class Fixed(Attached):
+    """The same of what never changes afterwards: there is nothing in it to save, or to put back."""
+
+
 class Task(ABC):
     """A task for N environments; `attach` gives it an engine and random numbers.
 
