@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         policy = load_policy(options.policy, options.task)
         block = adr_block(policy, options.like)
         target = None if options.json is None else write_target(options.json, ".json")
-        document = widen(policy, block, options.episodes, seed=options.seed)
+        print(f"{policy.name}: playing episodes at the ends of the ranges ...", flush=True)
+        document = widen(policy, block, options.episodes, seed=options.seed, say=lambda text: print(text, flush=True))
     except (UserError, RandomizationError) as error:
         parser.exit(2, f"adr_probe: {error}\n")
     print_widened(document, Console(highlight=False, markup=False))

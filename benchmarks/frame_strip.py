@@ -18,7 +18,7 @@ from simreal.training.run_directory import load_policy
 
 def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -> None:
     """`count` moments of the first episode of a seed, closer together at its beginning."""
-    frames, _ = film(load_policy(Path(run)), "nominal", 1, seed, size=edge or 720)
+    frames, _ = film(load_policy(Path(run)), "nominal", 1, seed, size=(edge or 720, edge or 720))
     last = len(frames) - 2  # the final frame shows the next episode
     chosen = [round(last * (i / (count - 1)) ** 1.5) for i in range(count)]
     part = np.s_[:, :] if edge else np.s_[200:540, 150:490]
@@ -26,4 +26,7 @@ def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -
 
 
 if __name__ == "__main__":
+    if not 3 <= len(sys.argv) <= 6 or "--help" in sys.argv:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(sys.argv[1], sys.argv[2], *(int(a) for a in sys.argv[3:6]))

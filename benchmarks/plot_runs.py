@@ -28,4 +28,7 @@ def main(prefix: str, folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or "--help" in sys.argv:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(sys.argv[1], [Path(argument) for argument in sys.argv[2:]])

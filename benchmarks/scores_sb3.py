@@ -97,4 +97,7 @@ def main(algorithm: str, task: str, seed: int, steps: int, output: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 6:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

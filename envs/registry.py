@@ -14,9 +14,10 @@ import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from envs.common.entry_points import entry_points
 from envs.common.errors import TaskError, UnknownOptionError, UnknownTaskError
 from envs.common.messages import nearest
 
@@ -27,6 +28,7 @@ ENTRY_POINTS = "simreal.tasks"
 _GYMNASIUM = "gymnasium"
 # A builder is a callable, or "module:callable" to be imported when the task is made; options are its arguments.
 _TASKS: dict[str, tuple[str | Callable[..., Any], dict[str, Any]]] = {}
+_listeners: list[Callable[[str], object]] = []
 
 
 def register_task(task_id: str, build: str | Callable[..., Any], **options: Any) -> None:
@@ -43,12 +45,19 @@ def register_task(task_id: str, build: str | Callable[..., Any], **options: Any)
     if task_id in _TASKS:
         raise ValueError(f"task {task_id!r} is registered already")
     _TASKS[task_id] = (build, options)
+    for listener in _listeners:
+        listener(task_id)
+
+
+def tell_of_new_tasks(listener: Callable[[str], object]) -> None:
+    """From now on call `listener` with the id of every task that is registered."""
+    _listeners.append(listener)
 
 
 def announced_tasks() -> dict[str, list[EntryPoint]]:
     """Tasks of installed packages by id; nothing of theirs is imported. Ids of `register_task` come first."""
     found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in entry_points(ENTRY_POINTS):
         if entry.name not in _TASKS and entry not in found.setdefault(entry.name, []):
             found[entry.name].append(entry)
     return {name: entries for name, entries in found.items() if entries}

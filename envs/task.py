@@ -175,6 +175,7 @@ class Task(ABC):
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
+    accepted: ClassVar[dict[str, str]] = {}  # kinds of findings of `simreal check` that are meant to be, and why
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
     engine: Engine
@@ -202,7 +203,9 @@ class Task(ABC):
         MuJoCo gives a free body whose centre of mass lies at its origin a diagonal matrix, for good. A body whose
         centre of mass is to differ between simulations must not have one.
         """
-        raise TypeError(f"{self.id} cannot compile its model again")
+        raise TypeError(
+            f"{self.id} cannot compile its model again; implement compile_full with simreal.compile_spec, docs/tasks.md"
+        )
 
     @property
     def compiles_again(self) -> bool:

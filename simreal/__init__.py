@@ -169,16 +169,21 @@ def register() -> None:
     except ImportError:  # a robot controller has no use for it
         return
     from envs.platform.gymnasium_robotics_patch import patch_gymnasium_robotics
-    from envs.registry import task_ids
+    from envs.registry import task_ids, tell_of_new_tasks
 
     patch_gymnasium_robotics()
-    for task_id in task_ids():
+
+    def make_known(task_id: str) -> None:
         gymnasium.register(
             id=f"simreal/{task_id}",
             entry_point="simreal.gym.vector:SingleEnv",
             vector_entry_point="simreal.gym.vector:make_vec",
             kwargs={"task": task_id},
         )
+
+    for task_id in task_ids():
+        make_known(task_id)
+    tell_of_new_tasks(make_known)
 
 
 def __getattr__(name: str) -> Any:

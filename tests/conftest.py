@@ -83,6 +83,12 @@ SLIDER = """
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests note what they make in a record of their own, and not in the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of `TINY` with its evaluation and its bundle, made once. Look at it, or copy it."""

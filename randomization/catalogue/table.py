@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from envs.common.entry_points import entry_points
 from randomization.catalogue.checks import check_quantity
 from randomization.catalogue.physics import PHYSICS
 from randomization.catalogue.quantity import QUANTITIES as QUANTITIES  # its public place
@@ -55,7 +56,7 @@ def register_quantity(quantity: Quantity) -> None:
 def announced_quantities() -> dict[str, list[EntryPoint]]:
     """Quantities of installed packages by name, but for those that are registered; nothing is imported."""
     found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in entry_points(ENTRY_POINTS):
         if entry.name not in QUANTITIES and entry not in found.setdefault(entry.name, []):
             found[entry.name].append(entry)
     return {name: entries for name, entries in found.items() if entries}

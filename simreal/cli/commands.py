@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.common.fast_matmul import thread_independent
+from simreal.cli.check import look_at
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json, to_json, without_samples, write_target
-from simreal.common.trusted_code import naming
+from simreal.common.trusted_code import naming, remember_made
 from simreal.evaluation.compare import (
     differences,
     differences_table,
@@ -26,12 +28,12 @@ from simreal.evaluation.compare import (
     policies_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
-from simreal.evaluation.evaluate import evaluate, evaluate_named
+from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
 from simreal.evaluation.metrics import Metric, metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
-from simreal.training.checkpoint import checkpoints, is_outdated, newest_checkpoint
+from simreal.training.checkpoint import BEST, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
@@ -66,7 +68,7 @@ def train_command(
 
     Raises UserError before anything is written; Interrupted after a checkpoint.
     """
-    config = config or load_config(name, overrides)
+    config = config or _configuration(name, overrides, run_dir, resume)
     check_names(config.evaluate.worlds)
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     if resume and not run.is_dir():
@@ -84,15 +86,30 @@ def train_command(
     return run
 
 
+def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume: bool) -> RunConfig:
+    """The configuration of that name. Where it cannot be had because a package is missing that the run to resume is of,
+    UserError names the package."""
+    try:
+        return load_config(name, overrides)
+    except UserError:
+        run = (run_dir or newest_run(name)) if resume else None
+        if run is not None and (run / "config.yaml").is_file():
+            run_config(run)
+        raise
+
+
 def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
     """Train in a run directory, from the start or from its checkpoint. Raises Interrupted after a checkpoint."""
     config = with_threads(config, run)
     torch.set_num_threads(1)
     trainer = _make_trainer(config, run)
+    if config.train.keep == "last":
+        shutil.rmtree(run / BEST, ignore_errors=True)
     if checkpoint is not None:
         trainer.load(checkpoint)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", config.to_yaml())
+    remember_made(run, config.task)
     total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
     unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
     at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
@@ -103,6 +120,8 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     ):
         if warning is not None:
             out.print(warning)
+    for finding in look_at(trainer.environment, run):
+        out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
@@ -140,22 +159,28 @@ def assess(run: Path, out: Console) -> Path | None:
     for one: the task says so, or the policy reads what only a simulator knows."""
     policy = load_policy(run)
     assert policy.config is not None
+    kept, last = policy_file(run), checkpoints(run / "checkpoints")[-1:]
+    if kept is not None and last and kept.name != last[0].name:
+        out.print(f"The policy is that of step {int(kept.stem[5:]):,}, which is better than the last one.")
     settings = policy.config.evaluate
+    out.print(f"Playing {settings.episodes} episodes in each of: {', '.join(settings.worlds)} ...")
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
+    _say_what_had_no_effect(figures, out)
     obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
     if obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {obstacle}")
         return None
+    out.print("Writing the bundle ...")
     return _export(run, policy, run / "bundle", figures)
 
 
 def finish(run: Path, out: Console) -> None:
     """Evaluate and export a finished run, and say where everything is."""
     bundle = assess(run, out)
-    code = naming(run_config(run).task)
+    code = naming(run_config(run).task, run)
     written = "" if bundle is None else f"\n  {bundle}      the policy for your robot: see docs/deploy.md"
     out.print(f"""
   {run / "config.yaml"}      the complete configuration
@@ -215,12 +240,19 @@ def evaluate_command(
     if len(policies) == 1:
         document = documents[0]
         out.print(figures_table(document, measure))
+        _say_what_had_no_effect(document, out)
     else:
         apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
         out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
     if target is not None:
         write_text(target, to_json(document))
+
+
+def _say_what_had_no_effect(figures: dict[str, Any], out: Console) -> None:
+    same = equal_to_nominal(figures)
+    if same:
+        out.print(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
 
 
 def envelope_command(
@@ -271,7 +303,9 @@ def export_command(
     policy = load_policy(run, task)
     figures = _present_evaluation(run, out)
     code: dict[str, Any] = {} if c is None else {"c": c, "int8_limit": (int8_limit or INT8_LIMIT) if int8 else None}
-    out.print(f"{_export(run, policy, output or run / 'bundle', figures, **code)}: exported {policy.task_id}")
+    bundle = _export(run, policy, output or run / "bundle", figures, **code)
+    remember_made(bundle, policy.task_id)
+    out.print(f"{bundle}: exported {policy.task_id}")
     if c is not None:
         out.print(f"{c}: the same in C99; make -C {c} test")
 
@@ -300,7 +334,9 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
 
 
 def _newest_name(run: Path) -> str:
-    return checkpoints(run / "checkpoints")[-1].name
+    found = policy_file(run)
+    assert found is not None
+    return found.name
 
 
 def _present_evaluation(run: Path, out: Console) -> dict[str, Any] | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
+from envs.common.messages import nearest
 from envs.task import ActionComponent, Task
 from envs.validation.drives import sent_unit
 from randomization.catalogue.quantity import Quantity
@@ -12,10 +17,19 @@ from randomization.catalogue.table import QUANTITIES, every_quantity
 from randomization.targets.effective import idle_because
 from randomization.targets.names import object_places
 from randomization.targets.suitable import has_commands_for, switched_off, usable_names
+from simreal.common.errors import UserError
 
 
-def describe(task: Task, console: Console) -> None:
-    """Print the observation, action and randomization tables of a task."""
+def describe(task: Task, console: Console, groups: Collection[str] = ()) -> None:
+    """Print the observation, action and randomization tables of a task; with `groups`, only these groups of quantities.
+
+    Raises:
+        UserError: there is no such group.
+    """
+    known = check_groups(task, groups)
+    if groups:
+        console.print(_randomization(task, groups))
+        return
     rate = 1.0 / task.control_period_s
     console.print(
         f"[bold]{task.id}[/bold]  control every {task.control_period_s:g} s ({rate:g} Hz, {task.decimation} physics "
@@ -27,13 +41,47 @@ def describe(task: Task, console: Console) -> None:
     for component in task.action:
         if not _uniform(component):
             console.print(_values(component))
-    console.print(_randomization(task))
+    console.print(_randomization(task, known))
     console.print(
         "Scale: a factor of the nominal value. Add: added to it. Spread: standard deviation of what is added to each "
         "value in every episode. Absolute: the value itself. "
         "docs/randomize.md says how to use them.",
         highlight=False,
     )
+
+
+def check_groups(task: Task, groups: Collection[str]) -> list[str]:
+    """The groups of quantities that a task has. Raises UserError for one that is none of them."""
+    known = list(dict.fromkeys(QUANTITIES[name].channel for name in available(task)))
+    for group in groups:
+        if group not in known:
+            raise UserError(f"--group: no group {group!r}{nearest(group, known)}; {task.id} has: {', '.join(known)}")
+    return known
+
+
+def description(task: Task, groups: Collection[str] = ()) -> dict[str, Any]:
+    """What `describe` shows, as plain data: see docs/randomize.md. Raises UserError as `describe` does."""
+    wanted = groups or check_groups(task, groups)
+    check_groups(task, groups)
+    quantities = {name: names for name, names in available(task).items() if QUANTITIES[name].channel in wanted}
+    return {
+        "task": task.id,
+        "timestep_s": float(task.model.opt.timestep),
+        "control_period_s": float(task.control_period_s),
+        "max_episode_steps": task.max_episode_steps,
+        "observation": [asdict(component) for component in task.observation],
+        "action": [asdict(component) for component in task.action],
+        "randomization": [_quantity(task, name, names) for name, names in quantities.items()],
+    }
+
+
+def _quantity(task: Task, name: str, names: list[str]) -> dict[str, Any]:
+    quantity = QUANTITIES[name]
+    return {
+        "name": name, "group": quantity.channel, "mode": quantity.mode, "unit": quantity.unit,
+        "nominal": nominal_text(task, quantity, names), "default_range": list(sensible_range(task, quantity, names)),
+        "of": names, "meaning": quantity.description,
+    }  # fmt: skip
 
 
 def _observations(task: Task) -> Table:
@@ -123,12 +171,28 @@ def available(task: Task) -> dict[str, list[str]]:
     return found
 
 
+_ERRORS = {  # of sensors, by the unit of what they measure, in units of 0.01: an encoder's is not a gyroscope's
+    "rad": 1.0, "m": 0.5, "rad/s": 10.0, "m/s": 5.0, "m/s^2": 20.0, "N m": 10.0, "N": 50.0,
+}  # fmt: skip
+_SHARE = 0.25  # of a nominal value, that what is added to it may reach
+_OF_NOMINAL = ("dof_frictionloss", "jnt_stiffness")  # fields whose additions follow what is there already
+
+
 def sensible_range(task: Task, quantity: Quantity, names: list[str]) -> tuple[float, float]:
-    """The quantity's default range, less what leads half of the way to values that make no sense for these objects."""
+    """The quantity's default range, made for these objects: by the unit of what sensors measure, as a share of what is
+    there already, and less what leads half of the way to values that make no sense."""
     low, high = quantity.default_range
+    if quantity.unit == "unit":
+        units = {c.unit for c in task.components("policy") if c.name in names}
+        factor = _ERRORS.get(units.pop(), 1.0) if len(units) == 1 else 1.0
+        return low * factor, high * factor
     if quantity.channel != "physics" or quantity.mode != "add":
         return low, high
-    for index in [object_places(task, quantity.target)[name] for name in names] or [0]:
+    indices = [object_places(task, quantity.target)[name] for name in names] or [0]
+    if quantity.writes and quantity.writes[0] in _OF_NOMINAL:
+        most = max((abs(v) for i in indices for v in quantity.nominal_values(task.model, i)), default=0.0)
+        high = _SHARE * most if most > 0.0 else high
+    for index in indices:
         down, up = quantity.room(task.model, index)
         low, high = max(low, 0.5 * down), min(high, 0.5 * up)
     return low, high
@@ -147,12 +211,19 @@ def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
     return (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}") + (f" {unit}" if unit else "")
 
 
-def _randomization(task: Task) -> Table:
+def _randomization(task: Task, groups: Collection[str]) -> Table:
     table = _table(
         "Randomization", "quantity", "mode", "unit", "nominal", "default range", "names that 'of' may match", "meaning"
     )
+    group = ""
     for name, names in available(task).items():
         quantity = QUANTITIES[name]
+        if quantity.channel not in groups:
+            continue
+        if quantity.channel != group:
+            group = quantity.channel
+            table.add_section()
+            table.add_row(f"[bold]{group}[/bold]")
         low, high = sensible_range(task, quantity, names)
         unit = "the component's" if quantity.unit == "unit" else quantity.unit
         table.add_row(

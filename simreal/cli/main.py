@@ -49,6 +49,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
 ) -> None:
     """Train a policy, evaluate it and export it."""
+    _out.print(f"{config}: reading ...")
     from simreal.cli.commands import train_command
 
     train_command(config, overrides or [], run_dir, resume, _out)
@@ -142,28 +143,32 @@ def record(
 @app.command()
 def play(
     policy: RunOrBundle,
-    video: Annotated[Path | None, typer.Option(help="write an MP4 instead of opening a window")] = None,
+    video: Annotated[Path | None, typer.Option(help="write an MP4 or a GIF instead of opening a window")] = None,
     world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+    camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
     task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
-    from simreal.rendering.viewer import save_video, watch
+    _out.print(f"{policy}: loading ...")
+    from simreal.rendering.viewer import parse_size, save_video, watch
     from simreal.training.run_directory import load_policy
 
+    width, height = parse_size(size)
     loaded = load_policy(policy, task)
     if video is None:
-        watch(loaded, world, seed)
+        watch(loaded, world, seed, camera)
     else:
-        frames = save_video(loaded, video, world, episodes, seed)
+        frames = save_video(loaded, video, world, episodes, seed, (width, height), camera, _out.print)
         _out.print(f"{video}: {frames} frames of {loaded.task_id}")
 
 
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate A B`")
+        list[Path], typer.Argument(metavar="RUN ...", help="run directories, a study, JSON of `simreal evaluate`")
     ],
     output: Annotated[Path, typer.Option(help="the HTML file")] = Path("report.html"),
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes that have not been drawn yet")] = True,
@@ -175,7 +180,8 @@ def report(
 
     if task is not None:
         trust(task)
-    _out.print(f"{write_report(runs, output, pictures)}: report of {', '.join(run.name for run in runs)}")
+    written = write_report(runs, output, pictures, lambda text: _out.print(f"{text} ..."))
+    _out.print(f"{written}: report of {', '.join(run.name for run in runs)}")
 
 
 @app.command()
@@ -193,14 +199,13 @@ def study(
 @app.command()
 def envs() -> None:
     """List all tasks; then what installed packages add for any of them."""
-    from importlib.metadata import entry_points
-
+    from envs.common.entry_points import entry_points
     from envs.registry import task_ids
 
     for task_id in task_ids():
         _out.print(task_id)
     for kind in ("learner", "quantity"):
-        for entry in entry_points(group="simreal.learners" if kind == "learner" else "simreal.quantities"):
+        for entry in entry_points("simreal.learners" if kind == "learner" else "simreal.quantities"):
             _out.print(f"# {kind} {entry.name}, of {entry.module}", highlight=False)
 
 
@@ -213,6 +218,8 @@ def describe(
     ] = None,
     camera: Annotated[str, typer.Option(help="of --image: 'view' or a camera of the model")] = "view",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="print a `randomization:` block to start from")] = False,
+    group: Annotated[list[str] | None, typer.Option(help="of quantities, as 'physics': only these")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all of it to this file instead")] = None,
 ) -> None:
     """Show what a task observes, does and lets vary."""
     from envs.registry import make_task
@@ -234,8 +241,42 @@ def describe(
 
         print(suggested_yaml(make_task(task)), end="")
         return
+    if json_file is not None:
+        from simreal.cli.describe import description
+        from simreal.common.atomic_files import write_text
+        from simreal.common.json_io import to_json, write_target
+
+        target = write_target(json_file, ".json")
+        write_text(target, to_json(description(make_task(task), group or ())))
+        _out.print(f"{json_file}: what {task} observes, does and lets vary")
+        return
     width = None if sys.stdout.isatty() else 200
-    show(make_task(task), Console(highlight=False, width=width))
+    show(make_task(task), Console(highlight=False, width=width), group or ())
+
+
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="an id, MODULE:CLASS, gymnasium:ID, or an MJCF file")],
+    period: Annotated[float | None, typer.Option(min=1e-6, help="of a file: s between two commands")] = None,
+    max_speed: Annotated[float | None, typer.Option(min=0, help="of hinges, rad/s, under random actions (200)")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
+) -> None:
+    """Find what is wrong with a simulation; exit status 1 where something is."""
+    from simreal.cli.check import check_command
+
+    if not check_command(task, period, max_speed, json_file, _out):
+        sys.exit(1)
+
+
+@app.command()
+def new(
+    robot: Annotated[Path, typer.Argument(metavar="ROBOT.xml", help="the MJCF of a robot")],
+    output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
+) -> None:
+    """Write a task, a configuration and a randomization block to start from."""
+    from simreal.cli.new import new_command
+
+    new_command(robot, output, _out)
 
 
 @app.command()
@@ -263,7 +304,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script. Exit status: 0 done, 2 wrong input, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 `check` found something, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -35,9 +36,10 @@ def suggested_yaml(task: Task) -> str:
         if quantity.channel != channel:
             channel = quantity.channel
             lines.append(f"    # {channel}")
-        of = _of(task, quantity, names)
-        on = quantity.suggested and not (quantity.usual == "loose" and of == '"*"')
-        lines.append(f"    {'' if on else '# '}{_entry(task, quantity, names, of)}")
+        for label, chosen in by_unit(task, quantity, names).items():
+            of = _of(task, quantity, chosen) if label == name else json.dumps(chosen)
+            on = quantity.suggested and not (quantity.usual == "loose" and of == '"*"')
+            lines.append(f"    {'' if on else '# '}{_entry(task, quantity, chosen, of, label)}")
     return "\n".join(lines) + "\n"
 
 
@@ -50,9 +52,31 @@ def suggested_block(task: Task, only: Collection[str] | None = None) -> dict[str
         missing = bool(quantity.needs) and quantity.needs not in offered
         if missing or quantity.channel == "visual" or (only is not None and name not in only):
             continue
-        of = {"of": _patterns(task, quantity, names)} if names else {}
-        parameters[name] = of | {"range": list(sensible_range(task, quantity, names))}
+        for label, chosen in by_unit(task, quantity, names).items():
+            of: dict[str, Any] = {"of": _patterns(task, quantity, names)} if names else {}
+            of = of if label == name else {"quantity": name, "of": chosen}
+            parameters[label] = of | {"range": list(sensible_range(task, quantity, chosen))}
     return {"sampler": "manual", "parameters": parameters}
+
+
+def by_unit(task: Task, quantity: Quantity, names: list[str]) -> dict[str, list[str]]:
+    """Labels of a quantity's entries and the names of each: one entry, or one for each unit that sensors measure in."""
+    if quantity.unit != "unit":
+        return {quantity.name: names}
+    units = {c.name: c.unit for c in task.components("policy")}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(units.get(name, "1"), []).append(name)
+    if len(groups) < 2:
+        return {quantity.name: names}
+    return {f"{quantity.name}_{_WORDS.get(unit) or _word(unit)}": chosen for unit, chosen in groups.items()}
+
+
+_WORDS = {"1": "plain", "rad": "angles", "m": "positions", "rad/s": "turning", "m/s": "speeds"}
+
+
+def _word(unit: str) -> str:
+    return re.sub(r"\W+", "_", unit).strip("_") or "other"
 
 
 def _of(task: Task, quantity: Quantity, names: list[str]) -> str:
@@ -69,17 +93,20 @@ def _patterns(task: Task, quantity: Quantity, names: list[str]) -> str | list[st
     return [name for name in names if name in loose] or "*"
 
 
-def _entry(task: Task, quantity: Quantity, names: list[str], of: str) -> str:
+def _entry(task: Task, quantity: Quantity, names: list[str], of: str, label: str) -> str:
     low, high = sensible_range(task, quantity, names)
-    settings = [f"of: {of}"] if names else []
+    settings = [] if label == quantity.name else [f"quantity: {quantity.name}"]
+    settings += [f"of: {of}"] if names else []
     settings.append(f"range: [{_number(low)}, {_number(high)}]")
-    unit = {"1": "", "unit": ", in the component's unit"}.get(quantity.unit, f", {quantity.unit}")
+    measured = {c.unit for c in task.components("policy") if c.name in names}
+    inherited = f", {measured.pop()}" if len(measured) == 1 else ", in the component's unit"
+    unit = {"1": "", "unit": inherited}.get(quantity.unit, f", {quantity.unit}")
     nominal = f"; nominal {nominal_text(task, quantity, names)}" if quantity.channel == "physics" else ""
     needs = quantity.needs or (
         "air_density or air_viscosity" if "opt.wind" in quantity.writes and not has_air(task) else ""
     )
     needs = f"; goes with {needs}" if needs else ""
-    return f"{quantity.name}: {{{', '.join(settings)}}} # {quantity.mode}{unit}: {quantity.description}{nominal}{needs}"
+    return f"{label}: {{{', '.join(settings)}}} # {quantity.mode}{unit}: {quantity.description}{nominal}{needs}"
 
 
 def _number(value: float) -> str:

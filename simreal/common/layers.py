@@ -7,7 +7,7 @@ states of its layers, one after the other. Weights are float32, shaped as torch 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, Union
 
 import numpy as np
 import torch
@@ -101,7 +101,6 @@ class Clip:
 
 
 Layer = Union[Normalize, History, Dense, Activation, LSTM, GRU, Bins, Clip]  # noqa: UP007
-_LAYERS = get_args(Layer)
 
 
 class UnstatedError(TypeError):
@@ -142,6 +141,47 @@ def state_size(layer: Layer) -> int:
     if isinstance(layer, (LSTM, GRU)):
         return layer.recall.shape[1] * (2 if isinstance(layer, LSTM) else 1)
     return 0
+
+
+def width_after(layer: Any, n: int) -> int:
+    """Values that a layer makes of n values.
+
+    Raises:
+        ValueError: it is no layer, or its numbers are not float32 of shapes that fit.
+    """
+    expected: list[tuple[Any, tuple[int, ...]]] = []
+    width = n
+    match layer:
+        case Normalize():
+            expected = [(value, (n,)) for value in (layer.mean, layer.rest, layer.inverse)]
+        case Dense():
+            width = len(layer.bias)
+            expected = [(layer.weight, (width, n)), (layer.bias, (width,))]
+        case LSTM() | GRU():
+            width = layer.recall.shape[-1]
+            rows = width * (4 if isinstance(layer, LSTM) else 3)
+            biases = [(value, (rows,)) for value in (layer.read_bias, layer.recall_bias)]
+            expected = [(layer.read, (rows, n)), (layer.recall, (rows, width)), *biases]
+        case Bins():
+            width = n // len(layer.values)
+            expected = [(layer.values, (n // max(width, 1),))]
+        case History():
+            width = n + layer.observations * layer.kept + layer.actions * layer.action_size
+            if layer.observations and layer.kept > n:
+                raise ValueError(f"keeps {layer.kept} of {n} values")
+        case Activation(kind="relu" | "elu" | "tanh") | Clip():
+            pass
+        case _:
+            raise ValueError(f"is no layer of simreal.common.layers: {layer!r:.60}")
+    for value, shape in expected:
+        if getattr(value, "shape", None) != shape or value.dtype != np.float32:
+            raise ValueError(f"expected float32 of shape {list(shape)}, got {_described(value)}")
+    return width
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"{value.dtype} of {list(shape)}"
 
 
 def _builtin(module: Any) -> Layer:

@@ -125,6 +125,13 @@ def evaluate(
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
 
 
+def equal_to_nominal(document: dict[str, Any]) -> list[str]:
+    """Worlds of evaluate's JSON in which every episode was as in the nominal world: they had no effect there."""
+    rows = {row["name"]: row["samples"] for row in document["worlds"] if row["group"] not in ("nominal", "trained")}
+    nominal = next((row["samples"] for row in document["worlds"] if row["group"] == "nominal"), None)
+    return [name for name, samples in rows.items() if samples == nominal]
+
+
 def evaluate_named(
     policy: LoadedPolicy, names: Sequence[str], episodes: int, num_envs: int | None, seed: int
 ) -> dict[str, Any]:

@@ -158,7 +158,10 @@ class ModelVariant(Strict):
             raise ModelVariantError(
                 f"model.backlash: {task.id} cannot be made with joints that it does not know: {why}"
             ) from None
-        raise ModelVariantError(f"model.backlash: {task.id} compiles its model in a way that cannot be edited")
+        raise ModelVariantError(
+            f"model.backlash: {task.id} compiles its model in a way that cannot be edited; make it with "
+            "simreal.compile_spec(mujoco.MjSpec.from_file(...)), see docs/tasks.md"
+        )
 
 
 def _remade(remake: Callable[[], Task], full: Sequence[int], *edits: SpecEdit) -> Task:

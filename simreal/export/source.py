@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.task import Task
-from simreal.common.layers import Clip, Layer, UnstatedError, layers_of, state_size
+from simreal.common.layers import Clip, Layer, UnstatedError, layers_of, state_size, width_after
 from simreal.learners.normalizer import Normalizer
 
 EXPORT_TOLERANCE = 1e-5
@@ -92,20 +92,28 @@ def prepare(policy: nn.Module, task: Task) -> Source:
         raise ExportError(f"next state: expected shape {list(states.shape)}, got {[list(a.shape) for a in after]}")
     normalizer = getattr(step.policy, "normalizer", None)
     initial = None if states is None else states[0].clone()
-    return Source(
-        step, task, size, normalizer if isinstance(normalizer, Normalizer) else None, initial, _layers(step, initial)
-    )
+    layers = _layers(step, size, task.action_size, initial)
+    return Source(step, task, size, normalizer if isinstance(normalizer, Normalizer) else None, initial, layers)
 
 
-def _layers(step: Step, initial: Tensor | None) -> list[Layer] | None:
+def _layers(step: Step, size: int, actions: int, initial: Tensor | None) -> list[Layer] | None:
     """What a step computes, from the layers that its policy states. Raises ExportError."""
     try:
         layers: list[Layer] = [*layers_of(step.policy), Clip(-1.0, 1.0)]
     except UnstatedError:
         return None
+    width = size
+    for number, layer in enumerate(layers):
+        try:
+            width = width_after(layer, width)
+        except ValueError as error:
+            what = type(layer).__name__
+            raise ExportError(f"the policy's layers(): layer {number}, {what}, of {width} values: {error}") from None
+    if width != actions:
+        raise ExportError(f"the policy's layers(): expected {actions} values in the end, got {width}")
     stated, given = [sum(map(state_size, layers))], [0] if initial is None else list(initial.shape)
     if stated != given:
-        raise ExportError(f"the policy's layers have a state of shape {stated}, its initial_state {given}")
+        raise ExportError(f"the policy's layers(): their state has the shape {stated}, its initial_state {given}")
     return layers
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from envs.common.entry_points import entry_points
 from envs.common.messages import nearest
 from simreal.common.errors import UserError
 from simreal.learners.distill.options import DistillConfig
@@ -73,7 +74,7 @@ def register_learner(name: str, Options: type[LearnerOptions], Learner: str | ty
 def announced_learners() -> dict[str, list[EntryPoint]]:
     """Learners of installed packages by name, but for names that are registered; nothing is imported."""
     found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in entry_points(ENTRY_POINTS):
         if entry.name not in _LEARNERS and entry not in found.setdefault(entry.name, []):
             found[entry.name].append(entry)
     return {name: entries for name, entries in found.items() if entries}
@@ -175,8 +176,9 @@ AnyLearner = _Registered()
 
 def _validated(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
     """The settings that a mapping states; settings stay as they are. Raises ValidationError with keys below `value`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) and value is not None:
         return handler(value)
+    value = value or {}
     name = value.get("algorithm")
     names = sorted(learner_names())
     if name not in names:

@@ -14,6 +14,7 @@ from randomization.visual.textures import PATTERNS, library, mixed_sky, nominal_
 from simreal.common.errors import UserError
 
 Image = NDArray[np.uint8]
+_DAY = Sky(1.0, np.array([0.35, 0.55, 0.8]), np.array([0.92, 0.94, 0.96]))  # behind models that have no background
 _MAX_GEOMS = 10_000  # in a scene
 _SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
 
@@ -52,7 +53,8 @@ class Offscreen:
                 "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._library = _Library(model, self._context) if textured else None
+        self._bare = not model.nlight, not (model.tex_type == _SKYBOX).any()  # without light, without background
+        self._library = _Library(model, self._context) if textured or self._bare[1] else None
         # Contexts have to be freed with OpenGL current, and before it: not left to the garbage collector's order.
         self._free = weakref.finalize(self, _free, self._gl, self._context, self._library)
 
@@ -60,12 +62,24 @@ class Offscreen:
         """Fill the scene with what a camera sees."""
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, self._option, None, camera, everything, self.scene)
+        if self._bare[0]:
+            self._add_light()
+
+    def _add_light(self) -> None:
+        """A light from above, as from a window: for models that have none but the one at the camera."""
+        light = self.scene.lights[self.scene.nlight]
+        light.type = int(mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+        light.dir[:] = (0.3, 0.4, -0.87)
+        light.pos[:] = (0.0, 0.0, 10.0)
+        light.ambient[:], light.diffuse[:], light.specular[:] = 0.1, 0.6, 0.2
+        light.castshadow = 0
+        self.scene.nlight += 1
 
     def draw(self, sky: Sky | None = None, label: str = "") -> Image:
         """The scene as [height, width, 3]; with another background; with a word in its upper left corner."""
         self._gl.make_current()
         if self._library is not None:
-            self._library.show(sky)
+            self._library.show(sky if sky is not None or not self._bare[1] else _DAY)
         mujoco.mjr_render(self._rect, self.scene, self._context)
         if label:
             font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT

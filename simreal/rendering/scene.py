@@ -74,11 +74,19 @@ def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
     return camera
 
 
+VIDEOS = (".mp4", ".gif")
+_GIF_FPS = 25.0  # at most; viewers show others at a speed of their own
+
+
 def write_video(path: Path, frames: list[Image], fps: float) -> None:
-    """Write frames as MP4 (H.264). Raises UserError if the file cannot be written."""
+    """Write frames as MP4 (H.264) or GIF. Raises UserError if the file cannot be written."""
     import imageio.v2 as imageio
 
     try:
+        if path.suffix.lower() == ".gif":
+            stride = max(1, round(fps / _GIF_FPS))
+            imageio.mimwrite(path, frames[::stride], format="GIF", duration=1000.0 * stride / fps, loop=0)  # pyright: ignore
+            return
         imageio.mimwrite(path, frames, format="FFMPEG", fps=fps, codec="libx264", quality=7)  # pyright: ignore
     except OSError as error:
         raise UserError(f"{path}: cannot write the video: {error}") from None

@@ -3,50 +3,109 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from envs.common.step_records import Observed
+from envs.environment import Environment
+from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
 from simreal.evaluation.worlds import find_world
-from simreal.rendering.scene import Image, Scene, write_video
+from simreal.rendering.scene import VIDEOS, Image, Scene, view_of, write_video
 from simreal.training.run_directory import LoadedPolicy
 
+_LARGEST = 4096  # pixels
 
-def film(policy: LoadedPolicy, world: str, episodes: int, seed: int, size: int) -> tuple[list[Image], float]:
-    """Frames of episodes played one after the other, and the frames per second of real time."""
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from "640x480" or "480". Raises UserError."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
+    width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not (16 <= width <= _LARGEST and 16 <= height <= _LARGEST):
+        raise UserError(f"--size: expected WIDTHxHEIGHT of 16 to {_LARGEST} pixels, as 640x480, got {text!r}")
+    return width + width % 2, height + height % 2  # H.264 has pairs of pixels only
+
+
+def film(
+    policy: LoadedPolicy,
+    world: str,
+    episodes: int,
+    seed: int,
+    size: tuple[int, int],
+    camera: str = VIEW,
+    words: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+) -> tuple[list[Image], float]:
+    """Frames of episodes played one after the other, and the frames per second of real time.
+
+    Args:
+        policy, world, episodes, seed: what is played.
+        size: of the frames, width and height in pixels.
+        camera: "view" or one of the model's.
+        words: write world, episode, success and distance from the goal into the pictures.
+        say: told how each episode went.
+    """
     environment = find_world(world, policy).make_environment(policy, 1, seed)
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     read = policy.reader(environment)
-    scene = Scene(environment, size, size)
-    frames = [scene.picture(0)]
+    scene = Scene(environment, *size, camera)
+    label = f"world {world}, episode 1"
+    frames = [scene.picture(0, label=label if words else "")]
     played = 0
     while played < episodes:
         result = environment.step(policy.act(read(observed)))
-        observed = result.observed
-        frames.append(scene.picture(0))
-        if bool(result.done.any()):
+        observed, done = result.observed, bool(result.done.any())
+        state = standing(environment, result.final, bool(result.success[0]))
+        if done:  # the picture is of the next episode's start, the words of how this one ended
             played += 1
+            say(f"episode {played} of {episodes}: {state or 'ended'} after {int(result.episode_steps[0])} steps")
             policy.reset(result.done)
+        label = "\n".join(filter(None, (f"world {world}, episode {min(played + 1, episodes)}", "" if done else state)))
+        frames.append(scene.picture(0, label=label if words else ""))
     scene.close()
     return frames, 1.0 / environment.task.control_period_s
 
 
-def save_video(policy: LoadedPolicy, path: Path, world: str, episodes: int, seed: int, size: int = 480) -> int:
-    """Write an MP4; returns the number of frames. Raises UserError."""
-    if path.suffix.lower() != ".mp4":
-        raise UserError(f"{path}: expected a file name that ends in .mp4")
+def standing(environment: Environment, observed: Observed, success: bool) -> str:
+    """How an episode stands: success, and the distance from the goal where that has a length."""
+    task, parts = environment.task, []
+    if task.has_success:
+        parts.append("success" if success else "no success")
+    goal, reached = observed.desired_goal, observed.achieved_goal
+    if goal is not None and reached is not None and task.components("policy")[-1].unit == "m":
+        distance = float(torch.linalg.vector_norm((goal - reached)[0]))
+        parts.append(f"{distance:.3f} m from the goal")
+    return ", ".join(parts)
+
+
+def save_video(
+    policy: LoadedPolicy,
+    path: Path,
+    world: str,
+    episodes: int,
+    seed: int,
+    size: tuple[int, int] = (480, 480),
+    camera: str = VIEW,
+    say: Callable[[str], object] = lambda text: None,
+) -> int:
+    """Write an MP4 or a GIF; returns the number of frames. Arguments as of `film`. Raises UserError."""
+    if path.suffix.lower() not in VIDEOS:
+        raise UserError(f"{path}: expected a file name that ends in {' or '.join(VIDEOS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist")
-    frames, fps = film(policy, world, episodes, seed, size)
+    say(f"playing {episodes} episode{'s' if episodes > 1 else ''} of {policy.task_id} in world {world} ...")
+    frames, fps = film(policy, world, episodes, seed, size, camera, words=True, say=say)
     write_video(path, frames, fps)
     return len(frames)
 
 
-def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
+def watch(policy: LoadedPolicy, world: str, seed: int, camera: str = VIEW) -> None:
     """Play episodes in MuJoCo's viewer, in real time, until the window is closed. Raises UserError if there is none."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("no display to open a window on; write a video with --video FILE.mp4")
@@ -57,7 +116,11 @@ def watch(policy: LoadedPolicy, world: str, seed: int) -> None:
     policy.reset(torch.ones(1, dtype=torch.bool))
     read = policy.reader(environment)
     model, data = environment.engine.export_to_mujoco(0)
+    chosen = view_of(environment, camera)
     with mujoco.viewer.launch_passive(model, data) as viewer:
+        for name in ("type", "fixedcamid", "distance", "azimuth", "elevation"):
+            setattr(viewer.cam, name, getattr(chosen, name))
+        viewer.cam.lookat[:] = chosen.lookat
         while viewer.is_running():
             began = time.monotonic()
             result = environment.step(policy.act(read(observed)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from simreal.rendering.offscreen import Image
 from simreal.rendering.scene import Scene, write_video
 from simreal.report.records import Run
 from simreal.report.summary import value
-from simreal.training.checkpoint import checkpoints
+from simreal.training.checkpoint import policy_file
 from simreal.training.run_directory import LoadedPolicy, load_policy
 
 _EPISODES = 50  # of every world, from which best and worst are chosen
@@ -41,19 +42,19 @@ class Clip:
     video: Path | None  # MP4
 
 
-def find_clips(run: Run, draw: bool) -> tuple[list[Clip], str]:
+def find_clips(run: Run, draw: bool, say: Callable[[str], object] = lambda text: None) -> tuple[list[Clip], str]:
     """The clips of a run, drawn if need be, and a sentence for the reader where something is missing."""
-    found = checkpoints(run.path / "checkpoints")
-    if not found:
+    found = policy_file(run.path)
+    if found is None:
         return [], f"{run.name}: no pictures, because it has no checkpoint."
     seed, best_by = run.config.evaluate.seed, run.measure.name
-    wanted = {"checkpoint": found[-1].name, "worlds": _worlds(run), "seed": seed, "best_by": best_by}
+    wanted = {"checkpoint": found.name, "worlds": _worlds(run), "seed": seed, "best_by": best_by}
     folder = run.path / "footage"
     kept = _kept(folder, wanted)
     if kept or not draw:
         return kept, "" if kept else f"{run.name}: no pictures were asked for."
     try:
-        return _draw(run, folder, wanted), ""
+        return _draw(run, folder, wanted, say), ""
     except UserError as error:
         return [], f"{run.name}: no pictures ({error})."
     except OSError as error:
@@ -89,12 +90,13 @@ def _kept(folder: Path, wanted: dict[str, Any]) -> list[Clip]:
     return clips if complete else []
 
 
-def _draw(run: Run, folder: Path, wanted: dict[str, Any]) -> list[Clip]:
+def _draw(run: Run, folder: Path, wanted: dict[str, Any], say: Callable[[str], object]) -> list[Clip]:
     policy = load_policy(run.path)
     folder.mkdir(exist_ok=True)
     clips, notes = [], []
     for kind, name in zip(("best", "worst"), wanted["worlds"], strict=True):
         world = _find(name, policy, run)
+        say(f"{run.name}: playing {_EPISODES} episodes in world {world.name}, and drawing the {kind}")
         score, number = _extreme(policy, world, kind == "best", run.config.evaluate.seed)
         frames, fps = _film(policy, world, number, run.config.evaluate.seed)
         stills, poster, video = (folder / f"{kind}{end}" for end in ("-stills.jpg", ".jpg", ".mp4"))
@@ -139,9 +141,9 @@ def _extreme(policy: LoadedPolicy, world: World, best: bool, seed: int) -> tuple
 
 def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[list[Image], float]:
     """Frames of the end of one episode, and how many make a second."""
-    length = sum(1 for _ in _replay(policy, world, episode, seed)) - 1
-    replay = _replay(policy, world, episode, seed)
-    environment = next(replay)
+    length = _end_of_interest(policy, world, episode, seed)
+    replay = itertools.islice(_replay(policy, world, episode, seed), length + 1)
+    environment = next(replay)[0]
     period = environment.task.control_period_s
     stride = max(1, round(1.0 / (_FPS * period)))
     scene = Scene(environment, _WIDTH, _HEIGHT)
@@ -155,23 +157,45 @@ def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[
     return frames, 1.0 / (stride * period)
 
 
-def _replay(policy: LoadedPolicy, world: World, episode: int, seed: int) -> Iterator[Environment]:
-    """The environment at the start of episode `episode` and after each of its steps."""
+def _end_of_interest(policy: LoadedPolicy, world: World, episode: int, seed: int) -> int:
+    """The step up to which an episode is shown: half a second after success came to stay, else its end."""
+    length = arrived = 0
+    rest = 0
+    for environment, success in _replay(policy, world, episode, seed):
+        rest = round(0.5 / environment.task.control_period_s)
+        arrived = arrived if success else length + 1
+        length += 1
+    return min(length - 1, arrived + rest)
+
+
+def _replay(policy: LoadedPolicy, world: World, episode: int, seed: int) -> Iterator[tuple[Environment, bool]]:
+    """The environment at the start of episode `episode` and after each of its steps, and whether success holds then."""
     environment = world.make_environment(policy, 1, seed)
     environment.autoreset = False  # its end is to be seen
     environment.rng.episode = torch.tensor([episode - 1])  # the reset goes on to the next
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     read = policy.reader(environment)
-    yield environment
+    yield environment, False
     done = False
     while not done:
         result = environment.step(policy.act(read(observed)))
         observed, done = result.observed, bool(result.done[0])
-        yield environment
+        yield environment, bool(result.success[0])
+
+
+def _moments(frames: list[Image]) -> list[int]:
+    """Frames at equal shares of all that changes in the pictures: not many of a robot that has arrived and rests."""
+    small = [frame[::4, ::4].astype(np.float32) for frame in frames]
+    change = [float(np.abs(b - a).mean()) for a, b in itertools.pairwise(small)]
+    progress = np.concatenate(([0.0], np.cumsum(change)))
+    if progress[-1] <= 0.0:
+        progress = np.arange(len(frames), dtype=float)
+    shares = np.linspace(0.0, float(progress[-1]), _STILLS)
+    return [min(int(np.searchsorted(progress, share)), len(frames) - 1) for share in shares]
 
 
 def _side_by_side(frames: list[Image]) -> Image:
-    chosen = np.linspace(0, len(frames) - 1, _STILLS).round().astype(int)
+    chosen = _moments(frames)
     margin = (_WIDTH - _HEIGHT) // 2
     return np.concatenate([frames[k][:, margin : margin + _HEIGHT] for k in chosen], axis=1)

@@ -34,8 +34,8 @@ _DASHES_IN_WORDS = ("solid", "dashed", "dotted", "dash-dotted")
 _WIDE, _SMALL = (4.3, 2.7), (2.35, 1.75)  # inches
 UNSEEN_NPD = -10.0  # below it the entropy only says that some range has not opened yet
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5,
-    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK,
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11,
+    "xtick.labelsize": 10, "ytick.labelsize": 10, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.edgecolor": FAINT, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.8,
     "font.sans-serif": ["DejaVu Sans"],
@@ -68,7 +68,7 @@ def learning_curves(
     return figure
 
 
-def entropy_curves(arms: Mapping[str, Sequence[Columns]]) -> Figure:
+def entropy_curves(arms: Mapping[str, Sequence[Columns]], small: bool = False) -> Figure | None:
     """Entropy of the ranges against steps; left out while some range still has no width."""
     shown = {}
     for name, seeds in arms.items():
@@ -77,6 +77,8 @@ def entropy_curves(arms: Mapping[str, Sequence[Columns]]) -> Figure:
             for s in seeds
             if s.get("entropy_npd")
         ]
+    if small:
+        return health_curve(shown, "entropy", "entropy (npd)")
     return learning_curves(shown, "entropy", "entropy (nats per dimension)", "env_steps")
 
 
@@ -114,7 +116,7 @@ def _draw_range(
     for limit in limits or ():
         if math.isfinite(limit):
             axis.axhline(limit, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-    axis.set_title(title, loc="left", fontsize=9)
+    axis.set_title(title, loc="left", fontsize=10)
     _few_ticks(axis, 3, 4)
     _shorten_steps(axis)
 
@@ -129,7 +131,7 @@ def health_curve(arms: Mapping[str, Sequence[Columns]], column: str, label: str)
             if curves:
                 _band(axis, curves, i, width=1.2)
                 drawn = True
-        axis.set_title(label, loc="left", fontsize=9)
+        axis.set_title(label, loc="left", fontsize=10)
         _few_ticks(axis, 3, 4)
         _shorten_steps(axis)
     return figure if drawn else None

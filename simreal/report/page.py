@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from simreal.common.json_io import write_target
 from simreal.common.version import __version__
 from simreal.report import sections, words
 from simreal.report.clips import find_clips
-from simreal.report.records import GROUPS, Arm, Comparison, StudyDocument, load_arms, read_document
+from simreal.report.records import (
+    GROUPS,
+    Arm,
+    Comparison,
+    Evaluation,
+    StudyDocument,
+    load_arms,
+    read_document,
+    read_figures,
+)
 from simreal.report.summary import cell, entropy, worlds_by_group
 from simreal.report.verdict import verdict
 
@@ -25,13 +34,16 @@ _FOOTAGE_BYTES = 3_500_000  # of videos in one page
 _FILMED = 4  # arms whose episodes are shown
 
 
-def write_report(paths: Sequence[Path], output: Path, pictures: bool = True) -> Path:
+def write_report(
+    paths: Sequence[Path], output: Path, pictures: bool = True, say: Callable[[str], object] = lambda text: None
+) -> Path:
     """Write one page about runs.
 
     Args:
-        paths: run directories, and JSON files that `simreal evaluate A B --json FILE` wrote; or the folder of a study.
+        paths: run directories, and JSON files that `simreal evaluate --json FILE` wrote; or the folder of a study.
         output: the HTML file.
         pictures: draw best and worst episodes of runs that have none yet, which takes some seconds each.
+        say: told what is being done.
 
     Raises:
         UserError: naming the run or file that is wrong; nothing is written then.
@@ -41,14 +53,17 @@ def write_report(paths: Sequence[Path], output: Path, pictures: bool = True) -> 
         write_target(output, ".html")
         title = f"{study.task}: study {study.name}"
         arms = study.load_arms(paths[0])
-        return write_page(arms, output, title=title, description=study.description, pictures=pictures)
+        return write_page(arms, output, title=title, description=study.description, pictures=pictures, say=say)
     files = [path for path in paths if path.is_file()]
     runs = [path for path in paths if path not in files]
     if not runs:
         raise UserError(f"{files[0] if files else 'report'}: expected at least one run directory of `simreal train`")
     write_target(output, ".html")
-    comparisons = [found for path in files if (found := read_document(path, Comparison)) is not None]
-    return write_page(load_arms(runs), output, pictures=pictures, comparisons=comparisons)
+    say(f"reading {', '.join(path.name for path in paths)}")
+    found = [(path, read_figures(path)) for path in files]
+    comparisons = [each for _, each in found if isinstance(each, Comparison)]
+    figures = [(path, each) for path, each in found if isinstance(each, Evaluation)]
+    return write_page(load_arms(runs, figures), output, pictures=pictures, comparisons=comparisons, say=say)
 
 
 def write_page(
@@ -58,8 +73,9 @@ def write_page(
     description: str = "",
     pictures: bool = True,
     comparisons: Sequence[Comparison] = (),
+    say: Callable[[str], object] = lambda text: None,
 ) -> Path:
-    """Write the page about arms; `description` comes before the verdict."""
+    """Write the page about arms; `description` comes before the verdict, `say` is told what is being done."""
     tasks = sorted({run.config.task for arm in arms for run in arm.runs})
     if len(tasks) > 1:
         raise UserError(f"a report is about one task, got runs of {', '.join(tasks)}")
@@ -67,7 +83,7 @@ def write_page(
     clips, missing = [], []
     filmed = list(arms) if len(arms) <= _FILMED else [arms[0], *arms[1 - _FILMED :]]
     for arm in filmed:
-        found, sentence = find_clips(arm.first, pictures)
+        found, sentence = find_clips(arm.first, pictures, say)
         clips += found
         missing.append(sentence)
     unseen = [arm.name for arm in arms if arm not in filmed]
@@ -78,9 +94,11 @@ def write_page(
         ("randomization", "Randomization", sections.randomization(arms)),
         ("envelope", "Envelope", sections.envelope(arms)),
         ("episodes", "Episodes", sections.episodes(clips, missing, _FOOTAGE_BYTES)),
+        ("simulation", "Health of the simulation", sections.simulation(arms)),
         ("health", "Health of the learner", sections.health(arms)),
         ("setup", "Setup", sections.setup(arms)),
     ]
+    say("drawing figures")
     context = {"arms": arms, "measure": arms[0].first.measure, "groups": worlds_by_group(arms)}
     shown = [(key, heading, _render(key, context | found)) for key, heading, found in content if found is not None]
     page = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -41,7 +42,9 @@ class _Lenient(BaseModel):
 class Samples(_Lenient):
     """Figures of every episode."""
 
+    success: tuple[float, ...] = ()
     successes: tuple[float, ...] = ()
+    returns: tuple[float, ...] = Field((), alias="return")
 
 
 class WorldFigures(_Lenient):
@@ -78,6 +81,14 @@ class Evaluation(_Lenient):
     adr_entropy_npd: float | None = None
     checkpoint: str | None = None  # that it was measured of
     worlds: tuple[WorldFigures, ...]
+
+    def without_effect(self) -> list[str]:
+        """Names of worlds in which every episode was as in the nominal one."""
+        nominal = next((world.samples for world in self.worlds if world.kind == "nominal"), None)
+        return [
+            world.name for world in self.worlds
+            if world.kind not in ("nominal", "trained") and world.samples.returns and world.samples == nominal
+        ]  # fmt: skip
 
 
 class Marginal(_Lenient):
@@ -191,6 +202,22 @@ class StudyDocument(_Lenient):
         return [Arm(arm.name, [load_run(folder / run) for run in arm.runs]) for arm in self.arms]
 
 
+class FoundDefect(_Lenient):
+    """Something wrong with a simulation."""
+
+    kind: str
+    of: str
+    evidence: str
+    remedy: str
+
+
+class Health(_Lenient):
+    """RUN/health.json: a short look at the simulation before training."""
+
+    findings: tuple[FoundDefect, ...]
+    accepted: tuple[FoundDefect, ...] = ()
+
+
 @dataclass(frozen=True)
 class Run:
     """A run directory, as far as it has been written."""
@@ -205,6 +232,7 @@ class Run:
     evaluation: Evaluation | None
     envelope: Envelope | None
     widened: Widened | None
+    health: Health | None  # of the simulation; None where nobody looked
     versions: dict[str, str]
 
     @property
@@ -260,8 +288,10 @@ def load_run(path: Path) -> Run:
     """Read a run directory. Raises UserError, naming the run or the file that is wrong."""
     if not path.is_dir():
         raise UserError(f"{path}: no such run; expected a run directory of `simreal train`")
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path}: has no config.yaml; expected a run directory of `simreal train`")
     config = run_config(path)
-    check_code(config.task, str(path / "config.yaml"))
+    check_code(config.task, str(path / "config.yaml"), made=path)
     task = make_task(config.task, **config.task_options)
     measure = metric_of(task)
     evaluation = _present(path, read_document(path / "evaluation.json", Evaluation))
@@ -278,6 +308,7 @@ def load_run(path: Path) -> Run:
         evaluation=evaluation,
         envelope=_present(path, read_document(path / "envelope.json", Envelope)),
         widened=read_document(path / "widened.json", Widened),
+        health=read_document(path / "health.json", Health),
         versions=_versions(path / "bundle" / "policy.json"),
     )
 
@@ -307,10 +338,47 @@ def _with_unit(parameter: Parameter, task: Task) -> Parameter:
     return replace(parameter, unit=units.pop()) if parameter.unit == "unit" and len(units) == 1 else parameter
 
 
-def load_arms(paths: list[Path]) -> list[Arm]:
-    """Read runs and put those together that differ by their seed alone. Raises UserError."""
+def read_figures(path: Path) -> Evaluation | Comparison:
+    """What `simreal evaluate --json` wrote, of one policy or of several. Raises UserError, naming what is wrong."""
+    try:
+        several = "policies" in json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError, TypeError):
+        several = True  # the reader says what is wrong
+    found = read_document(path, Comparison if several else Evaluation)
+    assert found is not None
+    return found
+
+
+def with_figures(run: Run, figures: Evaluation) -> Run:
+    """A run with further worlds that its policy was evaluated in; those that were played anew take the new figures."""
+    if figures.task != run.config.task:
+        raise UserError(
+            f"{run.name}: is of {run.config.task}, but the figures of {figures.policy} are of {figures.task}"
+        )
+    own = () if run.evaluation is None else run.evaluation.worlds
+    names = {world.name for world in figures.worlds}
+    worlds = (*(world for world in own if world.name not in names), *figures.worlds)
+    evaluation = figures if run.evaluation is None else run.evaluation
+    return replace(run, evaluation=evaluation.model_copy(update={"worlds": worlds}))
+
+
+def load_arms(paths: list[Path], figures: Sequence[tuple[Path, Evaluation]] = ()) -> list[Arm]:
+    """Read runs and put those together that differ by their seed alone.
+
+    Args:
+        paths: of the runs.
+        figures: evaluations of their policies that are in no run, and the file of each.
+
+    Raises:
+        UserError: naming the run or the file that is wrong.
+    """
     runs = [load_run(path) for path in paths]
     names = [run.name for run in runs]
+    for path, found in figures:
+        name = names[0] if found.policy == "bundle" and len(names) == 1 else found.policy
+        if name not in names:
+            raise UserError(f"{path}: is of policy {found.policy!r}, expected one of the runs: {', '.join(names)}")
+        runs[names.index(name)] = with_figures(runs[names.index(name)], found)
     if len(set(names)) != len(names):
         raise UserError(f"runs must have different names, got {', '.join(names)}")
     groups: dict[str, list[Run]] = {}

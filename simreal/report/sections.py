@@ -82,7 +82,8 @@ def randomization(arms: Sequence[Arm]) -> Content | None:
         return None
     seeds = {arm.name: [run.adr for run in arm.runs if run.adr.get("entropy_npd")] for arm in moving}
     seen = any(max(_finite(c["entropy_npd"]), default=-99) > figures.UNSEEN_NPD for s in seeds.values() for c in s)
-    entropy = _plot(figures.entropy_curves(seeds), "Entropy of the ranges against steps") if seen else None
+    drawn = figures.entropy_curves(seeds, small=len(moving) == 1) if seen else None
+    entropy = None if drawn is None else _plot(drawn, "Entropy of the ranges against steps", caption=len(moving) > 1)
     return {"entropy": entropy, "ways": {arm.name: _ranges(arm) for arm in moving}}
 
 
@@ -165,6 +166,18 @@ def episodes(clips: Sequence[Clip], missing: Sequence[str], budget: int) -> Cont
             with_video.append(clip)
     missing = [text for text in missing if text]
     return {"clips": clips, "with_video": with_video, "missing": missing} if clips or missing else None
+
+
+def simulation(arms: Sequence[Arm]) -> Content:
+    """What a look at the simulation found before training, and how many simulations became unstable in it."""
+    runs = [run for arm in arms for run in arm.runs]
+    unstable = {run.name: _finite(run.metrics.get("divergences", [])) for run in runs}
+    return {
+        "runs": [run for run in runs if run.health is not None],
+        "unseen": [run for run in runs if run.health is None],
+        "unstable": {name: round(values[-1]) for name, values in unstable.items() if values and values[-1] > 0},
+        "task": runs[0].config.task,
+    }
 
 
 def health(arms: Sequence[Arm]) -> Content | None:

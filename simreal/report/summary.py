@@ -65,13 +65,23 @@ def _pooled(worlds: Sequence[WorldFigures], counts: Sequence[float], measure: Me
     return wilson(sum(round(w.success_rate * w.episodes) for w in worlds), sum(w.episodes for w in worlds))
 
 
+def without_effect(arms: Sequence[Arm]) -> list[str]:
+    """Worlds that were as the nominal one in every episode of every run that was played in them."""
+    runs = [run.evaluation for arm in arms for run in arm.runs if run.evaluation is not None]
+    same = [name for evaluation in runs for name in evaluation.without_effect()]
+    played = [world.name for evaluation in runs for world in evaluation.worlds]
+    return [name for name in dict.fromkeys(same) if same.count(name) == played.count(name)]
+
+
 def worlds_by_group(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """Names of the worlds that any run has been evaluated in, by group, in the order of GROUPS."""
+    """Names of the worlds that any run has been evaluated in, by group, in the order of GROUPS; without those that had
+    no effect, as a mean over them would be too good."""
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
+    idle = set(without_effect(arms))
     for arm in arms:
         for run in arm.runs:
             for world in run.evaluation.worlds if run.evaluation is not None else ():
-                if world.name not in found[world.kind]:
+                if world.name not in found[world.kind] and world.name not in idle:
                     found[world.kind].append(world.name)
     return {group: names for group, names in found.items() if names}
 

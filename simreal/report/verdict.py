@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simreal.report.records import GROUPS, Arm
-from simreal.report.summary import Cell, cell, worlds_by_group
+from simreal.report.summary import Cell, cell, without_effect, worlds_by_group
 
 
 def verdict(arms: Sequence[Arm]) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
                 if getattr(run, what) is None and (run.path / f"{what}.json").is_file():
                     found.append(f"{run.name}: its {what} is of an earlier checkpoint, and left out.")
     found += _unequal_worlds(arms, groups)
+    if idle := without_effect(arms):
+        found.append(f"Equal to nominal in every episode, and left out of means: {', '.join(idle)}.")
     made = arms[0].first.config.task_options
     if others := [arm.name for arm in arms if arm.first.config.task_options != made]:
         found.append(
@@ -63,13 +65,20 @@ def _cautions(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:
     if missing:
         found.append(
             f"Not measured: worlds that are {' or '.join(missing)}. Success in worlds of training alone says little "
-            "about a robot."
+            f"about a robot. To measure them: {_measuring(arms, groups)}"
         )
     if any(arm.randomized for arm in arms) and all(arm.randomized for arm in arms):
         found.append("No control without randomization is on this page: what randomization is worth cannot be seen.")
     if any(len(arm.runs) == 1 for arm in arms):
         found.append("One seed per arm is not enough to compare arms: intervals are of episodes, not of trainings.")
     return found
+
+
+def _measuring(arms: Sequence[Arm], groups: dict[str, list[str]]) -> str:
+    """The commands after which the page has the worlds that it lacks."""
+    wanted = " ".join(f"--world {group}" for group in ("held_out", "unmodelled") if group not in groups)
+    runs = " ".join(str(run.path) for arm in arms for run in arm.runs)
+    return f"simreal evaluate {runs} {wanted} --json more.json, then simreal report {runs} more.json"
 
 
 def _unequal_worlds(arms: Sequence[Arm], groups: dict[str, list[str]]) -> list[str]:

@@ -7,6 +7,8 @@ upper bound of arXiv 1910.07113, tables 3 and 6.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,17 @@ from simreal.training.build import make_environment
 from simreal.training.run_directory import LoadedPolicy
 
 WIDENED = "widened.json"  # in a run directory
+_SOON_S, _WORDS_S = 2.0, 10.0  # until it says how far it is, and from then on
 QUIET_DECISIONS = 4  # about every boundary, none of which sets a new mark, end it
 
 
 def widen(
-    policy: LoadedPolicy, block: RandomizationConfig, episodes: int, num_envs: int = 128, seed: int = 2_000_003
+    policy: LoadedPolicy,
+    block: RandomizationConfig,
+    episodes: int,
+    num_envs: int = 128,
+    seed: int = 2_000_003,
+    say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Play boundary episodes only and let ADR move the bounds, with the policy as it is.
 
@@ -37,6 +45,7 @@ def widen(
         episodes: the budget.
         num_envs: episodes played at a time; the order in which they end, and so the result, depends on it.
         seed: of the episodes.
+        say: told now and then how far it is.
 
     Returns:
         {"schema", "task", "policy", "entropy_npd", "episodes", "stopped": "quiet" or "budget", "quiet_episodes",
@@ -54,7 +63,7 @@ def widen(
         raise RandomizationError("randomization.parameters: no boundary can move; give ADR at least one range")
     adr.boundary_probability = 1.0  # ordinary episodes would teach nobody
     quiet = QUIET_DECISIONS * adr.movable_sides * adr.buffer_size
-    played, stopped = _run(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed)
+    played, stopped = _run(policy, adr, block, episodes, quiet, min(num_envs, episodes), seed, say)
     return {
         "schema": 1,
         "task": policy.task_id,
@@ -72,7 +81,14 @@ def widen(
 
 
 def _run(
-    policy: LoadedPolicy, adr: ADR, block: RandomizationConfig, budget: int, quiet: int, num_envs: int, seed: int
+    policy: LoadedPolicy,
+    adr: ADR,
+    block: RandomizationConfig,
+    budget: int,
+    quiet: int,
+    num_envs: int,
+    seed: int,
+    say: Callable[[str], object],
 ) -> tuple[int, str]:
     """Episodes played, and why it ended."""
     environment = make_environment(
@@ -82,6 +98,7 @@ def _run(
     policy.reset(torch.ones(num_envs, dtype=torch.bool))
     read = policy.reader(environment)
     played = last_mark = 0
+    next_word = time.monotonic() + _SOON_S
     furthest = adr.upper - adr.nominal, adr.nominal - adr.lower
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -93,6 +110,9 @@ def _run(
                 continue
             policy.reset(result.done)
             played += int(result.done.sum())
+            if time.monotonic() > next_word:
+                say(f"{played:,} of at most {budget:,} episodes, entropy {adr.entropy():+.2f} npd ...")
+                next_word = time.monotonic() + _WORDS_S
             reached = adr.upper - adr.nominal, adr.nominal - adr.lower
             if any(bool((now > before).any()) for now, before in zip(reached, furthest, strict=True)):
                 last_mark = played

@@ -17,7 +17,7 @@ from simreal.report.records import Evaluation, read_document
 from simreal.study.adr_probe import WIDENED, same_request, widen
 from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
-from simreal.training.checkpoint import checkpoints, newest_checkpoint
+from simreal.training.checkpoint import BEST, checkpoints, newest_checkpoint
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import is_empty, load_policy, run_config
 from simreal.training.trainer import Interrupted
@@ -156,10 +156,13 @@ def _copy_run(source: Path, target: Path) -> None:
     for path in (source / "config.yaml", source / "metrics.csv", source / "adr.csv", *source.glob("events.out.*")):
         if path.is_file():
             shutil.copy2(path, part / path.name)
-    try:
-        os.link(newest, part / "checkpoints" / newest.name)  # never written to again, only replaced
-    except OSError:
-        shutil.copy2(newest, part / "checkpoints" / newest.name)
+    for file in (newest, *checkpoints(source / BEST)):
+        target_file = part / file.relative_to(source)
+        target_file.parent.mkdir(exist_ok=True)
+        try:
+            os.link(file, target_file)  # never written to again, only replaced
+        except OSError:
+            shutil.copy2(file, target_file)
     part.rename(target)
 
 

@@ -17,6 +17,7 @@ from envs.common.safe_yaml import FileError
 from simreal.common.atomic_files import TEMPORARY, write_atomically, write_text, writing
 from simreal.common.errors import UserError
 
+BEST = "best"  # folder of a run whose best policy is kept: the newest file there, see `simreal.training.best`
 FAILURES = "failure"  # folder of a run that keeps the state before an update that ended in NaN or infinity
 FORMAT = 3  # 1 and 2 were files of torch.save
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -57,9 +58,30 @@ def save_failed_update(run: Path, checkpoint: Path, nonfinite: list[str]) -> Pat
 
 
 def is_outdated(run: Path, checkpoint: str | None) -> bool:
-    """Whether figures measured of a checkpoint (None: they do not say) are of another than the newest kept."""
-    kept = checkpoints(run / "checkpoints")
-    return checkpoint is not None and bool(kept) and kept[-1].name != checkpoint
+    """Whether figures measured of a checkpoint (None: they do not say) are of another policy than the present one."""
+    present = policy_file(run)
+    return checkpoint is not None and present is not None and present.name != checkpoint
+
+
+def policy_file(run: Path) -> Path | None:
+    """The file that a run's policy comes from: of the best one where that is kept, else the newest checkpoint."""
+    found = checkpoints(run / BEST) or checkpoints(run / "checkpoints")
+    return found[-1] if found else None
+
+
+def newest_policy(run: Path, task: str) -> tuple[Any, Any]:
+    """State and sampler's state of the policy that a run has come to, see `policy_file`.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it is of another format or task.
+        LookupError, TypeError: it is not what `simreal train` wrote.
+    """
+    kept = checkpoints(run / BEST)
+    if kept:
+        content = load_checkpoint(kept[-1], task)
+        return content["policy"], content["sampler"]
+    content = newest_checkpoint(run, task)
+    return content["learner"]["policy"], content["environment"]["layer"]["sampler"]
 
 
 def checkpoint_path(folder: Path, env_steps: int) -> Path:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-_LINE_INTERVAL_S = 10.0
+_LINE_INTERVAL_S, _FIRST_LINE_S = 10.0, 2.0  # between lines; the first ones come sooner
 
 
 class Progress:
@@ -49,10 +49,14 @@ class Progress:
         if self._live:
             self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line; above the bar, where there is one."""
+        self._console.print(text, highlight=False)
+
     def update(self, steps: int, score: str, entropy: float) -> None:
         """Show the state after `steps` steps, with a score such as "success 0.93"; cheap, so call it after each."""
         now = time.monotonic()
-        interval = 0.2 if self._live else _LINE_INTERVAL_S
+        interval = 0.2 if self._live else min(_LINE_INTERVAL_S, max(now - self._began, _FIRST_LINE_S))
         if now - self._shown < interval and steps < self._total:
             return
         self._shown = now

@@ -35,6 +35,13 @@ class TrainConfig(Strict):
         120.0, gt=0, description="seconds between checkpoints; more where writing one takes more than a hundredth of it"
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
+    keep: Literal["best", "last"] = Field(
+        "best", description="the policy that is evaluated and exported: the best of those judged, or the last one"
+    )
+    judge_interval: int | None = Field(
+        None, ge=1, description="environment steps between judgements for keep: best; null: seldom enough to be cheap"
+    )
+    judge_episodes: int = Field(50, ge=10, description="episodes in each world of a judgement")
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of an update; null: as many as pay at present"
     )

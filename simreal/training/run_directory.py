@@ -29,7 +29,7 @@ from simreal.learners.base import GivenPolicy, LearnerSpec
 from simreal.learners.privileged import PrivilegedView
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
-from simreal.training.checkpoint import MISFITS, checkpoint_path, newest_checkpoint
+from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
 
 _ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
@@ -146,9 +146,12 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     from simreal.export.bundle import describe_randomization  # ONNX is not needed to train
 
     config = run_config(run)
-    check_code(config.task, str(run / "config.yaml"), task)
+    check_code(config.task, str(run / "config.yaml"), task, run)
     config = parse_config(config.model_dump(by_alias=True), str(run / "config.yaml"))
-    checkpoint = newest_checkpoint(run, config.task)
+    try:
+        weights, ranges = newest_policy(run, config.task)
+    except MISFITS as error:
+        raise UserError(f"{policy_file(run)}: not a file that `simreal train` wrote: {one_line(error)}") from None
     environment = make_environment(
         config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
     )
@@ -157,13 +160,12 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
     learner = make_learner(config.model_copy(update=alone), environment)
     sampler = config.randomization.sampler_for(environment.task)
     try:
-        learner.policy.load_state_dict(checkpoint["learner"]["policy"])
-        sampler.load_state_dict(checkpoint["environment"]["layer"]["sampler"])
+        learner.policy.load_state_dict(weights)
+        sampler.load_state_dict(ranges)
     except MISFITS as error:
-        name = checkpoint_path(run / "checkpoints", checkpoint["env_steps"])
-        raise UserError(f"{name}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
+        raise UserError(f"{policy_file(run)}: does not fit {run / 'config.yaml'}: {one_line(error)}") from None
     policy = learner.policy.eval()
-    act, reset = _stepper(policy)
+    act, reset = stepper(policy)
     randomized = config.randomization.sampler != "none"
     return LoadedPolicy(
         name=run.name or str(run),
@@ -210,7 +212,7 @@ def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
     return GivenPolicy(run, policy.module, of.learner, policy.spec)
 
 
-def _stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
+def stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
     """Functions that run a torch policy in batched environments: act, and reset of its recurrent state if any."""
     begin = getattr(policy, "initial_state", None)
     state: list[Tensor] = []
@@ -245,7 +247,7 @@ def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
         task_id = contract.get("task")
         if not isinstance(task_id, str):
             raise UserError(f"{path / CONTRACT}: task: expected the id of a task, got {task_id!r}")
-        check_code(task_id, str(path / CONTRACT), task)
+        check_code(task_id, str(path / CONTRACT), task, path)
         options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
         parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
         entropy = None if randomization.get("entropy_npd") is None else float(randomization["entropy_npd"])

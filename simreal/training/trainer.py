@@ -18,6 +18,7 @@ from simreal.common.errors import UserError
 from simreal.evaluation.metrics import metric_of
 from simreal.learners.base import Learner
 from simreal.learners.nan_guard import NanGuard
+from simreal.training.best import BestPolicy
 from simreal.training.build import learner_device, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, save_checkpoint, save_failed_update
 from simreal.training.episode_statistics import EpisodeStatistics
@@ -108,6 +109,8 @@ class Trainer:
         adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
         self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive)
         self._guard = NanGuard(self.learner)
+        about = self.environment.task, self.environment.max_episode_steps, self.learner.spec
+        self._best = BestPolicy(config, run, *about) if config.train.keep == "best" else None
 
     @property
     def layer(self) -> DomainRandomizer:
@@ -139,13 +142,25 @@ class Trainer:
                 if not self._acts or self.env_steps % config.log_interval < self.config.num_envs:
                     log.write(self.env_steps, self._row())
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
+                if self._best is not None and self._best.due(self.env_steps):
+                    before -= self._judge(self._best, progress)
                 if stop.requested:
                     self._save(log)
                     raise Interrupted
                 if time.monotonic() > next_save:
                     took = self._save(log)
                     next_save = time.monotonic() + seconds_between_saves(config.checkpoint_interval_s, took)
+            if self._best is not None:
+                self._judge(self._best, progress)
             self._save(log)
+
+    def _judge(self, best: BestPolicy, progress: Progress) -> float:
+        """Keep the better of the present policy and the kept one; returns the seconds that it took."""
+        began = time.monotonic()
+        told = best.judge(self.env_steps, self.learner.policy, self.layer.sampler)
+        if told is not None:
+            progress.note(told)
+        return time.monotonic() - began
 
     def _save(self, log: RunLog) -> float:
         """Write a checkpoint that the logs are not behind; returns the seconds that it took."""
@@ -219,6 +234,8 @@ class Trainer:
             "environment": self.environment.state_dict(),
             "statistics": self.statistics.state_dict(),
         }
+        if self._best is not None:
+            content["kept"] = self._best.state()
         return save_checkpoint(self.run / "checkpoints", self.env_steps, content, self.config.train.keep_checkpoints)
 
     def load(self, checkpoint: dict[str, Any]) -> None:
@@ -229,5 +246,7 @@ class Trainer:
             self.statistics.load_state_dict(checkpoint["statistics"])
             self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
             self._guard = NanGuard(self.learner)
+            if self._best is not None:
+                self._best.load(checkpoint, self.learner.policy, self.layer.sampler)
         except MISFITS as error:
             raise UserError(f"{self.run}: the checkpoint does not fit the configuration: {one_line(error)}") from None

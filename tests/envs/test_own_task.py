@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from shortcuts import without_bundles
 from simreal.cli.main import main
 from simreal.common import trusted_code
 from simreal.common.errors import UserError
-from simreal.common.trusted_code import check_code, module_of, naming
+from simreal.common.made_here import record_path, was_made_here
+from simreal.common.trusted_code import check_code, module_of, naming, remember_made
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = f'''
@@ -308,19 +310,53 @@ def test_code_of_a_run_is_imported_only_where_that_is_safe_or_wanted(installed: 
     assert not {"arm_of_mine", "antigravity"} & set(sys.modules)
 
 
+def test_only_the_very_run_that_was_made_from_this_folder_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    here, made = tmp_path / "here", tmp_path / "here" / "run"
+    made.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    task = "arm_of_mine:Arm"
+    assert not was_made_here(made, task)
+    remember_made(made, task)
+    check_code(task, "run", None, made)
+    assert was_made_here(made / "bundle", task) is False  # there is none
+    (made / "bundle").mkdir()
+    check_code(task, "run", None, made / "bundle")
+    for other in ("os_of_yours:Arm", "arm_of_mine:Leg"):  # a record is of one name
+        with pytest.raises(UserError, match="add --task"):
+            check_code(other, "run", None, made)
+    monkeypatch.chdir(tmp_path)  # modules of another folder
+    with pytest.raises(UserError, match="add --task"):
+        check_code(task, "run", None, made)
+    monkeypatch.chdir(here)
+    made.rename(here / "mine")
+    shutil.copytree(here / "mine", made)  # another directory of the same name
+    with pytest.raises(UserError, match="add --task"):
+        check_code(task, "run", None, made)
+    shutil.rmtree(made)
+    (here / "mine").rename(made)
+    check_code(task, "run", None, made)
+    record_path().chmod(0o666)  # anybody may have written to it
+    with pytest.raises(UserError, match="add --task"):
+        check_code(task, "run", None, made)
+
+
 def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run, tmp_path: Path) -> None:
     write_package(tmp_path)
     (tmp_path / "c.yaml").write_text(CONFIG)
     status, out, err = run("train", "c.yaml", "--run-dir", "run")
     assert status == 0, err
-    assert "simreal evaluate run/bundle --task arm_of_mine:Arm" in out
+    assert "simreal evaluate run/bundle\n" in out  # made here, so nobody is asked for --task
     assert json.loads((tmp_path / "run/bundle/policy.json").read_text())["task"] == "arm_of_mine:Arm"
     with pytest.MonkeyPatch.context() as patch:
         without_bundles(patch)
         assert run("train", "c.yaml", "train.env_steps=300", "--run-dir", "run", "--resume")[0] == 0
 
     (tmp_path / "arm_of_mine.py").write_text(CODE + "\nopen('imported', 'w').close()\n")
-    commands = ("evaluate run", "evaluate run/bundle", "export run", "play run/bundle", "report run")
+    shutil.copytree("run", "given")  # as somebody else would hand it over
+    commands = ("evaluate given", "evaluate given/bundle", "export given", "play given/bundle", "report given")
     for command in commands:
         status, _, err = run(*command.split())
         assert status == 2
@@ -328,13 +364,13 @@ def test_a_task_of_the_current_folder_is_trained_evaluated_and_exported(run: Run
         assert "--task arm_of_mine:Arm" in err
     assert not (tmp_path / "imported").exists()
 
-    for path in ("run", "run/bundle"):
-        status, out, err = run("evaluate", path, "--episodes", "3", "--task", "arm_of_mine:Arm")
+    for path, named in (("given", ["--task", "arm_of_mine:Arm"]), ("run/bundle", [])):
+        status, out, err = run("evaluate", path, "--episodes", "3", *named)
         assert status == 0, err
         assert "arm_of_mine:Arm" in out
     assert (tmp_path / "imported").exists()
-    assert run("export", "run", "--output", "again", "--task", "arm_of_mine:Arm")[0] == 0
-    assert run("report", "run", "--no-pictures", "--task", "arm_of_mine:Arm")[0] == 0
+    assert run("export", "run", "--output", "again")[0] == 0
+    assert run("report", "run", "--no-pictures")[0] == 0
     assert "angle" in run("describe", "arm_of_mine:Arm")[1]
 
 

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from envs.registry import make_task
-from simreal.common.layers import Activation, Clip, Dense, History, Layer, UnstatedError, layers_of
+from simreal.common.layers import Activation, Bins, Clip, Dense, History, Layer, UnstatedError, layers_of
 from simreal.deploy import Policy as Deployed
 from simreal.export.bundle import export_bundle
 from simreal.export.onnx_writer import write_onnx
@@ -148,10 +148,18 @@ def test_a_policy_of_a_plug_in_may_state_its_layers_but_not_wrongly(tmp_path: Pa
     deployed = Deployed.load(export_bundle(policy, TASK, tmp_path / "bundle"))
     np.testing.assert_allclose(deployed(rows), policy(torch.from_numpy(rows)).detach().numpy(), atol=1e-5)
     before = (tmp_path / "bundle" / "policy.json").read_bytes()
-    for stated, message in (
+    dense = Dense(np.ones((4, 4), np.float32), np.zeros(4))  # pyright: ignore
+    wrong: list[tuple[Any, str]] = [
         ((), "differs from torch's"),
-        ((History(0, 0, 2, 4),), r"state of shape \[8\], its initial"),
-    ):
+        ((History(0, 0, 2, 4),), r"expected 4 values in the end, got 12"),
+        ((History(1, 0, 0, 4),), r"their state has the shape \[1\], its initial_state \[0\]"),
+        ((History(1, 5, 0, 4),), "layer 1, History, of 4 values: keeps 5 of 4 values"),
+        ((dense,), r"layer 1, Dense, of 4 values: expected float32 of shape \[4\], got float64 of \[4\]"),
+        ((Dense(np.ones((4, 3), np.float32), np.zeros(4, np.float32)),), r"of shape \[4, 4\], got float32 of \[4, 3\]"),
+        ((Bins(np.zeros(3, np.float32)),), r"layer 1, Bins, of 4 values: expected float32 of shape \[4\], got"),
+        (("tanh",), r"layer 1, str, of 4 values: is no layer of simreal\.common\.layers: 'tanh'"),
+    ]
+    for stated, message in wrong:
         policy.stated = stated
         with pytest.raises(ExportError, match=message):
             export_bundle(policy, TASK, tmp_path / "bundle")

@@ -275,8 +275,8 @@ def test_differences_of_a_comparison_are_listed(copy: Callable[[str], Path], tmp
 @pytest.mark.parametrize("gone", ["evaluation.json", "metrics.csv", "adr.csv", "bundle", "checkpoints"])
 def test_a_run_without_a_file_is_still_reported(copy: Callable[[str], Path], gone: str) -> None:
     run = copy("a")
-    path = run / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in [run / gone] + ([run / "best"] if gone == "checkpoints" else []):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = report(run, pictures=gone == "checkpoints")
     assert Page(text).open == []
     if gone == "checkpoints":
@@ -332,7 +332,8 @@ def test_wrong_arguments_are_refused(copy: Callable[[str], Path], tmp_path: Path
         ([run], tmp_path, "cannot be written"),
         ([run], Path("/dev/full"), "cannot be written"),
         ([run / "evaluation.json"], tmp_path / "r.html", "at least one run"),
-        ([run, run / "evaluation.json"], tmp_path / "r.html", "policies"),
+        ([run, run / "evaluation.json"], tmp_path / "r.html", "evaluation.json: is of policy 'run', expected .* a"),
+        ([run, run / "config.yaml"], tmp_path / "r.html", "config.yaml: damaged"),
     ]
     for paths, output, expected in cases:
         with pytest.raises(UserError, match=expected):
@@ -346,7 +347,7 @@ def test_a_replayed_episode_is_the_evaluated_one(trained: Path) -> None:
         found = find_world(name, policy)
         played = run_episodes(policy, found.make_environment(policy, 3, 5), 7)
         for episode in (0, 4, 6):
-            *_, environment = clips._replay(policy, found, episode, seed=5)
+            *_, (environment, _) = clips._replay(policy, found, episode, seed=5)
             assert float(environment.episode_return[0]) == pytest.approx(float(played.returns[episode]), abs=1e-9)
             assert int(environment.steps[0]) == environment.max_episode_steps
 
@@ -362,7 +363,7 @@ def test_pictures_are_drawn_once_and_again_for_another_checkpoint(copy: Callable
     again, _ = clips.find_clips(load_run(path), draw=True)
     assert again == found
     assert [clip.stills.stat().st_mtime_ns for clip in again] == times
-    newest = max((path / "checkpoints").glob("*.safetensors"))
+    newest = max((path / "best").glob("*.safetensors"))
     shutil.copy(newest, newest.with_name("step_000000009999.safetensors"))
     assert clips.find_clips(load_run(path), draw=False)[0] == []
     (path / "footage" / "best.jpg").unlink()

@@ -161,6 +161,8 @@ def test_truncated_checkpoints_and_altered_bundles_are_refused(run: Run, trained
     shutil.copytree(trained, tmp_path / "cut")
     newest = sorted((tmp_path / "cut" / "checkpoints").glob("*.safetensors"))[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
+    best = tmp_path / "cut" / "best" / newest.name
+    best.write_bytes(best.read_bytes()[:500])
     refused(run("evaluate", tmp_path / "cut"), newest.name)
     (tmp_path / "c.yaml").write_text(TINY)
     refused(run("train", "c.yaml", "--run-dir", tmp_path / "cut", "--resume"), newest.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 import yaml
 from rich.console import Console
 
+from conftest import HINGE, SLIDER, TinyTask
 from envs.registry import make_task
-from envs.task import ActionComponent
+from envs.task import ActionComponent, Component
 from randomization.catalogue.table import QUANTITIES
 from randomization.config import randomization_config
 from randomization.parameters import build_parameters
-from simreal.cli.describe import available, describe, nominal_text
+from simreal.cli.describe import available, describe, nominal_text, sensible_range
 from simreal.cli.main import main
 from simreal.cli.suggest import suggested_yaml
 from simreal.training.build import make_environment
@@ -52,7 +54,7 @@ def test_every_entry_in_a_comment_works_too(task_id: str) -> None:
     text = suggested_yaml(make_task(task_id))
     everything = yaml.safe_load(re.sub(r"^    # (?=\w+: \{)", "    ", text, flags=re.MULTILINE))["randomization"]
     task = make_task(task_id)
-    assert set(everything["parameters"]) <= set(available(task))
+    assert {e.get("quantity", label) for label, e in everything["parameters"].items()} <= set(available(task))
     parameters = build_parameters(task, everything["parameters"])
     assert len(parameters) > 50
     env = make_environment(task_id, 2, everything, threads=1)
@@ -96,3 +98,47 @@ def test_every_servo_is_listed_with_its_gains_and_limits(capsys: pytest.CaptureF
         assert part in knee
     for part in ("stiffness (kp), N m/rad", "damping (kd), N m s/rad", "effort limit, N m", "moves by 0.3"):
         assert part in out
+
+
+def test_suggested_ranges_follow_units_and_nominal_values() -> None:
+    xml = SLIDER.replace('type="hinge" axis="0 1 0" damping="0.2"', 'type="hinge" axis="0 1 0" frictionloss="1"')
+
+    class Measures(TinyTask):
+        def __init__(self) -> None:
+            super().__init__(xml)
+            self.observation = tuple(
+                Component(name, 1, unit) for name, unit in (("angle", "rad"), ("gyro", "rad/s"), ("place", "m"))
+            )
+
+    task = Measures()
+    entries = yaml.safe_load(suggested_yaml(task))["randomization"]["parameters"]
+    noise = {tuple(e["of"]): e["range"] for e in entries.values() if e.get("quantity") == "observation_noise"}
+    assert noise == {("angle",): [0, 0.01], ("gyro",): [0, 0.1], ("place",): [0, 0.005]}
+    names = available(task)["joint_frictionloss_added"]
+    assert sensible_range(task, QUANTITIES["joint_frictionloss_added"], names) == (0.0, 0.25)  # a quarter of 1 N m
+    without = TinyTask(HINGE)
+    assert sensible_range(without, QUANTITIES["joint_frictionloss_added"], ["hinge"]) == (0.0, 0.05)
+    parameters = build_parameters(task, entries)
+    assert {"observation_noise_turning", "observation_bias_angles"} <= {p.name for p in parameters}
+
+
+def test_groups_and_json_of_describe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["describe", "HalfCheetah-v5", "--group", "action"])
+    out = capsys.readouterr().out
+    assert "action_delay" in out
+    assert "body_mass" not in out
+    assert "Observation" not in out
+    file = tmp_path / "d.json"
+    main(["describe", "HalfCheetah-v5", "--json", str(file)])
+    document = json.loads(file.read_text())
+    task = make_task("HalfCheetah-v5")
+    assert sum(c["size"] for c in document["observation"]) == 17  # Gymnasium's observation
+    assert sum(c["size"] for c in document["action"]) == 6
+    assert document["control_period_s"] == 0.05
+    assert [q["name"] for q in document["randomization"]] == list(available(task))
+    assert {q["group"] for q in document["randomization"]} >= {"physics", "action", "observation", "visual"}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["describe", "HalfCheetah-v5", "--group", "phisics"])
+    assert exit_.value.code == 2
+    assert "did you mean 'physics'" in capsys.readouterr().err

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from randomization.catalogue import table
+from plugin_files import installed_from
 from robots import skip_if_missing
 from shortcuts import without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
-from simreal.learners import registry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # A block that names a file (```python cartpole.py) is that file; the others in bash and python are run.
@@ -55,20 +54,9 @@ _EXPORTS = {"arm.md": "arm", "c.md": "pole", "evaluate.md": "r", "tasks.md": "ca
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, as a new process would have it: modules of it are found, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    before, learners = set(sys.modules), dict(registry._LEARNERS)
-    quantities, homes = dict(table.QUANTITIES), dict(table._HOMES)
-    yield tmp_path
-    for present, known in ((table.QUANTITIES, quantities), (table._HOMES, homes)):
-        present.clear()
-        present.update(known)
-    registry._LEARNERS.clear()
-    registry._LEARNERS.update(learners)
+    with installed_from(tmp_path):
+        yield tmp_path
     trusted_code._trusted.clear()
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and Path(file).is_relative_to(tmp_path):
-            del sys.modules[name]
 
 
 def in_a_process(language: str, code: str) -> None:

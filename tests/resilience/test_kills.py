@@ -124,20 +124,20 @@ def test_a_folder_that_another_process_is_filling_is_left_alone(tmp_path: Path) 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = configuration("sac", "adr")
-    train(config, tmp_path / "whole", {450})
+    config = configuration("sac", "adr", 330)
+    train(config, tmp_path / "whole", {270})
     run = Path(shutil.copytree(tmp_path / "whole", tmp_path / "run"))
-    newest = run / "checkpoints" / "step_000000000600.safetensors"
+    newest = run / "checkpoints" / "step_000000000330.safetensors"
     raw = newest.read_bytes()
     at = (8 + int.from_bytes(raw[:8], "little") + len(raw)) // 2  # in the middle of the tensors
     for damaged in (raw[:-1000], raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], b"", b"no checkpoint"):
         newest.write_bytes(damaged)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert newest_checkpoint(run)["env_steps"] == 450
+            assert newest_checkpoint(run)["env_steps"] == 270
         (said,) = caplog.messages
         assert newest.name in said
-        assert "step_000000000450.safetensors is used" in said
+        assert "step_000000000270.safetensors is used" in said
     train(config, run)
     assert differences(tmp_path / "whole", run) == []
 

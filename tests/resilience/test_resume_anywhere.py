@@ -17,7 +17,7 @@ from simreal.evaluation.evaluate import evaluate_named
 from simreal.training.run_directory import load_policy
 from tiny import LEARNERS, SAMPLERS, Died, configuration, differences, table, train
 
-STEPS, ENVS = 600, 3
+STEPS, ENVS = 390, 3
 _folder = tempfile.TemporaryDirectory(prefix="undisturbed")
 
 
@@ -25,7 +25,7 @@ _folder = tempfile.TemporaryDirectory(prefix="undisturbed")
 def undisturbed(learner: str, sampler: str) -> Path:
     """The run as it goes when nothing happens."""
     run = Path(_folder.name) / f"{learner}-{sampler}"
-    train(configuration(learner, sampler), run)
+    train(configuration(learner, sampler, STEPS), run)
     return run
 
 
@@ -36,7 +36,7 @@ def figures(run: Path) -> dict[str, Any]:
 
 def check(learner: str, sampler: str, deaths: list[tuple[int, int]]) -> None:
     """Save and die again and again: (steps to a checkpoint, steps after it that are lost) each time."""
-    config, whole = configuration(learner, sampler), undisturbed(learner, sampler)
+    config, whole = configuration(learner, sampler, STEPS), undisturbed(learner, sampler)
     with tempfile.TemporaryDirectory() as folder:
         run, at = Path(folder) / whole.name, 0
         for kept, lost in deaths:
@@ -51,7 +51,7 @@ def check(learner: str, sampler: str, deaths: list[tuple[int, int]]) -> None:
         assert figures(run) == figures(whole)
 
 
-DEATHS = st.lists(st.tuples(st.integers(1, 150), st.integers(0, 40)), min_size=1, max_size=3)
+DEATHS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 40)), min_size=1, max_size=3)
 KINDS = [(learner, sampler) for learner in LEARNERS for sampler in SAMPLERS]
 QUIETLY: dict[str, Any] = {
     "deadline": None, "database": None, "derandomize": True, "suppress_health_check": list(HealthCheck),
@@ -78,7 +78,7 @@ def test_every_learner_under_every_sampler_survives_any_death(kind: tuple[str, s
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    config = configuration("ppo", "adr")
+    config = configuration("ppo", "adr", STEPS)
     with pytest.raises(Died):
         train(config, tmp_path / "run", dies=150)
     train(config, tmp_path / "run")
@@ -87,7 +87,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["metrics.csv", "adr.csv"])
 def test_a_row_that_a_crash_cut_off_is_written_again(name: str, tmp_path: Path) -> None:
-    whole, config = undisturbed("ppo", "adr"), configuration("ppo", "adr")
+    whole, config = undisturbed("ppo", "adr"), configuration("ppo", "adr", STEPS)
     with pytest.raises(Died):
         train(config, tmp_path / "run", {240}, 330)
     path = tmp_path / "run" / name

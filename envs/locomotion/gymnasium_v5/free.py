@@ -216,6 +216,9 @@ class HumanoidStandupTask(_HumanoidTask):
     impact_cost_range: Range = (-math.inf, 10.0)
 
     id = "HumanoidStandup-v5"
+    accepted: ClassVar[dict[str, str]] = {
+        "penetration": "Gymnasium's humanoid begins lying, its arms in the floor and its legs"
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
