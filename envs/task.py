@@ -236,7 +236,7 @@ class Task(ABC):
         """Lowest and highest action [A] of the Gymnasium task that this one equals; [-1, 1] for our own."""
         return -np.ones(self.action_size), np.ones(self.action_size)
 
-    def sensors(self) -> list[Component]:
+    def measured_components(self) -> list[Component]:
         """The components of the policy group that are measured themselves, in order: no goals, nothing derived."""
         return [c for c in self.components("policy") if c.measured and not c.derived_from]
 
