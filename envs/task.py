@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.common.kinematics import Chain
 from envs.common.rng import EpisodeRandom
 from envs.engines.base import Engine, Stage
+from envs.parts.kinematics import Chain
 
 Group = Literal["policy", "privileged"]
 XYZ = ("x", "y", "z")

@@ -20,7 +20,7 @@ import mujoco
 import numpy as np
 
 from envs.common.errors import TaskError
-from envs.common.kinematics import WORLD, chain_to
+from envs.parts.kinematics import WORLD, chain_to
 from envs.parts.selection import (
     Patterns,
     Values,

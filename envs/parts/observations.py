@@ -11,11 +11,11 @@ import mujoco
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.kinematics import WORLD
 from envs.common.messages import listed, nearest
 from envs.common.names import label_of
 from envs.common.spatial import constant, matrix_to_quat
 from envs.engines.base import Stage
+from envs.parts.kinematics import WORLD
 from envs.parts.readings import (
     FromJoints,
     Scene,

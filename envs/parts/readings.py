@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.kinematics import WORLD, Chain, Kinematics, chain_to, find_frame
 from envs.common.spatial import constant, quat_canonical, rotate_inverse
 from envs.common.stateful import Stateful
 from envs.engines.base import Engine
+from envs.parts.kinematics import WORLD, Chain, Kinematics, chain_to, find_frame
 from envs.parts.targets import Targets
 from envs.task import Attached, Component
 

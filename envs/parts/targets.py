@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.common.kinematics import Kinematics, damped_least_squares
 from envs.common.stateful import Stateful
 from envs.engines.base import Engine
+from envs.parts.kinematics import Kinematics, damped_least_squares
 from envs.task import ActionComponent, Attached, Component, Fixed
 from envs.validation.drives import Drive, named_drives, sent_unit
 

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 
 from envs.common.errors import TaskError
-from envs.common.kinematics import chain_to
 from envs.common.messages import nearest
+from envs.parts.kinematics import chain_to
 from envs.task import ActionComponent, Component, Task
 from envs.validation.drives import UNITS, Drive, find_drive, named_drives, sent_name, sent_unit
 

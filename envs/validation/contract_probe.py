@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.kinematics import Kinematics, damped_least_squares
+from envs.parts.kinematics import Kinematics, damped_least_squares
 from envs.task import ActionComponent, Attached, Task
 from envs.validation.contract_model import problem
 from envs.validation.contract_seen import check_seen

@@ -1,6 +1,6 @@
 """From a step of a tool to steps of the joints that carry it, with the lengths that the contract states.
 
-Part of `simreal.deploy`, which imports nothing else of simreal. `envs/common/kinematics.py` is the same for training.
+Part of `simreal.deploy`, which imports nothing else of simreal. `envs/parts/kinematics.py` is the same for training.
 """
 
 from __future__ import annotations

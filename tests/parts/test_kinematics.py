@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.common.kinematics import Kinematics, chain_to, damped_least_squares
 from envs.common.spatial import matrix_to_quat, quat_to_matrix
+from envs.parts.kinematics import Kinematics, chain_to, damped_least_squares
 
 # Off-centre anchors, two joints in one body, reference coordinates, turned bodies, a site and a geom that are turned.
 MODEL = """
