@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from envs.common.deterministic_ops import Linear, column_sums, expand_rows, gru, mean_all, sum_all
 from envs.common.fast_matmul import fast_matmul, thread_independent
+from resuming import advance
 from simreal.training.run_config import parse_config
 from simreal.training.threads import ThreadChoice
 from simreal.training.trainer import Trainer
@@ -27,6 +28,7 @@ LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to di
     "ppo lstm": LEARNERS["ppo lstm"]["learner"] | _ON_POLICY,
     "ppo gru": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"memory": "gru"},
     "trpo": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"objective": "trpo"},
+    "ppo bins": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"actor": "categorical", "observation_history": 3},
     "sac": LEARNERS["sac"]["learner"] | _OFF_POLICY,
     "td3": LEARNERS["td3"]["learner"] | _OFF_POLICY,
     "ddpg": LEARNERS["ddpg her"]["learner"] | _OFF_POLICY,
@@ -48,9 +50,7 @@ def result(learner: str, physics: int, updates: int | None, folder: Path) -> dic
         "train": {"torch_threads": updates},
     }
     trainer = Trainer(parse_config(document, "test"), folder)
-    for _ in range(18):
-        trainer._collect()
-        trainer._learn()
+    advance(trainer, 18)
     assert trainer.statistics.learner is not None
     return leaves({"l": trainer.learner.state_dict(), "e": trainer.environment.state_dict(), "m": trainer._row()})
 

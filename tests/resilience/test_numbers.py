@@ -18,6 +18,7 @@ from conftest import HINGE, SLIDER, TinyTask, build, manual_layer
 from envs.environment import StepResult
 from envs.registry import TaskError
 from envs.task import Outcome
+from resuming import advance
 from simreal.cli.main import main
 from simreal.learners.nan_guard import NanGuard
 from simreal.training.checkpoint import load_checkpoint
@@ -161,8 +162,7 @@ def test_an_update_that_loses_its_numbers_stops_and_leaves_the_state_before_it(
 ) -> None:
     trainer = Trainer(configuration(learner, "adr"), tmp_path)
     while not trainer.learner.updates:
-        trainer._collect()
-        trainer._learn()
+        advance(trainer, 1)
     while True:
         trainer._collect()
         if trainer.learner.ready():
