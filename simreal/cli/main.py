@@ -175,6 +175,7 @@ def report(
     task: TaskCode = None,
 ) -> None:
     """Write one self-contained HTML page about runs."""
+    _out.print(f"reading {', '.join(run.name for run in runs)} ...")
     from simreal.common.trusted_code import trust
     from simreal.report import write_report
 

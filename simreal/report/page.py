@@ -59,7 +59,6 @@ def write_report(
     if not runs:
         raise UserError(f"{files[0] if files else 'report'}: expected at least one run directory of `simreal train`")
     write_target(output, ".html")
-    say(f"reading {', '.join(path.name for path in paths)}")
     found = [(path, read_figures(path)) for path in files]
     comparisons = [each for _, each in found if isinstance(each, Comparison)]
     figures = [(path, each) for path, each in found if isinstance(each, Evaluation)]
