@@ -17,9 +17,9 @@ from functools import partial
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
-from envs.common.entry_points import entry_points
 from envs.common.errors import TaskError, UnknownOptionError, UnknownTaskError
 from envs.common.messages import nearest
+from envs.platform.entry_points import entry_points
 
 if TYPE_CHECKING:
     from envs.task import Task

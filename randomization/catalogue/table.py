@@ -15,7 +15,7 @@ import importlib
 import sys
 from importlib.metadata import EntryPoint
 
-from envs.common.entry_points import entry_points
+from envs.platform.entry_points import entry_points
 from randomization.catalogue.checks import check_quantity
 from randomization.catalogue.physics import PHYSICS
 from randomization.catalogue.quantity import QUANTITIES as QUANTITIES  # its public place

@@ -199,7 +199,7 @@ def study(
 @app.command()
 def envs() -> None:
     """List all tasks; then what installed packages add for any of them."""
-    from envs.common.entry_points import entry_points
+    from envs.platform.entry_points import entry_points
     from envs.registry import task_ids
 
     for task_id in task_ids():

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from envs.common.entry_points import entry_points
+from envs.platform.entry_points import entry_points
 from envs.registry import ENTRY_POINTS
 from simreal.common.errors import UserError
 from simreal.common.made_here import remember, was_made_here

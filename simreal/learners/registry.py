@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from envs.common.entry_points import entry_points
 from envs.common.messages import nearest
+from envs.platform.entry_points import entry_points
 from simreal.common.errors import UserError
 from simreal.learners.distill.options import DistillConfig
 from simreal.learners.options import DDPGConfig, DQNConfig, FQIConfig, LearnerOptions, PPOConfig, SACConfig, TD3Config

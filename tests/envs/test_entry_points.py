@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.common.entry_points import entry_points
+from envs.platform.entry_points import entry_points
 
 
 def announce(folder: Path, package: str) -> None:
