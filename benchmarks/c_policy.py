@@ -143,7 +143,9 @@ def with_onnx_runtime(bundle: Path, remembers: bool) -> Callable[[np.ndarray], A
     """A session on one thread, as `simreal.deploy` makes it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession((bundle / "policy.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        (bundle / "policy.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
     state: list[Any] = [np.zeros((1, 1024), np.float32)]
 
     def step(x: np.ndarray) -> Any:

@@ -26,7 +26,6 @@ import matplotlib.pyplot as plt
 
 from simreal.cli.main import main as simreal
 from simreal.evaluation.intervals import wilson
-from simreal.training.checkpoint import checkpoints
 
 _STEPS = {"teacher": 4_000_000, "student": 2_000_000, "student_ppo": 1_000_000, "direct": 6_000_000}
 _STUDENT: dict[str, Any] = {
@@ -56,13 +55,13 @@ def train(arm: str, folder: Path, seed: int, scale: float) -> Path:
             learner |= {
                 "algorithm": "ppo", "initial_policy": str(folder / f"student-{seed}"), "critic_hidden": [128, 128],
                 "minibatches": 8, "epochs": 5, "gamma": 0.97, "lr": 3e-4, "lr_schedule": "linear", "critic_warmup": 8,
-                "entropy_coef": 0.002, "max_grad_norm": 1.0,
+                "entropy_coef": 0.002, "max_grad_norm": 1.0, "mirror_coef": 0.5,
             }  # fmt: skip
         worlds = {"sampler": "frozen", "source": str(teacher)}
         document = {"task": "Go1Velocity-v0", "num_envs": 512, "learner": learner, "randomization": worlds}
         Path(config).write_text(json.dumps(document))  # JSON is YAML
     if not (run / "evaluation.json").exists():
-        resume = ["--resume"] if checkpoints(run / "checkpoints") else []
+        resume = ["--resume"] if run.is_dir() else []
         simreal(["train", config, *always, *options, "--run-dir", str(run), *resume])
     return run
 

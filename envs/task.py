@@ -152,6 +152,10 @@ class Attached:
     """What a task makes in `on_attach`, anew for every engine: it says nothing of the task's options."""
 
 
+class Fixed(Attached):
+    """The same of what never changes afterwards: there is nothing in it to save, or to put back."""
+
+
 class Task(ABC):
     """A task for N environments; `attach` gives it an engine and random numbers.
 
@@ -232,7 +236,7 @@ class Task(ABC):
         """Lowest and highest action [A] of the Gymnasium task that this one equals; [-1, 1] for our own."""
         return -np.ones(self.action_size), np.ones(self.action_size)
 
-    def sensors(self) -> list[Component]:
+    def measured_components(self) -> list[Component]:
         """The components of the policy group that are measured themselves, in order: no goals, nothing derived."""
         return [c for c in self.components("policy") if c.measured and not c.derived_from]
 

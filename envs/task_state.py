@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from envs.task import Task
+from envs.task import Fixed, Task
 
 _NOT_OWN = ("engine", "rng", "model", "observation", "action")  # of a task: what it was given, and constants
 _ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), FunctionType, MethodType, ModuleType, type})
@@ -286,6 +286,8 @@ def _is_generator(value: Any) -> bool:
 
 def _content_of(value: Any) -> Any:
     """A copy of what a thing holds, one level deep; None for what holds nothing of a task's state."""
+    if isinstance(value, Fixed):
+        return None
     if isinstance(value, dict):
         return dict(value)
     if isinstance(value, set):

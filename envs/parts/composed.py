@@ -17,7 +17,7 @@ from envs.parts.actions import ActionSpec
 from envs.parts.observations import Command, Goal, ObservationSpec
 from envs.parts.readings import Scene, Source, true_pose
 from envs.parts.targets import Targets
-from envs.task import Attached, Component, Outcome, Task
+from envs.task import Component, Fixed, Outcome, Task
 
 _STAGES: tuple[Stage | None, ...] = (None, "kinematics", "position", "velocity", "acceleration")
 
@@ -196,7 +196,7 @@ class ComposedTask(Task):
 
 
 @dataclass(frozen=True)
-class _Sources(Attached):
+class _Sources(Fixed):
     """Where the values of all components come from."""
 
     all: list[Source]

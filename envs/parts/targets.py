@@ -15,8 +15,8 @@ from torch import Tensor
 from envs.common.kinematics import Kinematics, damped_least_squares
 from envs.common.stateful import Stateful
 from envs.engines.base import Engine
-from envs.task import ActionComponent, Attached, Component
-from envs.validation.drives import Drive, named_drives
+from envs.task import ActionComponent, Attached, Component, Fixed
+from envs.validation.drives import Drive, named_drives, sent_unit
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,52 @@ class _Place:
     drives: tuple[Drive, ...]
     seen: tuple[int, ...]  # columns of the policy's observation that show the joints; empty where none are asked
     inverse: Kinematics | None
+
+
+class _Rules(Fixed):
+    """What is sent for an action, in numbers [A] of values and [S] of targets.
+
+    Attributes:
+        places: of the components.
+        columns, factor: of ctrl, and how much of the contract's unit one unit of it is.
+        watched: columns of the observation that targets are added to; None where none are.
+        start: of an episode's commands; NaN where it is where the joint is, whose coordinates are at `joints`.
+    """
+
+    def __init__(self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> None:
+        self.places = _places(parts, observation, engine)
+        dtype, device, model = engine.dtype, engine.device, engine.model
+        tensor = lambda x: torch.tensor(x, dtype=dtype, device=device)  # noqa: E731
+        self.scale, self.offset = (tensor([v for p in parts for v in getattr(p, key)]) for key in ("scale", "offset"))
+        ends = [p.target_limits or ((-math.inf,) * p.sent_size, (math.inf,) * p.sent_size) for p in parts]
+        self.low, self.high = (tensor([v for end in ends for v in end[side]]) for side in (0, 1))
+        self.smoothing = tensor([p.smoothing for p in parts for _ in range(p.sent_size)])
+        self.smooths = any(p.smoothing < 1.0 for p in parts)
+        drives = [drive for place in self.places for drive in place.drives]
+        units = [sent_unit(p) for p in parts for _ in range(p.sent_size)]
+        self.factor = tensor([d.per_ctrl(model, unit) for d, unit in zip(drives, units, strict=True)])
+        self.columns = torch.tensor([drive.column for drive in drives], device=device)
+        self.joints = torch.tensor([int(model.jnt_qposadr[d.joint]) for d in drives], device=device)
+        seen = [c for place in self.places for c in place.seen or (0,) * place.part.sent_size]  # or any
+        self.watched = torch.tensor(seen, device=device) if any(place.seen for place in self.places) else None
+        self.start = tensor([v for place in self.places for v in _start(place)])
+
+    def after(self, last: Tensor, shown: Tensor, action: Tensor) -> Tensor:
+        """What is sent [N, S] after `last` [N, S] for actions [N, A]; `shown` [N, S] is what is seen of the joints."""
+        value = self.offset + self.scale * action.to(last.dtype)
+        parts: list[Tensor] = []
+        for place in self.places:
+            asked, base = value[:, place.values], (last if place.part.relative == "target" else shown)[:, place.sent]
+            if place.inverse is not None:
+                assert place.part.inverse is not None
+                jacobian = place.inverse.jacobian(base)[:, : place.part.size]
+                asked = damped_least_squares(jacobian, asked, place.part.inverse.damping)
+            parts.append(asked if place.part.relative is None else base + asked)
+        target = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        target = torch.minimum(torch.maximum(target, self.low), self.high)
+        if not self.smooths:
+            return target
+        return torch.where(self.smoothing == 1.0, target, last + self.smoothing * (target - last))
 
 
 class Targets(Stateful, Attached):
@@ -44,79 +90,45 @@ class Targets(Stateful, Attached):
         engine: of the task.
     """
 
-    _state = ("_sent", "_meant", "_base")
+    _state = ("_sent", "_meant", "_shown")
 
     def __init__(self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> None:
-        self._engine, self._places = engine, _places(parts, observation, engine)
-        dtype, device, model = engine.dtype, engine.device, engine.model
-        tensor = lambda x: torch.tensor(x, dtype=dtype, device=device)  # noqa: E731
-        self._scale, self._offset = (tensor([v for p in parts for v in getattr(p, key)]) for key in ("scale", "offset"))
-        ends = [p.target_limits or ((-math.inf,) * p.sent_size, (math.inf,) * p.sent_size) for p in parts]
-        self._low, self._high = (tensor([v for end in ends for v in end[side]]) for side in (0, 1))
-        self._smoothing = tensor([p.smoothing for p in parts for _ in range(p.sent_size)])
-        self._smooths = any(p.smoothing < 1.0 for p in parts)
-        self._keeps = self._smooths or any(p.relative for p in parts)
-        drives = [drive for place in self._places for drive in place.drives]
-        units = [p.inverse.unit if p.inverse else p.unit for p in parts for _ in range(p.sent_size)]
-        self._factor = tensor([d.per_ctrl(model, unit) for d, unit in zip(drives, units, strict=True)])
-        self._columns = torch.tensor([drive.column for drive in drives], device=device)
+        self.rules = _Rules(parts, observation, engine)
         self._ctrl, self._qpos = engine.data("ctrl"), engine.data("qpos")
-        self._joints = torch.tensor([int(model.jnt_qposadr[d.joint]) for d in drives], device=device)
-        shape = engine.num_envs, len(drives)
-        self._sent, self._meant, self._base = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(3))
-        seen = [c for place in self._places for c in place.seen or (0,) * place.part.sent_size]
-        self._watched = torch.tensor(seen, device=device)  # [S]; of what no joint is asked of, any
-        self._watches = any(place.seen for place in self._places)
-        # Where an episode starts: at numbers, or where the joint is (NaN); speeds and forces from none.
-        self._start = tensor([v for place in self._places for v in _start(place)])
+        shape = engine.num_envs, len(self.rules.columns)
+        self._sent, self._meant, self._shown = (
+            torch.zeros(shape, dtype=engine.dtype, device=engine.device) for _ in range(3)
+        )
 
     def begin(self, mask: Tensor) -> None:
         """Episodes begin in mask [N], in the state that was written: actuators hold what smoothing starts from."""
-        rows = mask[:, None]
-        start = torch.where(self._start.isnan(), self._qpos[:, self._joints], self._start)
-        self._sent, self._meant, self._base = (
-            torch.where(rows, start, values) for values in (self._sent, self._meant, self._base)
+        rows, rules = mask[:, None], self.rules
+        start = torch.where(rules.start.isnan(), self._qpos[:, rules.joints], rules.start)
+        self._sent, self._meant, self._shown = (
+            torch.where(rows, start, values) for values in (self._sent, self._meant, self._shown)
         )
-        ctrl = self._ctrl[:, self._columns]
-        self._ctrl[:, self._columns] = torch.where(rows, start / self._factor, ctrl)
+        ctrl = self._ctrl[:, rules.columns]
+        self._ctrl[:, rules.columns] = torch.where(rows, start / rules.factor, ctrl)
 
     def decided(self, action: Tensor) -> None:
         """Take note of the policy's own action [N, A]."""
-        self._meant = self._after(self._meant, action)
+        self._meant = self.rules.after(self._meant, self._shown, action)
 
     def command(self, action: Tensor) -> Tensor:
         """`ctrl` [N, nu] for the action [N, A] that is executed; what no part drives is as it was."""
-        self._sent = self._after(self._sent, action)
+        self._sent = self.rules.after(self._sent, self._shown, action)
         command = self._ctrl.clone()
-        command[:, self._columns] = self._sent / self._factor
+        command[:, self.rules.columns] = self._sent / self.rules.factor
         return command
 
     def shown(self, observation: Tensor) -> None:
         """Take note of where an observation [N, nobs] shows the joints."""
-        if self._watches:
-            self._base = observation[:, self._watched].to(self._base.dtype)
+        if self.rules.watched is not None:
+            self._shown = observation[:, self.rules.watched].to(self._shown.dtype)
 
     def meant(self, name: str) -> Tensor:
         """What the controller has sent last [N, size] by the name of the component."""
-        return self._meant[:, next(place.sent for place in self._places if place.part.name == name)]
-
-    def _after(self, last: Tensor, action: Tensor) -> Tensor:
-        """What is sent [N, S] after `last` [N, S] for actions [N, A]."""
-        value = self._offset + self._scale * action.to(last.dtype)
-        parts: list[Tensor] = []
-        for place in self._places:
-            asked, before = value[:, place.values], last[:, place.sent]
-            base = before if place.part.relative == "target" else self._base[:, place.sent]
-            if place.inverse is not None:
-                assert place.part.inverse is not None
-                jacobian = place.inverse.jacobian(base)[:, : place.part.size]
-                asked = damped_least_squares(jacobian, asked, place.part.inverse.damping)
-            parts.append(asked if place.part.relative is None else base + asked)
-        target = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        target = torch.minimum(torch.maximum(target, self._low), self._high)
-        if not self._smooths:
-            return target
-        return torch.where(self._smoothing == 1.0, target, last + self._smoothing * (target - last))
+        return self._meant[:, next(place.sent for place in self.rules.places if place.part.name == name)]
 
 
 def _start(place: _Place) -> tuple[float, ...]:

@@ -40,7 +40,7 @@ class GyroRandomWalk(simreal.Effect):
 
 def measures_a_rate(task: simreal.Task, index: int) -> bool:
     """Whether a component is an angular velocity."""
-    return task.sensors()[index].unit == "rad/s"
+    return task.measured_components()[index].unit == "rad/s"
 
 
 simreal.register_quantity(

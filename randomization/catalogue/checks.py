@@ -11,6 +11,7 @@ from mujoco.batch import MODEL_FIELDS
 
 from envs.common.messages import listed, nearest
 from randomization.catalogue.quantity import Channel, Mode, Quantity, RandomizationError, Target
+from randomization.effects.actions.commands import CommandDelay
 from randomization.effects.effect import STAGES, Effect
 
 _HOOKS = (*STAGES.values(), "reset")
@@ -70,6 +71,8 @@ def _of_effect(quantity: Quantity) -> str:
         return "expected either `writes`, the fields of the model, or `effect`, a subclass of simreal.Effect"
     if bool(quantity.writes) != (quantity.channel == "physics"):
         return "channel 'physics' and `writes` go together"
+    if acts and quantity.channel == "visual":
+        return "channel 'visual' is for what only pictures show, and an effect acts on the robot: expected another"
     if effect is None:
         return ""
     if not (isinstance(effect, type) and issubclass(effect, Effect)):
@@ -78,6 +81,8 @@ def _of_effect(quantity: Quantity) -> str:
         public = [name for name in vars(effect) if not name.startswith("_")]
         hint = next((found for name in public if (found := nearest(name, _HOOKS))), "")
         return f"effect: {effect.__name__} has no hook{hint}; expected one of: {', '.join(_HOOKS)}"
+    if effect is not CommandDelay and effect.overrides("on_command") and effect.order >= CommandDelay.order:
+        return f"effect: {effect.__name__} comes after action_delay ({CommandDelay.order}), expected a lower `order`"
     if quantity.mode != "absolute":
         return f"mode: an effect is given its own values, expected 'absolute', got {quantity.mode!r}"
     return ""

@@ -53,7 +53,7 @@ class Quantity:
         effect: what happens during an episode; quantities may share one.
         needs: a quantity without which this one does nothing.
         suits: whether an object (task, index) is one that it makes sense for; the index is that in the model, or of a
-            component in `Task.sensors()`. None: as far as it writes anything.
+            component in `Task.measured_components()`. None: as far as it writes anything.
         expected: what an object has to be for that, after "is no"; for messages.
         writer: which values it writes, if not simply the rows in `writes`.
         idle: why it would change nothing to an object, to follow the object's name; "" if it does.

@@ -62,9 +62,8 @@ class EffectContext:
 
     @cached_property
     def effects(self) -> dict[str, type[Effect]]:
-        """The effects that lambda has a parameter of, by the quantity that is first in the catalogue. One that only
-        shapes another comes with that."""
-        asked = {QUANTITIES[p.quantity].effect for p in self.parameters if not QUANTITIES[p.quantity].needs}
+        """The effects that lambda has a parameter of, by the quantity that is first in the catalogue."""
+        asked = {QUANTITIES[p.quantity].effect for p in self.parameters}
         first: dict[type[Effect], str] = {}
         for name, quantity in QUANTITIES.items():
             if quantity.effect in asked and quantity.effect is not None:

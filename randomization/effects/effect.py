@@ -48,7 +48,7 @@ class Effect(Stateful):
         """Begin episodes in mask [N] in the worlds lam [N, d], whose own model fields have been written."""
 
     def on_action(self, action: Tensor) -> Tensor:
-        """The action [N, A] that is executed for one in [-1, 1]: the task is given the last effect's."""
+        """The action [N, A] that is executed for one in [-1, 1], where it lies too; the task is given the last one."""
         raise NotImplementedError
 
     def on_command(self, command: Tensor) -> Tensor:

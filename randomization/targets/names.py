@@ -30,7 +30,7 @@ def object_places(task: Task, target: Target) -> dict[str, int]:
     if target in ("camera", "light", "material"):
         return _numbered(appearance_names(task.model, target))
     if target == "component":
-        return _numbered([c.name for c in task.sensors()])
+        return _numbered([c.name for c in task.measured_components()])
     if target == "action":
         return _numbered([c.name for c in task.action])
     if target in BODIES:

@@ -33,7 +33,7 @@ from simreal.evaluation.metrics import Metric, metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
-from simreal.training.checkpoint import BEST, checkpoints, is_outdated, newest_checkpoint, policy_file
+from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
@@ -48,7 +48,7 @@ from simreal.training.run_directory import (
 )
 from simreal.training.trainer import Interrupted, Trainer, update_threads
 
-EVALUATION, ENVELOPE = "evaluation.json", "envelope.json"  # in a run directory
+ENVELOPE = "envelope.json"  # in a run directory
 PRIVILEGED = (
     "its policy reads what no robot measures (actor_reads: privileged); train a student of it with algorithm distill, "
     "which can be exported"

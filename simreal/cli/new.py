@@ -163,6 +163,7 @@ class Starter:
     def _cured(self, spec: mujoco.MjSpec) -> tuple[dict[str, float], list[Finding]]:
         """Armatures without which joints flip, which are given to `spec`; and what else is wrong."""
         armatures: dict[str, float] = {}
+        found: list[Finding] = []
         for _ in range(4):
             model = spec.compile()
             data = mujoco.MjData(model)

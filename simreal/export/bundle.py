@@ -65,9 +65,8 @@ def export_bundle(
         run: where the policy comes from (seed, steps, configuration).
         observations: [K, nobs] golden observations; for a policy with memory, consecutive steps of an episode.
             Where left out, draws with the normalizer's mean and standard deviation.
-        c: a directory for the policy as C99 (docs/c.md), of a policy that states its layers; what an earlier export
-            wrote there is replaced, anything else is refused.
-        int8_limit: weights of the C code have 8 bits, which changes actions by so much at most. None: they are floats.
+        c: a directory for the policy as C99 too (docs/c.md), if it states its layers; replaced as `output` is.
+        int8_limit: weights in C have 8 bits, which changes actions by so much at most. None: they are floats.
 
     Returns `output`.
 
@@ -88,23 +87,28 @@ def export_bundle(
         if code is not None:
             refuse_unstated(source)
         contract = contract_of(source, task_name or task.id) | {k: plain(v, k) for k, v in about.items()}
-        golden = golden_answers(
-            source, source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations
-        )
-        golden |= _golden_targets(contract, golden)
-        graph, arrays = _translate(source), io.BytesIO()
-        verify(graph, source, golden)
-        np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
-        files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-        files[CONTRACT] = _signed(contract, files)
-        loop = kept_or_new(target, contract).encode(errors="surrogateescape")
+        files, golden = _contents(source, contract, observations)
         texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
-        _BUNDLE.write(target, files | {NAME: loop}, lambda folder: _load(folder, target))
+        _BUNDLE.write(target, files | {NAME: kept_or_new(target, contract)}, lambda folder: _load(folder, target))
         if code is not None:
             C_FOLDER.write(code, texts)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
     return Path(output)
+
+
+def _contents(
+    source: Source, contract: dict[str, Any], observations: Tensor | NDArray[Any] | None
+) -> tuple[dict[str, bytes], dict[str, NDArray[Any]]]:
+    """A bundle's files by name, and its golden arrays. Raises ExportError."""
+    seen = source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations
+    golden: dict[str, NDArray[Any]] = {**golden_answers(source, seen)}
+    golden |= _golden_targets(contract, golden)
+    graph, arrays = _translate(source), io.BytesIO()
+    verify(graph, source, golden)
+    np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
+    files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
+    return {**files, CONTRACT: _signed(contract, files)}, golden
 
 
 def _load(folder: Path, target: Path) -> None:

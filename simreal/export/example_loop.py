@@ -67,18 +67,18 @@ def example_loop(contract: Mapping[str, Any]) -> str:
     )
 
 
-def kept_or_new(folder: Path, contract: Mapping[str, Any]) -> str:
+def kept_or_new(folder: Path, contract: Mapping[str, Any]) -> bytes:
     """The loop for a contract, beside the bundle in `folder`; what its user has made of the one that is there, written
     for the contract that is there, is left as it is. Raises OSError."""
-    present = folder / NAME
+    present, new = folder / NAME, example_loop(contract).encode()
     if not present.is_file():
-        return example_loop(contract)
-    text = present.read_text(encoding="utf-8", errors="surrogateescape")
+        return new
+    text = present.read_bytes()
     try:
-        untouched = text == example_loop(json.loads((folder / CONTRACT).read_bytes()))
+        untouched = text == example_loop(json.loads((folder / CONTRACT).read_bytes())).encode()
     except (ValueError, KeyError, TypeError, IndexError):  # a contract that somebody has changed as well
         untouched = False
-    return example_loop(contract) if untouched else text
+    return new if untouched else text
 
 
 def _component(part: Mapping[str, Any]) -> str:

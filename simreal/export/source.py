@@ -20,6 +20,9 @@ EXPORT_TOLERANCE = 1e-5
 
 Both get the same float32 observations. Actions lie in [-1, 1], so for them it is a share of half the range."""
 
+# Far outside training activations are large and so is float32's rounding; a missing clip would be off by far more.
+EXTREME_TOLERANCE, EXTREME_WIDTH = 1e-3, 10.0
+
 Array = NDArray[np.float32]
 
 

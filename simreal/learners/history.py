@@ -31,8 +31,10 @@ from simreal.learners.options import HistoryOptions
 
 @dataclass(frozen=True)
 class HistoryLayout:
-    """Sizes of what is remembered, and where it lies in a state [B, S]: k observations of `kept` values, oldest first;
-    then the last actions, oldest first; then, if k > 0, 1 where the episode has begun. Zeros at its start.
+    """Sizes of what is remembered, and where it lies in a state [B, S].
+
+    k observations of `kept` values, oldest first; then the last actions, oldest first; then, if k > 0, 1 where the
+    episode has begun. Zeros at its start. Batches leave that last value out: all of their k observations are there.
 
     Attributes:
         observations: k, earlier observations that are remembered.
@@ -76,7 +78,7 @@ class HistoryLayout:
     def before(self, state: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Observations [B, k * kept] and actions [B, actions * A] before the present observation [B, >= kept]."""
         observations, actions, begun = self.split(state)
-        if self.observations:
+        if begun.shape[1]:
             present = torch.cat([present[:, : self.kept].to(state.dtype)] * self.observations, dim=1)
             observations = torch.where(begun > 0.5, observations, present)
         return observations, actions
@@ -97,7 +99,7 @@ class HistoryLayout:
         observations, actions = self.before(state, observation)
         parts = [normalizer(observation)]
         if self.observations:
-            parts.append(normalizer(observations.view(-1, self.kept)).view(observations.shape))
+            parts.append(normalizer(observations.unflatten(1, (-1, self.kept))).flatten(1))
         return torch.cat([*parts, actions.float()], dim=1)
 
     def gathered(self, observation: Tensor, action: Tensor, age: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
@@ -182,11 +184,8 @@ class HistoryPolicy(nn.Module):
 
     def undecided(self, tolerance: float, observation: Tensor, state: Tensor) -> Tensor:
         """[B] where rounding may decide between two actions; see `simreal.learners.on_policy.distribution`."""
-        ask = getattr(self.network, "undecided_at", None)
-        if ask is None:
-            return torch.zeros(len(observation), dtype=torch.bool)
         normalized = self.normalizer(observation)
-        return ask(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), dim=1))
+        return self.network.undecided_at(tolerance, torch.cat((normalized, *self.layout.before(state, normalized)), 1))
 
     def layers(self) -> list[Layer]:
         """From an observation to an action, what is remembered in between."""

@@ -247,13 +247,14 @@ class ActorOptions(HistoryOptions):
         "gaussian", description="distribution over actions; categorical: one over evenly spaced values per actuator"
     )
     bins: int = Field(11, ge=2, le=1001, description="values in [-1, 1] that a categorical actor chooses among")
-    log_std: Literal["free", "state"] = Field("free", description="std of actions: parameters, or an output")
-    initial_std: float = Field(0.5, gt=0, description="std of actions at the start")
-    squash: Literal["clip", "tanh"] = Field("clip", description="how actions are brought into [-1, 1]")
+    log_std: Literal["free", "state"] = Field("free", description="std of a gaussian actor: parameters, or an output")
+    initial_std: float = Field(0.5, gt=0, description="std of a gaussian actor's actions at the start")
+    squash: Literal["clip", "tanh"] = Field(
+        "clip", description="how a gaussian actor's actions are brought into [-1, 1]"
+    )
 
     @model_validator(mode="after")
     def _actor_fits_together(self) -> Self:
-        self._refuse_foreign()
         if self.memory != "none" and self.horizon % self.segment:
             raise ValueError(f"segment: expected a divisor of horizon ({self.horizon}), got {self.segment}")
         for name in ("observation_history", "action_history"):
@@ -262,14 +263,6 @@ class ActorOptions(HistoryOptions):
             if getattr(self, name) > self.horizon:
                 raise ValueError(f"{name}: expected at most horizon ({self.horizon}), got {getattr(self, name)}")
         return self
-
-    def _refuse_foreign(self) -> None:
-        """Raise ValueError where something is set that this kind of actor has not."""
-        categorical = self.actor == "categorical"
-        for name in ("squash", "log_std", "initial_std", "bound_coef") if categorical else ("bins",):
-            field = type(self).model_fields.get(name)
-            if field is not None and getattr(self, name) != field.default:
-                raise ValueError(f"{name}: means nothing to actor {self.actor}, leave it at {field.default}")
 
     def network(self) -> dict[str, Any]:
         """What decides the shape of the policy and what its weights mean, by key."""
@@ -329,7 +322,9 @@ class PPOConfig(ActorOptions):
         0.0, ge=0, description="weight of the loss that makes the policy symmetric, for tasks that are"
     )
     bound_coef: float = Field(
-        0.0, ge=0, description="weight of the loss on mean actions beyond -1 and 1, whose noise is clipped away"
+        0.0,
+        ge=0,
+        description="weight of the loss on a gaussian actor's mean beyond -1 and 1, where its noise is clipped away",
     )
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: Literal["none", "batch", "minibatch"] = Field(

@@ -26,6 +26,7 @@ class Offscreen:
         model: whose meshes and textures are used.
         width, height: of pictures, pixels.
         textured: whether scenes may use the texture library and other backgrounds.
+        daylight: give models that have no light, or no background, one of each: for pictures that people look at.
 
     Attributes:
         scene: to be filled by `compose`, and changed, before `draw`.
@@ -35,7 +36,7 @@ class Offscreen:
         UserError: the machine cannot render; says what to install.
     """
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int, textured: bool) -> None:
+    def __init__(self, model: mujoco.MjModel, width: int, height: int, textured: bool, daylight: bool = False) -> None:
         self._model = model
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._option = mujoco.MjvOption()
@@ -53,7 +54,8 @@ class Offscreen:
                 "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._bare = not model.nlight, not (model.tex_type == _SKYBOX).any()  # without light, without background
+        # Without light, without background.
+        self._bare = daylight and not model.nlight, daylight and not (model.tex_type == _SKYBOX).any()
         self._library = _Library(model, self._context) if textured or self._bare[1] else None
         # Contexts have to be freed with OpenGL current, and before it: not left to the garbage collector's order.
         self._free = weakref.finalize(self, _free, self._gl, self._context, self._library)

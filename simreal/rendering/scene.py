@@ -22,18 +22,21 @@ class Scene:
         environment: what to show.
         width, height: of pictures, pixels.
         camera: "view", the task's usual one, or one of the model's.
+        daylight: see `Offscreen`.
 
     Raises:
         UserError: the machine cannot render, or there is no such camera.
     """
 
-    def __init__(self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW) -> None:
+    def __init__(
+        self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW, daylight: bool = False
+    ) -> None:
         self._environment = environment
         task, layer = environment.task, environment.layer
         self._camera = view_of(environment, camera)
         parameters = layer.parameters if isinstance(layer, DomainRandomizer) else []
         self._visual = SceneRandomizer(task, parameters, environment.rng, camera)
-        self._offscreen = Offscreen(task.model, width, height, self._visual.textured)
+        self._offscreen = Offscreen(task.model, width, height, self._visual.textured, daylight)
 
     def picture(self, index: int, nominal: bool = False, label: str = "") -> Image:
         """Environment `index` now, [height, width, 3].

@@ -54,7 +54,7 @@ def film(
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     read = policy.reader(environment)
-    scene = Scene(environment, *size, camera)
+    scene = Scene(environment, *size, camera, daylight=True)
     label = f"world {world}, episode 1"
     frames = [scene.picture(0, label=label if words else "")]
     played = 0

@@ -146,7 +146,7 @@ def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[
     environment = next(replay)[0]
     period = environment.task.control_period_s
     stride = max(1, round(1.0 / (_FPS * period)))
-    scene = Scene(environment, _WIDTH, _HEIGHT)
+    scene = Scene(environment, _WIDTH, _HEIGHT, daylight=True)
     try:
         frames = [scene.picture(0)] if length <= _FRAMES * stride else []
         for step, _ in enumerate(replay, start=1):

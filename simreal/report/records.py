@@ -62,7 +62,7 @@ class WorldFigures(_Lenient):
     successes_mean: float | None = None
     successes_median: float | None = None
     successes_ci95: tuple[float, float] | None = None
-    samples: Samples = Samples()
+    samples: Samples = Samples.model_validate({})
     group: str = ""
 
     @property

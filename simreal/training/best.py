@@ -28,7 +28,15 @@ from simreal.evaluation.evaluate import evaluate_named
 from simreal.evaluation.intervals import bootstrap_ci, unanimous_ci
 from simreal.evaluation.metrics import RETURN, Metric, metric_of
 from simreal.learners.base import LearnerSpec
-from simreal.training.checkpoint import BEST, MISFITS, checkpoint_path, checkpoints, load_checkpoint, save_checkpoint
+from simreal.training.checkpoint import (
+    BEST,
+    EVALUATION,
+    MISFITS,
+    checkpoint_path,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import LoadedPolicy, stepper
 
@@ -122,36 +130,33 @@ class BestPolicy:
             self._nominal = theirs["worlds"][0]
         return told
 
-    def state(self) -> int | None:
-        """What a checkpoint has to say of it: the steps of the kept policy."""
-        return self._kept
-
     def load(self, checkpoint: dict[str, Any], policy: nn.Module, sampler: Sampler) -> None:
         """Go on from a checkpoint, whose policy and sampler are given.
 
-        The file of the kept policy is found in the run; later ones, of judgements that will be made again, are removed.
-        Of a run that kept none, its last policy is the one to beat.
+        The kept policy is the newest in the run's folder that is not later than the checkpoint. Later ones, of
+        judgements that will be made again, are removed. Of a finished run that kept none, its last policy is the one to
+        beat.
 
         Raises:
             UserError: the file is damaged, or the disk refuses.
         """
-        kept: Any = checkpoint.get("kept", checkpoint["env_steps"])
-        path = None if type(kept) is not int else checkpoint_path(self._run / BEST, kept)
+        at: int = checkpoint["env_steps"]
+        path: Path | None = None
         for file in checkpoints(self._run / BEST):
-            if path is None or file.name > path.name:
+            if file.name <= checkpoint_path(self._run, at).name:
+                path = file
+            else:
                 file.unlink(missing_ok=True)
-        if path is None:
-            return
         module = copy.deepcopy(policy).to("cpu").eval()
-        if not path.is_file():
-            if kept == checkpoint["env_steps"]:
-                self._keep(kept, module, sampler, None)
+        if path is None:
+            if (self._run / EVALUATION).is_file():
+                self._keep(at, module, sampler, None)
             return
         try:
             module.load_state_dict(load_checkpoint(path, self._config.task)["policy"])
         except MISFITS as error:
             raise UserError(f"{path}: does not fit the configuration: {one_line(error)}") from None
-        self._kept, self._module = kept, module
+        self._kept, self._module = int(path.stem.removeprefix("step_")), module
 
     def _keep(self, env_steps: int, module: nn.Module, sampler: Sampler, nominal: dict[str, Any] | None) -> None:
         content = {"task": self._config.task, "policy": module.state_dict(), "sampler": sampler.state_dict()}

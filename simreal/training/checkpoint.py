@@ -17,6 +17,7 @@ from envs.common.safe_yaml import FileError
 from simreal.common.atomic_files import TEMPORARY, write_atomically, write_text, writing
 from simreal.common.errors import UserError
 
+EVALUATION = "evaluation.json"  # figures of a finished run, in its directory
 BEST = "best"  # folder of a run whose best policy is kept: the newest file there, see `simreal.training.best`
 FAILURES = "failure"  # folder of a run that keeps the state before an update that ended in NaN or infinity
 FORMAT = 3  # 1 and 2 were files of torch.save

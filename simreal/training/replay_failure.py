@@ -24,7 +24,9 @@ def repeat_update(path: Path) -> list[str]:
         document = parse_yaml(str(content["config"]))
     except (KeyError, FileError):
         raise UserError(f"{path}: holds no configuration") from None
-    trainer = Trainer(parse_config(document, str(path)), path.parent.parent)
+    config = parse_config(document, str(path))
+    alone = config.train.model_copy(update={"keep": "last"})  # the run's best policy is none of this
+    trainer = Trainer(config.model_copy(update={"train": alone}), path.parent.parent)
     trainer.load(content)
     if not trainer.learner.ready():
         raise UserError(f"{path}: no update comes next; expected a file from RUN/{FAILURES}")

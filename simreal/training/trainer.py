@@ -234,8 +234,6 @@ class Trainer:
             "environment": self.environment.state_dict(),
             "statistics": self.statistics.state_dict(),
         }
-        if self._best is not None:
-            content["kept"] = self._best.state()
         return save_checkpoint(self.run / "checkpoints", self.env_steps, content, self.config.train.keep_checkpoints)
 
     def load(self, checkpoint: dict[str, Any]) -> None:

@@ -33,6 +33,8 @@ from simreal.export.source import ExportError
 from small_arm import SmallArm
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SLOW = pytest.mark.slow
+EVERY_LAYER = ("si units", "action history of 3", "observation history of 3", "clip, elu", "gru", "lstm, bins")
 CORTEX = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
 
 
@@ -84,7 +86,7 @@ def _pointer(values: np.ndarray) -> Any:
     return values.ctypes.data_as(ctypes.c_void_p)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind if kind in EVERY_LAYER else pytest.param(kind, marks=SLOW) for kind in KINDS])
 def test_c_answers_as_onnx_runtime_step_by_step(kind: str, tmp_path: Path) -> None:
     bundle = export_bundle(make(kind), TASK, tmp_path / "bundle", c=tmp_path / "c")
     deployed, compiled = Policy.load(bundle), Compiled(tmp_path / "c")
@@ -100,7 +102,9 @@ def test_c_answers_as_onnx_runtime_step_by_step(kind: str, tmp_path: Path) -> No
     assert "#define POLICY_CONTROL_PERIOD_S 0.04\n" in contract
 
 
-@pytest.mark.parametrize(("kind", "tool"), [("lstm", "gcc"), ("observation history of 3", "clang")])
+@pytest.mark.parametrize(
+    ("kind", "tool"), [("lstm", "gcc"), pytest.param("observation history of 3", "clang", marks=SLOW)]
+)
 def test_golden_vectors_come_back_under_sanitizers(kind: str, tool: str, tmp_path: Path) -> None:
     found(tool)
     export_bundle(make(kind), TASK, tmp_path / "bundle", c=tmp_path / "c")
@@ -117,12 +121,11 @@ def test_golden_vectors_come_back_under_sanitizers(kind: str, tool: str, tmp_pat
     assert "FAILED: actions are those of golden.h" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["gru", "bins"])
+@pytest.mark.parametrize("kind", ["gru", pytest.param("bins", marks=SLOW)])
 def test_other_processors_compile_it_and_one_of_them_answers(kind: str, tmp_path: Path) -> None:
     export_bundle(make(kind), TASK, tmp_path / "bundle", c=tmp_path / "c")
     if shutil.which("arm-none-eabi-gcc"):
-        for level in ("-Os", "-O3"):
-            run("arm-none-eabi-gcc", *CORTEX, *STRICT, level, "-c", "policy.c", folder=tmp_path / "c")
+        run("arm-none-eabi-gcc", *CORTEX, *STRICT, "-O3", "-c", "policy.c", folder=tmp_path / "c")
     tool, emulator = found("aarch64-linux-gnu-gcc"), f"{found('qemu-aarch64')} -L /usr/aarch64-linux-gnu"
     (tmp_path / "c" / "policy.o").unlink(missing_ok=True)
     assert "64 golden steps" in run("make", "test", f"CC={tool}", f"RUN={emulator}", folder=tmp_path / "c")
@@ -307,6 +310,9 @@ def test_targets_that_are_added_to_something_are_those_of_the_bundle(spec: Any, 
     bundle = export_bundle(layers, task, tmp_path / "bundle", c=tmp_path / "c")
     policy, compiled = Policy.load(bundle), Compiled(tmp_path / "c")
     rows = np.random.default_rng(0).normal(0.0, 0.5, (20, 6)).astype(np.float32)
+    for relative in filter(None, (part.get("relative") for part in policy.contract["action"])):
+        told = relative if isinstance(relative, str) else relative["component"]
+        assert f'"{told}", 0.0, ' in (tmp_path / "c" / "policy.c").read_text()  # beside the offset
     for episode in range(2):
         policy.reset()
         compiled.reset()

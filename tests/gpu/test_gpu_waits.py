@@ -205,7 +205,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("task_id", "everything"),
-    [pytest.param(task, False, id=f"{task}-plain") for task in TASKS]
+    [pytest.param(task, False, id=f"{task}-plain") for task in (*TASKS, "small_arm:Everything")]
     + [
         pytest.param(task, True, id=f"{task}-randomized", marks=pytest.mark.slow if task in LIKE_ANOTHER else ())
         for task in TASKS
@@ -225,12 +225,18 @@ def test_a_control_step_waits_for_nothing(task_id: str, everything: bool) -> Non
     assert environment.observed.policy.device == META
 
 
-def test_collecting_experience_waits_for_nothing_after_the_first_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "Generator", lambda device: SimpleNamespace(manual_seed=lambda seed: None))
+@pytest.mark.parametrize(
+    "settings", [{}, {"actor": "categorical", "observation_history": 2, "actor_reads": "privileged"}]
+)
+def test_collecting_experience_waits_for_nothing_after_the_first_rollout(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = made("Go1Velocity-v0", {"body_mass": {"range": [0.5, 2.0]}})
+    monkeypatch.setattr(torch, "Generator", lambda device: SimpleNamespace(manual_seed=lambda seed: None))
     with LikeCuda():
         environment.reset()
-        learner = PPO(LearnerSpec.of(environment, META), PPOConfig.model_validate({"horizon": 4, "minibatches": 1}), 0)
+        config = PPOConfig.model_validate({"horizon": 4, "minibatches": 1} | settings)
+        learner = PPO(LearnerSpec.of(environment, META), config, 0)
     learner.updates = 1
     with watched():
         for _ in range(3):

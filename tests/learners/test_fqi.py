@@ -26,6 +26,7 @@ task: FetchReach-v4
 num_envs: 2
 threads: 1
 learner: {algorithm: fqi, dataset: reach.npz, sweeps: 4, updates_per_sweep: 3, hidden: [8], batch_size: 16}
+train: {keep: last}
 evaluate: {episodes: 2, worlds: [nominal]}
 """
 

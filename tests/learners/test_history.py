@@ -68,8 +68,7 @@ class Stream:
         done = terminated | truncated
         achieved = (torch.rand(N, 1, generator=self.generator) * 4).floor() + 10.0 * env[:, None]
         for i in range(N):
-            shown = self.history.layout.before(self.history.state, seen)
-            state = torch.cat((*shown, torch.ones(N, self.history.layout.size - self.history.layout.inputs)), 1)[i]
+            state = torch.cat(self.history.layout.before(self.history.state, seen), 1)[i]
             self.told[i].append(
                 Step(seen[i, :2].tolist(), action[i].tolist(), bool(done[i]), bool(terminated[i]), float(achieved[i]),
                      state.tolist())
@@ -95,7 +94,7 @@ def remembered(layout: HistoryLayout, steps: list[Step], time: int) -> list[floa
         values += steps[max(time - back, first)].seen
     for back in range(layout.actions, 0, -1):
         values += steps[time - back].action if time - back >= first else [0.0, 0.0]
-    return [*values, 1.0] if layout.observations else values
+    return values
 
 
 def after(layout: HistoryLayout, steps: list[Step], time: int) -> list[float]:

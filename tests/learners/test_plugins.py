@@ -147,7 +147,9 @@ def test_a_run_whose_package_is_missing_says_which(
     del registry._LEARNERS["cem"]
     for command in (("evaluate", "run"), ("export", "run"), ("play", "run", "--video", "v.mp4")):
         refused(run(*command), "run/config.yaml", "'cem'", "'simreal_cem'", "not installed")
-    refused(run("train", "c.yaml", "--run-dir", "run", "--resume"), "c.yaml", "no learner 'cem'", "ddpg, ")
+    refused(
+        run("train", "c.yaml", "--run-dir", "run", "--resume"), "config.yaml", "its learner 'cem' is of Python package"
+    )
 
 
 @pytest.mark.usefixtures("installed")

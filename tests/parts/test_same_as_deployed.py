@@ -54,7 +54,8 @@ def answering(observations: int, actions: int) -> nn.Module:
 
 def actuators(task: SmallArm) -> tuple[torch.Tensor, np.ndarray]:
     """Which columns of ctrl are driven, and what a unit of each is in the contract's."""
-    return task.scene.targets._columns, task.scene.targets._factor.numpy()
+    rules = task.scene.targets.rules
+    return rules.columns, rules.factor.numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)

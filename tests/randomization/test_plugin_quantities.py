@@ -141,6 +141,15 @@ class Deaf(simreal.Effect):
         measured += 1.0
 
 
+class Late(simreal.Effect):
+    """Comes after the delay, which has said what arrives in each physics step."""
+
+    order = 95
+
+    def on_command(self, command: Tensor) -> Tensor:
+        return command
+
+
 def quantity(**more: Any) -> Quantity:
     """A quantity that can be used, but for `more`."""
     plain = {"name": "chirp", "channel": "action", "target": "action", "default_range": (0.0, 0.1)}
@@ -169,6 +178,8 @@ INF = math.inf
         (quantity(channel="acton"), "channel 'acton' does not exist (did you mean 'action'?)"),
         (quantity(mode="factor"), "mode 'factor' does not exist"),
         (quantity(effect=Deaf), "Deaf has no hook (did you mean 'on_measurement'?); expected one of: on_action,"),
+        (quantity(effect=Late), "effect: Late comes after action_delay (90), expected a lower `order`"),
+        (quantity(channel="visual"), "channel 'visual' is for what only pictures show"),
         (quantity(effect=TinyTask), "effect: expected a subclass of simreal.Effect, got"),
         (quantity(effect=None), "expected either `writes`, the fields of the model, or `effect`"),
         (quantity(writes=("body_mass",)), "expected either `writes`"),

@@ -28,6 +28,7 @@ LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to di
     "ppo lstm": LEARNERS["ppo lstm"]["learner"] | _ON_POLICY,
     "ppo gru": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"memory": "gru"},
     "trpo": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"objective": "trpo"},
+    "ppo bins": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"actor": "categorical", "observation_history": 3},
     "sac": LEARNERS["sac"]["learner"] | _OFF_POLICY,
     "td3": LEARNERS["td3"]["learner"] | _OFF_POLICY,
     "ddpg": LEARNERS["ddpg her"]["learner"] | _OFF_POLICY,

@@ -8,9 +8,18 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.parts.actions import ActionSpec, JointPosition
+from envs.parts.actions import ActionSpec, EndEffectorDelta, JointPosition
 from envs.parts.composed import ComposedTask
-from envs.parts.observations import JointState, ObservationSpec
+from envs.parts.observations import (
+    BodyPose,
+    Command,
+    Goal,
+    Imu,
+    JointState,
+    LastAction,
+    LastTarget,
+    ObservationSpec,
+)
 from envs.task import Outcome
 
 ARM = """
@@ -87,3 +96,20 @@ class SmallArm(ComposedTask):
 
     def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
         return torch.linalg.vector_norm(achieved - desired, dim=-1) < 0.05
+
+
+class Everything(SmallArm):
+    """The arm with every kind of part."""
+
+    def __init__(self) -> None:
+        command = Command("wanted", (-1.0,), (1.0,), "m/s", every_s=0.04)
+        tool = EndEffectorDelta("tool", 0.03, turn_scale=0.1, relative="joint", smoothing=0.5)
+        sight = [
+            BodyPose("ball", rotation="quat"),
+            BodyPose("tool", rotation="6d"),
+            Imu("imu"),
+            Imu("ball", prefix="ball_"),
+        ]
+        super().__init__(
+            tool, [JointState(), LastAction(), LastTarget(), command, *sight, Goal("tool", frame="shoulder")]
+        )

@@ -21,7 +21,7 @@ from shortcuts import without_bundles
 from simreal.evaluation.metrics import RETURN, SUCCESS
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.training.best import better, judge_interval
-from simreal.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint
+from simreal.training.checkpoint import checkpoints, newest_checkpoint
 from simreal.training.progress import Progress
 from simreal.training.run_config import RunConfig, parse_config
 from simreal.training.trainer import Trainer
@@ -169,8 +169,6 @@ def test_a_run_killed_between_judgements_keeps_what_an_uninterrupted_one_keeps(
     put_out(monkeypatch, {0: 1.0, 121: 0.5, 181: 0.0, 301: 1.0})
     whole = trained(config(360, judge_interval=60), tmp_path / "whole")
     first = trained(config(160, judge_interval=60), tmp_path / "parts")  # as a checkpoint at step 160 would be
-    state = load_checkpoint(checkpoints(tmp_path / "parts" / "checkpoints")[-1])
-    assert state["kept"] is not None
     ahead = trained(config(300, judge_interval=60), tmp_path / "parts", resume=True)  # and is killed: go back to 160
     checkpoints(tmp_path / "parts" / "checkpoints")[-1].unlink()
     again = trained(config(360, judge_interval=60), tmp_path / "parts", resume=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from simreal.deploy.bundle_reader import read_parts
@@ -13,7 +14,9 @@ from simreal.export.c.header import MARK
 from simreal.export.c.int8 import int8_error
 from simreal.export.c.writer import FILES, PRODUCTS, c_files
 from simreal.export.folders import Kind
-from simreal.export.source import ExportError, Source
+from simreal.export.source import EXTREME_TOLERANCE, EXTREME_WIDTH, ExportError, Source
+
+_FAR_ROWS = 32
 
 C_FOLDER = Kind("policy in C", (*FILES, *PRODUCTS), ("contract.h", MARK))
 
@@ -51,5 +54,14 @@ def c_texts(
     assert source.layers is not None
     error = None if int8_limit is None else int8_error(source, golden, int8_limit)
     _, action = read_parts(dict(contract))
-    texts = c_files(source.layers, contract, action, golden, error)
+    texts = c_files(source.layers, contract, action, {**golden, **_far(source)}, error)
     return {name: text.encode() for name, text in texts.items()}
+
+
+def _far(source: Source) -> dict[str, NDArray[np.float32]]:
+    """Observations far outside training, `far_observations` [K, nobs], and torch's actions to each alone."""
+    rows = source.draw(_FAR_ROWS, EXTREME_WIDTH, seed=3)
+    inputs = [rows] if source.initial is None else [rows, source.initial.expand(len(rows), *source.initial.shape)]
+    decided = source.decided(EXTREME_TOLERANCE, *inputs)
+    actions = source.step(*inputs)[0]
+    return {"far_observations": rows[decided].numpy(), "far_actions": actions[decided].numpy()}

@@ -23,10 +23,11 @@ typedef struct {
     double trained_low, trained_high; /* seen in training; beyond it the policy guesses */
 } policy_observation_value;
 
-/* A value of the action, in its component's unit: target = offset + scale * action within [low, high]; torque =
- * stiffness * (target - angle) - damping * velocity within +-effort_limit. */
+/* A value of the action, in its component's unit: target = offset + scale * action, added to the last command where
+ * `added_to` is "target", or to what that component of the observation shows; within [low, high]. torque = stiffness *
+ * (target - angle) - damping * velocity within +-effort_limit. */
 typedef struct {
-    const char *element, *joint, *actuator;
+    const char *element, *joint, *actuator, *added_to;
     double offset, scale, low, high, smoothing;
     double stiffness, damping, effort_limit;
 } policy_action_value;
@@ -96,7 +97,7 @@ def contract_tables(contract: Mapping[str, Any]) -> str:
         for e in seen for i in range(*e["shape"])
     ]  # fmt: skip
     told = [
-        [*(string(_of(e, key, i)) for key in ("elements", "joints", "actuators")),
+        [*(string(_of(e, key, i)) for key in ("elements", "joints", "actuators")), string(_added_to(e)),
          number(e["offset"][i]), number(e["scale"][i]), *_limits(e, i), number(e["smoothing"]),
          *(number(_of(e, key, i)) for key in ("stiffness", "damping", "effort_limit"))]
         for e in done for i in range(*e["shape"])
@@ -119,6 +120,11 @@ def _of(entry: Mapping[str, Any], key: str, i: int) -> Any:
     """What an entry says of its value i; None where it says nothing. One name may hold for all."""
     values = entry[key]
     return values[i] if i < len(values) else None
+
+
+def _added_to(entry: Mapping[str, Any]) -> str:
+    relative = entry.get("relative") or ""
+    return relative if isinstance(relative, str) else relative["component"]
 
 
 def _limits(entry: Mapping[str, Any], i: int) -> list[str]:

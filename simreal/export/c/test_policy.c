@@ -49,6 +49,22 @@ static void replay(policy *p, double errors[3])
     }
 }
 
+#if GOLDEN_FAR > 0 && !POLICY_INT8
+/* Observations far outside training, each the first of an episode; the largest error of an action. */
+static double look_far(policy *p)
+{
+    float action[POLICY_ACTION_SIZE];
+    double error = 0.0;
+    int row, i;
+    for (row = 0; row < GOLDEN_FAR; row++) {
+        policy_reset(p);
+        check(policy_step(p, golden_far_observations[row], action) == POLICY_OK, "a step far outside training");
+        for (i = 0; i < POLICY_ACTION_SIZE; i++) error = worse(error, action[i], golden_far_actions[row][i]);
+    }
+    return error;
+}
+#endif
+
 /* Two policies that take turns must answer as one alone does. */
 static void take_turns(policy *p, policy *q)
 {
@@ -106,6 +122,9 @@ int main(void)
     check(errors[0] <= POLICY_TOLERANCE, "actions are those of golden.h");
 #if !POLICY_INT8
     check(errors[1] <= POLICY_TOLERANCE, "states are those of golden.h");
+#endif
+#if GOLDEN_FAR > 0 && !POLICY_INT8
+    check(look_far(&one) <= 1e-3, "actions far outside training are those of golden.h");
 #endif
     check(errors[2] <= 1e-9, "targets are those of golden.h");
     return failures == 0 ? 0 : 1;

@@ -49,7 +49,7 @@ def c_files(
         layers: from an observation to an action.
         contract: policy.json, signed.
         action: its components of the action.
-        golden: observations, actions, and states and targets where there are such.
+        golden: observations, actions, and states and targets where there are such; far_observations, far_actions.
         int8_error: weights have 8 bits, and this is what they change; None: they are floats.
     """
     nobs, size = (contract[group][-1]["index"][1] for group in ("observation", "action"))
@@ -277,12 +277,14 @@ _TARGETS_CODE = """policy_status policy_targets(policy *p, const float action[PO
 
 def _golden(golden: Mapping[str, NDArray[Any]]) -> str:
     """golden.h: consecutive steps of one episode and what must come back."""
-    macros = {"STEPS": len(golden["observations"]), "TARGETS": int("targets" in golden)}
-    kinds = {"observations": "float", "actions": "float", "states": "float", "targets": "double"}
-    tables = [array(kinds[name], f"golden_{name}", values) for name, values in golden.items()]
+    steps, far = len(golden["observations"]), len(golden["far_observations"])
+    macros = {"STEPS": steps, "TARGETS": int("targets" in golden), "FAR": far}
+    tables = [array("double" if k == "targets" else "float", f"golden_{k}", v) for k, v in golden.items() if len(v)]
     heads = [f"#define GOLDEN_{name} {value}\n" for name, value in macros.items()]
-    text = f"{MARK}: observations of one episode and the answers that must come back. */\n"
-    return "\n".join([text + "#ifndef SIMREAL_GOLDEN_H\n#define SIMREAL_GOLDEN_H\n", *heads, *tables, "#endif\n"])
+    text = f"{MARK}: observations of one episode, and far ones, each the first of an episode; what must come back. */\n"
+    return "\n".join(
+        [text + "#ifndef SIMREAL_GOLDEN_H\n#define SIMREAL_GOLDEN_H\n", "".join(heads), *tables, "#endif\n"]
+    )
 
 
 @cache

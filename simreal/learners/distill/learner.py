@@ -161,7 +161,7 @@ class Distill(Learner):
         """One gradient step; returns what to log."""
         share = shares(lesson.weight)
         hidden, _ = self.network.actor.trunk.hidden(lesson.seen, lesson.state, lesson.start)
-        now = self.network.actor.of_output(self.network.actor.trunk.last(hidden))
+        now = self.network.actor.of_output(self.network.actor.trunk.of_hidden(hidden))
         imitation = mean(now.imitation_loss(lesson.label), share)
         log, loss = {"imitation_loss": imitation}, imitation
         if self.estimated:
@@ -182,7 +182,7 @@ class Distill(Learner):
         difference from the teacher's actions, and `latent.NAME` of every parameter that varies there."""
         share = shares(lesson.weight)
         hidden, _ = self.network.actor.trunk.hidden(lesson.seen, lesson.state, lesson.start)
-        action = self.network.actor.of_output(self.network.actor.trunk.last(hidden)).mode()
+        action = self.network.actor.of_output(self.network.actor.trunk.of_hidden(hidden)).mode()
         error = mean((action - lesson.label).square().mean(-1), share).sqrt()
         log = {"imitation_error": float(error), "teacher_share": float(mean_all(self.steered.float()))}
         if self.estimated:

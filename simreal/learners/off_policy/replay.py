@@ -337,7 +337,7 @@ class HerReplayBuffer:
         return replace(batch, state=state, next_state=next_state)
 
     def _remembered(self, time: Tensor, env: Tensor, new: NewGoal | None) -> Tensor:
-        """States [B, S] in which a policy was at steps [B] of environments [B], for goals that may be others."""
+        """States [B, S], complete, of a policy at steps [B] of environments [B], for goals that may be others."""
         layout, n, depth = self.history, self.observation_size, self.history.steps
         steps = time[:, None] - torch.arange(depth, 0, -1, device=self.device)  # [B, depth] oldest first
         places = self._place(steps, env[:, None])
@@ -357,8 +357,6 @@ class HerReplayBuffer:
         taken = places[:, depth - layout.actions :].flatten()
         actions = rows[:, 2 * n : 2 * n + self.action_size].index_select(0, taken).view(len(time), layout.actions, -1)
         parts.append(actions.masked_fill(before[:, depth - layout.actions :, None], 0.0).flatten(1))
-        if layout.observations:
-            parts.append(torch.ones_like(parts[0][:, :1]))
         return torch.cat(parts, dim=1)
 
     def state_dict(self) -> dict[str, Any]:

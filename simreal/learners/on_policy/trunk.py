@@ -73,6 +73,10 @@ class Trunk(nn.Module):
         """From input to output."""
         return [*([] if self.memory is None else layers_of(self.memory)), *layers_of(self.head)]
 
+    def of_hidden(self, hidden: Tensor) -> Tensor:
+        """The output [L, B, m] of what goes into the last layer [L, B, H]."""
+        return self.last(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+
     def _remember(self, x: Tensor, state: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
         """The recurrent layer over x. It runs at once over all steps between which no sequence begins an episode."""
         if start is None:
