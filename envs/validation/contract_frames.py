@@ -71,7 +71,7 @@ def _names(model: mujoco.MjModel) -> set[str]:
 
 
 def _real(kind: mujoco.mjtObj) -> mujoco.mjtObj:
-    return _O.mjOBJ_BODY if kind == _O.mjOBJ_XBODY else kind
+    return _O.mjOBJ_BODY if int(kind) == int(_O.mjOBJ_XBODY) else kind
 
 
 def _motions(model: mujoco.MjModel, rehearsal: Rehearsal) -> dict[str, _Motion]:
