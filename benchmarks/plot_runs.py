@@ -20,11 +20,12 @@ def main(prefix: str, folders: list[Path]) -> None:
     column = "successes" if task.counts_successes else "success_rate" if task.has_success else "return"
     shown = f"{column.removesuffix('_rate')}, last 100 episodes"
     curves = learning_curves(metrics, column, shown, "seconds", share=column == "success_rate")
-    assert curves is not None  # there is a column of every run
     curves.savefig(f"{prefix}_curve.png", dpi=100)
     first = adr[folders[0].name]
     if any(".lower" in key for key in first[0]):
-        entropy_curves(adr).savefig(f"{prefix}_entropy.png", dpi=100)
+        entropy = entropy_curves(adr)
+        if entropy is not None:
+            entropy.savefig(f"{prefix}_entropy.png", dpi=100)
         range_curves(first).savefig(f"{prefix}_ranges.png", dpi=100)
 
 
