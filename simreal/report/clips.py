@@ -15,7 +15,7 @@ import torch
 
 from envs.environment import Environment
 from simreal.common.errors import UserError
-from simreal.evaluation.evaluate import run_episodes
+from simreal.evaluation.evaluate import Episodes, run_episodes
 from simreal.evaluation.metrics import RETURN, SUCCESS, metric_of
 from simreal.evaluation.worlds import GROUPS, World, find_world
 from simreal.rendering.offscreen import Image
@@ -94,10 +94,14 @@ def _draw(run: Run, folder: Path, wanted: dict[str, Any], say: Callable[[str], o
     policy = load_policy(run.path)
     folder.mkdir(exist_ok=True)
     clips, notes = [], []
+    played: dict[str, Episodes] = {}  # often the nominal world is also the worst
     for kind, name in zip(("best", "worst"), wanted["worlds"], strict=True):
         world = _find(name, policy, run)
         say(f"{run.name}: playing {_EPISODES} episodes in world {world.name}, and drawing the {kind}")
-        score, number = _extreme(policy, world, kind == "best", run.config.evaluate.seed)
+        if name not in played:
+            environment = world.make_environment(policy, _EPISODES, run.config.evaluate.seed)
+            played[name] = run_episodes(policy, environment, _EPISODES)
+        score, number = _extreme(policy, played[name], kind == "best")
         frames, fps = _film(policy, world, number, run.config.evaluate.seed)
         stills, poster, video = (folder / f"{kind}{end}" for end in ("-stills.jpg", ".jpg", ".mp4"))
         imageio.imwrite(stills, _side_by_side(frames), quality=80)
@@ -124,9 +128,8 @@ def _find(name: str, policy: LoadedPolicy, run: Run) -> World:
     return find_world("nominal", policy)
 
 
-def _extreme(policy: LoadedPolicy, world: World, best: bool, seed: int) -> tuple[str, int]:
+def _extreme(policy: LoadedPolicy, episodes: Episodes, best: bool) -> tuple[str, int]:
     """What the best or worst of the first episodes came to, and its number."""
-    episodes = run_episodes(policy, world.make_environment(policy, _EPISODES, seed), _EPISODES)
     measure = metric_of(policy.make_task())
     order = list(zip(episodes.samples[measure.name].tolist(), episodes.returns.tolist(), strict=True))
     chosen = (max if best else min)(range(_EPISODES), key=lambda k: order[k])
