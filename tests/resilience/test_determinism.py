@@ -22,8 +22,9 @@ from simreal.training.trainer import Trainer
 from tiny import LEARNERS, PARAMETERS, leaves
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}
-_OFF_POLICY = {"hidden": [48, 24], "batch_size": 2048, "replay_size": 20_000, "updates_per_step": 0.004}
-LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to divide it among threads
+_OFF_POLICY = {"hidden": [48, 24], "batch_size": 33_000, "replay_size": 20_000, "updates_per_step": 0.001}
+_OFF_POLICY |= {"updates_per_cycle": 2}
+LARGE: dict[str, dict[str, Any]] = {  # enough rows in an update for torch to divide it among threads; means from 32,768
     "ppo": LEARNERS["ppo"]["learner"] | _ON_POLICY,
     "ppo lstm": LEARNERS["ppo lstm"]["learner"] | _ON_POLICY,
     "ppo gru": LEARNERS["ppo"]["learner"] | _ON_POLICY | {"memory": "gru"},
