@@ -18,7 +18,7 @@ from envs import registry
 from envs.registry import make_task
 from envs.task import Outcome
 from randomization.samplers.base import Manual
-from shortcuts import without_bundles
+from shortcuts import without_bundles, without_drawings
 from simreal.cli.commands import figures_table
 from simreal.cli.main import main
 from simreal.common.errors import UserError
@@ -194,7 +194,8 @@ def test_figures_over_seeds_and_worlds_are_those_worked_out_by_hand(trained: Pat
     assert score[0] == arm.first.metrics["successes"][-1] > 1.0
 
 
-def test_the_report_shows_successes_per_episode(trained: Path, tmp_path: Path) -> None:
+def test_the_report_shows_successes_per_episode(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawings(monkeypatch)
     run = evaluated(trained, tmp_path / "run", 0, a=[0, 2, 4, 10], b=[1, 1, 1, 1])
     other = evaluated(trained, tmp_path / "other", 1, a=[1, 1, 1, 1], b=[1, 1, 1, 1])
     (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("gamma: 0.99", "gamma: 0.9"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from shortcuts import without_drawings
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import run_episodes
@@ -27,6 +28,8 @@ from simreal.report.words import percent
 from simreal.training.checkpoint import checkpoints
 from simreal.training.run_directory import load_policy
 
+SVG = figures.svg
+
 
 @pytest.fixture(scope="module")
 def trained(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,6 +41,13 @@ def trained(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_WIDTH": 64, "_HEIGHT": 48, "_FRAMES": 5, "_EPISODES": 8}.items():
         monkeypatch.setattr(clips, name, value)
+    without_drawings(monkeypatch)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn after all."""
+    monkeypatch.setattr(figures, "svg", SVG)
 
 
 @pytest.fixture
@@ -112,6 +122,7 @@ def report(*runs: Path, pictures: bool = False) -> str:
     return output.read_text()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_page_loads_nothing_and_its_parts_fit_together(copy: Callable[[str], Path]) -> None:
     a, b = copy("a-0"), reseeded(copy("b-0"), 0, sampler="none")
     for run in (a, b):
@@ -130,6 +141,7 @@ def test_the_page_loads_nothing_and_its_parts_fit_together(copy: Callable[[str],
     assert len(text) < 5_000_000
 
 
+@pytest.mark.usefixtures("drawn")
 def test_names_are_text_and_never_markup(copy: Callable[[str], Path]) -> None:
     run = evaluated(copy("a<b>&$x$"), world("<i>world</i> $y$", 10))
     text = report(run)
@@ -228,6 +240,7 @@ def envelope() -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_envelope_is_drawn_and_its_box_is_stated(copy: Callable[[str], Path]) -> None:
     run = copy("a")
     (run / "envelope.json").write_text(json.dumps(envelope()))

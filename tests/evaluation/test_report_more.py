@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from test_report import evaluated, report, world
 
+from shortcuts import without_drawings
 from simreal.report import clips
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawings(monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from envs.platform.menagerie import NOT_HERE, ModelUnavailableError
-from shortcuts import made_once, without_bundles
+from shortcuts import made_once, with_short_rehearsals, without_bundles, without_drawings
 from simreal.cli import commands
 from simreal.cli.main import main
 from simreal.common.errors import UserError
@@ -67,6 +67,8 @@ def write(folder: Path, **changes: Any) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     without_bundles(monkeypatch)
+    without_drawings(monkeypatch)
+    with_short_rehearsals(monkeypatch)
     return tmp_path
 
 
@@ -86,6 +88,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             without_bundles(patch, but="none-0")
+            without_drawings(patch)
+            with_short_rehearsals(patch)
             write(folder)
             assert run("tiny.yaml") == 0
 

@@ -14,6 +14,7 @@ import yaml
 
 from command import Run, refused, simreal_command
 from conftest import TINY
+from shortcuts import without_drawings
 from simreal.deploy import Policy
 from simreal.training.checkpoint import checkpoints
 
@@ -21,7 +22,7 @@ from simreal.training.checkpoint import checkpoints
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-
+    without_drawings(monkeypatch)
     return partial(simreal_command, capsys)
 
 
@@ -213,7 +214,7 @@ def test_policies_are_compared_in_one_table_and_one_document(run: Run, trained: 
 
 
 def test_baselines_play_the_worlds_of_the_first_run(run: Run, trained: Path, tmp_path: Path) -> None:
-    arguments = ("--baseline", "still", "--episodes", "6", "--json", "c.json")
+    arguments = ("--baseline", "still", "--episodes", "3", "--json", "c.json")
     status, out, err = run("evaluate", "random", trained, "still", *arguments)
     assert status == 0, err
     assert "Differences from still" in out
@@ -222,7 +223,7 @@ def test_baselines_play_the_worlds_of_the_first_run(run: Run, trained: Path, tmp
     assert [p["adr_entropy_npd"] is None for p in document["policies"]] == [True, False, True]
     compared = {(d["world"], d["a"], d["b"]) for d in document["differences"]}
     assert compared == {(w, a, "still") for w in ("nominal", "trained") for a in ("random", "run")}
-    lone = run("evaluate", trained, "random", "--world", "trained", "--episodes", "6", "--json", "d.json")
+    lone = run("evaluate", trained, "random", "--world", "trained", "--episodes", "3", "--json", "d.json")
     assert lone[0] == 0, lone[2]
     again = json.loads((tmp_path / "d.json").read_text())["policies"][1]["worlds"][0]
     assert again == document["policies"][0]["worlds"][1]  # whatever else is played

@@ -16,7 +16,7 @@ import pytest
 
 from plugin_files import installed_from
 from robots import skip_if_missing
-from shortcuts import without_bundles
+from shortcuts import with_short_rehearsals, without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
@@ -30,9 +30,13 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 # What makes a run short and changes nothing else that the pages show.
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
+    (re.compile(r"(simreal evaluate )(?![^\n]*--episodes)"), r"\g<1>--episodes 1 "),
     (re.compile(r"40_000"), "4_096"),
     (re.compile(r"(simreal train fetch_reach) train.env_steps=2000"), r"\g<1> train.env_steps=880"),  # 800 of them
-    (re.compile(r"(simreal train fetch_reach) train.env_steps=3000"), r"\g<1> train.env_steps=960"),  # at random
+    (re.compile(r"(simreal train fetch_reach) train.env_steps=3000"), r"\g<1> train.env_steps=896"),  # at random
+    (re.compile(r"sweeps=5"), "sweeps=1 learner.updates_per_sweep=50"),
+    (re.compile(r"(simreal record [^\n]*--steps) 2000"), r"\g<1> 400"),
+    (re.compile(r"(simreal train inverted_pendulum\b[^\n]*) train.env_steps=8192"), r"\g<1> train.env_steps=4096"),
     (re.compile(r"100_000"), "400"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
@@ -127,6 +131,7 @@ def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureF
 @pytest.mark.parametrize("page", _SHORT_PAGES)
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with_short_rehearsals(monkeypatch)
     without_bundles(monkeypatch, but=_EXPORTS.get(page, ""))
     run_page(page, in_this_process, capsys)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import simreal
 from robots import needs
-from shortcuts import without_bundles
+from shortcuts import with_short_rehearsals, without_bundles
 from simreal.export.bundle import export_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -38,7 +38,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return go
 
 
-def test_train_from_python(run: Run) -> None:
+def test_train_from_python(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_short_rehearsals(monkeypatch)
     printed = run("train_from_python.py", "1100")
     assert "trained in action_delay from" in printed
     assert "nominal:" in printed

@@ -17,6 +17,7 @@ from command import Run, refused, simreal_command
 from conftest import HINGE, SLIDER, TINY, TinyTask, build
 from defects import arm
 from envs import registry
+from shortcuts import without_drawings
 from simreal.evaluation.evaluate import equal_to_nominal, evaluate_named
 from simreal.evaluation.worlds import find_worlds
 from simreal.rendering.scene import Scene
@@ -65,7 +66,10 @@ def test_worlds_without_effect_are_named(own_arm: LoadedPolicy) -> None:
     assert equal_to_nominal(document) == ["late_sensors"]
 
 
-def test_worlds_without_effect_are_left_out_of_means(trained_run: Path, tmp_path: Path) -> None:
+def test_worlds_without_effect_are_left_out_of_means(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_drawings(monkeypatch)
     copied = Path(shutil.copytree(trained_run, tmp_path / "a"))
     document = json.loads((copied / "evaluation.json").read_text())
     nominal = document["worlds"][0]

@@ -1,7 +1,8 @@
-"""What tests need not wait for: a thing that another process has made, and a bundle that nobody looks at."""
+"""What tests need not wait for: a thing that another process has made, bundles and figures that nobody looks at."""
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 from filelock import FileLock
 
 from simreal.cli import commands
+from simreal.learners.off_policy import hindsight
+from simreal.report import figures
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -40,3 +43,13 @@ def without_bundles(patch: pytest.MonkeyPatch, but: str = "") -> None:
         return output
 
     patch.setattr(commands, "_export", made)
+
+
+def without_drawings(patch: pytest.MonkeyPatch) -> None:
+    """Figures of reports are made, and are empty on the page: to draw one takes a tenth of a second."""
+    patch.setattr(figures, "svg", lambda figure, alt: f'<svg role="img" aria-label="{html.escape(alt)}"></svg>')
+
+
+def with_short_rehearsals(patch: pytest.MonkeyPatch) -> None:
+    """What follows from a task's goal is looked for in a few steps: enough for the tasks that come along."""
+    patch.setattr(hindsight, "_STEPS", 6)
