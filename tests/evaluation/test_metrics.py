@@ -251,8 +251,9 @@ def test_the_best_episode_to_film_has_the_most_successes(monkeypatch: pytest.Mon
     monkeypatch.setattr(clips, "_EPISODES", 8)
     policy = baseline("random", constant(1.0))
     world = find_world("nominal", policy)
-    counts = run_episodes(policy, world.make_environment(policy, 8, 5), 8).successes
-    said, number = clips._extreme(policy, world, True, 5)
+    episodes = run_episodes(policy, world.make_environment(policy, 8, 5), 8)
+    counts = episodes.successes
+    said, number = clips._extreme(policy, episodes, True)
     assert int(counts[number]) == int(counts.max())
     assert said.startswith(f"{int(counts.max())} successes, return ")
-    assert clips._extreme(policy, world, False, 5)[0].startswith(f"{int(counts.min())} successes, ")
+    assert clips._extreme(policy, episodes, False)[0].startswith(f"{int(counts.min())} successes, ")

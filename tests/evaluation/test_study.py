@@ -38,7 +38,7 @@ randomization:
   parameters:
     body_mass: {of: "robot0:*", range: [0.5, 2.0]}
     observation_noise: {of: grip_pos, range: [0, 0.01]}
-train: {env_steps: 240, log_interval: 80}
+train: {env_steps: 240, log_interval: 80, keep: last}
 """
 STUDY: dict[str, Any] = {
     "name": "tiny",
