@@ -27,6 +27,7 @@ _out = Console(  # names of runs and worlds are text, whatever brackets they hav
 Engine = Literal["cpu", "gpu"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
 _LARGEST_SEED = 2**63 - 1
+_INTERRUPTED = 130  # exit status
 TaskCode = Annotated[
     str | None,
     typer.Option(metavar="MODULE:CLASS", help="the task's class, where a run names code that no package announces"),
@@ -75,7 +76,9 @@ def evaluate(
     threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
     points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
-    reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
+    reach: Annotated[
+        float, typer.Option(min=0, max=1000, help="--envelope: widths of the ranges to look beyond them")
+    ] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
@@ -312,14 +315,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:
-        app(args=given or ["--help"], standalone_mode=False)
+        status = app(args=given or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         _report(error)
+    else:
+        if status == _INTERRUPTED:  # newer versions of Typer return it in place of raising KeyboardInterrupt
+            _fail("interrupted", _INTERRUPTED)
 
 
 def _report(error: Exception) -> None:
@@ -330,9 +336,9 @@ def _report(error: Exception) -> None:
     from simreal.training.trainer import Interrupted
 
     if isinstance(error, Interrupted):
-        _fail(str(error), 130)
+        _fail(str(error), _INTERRUPTED)
     if isinstance(error, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", _INTERRUPTED)
     describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
     if describe_usage is not None:
         _fail(describe_usage(), 2)
