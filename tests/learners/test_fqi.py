@@ -206,6 +206,8 @@ def test_a_run_goes_on_only_with_the_transitions_that_it_began_with(run: Run, tm
         ("learner.dataset=c.yaml", ("c.yaml", "no dataset")),
         ("learner.action_history=2", ("learner.fqi.action_history", "unknown key", "known keys")),
         ("learner.observation_history=2", ("learner.fqi.observation_history", "unknown key")),
+        ("learner.target_limits=[0, -1]", ("learner.fqi: target_limits: expected lowest < highest", "[0.0, -1.0]")),
+        ("learner.target_limits=[.nan, 0]", ("learner.fqi: target_limits: expected lowest < highest",)),
         ("evaluate.worlds=[]", ("evaluate.worlds", "at least 1 item")),
         ("learner.sweeps=0", ("learner.fqi.sweeps", "got 0")),
         ("train.env_steps=500", ("train.env_steps", "learner.sweeps")),
