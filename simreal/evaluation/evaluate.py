@@ -30,6 +30,7 @@ class Episodes:
     steps: Tensor  # [episodes]
     measures: dict[str, Tensor]  # the task's own, mean over the steps of the episode, [episodes] float64
     divergences: int
+    actions: Tensor  # [episodes] float64, sum of the magnitudes of all that was done: it tells one episode from another
 
     @property
     def samples(self) -> dict[Performance, Tensor]:
@@ -52,14 +53,17 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
     read = policy.reader(environment)
     columns: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
+    acted = torch.zeros(environment.num_envs, dtype=torch.float64)
     ended = torch.zeros(episodes, dtype=torch.bool)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         while not bool(ended.all()):
             number = environment.rng.episode.cpu()
-            result = environment.step(policy.act(read(observed).cpu()))
+            action = policy.act(read(observed).cpu())
+            result = environment.step(action)
             observed, done = result.observed, result.done.cpu()
+            acted += action.double().abs().sum(1)
             for name, value in result.terms.items():
                 sums[name] = sums.get(name, 0.0) + value.cpu().double()
             if not bool(done.any()):
@@ -67,7 +71,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
             steps = result.episode_steps.cpu()
             seen = {
                 "success": result.success.cpu(), "returns": result.episode_return.cpu().double(),
-                "successes": result.episode_successes.cpu(), "steps": steps,
+                "successes": result.episode_successes.cpu(), "steps": steps, "actions": acted,
                 **{f".{name}": total / steps for name, total in sums.items()},
             }  # fmt: skip
             counted = done & (number < episodes)
@@ -75,7 +79,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
             for name, value in seen.items():
                 columns.setdefault(name, torch.zeros(episodes, dtype=value.dtype))[ids] = value[counted]
             ended[ids] = True
-            for total in sums.values():
+            for total in (acted, *sums.values()):
                 total.masked_fill_(done, 0.0)
             policy.reset(done)
     finally:
@@ -105,7 +109,10 @@ def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
         "successes_median": median(held),
         "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
         "measures": {name: _mean(values) for name, values in measures.items()},
-        "samples": {name: (values + 0).tolist() for name, values in episodes.samples.items()},  # True is 1
+        "samples": {
+            **{name: (values + 0).tolist() for name, values in episodes.samples.items()},  # True is 1
+            "actions": episodes.actions.tolist(),
+        },
     }
 
 
@@ -126,10 +133,13 @@ def evaluate(
 
 
 def equal_to_nominal(document: dict[str, Any]) -> list[str]:
-    """Worlds of evaluate's JSON in which every episode was as in the nominal world: they had no effect there."""
+    """Worlds of evaluate's JSON in which every episode was as in the nominal world, to the last action.
+
+    They had no effect there. A policy that copes with a world does as well in it, and does not act in the same way.
+    """
     rows = {row["name"]: row["samples"] for row in document["worlds"] if row["group"] not in ("nominal", "trained")}
     nominal = next((row["samples"] for row in document["worlds"] if row["group"] == "nominal"), None)
-    return [name for name, samples in rows.items() if samples == nominal]
+    return [name for name, samples in rows.items() if samples == nominal and "actions" in samples]
 
 
 def evaluate_named(

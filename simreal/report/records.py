@@ -45,6 +45,7 @@ class Samples(_Lenient):
     success: tuple[float, ...] = ()
     successes: tuple[float, ...] = ()
     returns: tuple[float, ...] = Field((), alias="return")
+    actions: tuple[float, ...] = ()
 
 
 class WorldFigures(_Lenient):
@@ -87,7 +88,7 @@ class Evaluation(_Lenient):
         nominal = next((world.samples for world in self.worlds if world.kind == "nominal"), None)
         return [
             world.name for world in self.worlds
-            if world.kind not in ("nominal", "trained") and world.samples.returns and world.samples == nominal
+            if world.kind not in ("nominal", "trained") and world.samples.actions and world.samples == nominal
         ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def test_measures_are_means_over_the_steps_of_each_episode() -> None:
 def made_up(success: list[int], returns: list[float]) -> dict[str, Any]:
     """The document of made-up episodes in one world."""
     held = torch.tensor(success)
-    episodes = Episodes(held.bool(), torch.tensor(returns).double(), 3 * held, 2 + 0 * held, {}, 0)
+    episodes = Episodes(held.bool(), torch.tensor(returns).double(), 3 * held, 2 + 0 * held, {}, 0, held.double())
     return {"task": "FetchPush-v4", "worlds": [summarize(World("w", Manual([]), "held_out"), episodes)]}
 
 
@@ -112,7 +112,10 @@ def test_a_world_is_summed_up_with_worked_numbers() -> None:
     assert (row["successes_mean"], row["successes_median"]) == (2.25, 3.0)
     low, high = row["successes_ci95"]
     assert 0.0 <= low < 2.25 < high <= 3.0
-    assert row["samples"] == {"success": [1, 1, 0, 1], "return": [1.0, 2.0, 3.0, 10.0], "successes": [3, 3, 0, 3]}
+    assert row["samples"] == {
+        "success": [1, 1, 0, 1], "return": [1.0, 2.0, 3.0, 10.0], "successes": [3, 3, 0, 3],
+        "actions": [1.0, 1.0, 0.0, 1.0],
+    }  # fmt: skip
 
 
 def test_differences_are_paired_and_taken_from_the_baseline() -> None:

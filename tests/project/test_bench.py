@@ -37,8 +37,10 @@ def test_everything_means_each_quantity_that_is_not_about_looks(task_id: str) ->
     assert len(build_parameters(task, block)) == len(block)
     offered = available(task)
     missing = {name for name in offered if QUANTITIES[name].needs and QUANTITIES[name].needs not in offered}
-    assert set(block) == {name for name in offered if QUANTITIES[name].channel != "visual"} - missing
-    assert set(suggested_block(task, USUAL)["parameters"]) == set(USUAL) & set(block)
+    named = {entry.get("quantity", label) for label, entry in block.items()}  # sensors of several units have several
+    assert named == {name for name in offered if QUANTITIES[name].channel != "visual"} - missing
+    usual = suggested_block(task, USUAL)["parameters"]
+    assert {entry.get("quantity", label) for label, entry in usual.items()} == set(USUAL) & named
 
 
 def test_a_stepping_row_counts_steps_and_shares() -> None:

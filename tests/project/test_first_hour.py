@@ -71,7 +71,8 @@ def test_worlds_without_effect_are_left_out_of_means(trained_run: Path, tmp_path
     nominal = document["worlds"][0]
     idle = nominal | {"name": "idle", "group": "held_out", "success_rate": 0.0}
     real = nominal | {"name": "real", "group": "held_out", "success_rate": 1.0}
-    real["samples"] = {key: [v + 1 for v in values] for key, values in nominal["samples"].items()}
+    # As well as in the nominal world, and not in the same way: a world that the policy copes with.
+    real["samples"] = nominal["samples"] | {"actions": [value + 1 for value in nominal["samples"]["actions"]]}
     document["worlds"] += [idle, real]
     (copied / "evaluation.json").write_text(json.dumps(document))
     write_report([copied], tmp_path / "r.html", pictures=False)
