@@ -84,6 +84,8 @@ class JointPosition(ActionSpec):
         unit = _unit(model, drives, "rad", "m", where)
         low, high = _position_limits(where, model, drives, unit, self.limits)
         scale, offset = self._numbers(where, low, high)
+        if self.start not in ("joint", "offset"):
+            raise TaskError(f"{where}: start: expected 'joint' or 'offset', got {self.start!r}")
         joints = tuple(joint_of(model, drive) for drive in drives)
         begin = showing(observation, joints, unit) if self.start == "joint" else offset
         return ActionComponent(
@@ -106,7 +108,16 @@ class JointPosition(ActionSpec):
         half, middle = ((np.array(high) - low) / 2.0).tolist(), ((np.array(high) + low) / 2.0).tolist()
         given = (0.0 if self.relative or not bounded else middle) if self.offset is None else self.offset
         scale = per_value(f"{where}: scale", half if self.scale is None else self.scale, size)
-        return scale, per_value(f"{where}: offset", given, size)
+        offset = per_value(f"{where}: offset", given, size)
+        reach = np.abs(scale)
+        beyond = (np.array(offset) - reach > high) | (np.array(offset) + reach < low)
+        if self.relative is None and beyond.any():  # degrees, for example
+            i = int(beyond.argmax())
+            raise TaskError(
+                f"{where}: offset: no action gets from {offset[i]:g} to limits of {low[i]:g} to {high[i]:g} "
+                f"with a scale of {reach[i]:g}"
+            )
+        return scale, offset
 
 
 @dataclass(frozen=True)

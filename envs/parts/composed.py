@@ -22,6 +22,16 @@ from envs.task import Component, Fixed, Outcome, Task
 _STAGES: tuple[Stage | None, ...] = (None, "kinematics", "position", "velocity", "acceleration")
 
 
+def _parts(name: str, given: Any, kind: type[Any]) -> tuple[Any, ...]:
+    """One part or several. Raises TaskError where something else is among them."""
+    parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for part in parts:
+        if not isinstance(part, kind):
+            got = f"the class {part.__name__} itself" if isinstance(part, type) else type(part).__name__
+            raise TaskError(f"compose: {name}: expected {kind.__name__}s, got {got}")
+    return parts
+
+
 class ComposedTask(Task):
     """A task whose actions and observations are parts: call `compose` in `__init__`, write `start` and `outcome`.
 
@@ -45,8 +55,10 @@ class ComposedTask(Task):
             TaskError: a part does not fit the model.
         """
         self.model = model
-        self.actions = (actions,) if isinstance(actions, ActionSpec) else tuple(actions)
-        self.observations = (observations,) if isinstance(observations, ObservationSpec) else tuple(observations)
+        self.actions = _parts("actions", actions, ActionSpec)
+        self.observations = _parts("observations", observations, ObservationSpec)
+        if not self.actions and not hasattr(self, "action"):
+            raise TaskError("compose: actions: expected parts, or an `action` of the task's own before")
         # What is seen of joints depends on no action; actions may be relative to it.
         joints = [source.component for spec in self.observations if not spec.about_action
                   for source in spec.sources(model, (), self._joints_before(spec))]  # fmt: skip

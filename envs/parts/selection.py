@@ -60,6 +60,8 @@ def _matching(where: str, of: Patterns, names: Iterable[tuple[_Found, tuple[str,
             known = [name for _, its in pairs for name in its]
             raise TaskError(f"{where}: of: no {kind} {pattern!r}{nearest(pattern, known)}; there are: {listed(known)}")
         chosen += [thing for thing in found if thing not in chosen]
+    if not chosen:
+        raise TaskError(f"{where}: of: expected names or patterns, got {of!r}")
     return chosen
 
 
@@ -71,7 +73,10 @@ def joint_of(model: mujoco.MjModel, drive: Drive) -> str:
 
 def per_value(where: str, values: Values, size: int) -> tuple[float, ...]:
     """One number for each value: a number stands for all. Raises TaskError for another count or what is not finite."""
-    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    try:
+        array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        array = np.full(1, np.nan)
     if array.ndim != 1 or len(array) not in (1, size) or not np.isfinite(array).all():
         raise TaskError(f"{where}: expected a finite number, or {size} of them, got {values!r}")
     return tuple(np.broadcast_to(array, size).tolist())

@@ -72,6 +72,8 @@ def _check_components(task: Task) -> None:
         for part in parts:
             if not isinstance(part, kind):
                 raise problem(task, name, f"expected {kind.__name__}s", type(part).__name__)
+            if not isinstance(part.name, str) or not part.name:
+                raise problem(task, name, "expected components with names", repr(part.name))
             if part.size < 1:
                 raise problem(task, f"{name} {part.name!r}", "expected a size of at least 1", str(part.size))
             _check_values(task, f"{name} {part.name!r}", part)

@@ -26,6 +26,8 @@ _out = Console(  # names of runs and worlds are text, whatever brackets they hav
 
 Engine = Literal["cpu", "gpu"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
+_LARGEST_SEED = 2**63 - 1
+_INTERRUPTED = 130  # exit status
 TaskCode = Annotated[
     str | None,
     typer.Option(metavar="MODULE:CLASS", help="the task's class, where a run names code that no package announces"),
@@ -67,14 +69,16 @@ def evaluate(
     world: Annotated[list[str] | None, typer.Option(help="world, group or YAML file; may be repeated")] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="fresh ones in every world (100) or point (50)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 1_000_003,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the episodes")] = 1_000_003,
     baseline: Annotated[str | None, typer.Option(help="policy to compare the others with; default: the first")] = None,
     ranges_of: Annotated[Path | None, typer.Option(help="run whose ranges 'range', 'extremes' mean")] = None,
     envelope: Annotated[bool, typer.Option("--envelope", help="measure where the policy works")] = False,
     threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
     points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
-    reach: Annotated[float, typer.Option(min=0, help="--envelope: widths of the ranges to look beyond them")] = 1.0,
+    reach: Annotated[
+        float, typer.Option(min=0, max=1000, help="--envelope: widths of the ranges to look beyond them")
+    ] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
@@ -128,10 +132,12 @@ def record(
     policy: RunOrBundle,
     output: Annotated[Path, typer.Option(metavar="FILE.npz", help="the file of transitions to write")],
     steps: Annotated[int, typer.Option(min=1, help="transitions, over all episodes")] = 10_000,
-    noise: Annotated[float, typer.Option(min=0, help="standard deviation of noise on actions in [-1, 1]")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(min=0, max=1000, help="standard deviation of noise on actions in [-1, 1]")
+    ] = 0.0,
     random: Annotated[float, typer.Option(min=0, max=1, help="share of actions that are uniformly random")] = 0.0,
     world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
-    seed: Annotated[int, typer.Option(min=0, help="of episodes and exploration")] = 11,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of episodes and exploration")] = 11,
     task: TaskCode = None,
 ) -> None:
     """Record what a policy does, for learning without an environment (algorithm fqi)."""
@@ -146,7 +152,7 @@ def play(
     video: Annotated[Path | None, typer.Option(help="write an MP4 or a GIF instead of opening a window")] = None,
     world: Annotated[str, typer.Option(help="world name or YAML file")] = "nominal",
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="of the episodes")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the episodes")] = 7,
     camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
     task: TaskCode = None,
@@ -258,7 +264,7 @@ def describe(
 @app.command()
 def check(
     task: Annotated[str, typer.Argument(metavar="TASK", help="an id, MODULE:CLASS, gymnasium:ID, or an MJCF file")],
-    period: Annotated[float | None, typer.Option(min=1e-6, help="of a file: s between two commands")] = None,
+    period: Annotated[float | None, typer.Option(min=1e-6, max=10, help="of a file: s between two commands")] = None,
     max_speed: Annotated[float | None, typer.Option(min=0, help="of hinges, rad/s, under random actions (200)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
 ) -> None:
@@ -309,14 +315,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:
-        app(args=given or ["--help"], standalone_mode=False)
+        status = app(args=given or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         _report(error)
+    else:
+        if status == _INTERRUPTED:  # newer versions of Typer return it in place of raising KeyboardInterrupt
+            _fail("interrupted", _INTERRUPTED)
 
 
 def _report(error: Exception) -> None:
@@ -327,9 +336,9 @@ def _report(error: Exception) -> None:
     from simreal.training.trainer import Interrupted
 
     if isinstance(error, Interrupted):
-        _fail(str(error), 130)
+        _fail(str(error), _INTERRUPTED)
     if isinstance(error, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", _INTERRUPTED)
     describe_usage = getattr(error, "format_message", None)  # typer's own errors about arguments
     if describe_usage is not None:
         _fail(describe_usage(), 2)

@@ -7,7 +7,6 @@ import json
 import keyword
 import re
 import sys
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -287,10 +286,6 @@ class Starter:
         """Whether all values have an end."""
         return bool(np.isfinite(values).all())
 
-    def ends(self, parts: list[Part], name: str) -> str:
-        """Ends of commands as Python."""
-        return _numbers(self.flat(parts, name)).replace("-inf", 'float("-inf")').replace(" inf", ' float("inf")')
-
     def code(self) -> str:
         """The task as Python."""
         servos = {drive.joint for drive in self.drives if drive.follows == "position" and drive.joint is not None}
@@ -321,7 +316,13 @@ class Starter:
 
 def _numbers(values: list[float] | np.ndarray) -> str:
     """A tuple of numbers as Python, short."""
-    return _tuple([f"{0.0 if abs(v) < 1e-12 else float(v):.6g}" for v in values])
+    return _tuple([_number(float(v)) for v in values])
+
+
+def _number(value: float) -> str:
+    if np.isinf(value):
+        return f'float("{value}")'
+    return f"{0.0 if abs(value) < 1e-12 else value:.6g}"
 
 
 def _names(values: list[str]) -> str:
@@ -339,9 +340,12 @@ def _tuple(values: list[str]) -> str:
     whole = f"({', '.join(values)})"
     if len(whole) <= _LINE:
         return whole
-    return (
-        "(\n" + "".join(f"    {line},\n" for line in textwrap.wrap(", ".join(values), _LINE)).replace(",,", ",") + ")"
-    )
+    lines = [""]
+    for value in values:  # names may hold commas and spaces
+        if lines[-1] and len(lines[-1]) + len(value) + 1 > _LINE:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{value},"
+    return "(\n" + "".join(f"    {line}\n" for line in lines) + ")"
 
 
 _TEMPLATES = Environment(

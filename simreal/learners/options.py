@@ -116,6 +116,13 @@ class BatchOptions(LearnerOptions):
     normalize_observation: bool = Field(True, description="by running mean and std")
     observation_clip: float = Field(5.0, gt=0, description="largest normalized observation")
 
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        limits = self.target_limits
+        if limits is not None and not limits[0] < limits[1]:
+            raise ValueError(f"target_limits: expected lowest < highest, got {list(limits)}")
+        return self
+
     @property
     def relabels(self) -> bool:
         """Whether experience is learnt from with other goals too, in tasks with goals."""

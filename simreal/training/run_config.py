@@ -53,7 +53,9 @@ class EvaluateConfig(Strict):
     episodes: int = Field(100, ge=1, description="fresh episodes in every world")
     num_envs: int | None = Field(None, ge=1, description="episodes played at a time; null chooses a good number")
     seed: int = Field(1_000_003, ge=0, description="of the episodes; training never plays these")
-    worlds: tuple[str, ...] = Field(("nominal", "trained"), description="names or YAML files, see docs/evaluate.md")
+    worlds: tuple[str, ...] = Field(
+        ("nominal", "trained"), min_length=1, description="names or YAML files, see docs/evaluate.md"
+    )
 
 
 class GpuConfig(Strict):

@@ -202,8 +202,10 @@ def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
         if of.task != config.task:
             raise UserError(f"{run}: is of {of.task}, expected a run of {config.task}")
         done = newest_checkpoint(path)["env_steps"]
-        if done < of.train.env_steps:
-            raise UserError(f"{run}: has trained {done:,} of its {of.train.env_steps:,} steps; go on with --resume")
+        length = of.learner.run_length(of.train.env_steps)
+        if done < length:
+            counted = of.learner.COUNTS.removeprefix("env_")
+            raise UserError(f"{run}: has trained {done:,} of its {length:,} {counted}; go on with --resume")
         policy = load_policy(path, config.task)
     except UserError as error:
         raise UserError(f"learner: {key}: {error}") from None

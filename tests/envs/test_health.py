@@ -118,6 +118,17 @@ def test_contacts_that_are_soft_on_purpose_are_no_overlap(tmp_path: Path) -> Non
     assert "penetration" not in {f.kind for f in looked_at(soft.replace('size=".02"', 'size=".005"'), tmp_path)}
 
 
+def test_adhesion_is_not_missed_where_there_is_no_contact(tmp_path: Path) -> None:
+    sticky = arm().replace("<actuator>", '<actuator><adhesion name="suction" body="lower" ctrlrange="0 1" gain="5"/>')
+    assert "suction" in sticky
+    assert looked_at(sticky, tmp_path) == []
+
+
+def test_a_period_shorter_than_a_step_of_physics_is_that_step(tmp_path: Path) -> None:
+    """It took minutes: one command for each microsecond."""
+    assert looked_at(arm(), tmp_path, period_s=1e-6) == []
+
+
 def test_a_look_before_training_changes_no_bit_of_it() -> None:
     bits = []
     for looks in (False, True):
@@ -171,6 +182,9 @@ def test_wrong_input_is_one_line(run: Run, tmp_path: Path) -> None:
     refused(run("check", "broken.xml"), "broken.xml: MuJoCo cannot compile it")
     refused(run("check", "FetchPsh-v4"), "did you mean 'FetchPush-v4'")
     refused(run("check", "FetchPush-v4", "--period", "0.1"), "--period")
+    (tmp_path / "good.xml").write_text(arm())
+    for period in ("inf", "nan", "1e9"):
+        refused(run("check", "good.xml", "--period", period), "--period")
     refused(run("check", "HalfCheetah-v5", "--json", tmp_path / "no" / "f.json"), "cannot be written")
 
 

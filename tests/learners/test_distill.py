@@ -290,6 +290,13 @@ def test_a_resumed_student_equals_an_uninterrupted_one_bit_for_bit(kind: str, te
     assert ("latent.pole" in rows[-1]) is (kind == "history")
 
 
+def test_a_student_goes_on_only_with_the_teacher_that_it_began_with() -> None:
+    state = student([Linear(matrix())]).state_dict()
+    student([Linear(matrix())]).load_state_dict(state)
+    with pytest.raises(ValueError, match="its policy has changed since this run began"):
+        student([Linear(matrix(1))]).load_state_dict(state)
+
+
 def test_several_teachers_resume_bit_for_bit_too(teacher: Path, tmp_path: Path) -> None:
     config = run_of(SMALL | {"teachers": [str(teacher), str(teacher)]}, 168)
     train(config, tmp_path / "whole")

@@ -96,6 +96,8 @@ def test_the_same_seed_records_the_same_and_another_kind_of_file_is_not_replaced
     refused(record("--output", "data.csv"), "data.csv", ".npz")
     refused(record("--output", "nowhere/data.npz"), "nowhere", "existing folder")
     refused(record("--output", "d.npz", "--world", "nominl"), "nominl", "nominal")
+    refused(record("--output", "d.npz", "--seed", str(2**63)), "--seed")
+    refused(record("--output", "d.npz", "--noise", "inf"), "--noise")
     refused(run("record", "nothing", "--output", "d.npz"), "nothing", "no such run")
 
 
@@ -177,6 +179,19 @@ def test_a_run_counts_sweeps_resumes_bit_for_bit_and_can_be_prolonged(run: Run, 
     assert json.loads(Path("whole/bundle/policy.json").read_text())["recurrent_state"] is None
 
 
+def test_a_finished_run_can_teach(run: Run, tmp_path: Path) -> None:
+    """It counts sweeps; of its `train.env_steps`, which have no meaning, it makes none."""
+    student = CONFIG.replace("algorithm: fqi, dataset: reach.npz, sweeps: 4, updates_per_sweep: 3, hidden: [8],", "%s")
+    student %= "algorithm: distill, teacher: r, horizon: 4, gradient_steps: 1,"
+    (tmp_path / "s.yaml").write_text(f"{student}".replace("keep: last", "keep: last, env_steps: 8"))
+    assert run("train", "c.yaml", "learner.sweeps=1", "--run-dir", "r")[0] == 0
+    status, _, err = run("train", "s.yaml", "--run-dir", "s")
+    assert status == 0, err
+    document = (tmp_path / "r" / "config.yaml").read_text()
+    (tmp_path / "r" / "config.yaml").write_text(document.replace("sweeps: 1\n", "sweeps: 3\n"))
+    refused(run("train", "s.yaml", "--run-dir", "t"), "learner: teacher: r: has trained 1 of its 3 sweeps")
+
+
 def test_a_run_goes_on_only_with_the_transitions_that_it_began_with(run: Run, tmp_path: Path, recorded: Path) -> None:
     assert run("train", "c.yaml", "learner.sweeps=1", "--run-dir", "r")[0] == 0
     changed(recorded, tmp_path / "reach.npz", reward=np.zeros(230, dtype=np.float32))
@@ -191,6 +206,9 @@ def test_a_run_goes_on_only_with_the_transitions_that_it_began_with(run: Run, tm
         ("learner.dataset=c.yaml", ("c.yaml", "no dataset")),
         ("learner.action_history=2", ("learner.fqi.action_history", "unknown key", "known keys")),
         ("learner.observation_history=2", ("learner.fqi.observation_history", "unknown key")),
+        ("learner.target_limits=[0, -1]", ("learner.fqi: target_limits: expected lowest < highest", "[0.0, -1.0]")),
+        ("learner.target_limits=[.nan, 0]", ("learner.fqi: target_limits: expected lowest < highest",)),
+        ("evaluate.worlds=[]", ("evaluate.worlds", "at least 1 item")),
         ("learner.sweeps=0", ("learner.fqi.sweeps", "got 0")),
         ("train.env_steps=500", ("train.env_steps", "learner.sweeps")),
         ("task=FetchPush-v4", ("reach.npz", "'FetchReach-v4'", "expected FetchPush-v4")),
@@ -211,6 +229,13 @@ SPOILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "more values": ({"observation": WIDE, "next_observation": WIDE}, ("observation", "expected 13", "got 14")),
     "unlike observations": ({"next_observation": WIDE}, ("next_observation", "shape of observation")),
     "no goals": ({"achieved_goal": None}, ("achieved_goal", "expected 3", "got 0")),
+    "actions in N m": (
+        {"action": np.full((230, 4), -40, dtype=np.float32)}, ("action: row 0", "in [-1, 1]", "got one of 40")
+    ),
+    "episodes in turn": (
+        {"episode": np.arange(230) // 3 % 2}, ("episode: row 6 is of episode 0 again", "one after the other")
+    ),
+    "ends on the way": ({"terminated": np.arange(230) == 7}, ("row 7 ends episode", "goes on in row 8")),
     "another program's": ({"contract": np.array("{}")}, ("no dataset",)),
     "no contract": ({"contract": None}, ("no dataset",)),
     "a later version": (

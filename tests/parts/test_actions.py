@@ -65,6 +65,13 @@ def test_patterns_and_lists_choose_actuators() -> None:
         (JointPosition((1.0, 2.0)), ARM, r"scale: expected a finite number, or 3 of them, got \(1.0, 2.0\)"),
         (JointPosition(smoothing=0.0), ARM, "smoothing: expected a number above 0"),
         (JointPosition(0.1, relative="joints"), ARM, "relative: expected 'joint', 'target' or None"),  # pyright: ignore
+        (JointPosition("fast"), ARM, "scale: expected a finite number, or 3 of them, got 'fast'"),  # pyright: ignore
+        (JointPosition(of=[]), ARM, r"of: expected names or patterns, got \[\]"),
+        (JointPosition(start="home"), ARM, "start: expected 'joint' or 'offset', got 'home'"),  # pyright: ignore
+        (JointPosition(0.5, offset=45), ARM, "no action gets from 45 to limits of -2 to 2 with a scale of 0.5"),
+        (JointPosition(name=""), ARM, "action: expected components with names, got ''"),
+        (JointPosition, ARM, "actions: expected ActionSpecs, got the class JointPosition itself"),  # pyright: ignore
+        ([], ARM, "actions: expected parts, or an `action` of the task's own"),  # pyright: ignore
         (EndEffectorDelta("tol"), ARM, "no body, site or geom named 'tol'"),
         (EndEffectorDelta("ball"), ARM, "got 'ball' without a position servo"),
         (EndEffectorDelta("tool", of="yaw"), ARM, "got 'pitch' without a position servo"),

@@ -8,12 +8,14 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
 from command import Run, refused, simreal_command
 from conftest import TINY
+from envs.environment import Environment
 from shortcuts import without_drawings
 from simreal.deploy import Policy
 from simreal.training.checkpoint import checkpoints
@@ -130,6 +132,18 @@ def test_wrong_settings_are_named_and_nothing_is_written(
     (tmp_path / "c.yaml").write_text(TINY)
     refused(run("train", "c.yaml", override, "--run-dir", "out"), *parts)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.yaml"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "record", "play"])
+def test_an_interrupted_command_says_so_and_does_not_count_as_done(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Typer turns the interrupt into a return value, and the exit status was 0."""
+    monkeypatch.setattr(Environment, "step", Mock(side_effect=KeyboardInterrupt))
+    output = {"record": ["--output", "a.npz"], "play": ["--video", "a.gif"], "evaluate": ["--episodes", "1"]}[command]
+    status, _, err = run(command, trained, *output)
+    assert (status, err) == (130, "simreal: interrupted\n")
+    assert not Path(output[1]).exists()
 
 
 def test_missing_and_broken_files_are_named(run: Run, tmp_path: Path) -> None:
@@ -292,6 +306,7 @@ def test_wrong_requests_for_an_envelope_write_nothing(run: Run, trained: Path, t
     refused(run("evaluate", trained, "--envelope", "--engine", "gpu"), "--engine")
     refused(run("evaluate", trained, "--criterion", "return>=1"), "--envelope")
     refused(run("evaluate", trained, "--envelope", "--threshold", "1"), "threshold")
+    refused(run("evaluate", trained, "--envelope", "--reach", "inf"), "--reach")
     assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     refused(run("train", trained.parent / "tiny.yaml", "evaluate.worlds=[nominal, latncy]"), "latncy", "'latency'")
     assert list(tmp_path.iterdir()) == []

@@ -118,6 +118,29 @@ def test_starters_of_real_robots_are_checked_and_trained(run: Run, monkeypatch: 
     assert status == 0, err
 
 
+def test_motors_without_a_range_and_names_with_commas_are_written_as_they_are(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`inf` is no Python, and a line must not break within a name."""
+    names = [f"a long name, number {i},, with commas and spaces" for i in range(6)]
+    bodies = "".join(
+        f'<body pos="{i} 0 0"><joint name="{name}" axis="0 0 1" damping=".1"/><geom size=".1"/></body>'
+        for i, name in enumerate(names)
+    )
+    motors = "".join(f'<motor name="{name}" joint="{name}"/>' for name in names)
+    (tmp_path / "six.xml").write_text(f"<mujoco><worldbody>{bodies}</worldbody><actuator>{motors}</actuator></mujoco>")
+    task = make_task(made(run, tmp_path / "six.xml", "six", monkeypatch))
+    assert list(task.action[0].actuators) == names
+    assert task.observation[0].joints == tuple(names)
+    check_task(type(task))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.xml").write_text(
+        '<mujoco><worldbody><body><joint name="a" damping=".1"/><geom size=".1"/></body></worldbody>'
+        '<actuator><velocity name="a" joint="a"/></actuator></mujoco>'
+    )
+    check_task(type(make_task(made(run, tmp_path / "one.xml", "one", monkeypatch))))
+
+
 def test_wrong_input_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path) -> None:
     files = {
         "broken": "<mujoco><worldbody><geom/></worldbody></mujoco>",

@@ -67,7 +67,8 @@ def _of_file(subject: Subject) -> tuple[np.ndarray | None, np.ndarray]:
         low[drive.column] = max(low[drive.column], still[drive.column] - LARGEST_STEP * abs(drive.gear))
         high[drive.column] = min(high[drive.column], still[drive.column] + LARGEST_STEP * abs(drive.gear))
     speeds, forces = [], []
-    for _ in range(max(10, round(RANDOM_S / subject.period_s))):
+    commands = round(RANDOM_S / (subject.decimation * model.opt.timestep))
+    for _ in range(max(10, commands)):
         data.ctrl[:] = random.uniform(low, high)
         for _ in range(subject.decimation):
             mujoco.mj_step(model, data)

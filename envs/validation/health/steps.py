@@ -189,7 +189,9 @@ def _timing(subject: Subject, step: Step) -> list[Finding]:
 def _effect(
     subject: Subject, drive: Drive, start: mujoco.MjData, still: np.ndarray, reference: Motion
 ) -> list[Finding]:
-    """An actuator that is no servo has to do something at all."""
+    """An actuator that is no servo has to do something at all; adhesion needs contacts for it, which are off here."""
+    if subject.model.actuator_trntype[drive.actuator] == mujoco.mjtTrn.mjTRN_BODY:
+        return []
     count = min(len(reference.speed), max(5, round(0.1 / subject.model.opt.timestep)))
     for end in drive.clips(subject.model) or (-1.0, 1.0):
         ctrl = still.copy()

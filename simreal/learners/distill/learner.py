@@ -204,13 +204,17 @@ class Distill(Learner):
             "optimizer": self.optimizer.state_dict(),
             "dataset": self.dataset.state_dict(),
             "teachers": [teacher.state for teacher in self.teachers],
+            "digests": [teacher.digest() for teacher in self.teachers],
             "gate": None if self.gate is None else self.gate.state_dict(),
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates": self.updates, "time": self.time, "lr": self.lr},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Go on from a `state_dict`. Raises ValueError where a teacher is another policy than it was."""
+        for teacher, digest in zip(self.teachers, state["digests"], strict=True):
+            if teacher.digest() != digest:
+                raise ValueError(f"learner: {teacher.name}: its policy has changed since this run began")
         for name in ("policy", "latent", "optimizer", "dataset"):
             getattr(self, name).load_state_dict(state[name])
         for name in ("raw", "reward", "ends", "steered"):

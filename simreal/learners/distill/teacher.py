@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -46,6 +47,13 @@ class Teacher:
             self._initial = self._module.initial_state(spec.num_envs).to(spec.device)
         self.state = torch.zeros(spec.num_envs, 0, device=spec.device) if self._initial is None else self._initial
         self._next, self._seen = self.state, self.state
+
+    def digest(self) -> str:
+        """A fingerprint of its policy: a run that goes on with another teacher is another run."""
+        made = hashlib.sha256()
+        for tensor in self._module.state_dict().values():
+            made.update(tensor.detach().cpu().numpy().tobytes())
+        return made.hexdigest()
 
     @torch.no_grad()
     def action(self, observed: Observed) -> Tensor:

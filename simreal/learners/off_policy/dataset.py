@@ -119,6 +119,29 @@ def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
             raise UserError(f"{path}: {name}: row {int(broken.argmax())} is not finite")
     if arrays["next_observation"].shape != arrays["observation"].shape:
         raise UserError(f"{path}: next_observation: expected the shape of observation")
+    _check_meaning(path, arrays)
+
+
+def _check_meaning(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Raise UserError where actions are of another scale, or episodes do not lie as the format says."""
+    beyond = (np.abs(arrays["action"]) > 1.0).any(axis=1)
+    if beyond.any():
+        row = int(beyond.argmax())
+        largest = float(np.abs(arrays["action"][row]).max())
+        raise UserError(f"{path}: action: row {row}: expected values in [-1, 1], got one of {largest:.6g}")
+    episode = arrays["episode"]
+    begins = np.append(True, episode[1:] != episode[:-1])
+    starts = np.flatnonzero(begins)
+    _, first = np.unique(episode[starts], return_index=True)
+    if len(first) < len(starts):
+        again = int(starts[np.setdiff1d(np.arange(len(starts)), first)[0]])
+        raise UserError(
+            f"{path}: episode: row {again} is of episode {episode[again]} again; expected all rows of an episode "
+            "one after the other"
+        )
+    on = np.flatnonzero((arrays["terminated"] | arrays["truncated"])[:-1] & ~begins[1:])
+    if len(on):
+        raise UserError(f"{path}: row {on[0]} ends episode {episode[on[0]]}, which goes on in row {on[0] + 1}")
 
 
 def check_fits(
