@@ -86,7 +86,8 @@ class ComposedTask(Task):
         return found
 
     def on_attach(self) -> None:
-        self._targets = Targets(self.action, self.components("policy"), self.engine) if self.actions else None
+        targets = (self.action, self.components("policy"), self.engine, self.model)
+        self._targets = Targets(*targets) if self.actions else None
         commands = {spec.name: len(spec.low) for spec in self._commands()}
         goal = (lambda: self.goal) if self.goal_size else None
         self.scene = Scene(self.engine, self.action_size, commands, self._targets, goal)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mujoco
 import torch
 from torch import Tensor
 
@@ -41,9 +42,11 @@ class _Rules(Fixed):
         start: of an episode's commands; NaN where it is where the joint is, whose coordinates are at `joints`.
     """
 
-    def __init__(self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> None:
-        self.places = _places(parts, observation, engine)
-        dtype, device, model = engine.dtype, engine.device, engine.model
+    def __init__(
+        self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine, model: mujoco.MjModel
+    ) -> None:
+        self.places = _places(parts, observation, engine, model)
+        dtype, device = engine.dtype, engine.device
         tensor = lambda x: torch.tensor(x, dtype=dtype, device=device)  # noqa: E731
         self.scale, self.offset = (tensor([v for p in parts for v in getattr(p, key)]) for key in ("scale", "offset"))
         ends = [p.target_limits or ((-math.inf,) * p.sent_size, (math.inf,) * p.sent_size) for p in parts]
@@ -88,12 +91,15 @@ class Targets(Stateful, Attached):
         parts: the components of the action, each with one actuator for each of its targets.
         observation: the policy's components, in order.
         engine: of the task.
+        model: of the task; the engine shows its joints, also where its own model has more of them (gears with play).
     """
 
     _state = ("_sent", "_meant", "_shown")
 
-    def __init__(self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> None:
-        self.rules = _Rules(parts, observation, engine)
+    def __init__(
+        self, parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine, model: mujoco.MjModel
+    ) -> None:
+        self.rules = _Rules(parts, observation, engine, model)
         self._ctrl, self._qpos = engine.data("ctrl"), engine.data("qpos")
         shape = engine.num_envs, len(self.rules.columns)
         self._sent, self._meant, self._shown = (
@@ -137,13 +143,15 @@ def _start(place: _Place) -> tuple[float, ...]:
     return tuple(math.nan if drive.follows == "position" else 0.0 for drive in place.drives)
 
 
-def _places(parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine) -> list[_Place]:
+def _places(
+    parts: Sequence[ActionComponent], observation: Sequence[Component], engine: Engine, model: mujoco.MjModel
+) -> list[_Place]:
     places, value, sent = list[_Place](), 0, 0
     columns: dict[str, tuple[int, Component]] = {}
     for part in observation:
         columns[part.name] = (sum(p.size for _, p in columns.values()), part)
     for part in parts:
-        drives, seen = named_drives(engine.model, part), tuple[int, ...]()
+        drives, seen = named_drives(model, part), tuple[int, ...]()
         assert drives is not None
         if part.relative not in (None, "target"):
             first, shown = columns[part.relative]

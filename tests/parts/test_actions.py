@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import simreal
 from conftest import build, manual_layer, only, snapshot
 from envs.common.errors import TaskError
 from envs.parts.actions import ActionSpec, EndEffectorDelta, JointPosition, JointTorque, JointVelocity
@@ -18,7 +19,9 @@ from envs.parts.observations import JointState, LastAction, LastTarget
 from envs.task import ActionComponent
 from envs.validation.contract_probe import _attributes
 from envs.validation.task_contract import check_task
+from simreal.evaluation.model_variants import ModelVariant
 from simreal.testing import check_task as play_all
+from simreal.training.build import make_environment
 from small_arm import ARM, START, TORQUE, VELOCITY, SmallArm
 
 
@@ -235,3 +238,22 @@ def test_what_no_action_drives_keeps_what_start_wrote() -> None:
     env = build(Half(JointPosition(0.5, offset=0.0, of="pitch"), JointState()), 2)
     env.step(torch.ones(2, 1))
     np.testing.assert_allclose(env.engine.data("ctrl")[0], [0.1, 0.5, 0.3])
+
+
+class GearedArm(SmallArm):
+    """The arm, whose model worlds may edit."""
+
+    def __init__(self) -> None:
+        arm = simreal.compile_spec(mujoco.MjSpec.from_string(ARM))
+        self.compose(arm, JointPosition(smoothing=0.5), (JointState(), LastTarget()))
+
+
+def test_parts_act_on_the_tasks_joints_where_gears_have_play() -> None:
+    play = ModelVariant.model_validate({"model": {"backlash": {"play": 0.02}}})
+    plain, geared = (make_environment("test_actions:GearedArm", 2, engine="cpu", variant=v) for v in (None, play))
+    for environment in (plain, geared):
+        environment.reset()
+        for _ in range(4):
+            environment.step(torch.full((2, 3), 0.2))
+    assert geared.engine.model.njnt == plain.engine.model.njnt + 3
+    assert torch.equal(geared.engine.data("ctrl"), plain.engine.data("ctrl"))  # from where the joints were on

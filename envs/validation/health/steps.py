@@ -190,7 +190,7 @@ def _effect(
     subject: Subject, drive: Drive, start: mujoco.MjData, still: np.ndarray, reference: Motion
 ) -> list[Finding]:
     """An actuator that is no servo has to do something at all; adhesion needs contacts for it, which are off here."""
-    if subject.model.actuator_trntype[drive.actuator] == mujoco.mjtTrn.mjTRN_BODY:
+    if int(subject.model.actuator_trntype[drive.actuator]) == int(mujoco.mjtTrn.mjTRN_BODY):
         return []
     count = min(len(reference.speed), max(5, round(0.1 / subject.model.opt.timestep)))
     for end in drive.clips(subject.model) or (-1.0, 1.0):
