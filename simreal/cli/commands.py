@@ -235,6 +235,7 @@ def evaluate_command(
         out.print(f"{name}: left out: {reason}")
     for warning in other_options(policies):
         out.print(f"warning: {warning}")
+    out.print(f"Playing {episodes} episodes in each of: {', '.join(world.name for world in found[0][0])} ...")
     documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
     measure = metric_of(policies[0].make_task())
     if len(policies) == 1:
