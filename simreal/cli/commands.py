@@ -161,7 +161,7 @@ def assess(run: Path, out: Console) -> Path | None:
     assert policy.config is not None
     kept, last = policy_file(run), checkpoints(run / "checkpoints")[-1:]
     if kept is not None and last and kept.name != last[0].name:
-        out.print(f"The policy is that of step {int(kept.stem[5:]):,}, which is better than the last one.")
+        out.print(f"The policy is that of step {int(kept.stem[5:]):,}: no later one was shown to be better.")
     settings = policy.config.evaluate
     out.print(f"Playing {settings.episodes} episodes in each of: {', '.join(settings.worlds)} ...")
     figures = evaluate_named(policy, settings.worlds, settings.episodes, settings.num_envs, settings.seed)

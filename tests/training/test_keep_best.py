@@ -114,7 +114,7 @@ def test_a_resume_that_spoils_the_policy_does_not_replace_it(
     status, out, _ = run("train", "c.yaml", "train.env_steps=400", "--run-dir", "r", "--resume")
     assert status == 0
     assert "judged at step 400: success 0.000; the kept policy of step 200: success 1.000; stays" in out
-    assert "The policy is that of step 200, which is better than the last one." in out
+    assert "The policy is that of step 200: no later one was shown to be better." in out
     document = json.loads((tmp_path / "r" / "evaluation.json").read_text())
     assert (document["worlds"][0]["success_rate"], document["checkpoint"]) == (1.0, "step_000000000200.safetensors")
     assert newest_checkpoint(tmp_path / "r")["env_steps"] == 400
