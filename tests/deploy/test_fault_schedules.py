@@ -1,4 +1,4 @@
-"""A thousand random schedules of faults: no command outside the limits, the safe action within one period, until armed."""
+"""Random schedules of faults: no command outside the limits, the safe action within one period, until armed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class Breaking(ToyRobot):
         if self.plan in ("late stamps", "future"):
             self.fault()
             shift = 0.051 + self.random.exponential(0.1)
-            return replace(reading, stamps={**reading.stamps, name: self.time.now + shift * (1 if self.plan == "future" else -1)})
+            return replace(
+                reading, stamps={**reading.stamps, name: self.time.now + shift * (1 if self.plan == "future" else -1)}
+            )
         if self.plan == "nan":
             values[name][at] = self.random.choice([np.nan, np.inf, -np.inf])
         elif self.plan == "impossible":
@@ -155,6 +157,7 @@ class Breaking(ToyRobot):
         self.must(sent <= high, "too high")
         self.must(np.abs(sent - self._last) <= RATE * PERIOD + 1e-9, "too fast")
         entry = self.policy.contract["action"][0]
+        assert self._given is not None
         q, v = self._given.positions[NAME], self._given.velocities[NAME]
         torque = np.array(entry["stiffness"]) * (sent - q) - np.array(entry["damping"]) * v
         self.must(np.abs(torque) <= EFFORT + 1e-9, "too strong")
@@ -216,7 +219,9 @@ def play(policy: Policy, seed: int) -> None:
         cycles(int(random.integers(1, 10)))
         assert clock.now - robot.made_safe[-1][0] <= PERIOD + 1e-9  # as in every period since
         assert robot.wrong == []
-        happened = [event.kind for event in controller.events[known:] if event.kind not in ("running", "clamped", "overrun")]
+        happened = [
+            event.kind for event in controller.events[known:] if event.kind not in ("running", "clamped", "overrun")
+        ]
         assert len(happened) == 2, (plan, happened)
         assert happened[0] in WORDS[plan] | ({"stalled", "stale"} if "stall" in plan else set()), (plan, happened)
         assert happened[1] == "stopped"

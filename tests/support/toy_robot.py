@@ -57,18 +57,21 @@ class ToyRobot:
         self.change: Callable[[Reading], Any] = lambda reading: reading
         self._random = np.random.default_rng(0)
         self._measured = [
-            part
+            (part, entry["limits"] or (-np.inf, np.inf))
             for part, entry in zip(policy.layout.observation, policy.contract["observation"], strict=True)
             if entry["measured"]
         ]
 
     def read(self) -> Any:
         values: dict[str, Any] = {
-            part.name: part.offset + 0.3 * part.scale * self._random.standard_normal(len(part.scale))
-            for part in self._measured
+            part.name: np.clip(self._noise(part), limits[0], limits[1])
+            for part, limits in self._measured
         }
         stamps = dict.fromkeys(values, self.clock())
         return self.change(Reading(values, stamps, _copy(self.q), _copy(self.v)))
+
+    def _noise(self, part: Any) -> Numbers:
+        return part.offset + 0.3 * part.scale * self._random.standard_normal(len(part.scale))
 
     def write(self, targets: Mapping[str, Numbers]) -> None:
         self.written.append((self.clock(), _copy(targets)))
