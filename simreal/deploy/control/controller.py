@@ -211,6 +211,10 @@ class Controller:
                 self._command(reading, marks, fresh)
         except Fault as fault:
             self._fault(fault)
+        except Exception as error:
+            if self.state not in ("starting", "running"):
+                raise
+            self._fault(Fault("decide_failed", "", f"{type(error).__name__}: {one_line(error)}"))
         if self.state == "stopped":
             self._make_safe()
         self._finish(marks, fresh, lost)
@@ -241,8 +245,10 @@ class Controller:
             return self._reading, there  # nothing new: it grows old
         if isinstance(got, Mapping):
             got = Reading(got)
-        if not isinstance(got, Reading):
-            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {type(got).__name__}")
+        groups = (got.values, got.stamps, got.positions, got.velocities) if isinstance(got, Reading) else (None,)
+        if not isinstance(got, Reading) or not all(isinstance(group, Mapping) for group in groups):
+            what = "one without mappings" if isinstance(got, Reading) else type(got).__name__
+            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {what}")
         # What has no stamp was measured now, and only then.
         self._reading = replace(got, stamps={**dict.fromkeys(got.values, there), **got.stamps})
         return self._reading, there
@@ -258,7 +264,7 @@ class Controller:
             return
         try:
             seconds = pilot.begin(reading, there, self.inputs)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             return self._refuse(one_line(error))
         self._armed_at, self._observed, self._commanded = None, True, True
         self._set("starting", f"{seconds:.1f} s to the policy's stance")
