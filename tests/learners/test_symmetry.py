@@ -107,3 +107,15 @@ def test_a_teacher_of_a_walking_robot_is_kept_symmetric_with_a_history_of_action
     image = mirrored_features(x, mirror, normalizer, learner.stacks.layout)  # pyright: ignore[reportOptionalMemberAccess]
     expected = x[..., [0, 2, 1, 4, 3, 6, 5, 8, 7]] * torch.tensor([-1.0, 1, 1, 1, -1, 1, -1, 1, -1])
     torch.testing.assert_close(image, expected)
+
+
+@pytest.mark.parametrize("reads", ["policy", "privileged"])
+def test_parameters_of_the_world_reach_the_network_that_reads_them_as_they_are(reads: str) -> None:
+    world = (Parameter("mass", limits=(-1.0, 1.0)), Parameter("delay", limits=(0.0, 1.0)))
+    spec = LearnerSpec(4, 3, 2, 0, 5, None, torch.device("cpu"), parameters=world)
+    learner = PPO(spec, settings(horizon=8, minibatches=2, actor_reads=reads), 0)
+    reader = learner.network if reads == "privileged" else learner.critic
+    reader.normalizer.update(torch.randn(50, len(reader.normalizer.mean)) * 3.0 + 2.0)
+    raw = torch.tensor([[9.0] * (len(reader.normalizer.mean) - 2) + [-1.0, 0.3]])
+    assert reader.normalizer(raw)[0, -2:].tolist() == pytest.approx([-1.0, 0.3])
+    assert reader.normalizer(raw)[0, -3] != 9.0

@@ -82,6 +82,8 @@ class PPO(Learner):
         self.network, self.policy = make_policy(layout, self._reads, config, spec.device)
         self.actor, self._seen = self.network.actor, self._reads + layout.inputs
         self.critic = Critic(self._seen, privileged, config).to(spec.device)
+        reader = self.network if config.reads_privileged else self.critic
+        reader.normalizer.passed = len(spec.parameters) if len(reader.normalizer.mean) else 0
         self._young = [self.network.normalizer, self.critic.normalizer]  # know nothing before the first rollout
         for given in spec.policies.get("initial_policy", ()):
             go_on_with(self.policy, config, given)
