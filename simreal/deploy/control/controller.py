@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..bundle_reader import one_line, unknown_name
 from ..policy import Policy
@@ -235,7 +236,7 @@ class Controller:
     def _read(self, now: float) -> tuple[Reading, float]:
         """The newest reading, and when it was there. Raises Fault."""
         try:
-            got = self._robot.read()
+            got: Any = self._robot.read()
         except Exception as error:
             raise Fault("read_failed", "", _raised("read", error)) from error
         there = self._clock()
@@ -243,8 +244,7 @@ class Controller:
             raise _stalled(there - now, self._stall_s)
         if got is None and self._reading is not None:
             return self._reading, there  # nothing new: it grows old
-        if isinstance(got, Mapping):
-            got = Reading(got)
+        got = Reading(cast(Mapping[str, ArrayLike], got)) if isinstance(got, Mapping) else got
         groups = (got.values, got.stamps, got.positions, got.velocities) if isinstance(got, Reading) else (None,)
         if not isinstance(got, Reading) or not all(isinstance(group, Mapping) for group in groups):
             what = "one without mappings" if isinstance(got, Reading) else type(got).__name__
