@@ -43,8 +43,8 @@ class Ranks:
     def sum_(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over ranks, in one message; the same bits on all ranks."""
 
-    def rows(self, values: Tensor) -> Tensor:
-        """Rows [k, ...] of all ranks below each other, in the order of ranks; k may differ."""
+    def rows(self, values: Tensor, as_many: bool = False) -> Tensor:
+        """Rows [k, ...] of all ranks below each other, in the order of ranks; k may differ unless `as_many`."""
         return values
 
     def objects(self, value: Any) -> list[Any]:
@@ -96,12 +96,14 @@ class ProcessRanks(Ranks):
             if tensor.data_ptr() != part.data_ptr():
                 tensor.copy_(part.view_as(tensor))
 
-    def rows(self, values: Tensor) -> Tensor:
+    def rows(self, values: Tensor, as_many: bool = False) -> Tensor:
         mine = values.detach().cpu().contiguous()
         with self._talking(mine) as group:
-            numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            group.all_gather(numbers, torch.tensor([len(mine)]))
-            counts = [int(number) for number in numbers]
+            counts = [len(mine)] * self.size
+            if not as_many:
+                numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+                group.all_gather(numbers, torch.tensor([len(mine)]))
+                counts = [int(number) for number in numbers]
             most = max(counts)
             if most == 0:
                 return values

@@ -81,9 +81,21 @@ class LearnerSpec:
         )
 
 
-Rows = int | str | Mapping[str, Any]
+class Divided(ABC):
+    """Says how a part of a state is divided among ranks, where no dimension says it."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The part of the whole run, of what each rank has."""
+
+    @abstractmethod
+    def split(self, whole: Any, start: int, stop: int, first: bool) -> Any:
+        """What the rank of the environments start to stop has of it."""
+
+
+Rows = int | str | Divided | Mapping[str, Any]
 """How a part of a state is divided among ranks, see `simreal.training.shards`: the dimension [N] of environments of all
-tensors in it; "sum" of what ranks count; or a mapping for the parts of a part."""
+tensors in it; "sum" of what ranks count; what says it otherwise; or a mapping for the parts of a part."""
 
 
 @dataclass(frozen=True)

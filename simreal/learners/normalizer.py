@@ -54,7 +54,7 @@ class Normalizer(nn.Module):
         if ranks.size == 1:
             self._merge(n, batch_mean, batch_var)
             return
-        moments = ranks.rows(torch.cat((batch_mean, batch_var, self.count.new_tensor([n])))[None])
+        moments = ranks.rows(torch.cat((batch_mean, batch_var, self.count.new_tensor([n])))[None], as_many=True)
         for row in moments:  # in the same order on all ranks
             self._merge(int(row[-1]), *row[:-1].chunk(2))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from envs.common.ranks import Ranks, Share
 from envs.environment import Environment
 from simreal.common.errors import ElsewhereError, UserError
-from simreal.learners.base import Rows
+from simreal.learners.base import Divided, Rows
 
 _SUM = "sum"
 _SOME = 2, 3, 5, 7  # environments of the one that shows which dimension is theirs: another number than any rank has
@@ -83,6 +83,8 @@ def _inner(layout: Any, key: Any) -> Any:
 
 def _join(path: str, parts: list[Any], layout: Any) -> Any:
     first = parts[0]
+    if isinstance(layout, Divided):
+        return layout.join(parts)
     if layout == "list":
         return [item for part in parts for item in part]
     if isinstance(first, Mapping):
@@ -104,6 +106,8 @@ def _join(path: str, parts: list[Any], layout: Any) -> Any:
 
 def _split(value: Any, layout: Any, share: Share, rank: int) -> Any:
     start, stop = share.bounds[rank : rank + 2]
+    if isinstance(layout, Divided):
+        return layout.split(value, start, stop, rank == 0)
     if layout == "list":
         return value[start:stop]
     if isinstance(value, Mapping):
