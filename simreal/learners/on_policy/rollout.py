@@ -153,7 +153,7 @@ class RolloutBuffer:
         device: torch.device,
         past: int = 0,
     ) -> None:
-        def rows(*shape: int, count: int = horizon, dtype: torch.dtype = torch.float32) -> Tensor:
+        def rows(*shape: int, count: int = horizon, dtype: torch.dtype | None = None) -> Tensor:
             return torch.zeros(count, num_envs, *shape, dtype=dtype, device=device)
 
         self.horizon, self.segment = horizon, segment
