@@ -258,21 +258,24 @@ def kills(count: int, learner: str, each: int = 4) -> bool:
         began = time.monotonic()
         assert Torchrun(config, folder / "undisturbed", 0).process.wait(300) == 0
         took = time.monotonic() - began
-        for number in range(0, count, each):
-            run = folder / f"killed-{number}"
-            good &= _killed(config, run, min(each, count - number), took, draw)
+        killed = 0
+        while killed < count:
+            run = folder / f"killed-{killed}"
+            times, fine = _killed(config, run, min(each, count - killed), took, draw)
+            killed, good = killed + times, good and fine
             found = compare(folder / "undisturbed", run)
             print(f"  against the undisturbed run: {found}", flush=True)
             good &= found["weights"] <= 1e-6 and not found["unequal"]
     return good
 
 
-def _killed(config: Path, run: Path, times: int, took: float, draw: random.Random) -> bool:
-    """One run, killed so often. Whether the others ended within the deadline and nothing was left over."""
-    under, good = Torchrun(config, run, times), True
+def _killed(config: Path, run: Path, times: int, took: float, draw: random.Random) -> tuple[int, bool]:
+    """One run, killed so often unless it is over. How often, and whether the others ended within the deadline and
+    nothing was left over."""
+    under, good, killed = Torchrun(config, run, times), True, 0
     seen: set[int] = set()
     for _ in range(times):
-        time.sleep(draw.uniform(0.1, 0.6) * took)
+        time.sleep(draw.uniform(0.05, 0.5) * took)
         workers = under.workers()
         while not workers and under.process.poll() is None:
             time.sleep(0.05)
@@ -283,6 +286,7 @@ def _killed(config: Path, run: Path, times: int, took: float, draw: random.Rando
         victim = draw.choice(workers)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
+        killed += 1
         began = time.monotonic()
         while any(_alive(pid) for pid in workers) and time.monotonic() - began < 2 * _DEADLINE_S:
             time.sleep(0.05)
@@ -295,7 +299,7 @@ def _killed(config: Path, run: Path, times: int, took: float, draw: random.Rando
     print(f"{run.name}: exit status {status}, {len(left)} processes left over")
     if status:
         print(under.log.read_text()[-3000:])
-    return good and status == 0 and not left
+    return killed, good and status == 0 and not left
 
 
 def _alive(pid: int) -> bool:

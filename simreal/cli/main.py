@@ -197,11 +197,14 @@ def study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
     run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="make the runs on this Ray cluster; 'local': on this machine")
+    ] = None,
 ) -> None:
     """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
     from simreal.study import study_command
 
-    study_command(study, run_dir, pictures, _out)
+    study_command(study, run_dir, pictures, _out, ray)
 
 
 @app.command()
