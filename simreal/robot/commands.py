@@ -19,8 +19,9 @@ from simreal.robot.unitree import UnitreeRobot
 
 PortName = Literal["ros2", "unitree"]
 Tell = Callable[[str], None]
-_FAULTS = ("stale", "not_finite", "out_of_range", "lost", "limits", "stalled", "read_failed", "inputs_failed",
-           "decide_failed", "write_failed", "out_of_training")  # fmt: skip
+_FAULTS = (
+    "stale", "not_finite", "out_of_range", "lost", "limits", "stalled", "read_failed", "inputs_failed",
+           "decide_failed", "write_failed")  # fmt: skip
 
 
 def robot_command(

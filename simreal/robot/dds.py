@@ -24,7 +24,7 @@ _ON_INTERFACE = """<CycloneDDS><Domain Id="any"><General><Interfaces><NetworkInt
 </CycloneDDS>"""
 _POLICIES = {  # ids of the DDS standard, for what mismatches are about
     2: "durability", 4: "deadline", 5: "latency budget", 6: "ownership", 8: "liveliness", 10: "partition",
-    11: "reliability", 12: "destination order", 13: "history", 23: "data representation",
+    11: "reliability", 12: "destination order", 13: "history", 23: "data representation", 24: "type consistency",
 }  # fmt: skip
 _ALIVE = 16  # DDS's state of an instance whose writer is there
 _KEPT = 16  # samples between two looks
@@ -71,7 +71,8 @@ class Bus:
 
     def __init__(self, domain: int | None = None, interface: str | None = None) -> None:
         try:
-            from cyclonedds import core, domain as domains
+            from cyclonedds import core
+            from cyclonedds import domain as domains
         except ImportError:
             raise UserError("messages need Cyclone DDS, which is not installed: pip install 'simreal[robot]'") from None
         self.domain, self.interface = domain_of(domain), interface
@@ -120,7 +121,7 @@ class Bus:
         own, found = self.participant.guid, dict[str, set[str]]()
         for sample in self._discovered[which].read(N=2000):
             alive = sample.sample_info.valid_data and sample.sample_info.instance_state == _ALIVE
-            if alive and sample.participant_key != own:
+            if alive and sample.participant_key != own and not sample.topic_name.startswith("DCPS"):
                 found.setdefault(sample.topic_name, set()).add(sample.type_name)
         return found
 
@@ -239,25 +240,30 @@ def expect_publisher(bus: Bus, subscription: Subscription, wait_s: float, said: 
         UserError: nobody does; with what is there, another type, or a quality of service that does not match.
     """
     if not wait_until(lambda: subscription.matched > 0 or subscription.mismatch() is not None, wait_s):
-        found, wanted = bus.published(), type_name(subscription.kind)
-        kinds = found.get(subscription.topic)
-        if kinds is not None:
-            raise UserError(f"{said}: is published as {', '.join(sorted(kinds))}, expected {wanted}")
+        found = bus.published()
+        _refuse_type(found, subscription, said, "published")
         raise UserError(f"{said}: nobody publishes it{nearest(subscription.topic, found)}; {bus.there()}")
     if not subscription.matched:
+        _refuse_type(bus.published(), subscription, said, "published")
         raise UserError(f"{said}: {subscription.mismatch()}")
+
+
+def _refuse_type(found: dict[str, set[str]], end: Publisher | Subscription, said: str, how: str) -> None:
+    """Raise UserError where the other end of a topic has another type."""
+    kinds, wanted = found.get(end.topic, set()), type_name(end.kind)
+    if kinds and wanted not in kinds:
+        raise UserError(f"{said}: is {how} as {', '.join(sorted(kinds))}, expected {wanted}")
 
 
 def expect_subscriber(bus: Bus, publisher: Publisher, wait_s: float, said: str) -> None:
     """Wait for somebody who subscribes to what is published. Raises UserError as `expect_publisher`."""
     if not wait_until(lambda: publisher.matched > 0 or publisher.mismatch() is not None, wait_s):
-        found, wanted = bus.subscribed(), type_name(publisher.kind)
-        kinds = found.get(publisher.topic)
-        if kinds is not None:
-            raise UserError(f"{said}: is subscribed to as {', '.join(sorted(kinds))}, expected {wanted}")
+        found = bus.subscribed()
+        _refuse_type(found, publisher, said, "subscribed to")
         there = f"subscribed to in domain {bus.domain}: {listed(sorted(found))}"
         raise UserError(f"{said}: nobody subscribes to it{nearest(publisher.topic, found)}; {there}")
     if not publisher.matched:
+        _refuse_type(bus.subscribed(), publisher, said, "subscribed to")
         raise UserError(f"{said}: {publisher.mismatch()}")
 
 

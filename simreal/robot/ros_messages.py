@@ -33,6 +33,11 @@ class Message(IdlStruct):
         return _Kept(data)
 
     @classmethod
+    def deserialize_key(cls, data: bytes, has_header: bool = True, use_version_2: bool | None = None) -> Any:
+        """Of a sample that says that its writer is gone."""
+        return _Kept(data)
+
+    @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The message of CDR bytes with their header.
 
@@ -47,6 +52,8 @@ class Message(IdlStruct):
 
 @dataclass
 class Time(Message, typename="builtin_interfaces::msg::dds_::Time_"):
+    """A time since 1970."""
+
     sec: int32 = 0
     nanosec: uint32 = 0
 
@@ -64,18 +71,24 @@ class Time(Message, typename="builtin_interfaces::msg::dds_::Time_"):
 
 @dataclass
 class Duration(Message, typename="builtin_interfaces::msg::dds_::Duration_"):
+    """A time span."""
+
     sec: int32 = 0
     nanosec: uint32 = 0
 
 
 @dataclass
 class Header(Message, typename="std_msgs::msg::dds_::Header_"):
+    """When and in which frame."""
+
     stamp: Time = field(default_factory=Time)
     frame_id: str = ""
 
 
 @dataclass
 class Vector3(Message, typename="geometry_msgs::msg::dds_::Vector3_"):
+    """Three numbers."""
+
     x: float64 = 0.0
     y: float64 = 0.0
     z: float64 = 0.0
@@ -83,6 +96,8 @@ class Vector3(Message, typename="geometry_msgs::msg::dds_::Vector3_"):
 
 @dataclass
 class Quaternion(Message, typename="geometry_msgs::msg::dds_::Quaternion_"):
+    """A rotation."""
+
     x: float64 = 0.0
     y: float64 = 0.0
     z: float64 = 0.0
@@ -94,6 +109,8 @@ _UNKNOWN = (0.0,) * 9  # a covariance that is not known
 
 @dataclass
 class JointState(Message, typename="sensor_msgs::msg::dds_::JointState_"):
+    """What joints show, each list as long as `name`, or empty."""
+
     header: Header = field(default_factory=Header)
     name: sequence[str] = field(default_factory=list)
     position: sequence[float64] = field(default_factory=list)
@@ -103,6 +120,8 @@ class JointState(Message, typename="sensor_msgs::msg::dds_::JointState_"):
 
 @dataclass
 class Imu(Message, typename="sensor_msgs::msg::dds_::Imu_"):
+    """What an IMU shows, in the frame that the header names; the orientation is that of this frame in the world."""
+
     header: Header = field(default_factory=Header)
     orientation: Quaternion = field(default_factory=Quaternion)
     orientation_covariance: array[float64, 9] = _UNKNOWN
@@ -114,6 +133,8 @@ class Imu(Message, typename="sensor_msgs::msg::dds_::Imu_"):
 
 @dataclass
 class MultiArrayDimension(Message, typename="std_msgs::msg::dds_::MultiArrayDimension_"):
+    """One dimension of an array."""
+
     label: str = ""
     size: uint32 = 0
     stride: uint32 = 0
@@ -121,12 +142,16 @@ class MultiArrayDimension(Message, typename="std_msgs::msg::dds_::MultiArrayDime
 
 @dataclass
 class MultiArrayLayout(Message, typename="std_msgs::msg::dds_::MultiArrayLayout_"):
+    """All dimensions of an array."""
+
     dim: sequence[MultiArrayDimension] = field(default_factory=list)
     data_offset: uint32 = 0
 
 
 @dataclass
 class Float64MultiArray(Message, typename="std_msgs::msg::dds_::Float64MultiArray_"):
+    """What forward command controllers take."""
+
     layout: MultiArrayLayout = field(default_factory=MultiArrayLayout)
     data: sequence[float64] = field(default_factory=list)
 
@@ -139,6 +164,8 @@ class Float64MultiArray(Message, typename="std_msgs::msg::dds_::Float64MultiArra
 
 @dataclass
 class JointTrajectoryPoint(Message, typename="trajectory_msgs::msg::dds_::JointTrajectoryPoint_"):
+    """Where joints are to be, and when."""
+
     positions: sequence[float64] = field(default_factory=list)
     velocities: sequence[float64] = field(default_factory=list)
     accelerations: sequence[float64] = field(default_factory=list)
@@ -148,6 +175,8 @@ class JointTrajectoryPoint(Message, typename="trajectory_msgs::msg::dds_::JointT
 
 @dataclass
 class JointTrajectory(Message, typename="trajectory_msgs::msg::dds_::JointTrajectory_"):
+    """What joint_trajectory_controller takes."""
+
     header: Header = field(default_factory=Header)
     joint_names: sequence[str] = field(default_factory=list)
     points: sequence[JointTrajectoryPoint] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What of a policy's observation messages hold: joints by their names, and what an IMU shows, by the contract's words."""
+"""What of a policy's observation is in messages: joints by their names, an IMU by the words of the contract."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from simreal.robot.process.ports import Port
 from simreal.robot.process.simulation import TRUTH, Simulation
 
 _CATCH_UP_S = 0.1  # of lateness that is caught up; what is more is lost, and said
+_WARM_UP = 5
 _WAITING, _DRIVEN, _DAMPED = 0, 1, 2
 MODES = ("waiting", "driven", "damped")
 
@@ -103,6 +104,8 @@ class Loop:
             KeyboardInterrupt, SystemExit: it was interrupted; the report is made.
             RuntimeError: the simulation became unstable.
         """
+        for _ in range(_WARM_UP):
+            self.robot.step()  # the first ones take far longer than the others
         step_s, start = self.robot.timestep_s, self.clock()
         due, steps = start, 0
         gc.collect()

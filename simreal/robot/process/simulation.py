@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -66,7 +65,7 @@ class State:
     """What the sensors of the robot show.
 
     Attributes:
-        position, velocity, torque: [joints] rad (m), rad/s (m/s), N m (N); torques of joints without a motor are 0.
+        position, velocity, torque: [joints] rad (m), rad/s (m/s), N m (N) of the motors.
         orientation: [4] w, x, y, z of the trunk; its yaw is the true one. None: it is bolted to the ground.
         gyro: [3] rad/s, in the trunk's frame.
         acceleration: [3] m/s2 of an accelerometer in the trunk's frame.
@@ -132,7 +131,7 @@ class Simulation:
             raise UserError(f"{self.task_id}: {what}: joint commands cannot drive it")
         self._actuators = np.array([drives[i] for i in simple if i in drives])
         self.driven = tuple(str(model.joint(i).name) for i in simple if i in drives)
-        self._torque_of = [self.joints.index(name) for name in self.driven]
+        self._driven_at = [self.joints.index(name) for name in self.driven]
 
     def _find_gains(self, model: mujoco.MjModel) -> None:
         """The position servos, their gains in the calibrated model, and the range of their controls."""
@@ -150,7 +149,7 @@ class Simulation:
         self._observed = env.reset().policy[0].numpy()
         data = self._engine.data
         self._pos, self._vel = data("qpos")[0].numpy(), data("qvel")[0].numpy()
-        self._force = data("actuator_force")[0].numpy()
+        self._torque = data("qfrc_actuator")[0].numpy()  # of joints: past the gears
         self._gain, self._bias = (self._engine.field(f"actuator_{key}prm")[0] for key in ("gain", "bias"))
         if self.servo.any():
             # what the world makes of the gains that motors are told
@@ -177,7 +176,7 @@ class Simulation:
         self.drive(Drive(np.where(self.servo, self._now(), 0.0), zeros, zeros, zeros, self.damping))
 
     def _now(self) -> Numbers:
-        return self._pos[[self._qpos[i] for i in self._torque_of]]
+        return self._pos[[self._qpos[i] for i in self._driven_at]]
 
     def drive(self, drive: Drive) -> None:
         """Tell the motors something; it holds until they are told something else."""
@@ -235,8 +234,7 @@ class Simulation:
     def state(self) -> State:
         """What the sensors show now: of what the policy observes, with the world's errors; of the rest, the truth."""
         position, velocity = self._pos[self._qpos].copy(), self._vel[self._qvel].copy()
-        torque = np.zeros(len(self.joints))
-        torque[self._torque_of] = self._force[self._actuators]
+        torque = self._torque[self._qvel].copy()
         for source in self._sources.joints:
             to = {"position": position, "velocity": velocity, "effort": torque}[source.quantity]
             for name, value in zip(source.joints, self._observed[self._slices[source.component]], strict=True):
