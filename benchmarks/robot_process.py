@@ -1,11 +1,12 @@
-"""A Go1 walks through messages: velocity errors and falls in the process robot, beside the evaluation in the same world.
+"""A Go1 walks through messages: velocity errors and falls in the process robot, beside evaluation in the same world.
 
     python -m benchmarks.robot_process BUNDLE [--seconds 60] [--port ros2] [--port unitree] [--json FILE]
 
 The robot is a process of its own (`simreal robot go1`) and is judged by what it says really happened; the controller is
 `simreal.deploy.Controller` in this process. Commands are those of one list, one each 5 s; the evaluation plays the same
-list in several environments of the same world. With `--fifo` robot and controller run in real-time scheduling (SCHED_FIFO,
-needs the right to it), so that a busy machine does not take their time. Intervals are 95 %, bootstrapped over stretches of 5 s (Wilson's for falls).
+list in several environments of the same world. With `--fifo` robot and controller have real-time scheduling
+(SCHED_FIFO, needs the right to it), so that a busy machine does not take their time. Intervals are 95 %, bootstrapped
+over stretches of 5 s (Wilson's for falls).
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def through_messages(bundle: Path, port: str, wanted: np.ndarray, domain: int) -
         turning.append(np.abs(seen["turn_left"] - command_[2]).mean())
         fell.append(bool(seen["fell"].any()))
     about = dict(item.split("=", 1) for item in truth["report"].tolist())
-    return {"linear": linear, "turning": turning, "fell": fell, "times_s": report["times_s"], "cycles": report["cycles"],
-            "overruns": report["overruns"], "skipped": report["skipped"],
+    return {"linear": linear, "turning": turning, "fell": fell, "times_s": report["times_s"],
+            "cycles": report["cycles"], "overruns": report["overruns"], "skipped": report["skipped"],
             "real_time": float(about["simulated_s"]) / float(about["wall_s"]), "lost_s": float(about["lost_s"]),
             "events": [f"{e['t']:.2f} {e['kind']} {e['component']} {e['text']}" for e in report["events"]]}  # fmt: skip
 

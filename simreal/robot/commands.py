@@ -25,8 +25,8 @@ _FAULTS = (
 
 
 def robot_command(
-    task: str, port: str, world: str | None, domain: int | None, interface: str | None, seconds: float | None, seed: int,
-    timeout_s: float, log: Path | None, tell: Tell,
+    task: str, port: str, world: str | None, domain: int | None, interface: str | None, seconds: float | None,
+    seed: int, timeout_s: float, log: Path | None, tell: Tell,
 ) -> None:  # fmt: skip
     """Be a robot that others know through messages.
 
@@ -50,8 +50,8 @@ def robot_command(
     speaks = make_port(port, robot, bus)
     loop = Loop(robot, speaks, timeout_s, seed, tell, record=target is not None)
     tell(
-        f"{robot.task_id} in world {robot.world!r}, {1.0 / robot.timestep_s:.0f} Hz, domain {bus.domain}: {speaks.topics}; "
-        f"stands until it is told something, and damps after {timeout_s * 1e3:.0f} ms without a command"
+        f"{robot.task_id} in world {robot.world!r}, {1.0 / robot.timestep_s:.0f} Hz, domain {bus.domain}: "
+        f"{speaks.topics}; stands until it is told something, damps after {timeout_s * 1e3:.0f} ms without a command"
     )
     report = loop.run(seconds)
     for line in report.lines():

@@ -1,7 +1,7 @@
 """Publishing and subscribing over DDS, with Cyclone DDS: what ROS 2 and Unitree's SDK send their messages with.
 
-Needs the extra `robot`. Samples stay bytes until somebody looks at them, so that a reader that is asked 50 times a second
-does not pay for 500 messages.
+Needs the extra `robot`. Samples stay bytes until somebody looks at them, so that a reader that is asked 50 times a
+second does not pay for 500 messages.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from envs.common.messages import listed, nearest
 from simreal.common.errors import UserError
 
 # On loopback without multicast, participants find each other at ports of 127.0.0.1.
-_LOOPBACK = """<CycloneDDS><Domain Id="any"><General><Interfaces><NetworkInterface name="lo" multicast="false"/></Interfaces>
-<AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>
-<MaxAutoParticipantIndex>60</MaxAutoParticipantIndex><Peers><Peer address="127.0.0.1"/></Peers></Discovery></Domain>
-</CycloneDDS>"""
-_ON_INTERFACE = """<CycloneDDS><Domain Id="any"><General><Interfaces><NetworkInterface name="{}"/></Interfaces></General></Domain>
-</CycloneDDS>"""
+_LOOPBACK = """<CycloneDDS><Domain Id="any">
+<General><Interfaces><NetworkInterface name="lo" multicast="false"/></Interfaces>
+<AllowMulticast>false</AllowMulticast></General>
+<Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>60</MaxAutoParticipantIndex>
+<Peers><Peer address="127.0.0.1"/></Peers></Discovery></Domain></CycloneDDS>"""
+_ON_INTERFACE = """<CycloneDDS><Domain Id="any"><General><Interfaces><NetworkInterface name="{}"/></Interfaces>
+</General></Domain></CycloneDDS>"""
 _POLICIES = {  # ids of the DDS standard, for what mismatches are about
     2: "durability", 4: "deadline", 5: "latency budget", 6: "ownership", 8: "liveliness", 10: "partition",
     11: "reliability", 12: "destination order", 13: "history", 23: "data representation", 24: "type consistency",

@@ -192,8 +192,8 @@ class Ros2Robot:
     def _joint_state(self, message: Any, stamp: float) -> None:
         lists = [message.position, message.velocity, message.effort]
         for i, name in enumerate(message.name):
-            values = [values[i] if i < len(values) else float("nan") for values in lists]
-            self._seen.joints[name] = Joint(*values, stamp)
+            position, velocity, effort = (values[i] if i < len(values) else float("nan") for values in lists)
+            self._seen.joints[name] = Joint(position, velocity, effort, stamp)
 
     def _imu(self, message: Any, stamp: float) -> None:
         q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration

@@ -1,18 +1,25 @@
 """The messages of ROS 2 that a robot's joints and its IMU speak, as rosidl lays them out on the wire (CDR).
 
 Type names are those of ROS 2's DDS implementations: `sensor_msgs::msg::dds_::JointState_` on topic `rt/joint_states`.
-Definitions: common_interfaces, branch humble. Imported only where messages are sent: needs the extra `robot`. Annotations
-are types in this file, which Cyclone DDS reads, and no text.
+Definitions: common_interfaces, branch humble. Imported only where messages are sent: needs the extra `robot`.
+Annotations are types in this file, which Cyclone DDS reads, and no text.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 from cyclonedds.idl import IdlStruct
 from cyclonedds.idl.types import array, float64, int32, sequence, uint32
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:  # Cyclone DDS reads what is below; a type checker cannot
+    Floats: TypeAlias = list[float]
+    Names: TypeAlias = list[str]
+    Nine: TypeAlias = tuple[float, ...]
+else:
+    Floats, Names, Nine = sequence[float64], sequence[str], array[float64, 9]
 
 
 class _Kept:
@@ -45,7 +52,7 @@ class Message(IdlStruct):
             ValueError: they are not such a message.
         """
         try:
-            return cls.__idl__.deserialize(raw, has_header=True)
+            return cast(Self, cls.__idl__.deserialize(raw, has_header=True))
         except Exception as error:  # whatever Cyclone's parser raises on bytes that it did not expect
             raise ValueError(f"not a {cls.__idl_typename__}: {type(error).__name__}: {error}") from None
 
@@ -112,10 +119,10 @@ class JointState(Message, typename="sensor_msgs::msg::dds_::JointState_"):
     """What joints show, each list as long as `name`, or empty."""
 
     header: Header = field(default_factory=Header)
-    name: sequence[str] = field(default_factory=list)
-    position: sequence[float64] = field(default_factory=list)
-    velocity: sequence[float64] = field(default_factory=list)
-    effort: sequence[float64] = field(default_factory=list)
+    name: Names = field(default_factory=list)
+    position: Floats = field(default_factory=list)
+    velocity: Floats = field(default_factory=list)
+    effort: Floats = field(default_factory=list)
 
 
 @dataclass
@@ -124,11 +131,11 @@ class Imu(Message, typename="sensor_msgs::msg::dds_::Imu_"):
 
     header: Header = field(default_factory=Header)
     orientation: Quaternion = field(default_factory=Quaternion)
-    orientation_covariance: array[float64, 9] = _UNKNOWN
+    orientation_covariance: Nine = _UNKNOWN
     angular_velocity: Vector3 = field(default_factory=Vector3)
-    angular_velocity_covariance: array[float64, 9] = _UNKNOWN
+    angular_velocity_covariance: Nine = _UNKNOWN
     linear_acceleration: Vector3 = field(default_factory=Vector3)
-    linear_acceleration_covariance: array[float64, 9] = _UNKNOWN
+    linear_acceleration_covariance: Nine = _UNKNOWN
 
 
 @dataclass
@@ -140,11 +147,17 @@ class MultiArrayDimension(Message, typename="std_msgs::msg::dds_::MultiArrayDime
     stride: uint32 = 0
 
 
+if TYPE_CHECKING:
+    Dimensions: TypeAlias = list[MultiArrayDimension]
+else:
+    Dimensions = sequence[MultiArrayDimension]
+
+
 @dataclass
 class MultiArrayLayout(Message, typename="std_msgs::msg::dds_::MultiArrayLayout_"):
     """All dimensions of an array."""
 
-    dim: sequence[MultiArrayDimension] = field(default_factory=list)
+    dim: Dimensions = field(default_factory=list)
     data_offset: uint32 = 0
 
 
@@ -153,7 +166,7 @@ class Float64MultiArray(Message, typename="std_msgs::msg::dds_::Float64MultiArra
     """What forward command controllers take."""
 
     layout: MultiArrayLayout = field(default_factory=MultiArrayLayout)
-    data: sequence[float64] = field(default_factory=list)
+    data: Floats = field(default_factory=list)
 
     @classmethod
     def of(cls, names: Sequence[str], values: ArrayLike) -> "Float64MultiArray":
@@ -166,11 +179,17 @@ class Float64MultiArray(Message, typename="std_msgs::msg::dds_::Float64MultiArra
 class JointTrajectoryPoint(Message, typename="trajectory_msgs::msg::dds_::JointTrajectoryPoint_"):
     """Where joints are to be, and when."""
 
-    positions: sequence[float64] = field(default_factory=list)
-    velocities: sequence[float64] = field(default_factory=list)
-    accelerations: sequence[float64] = field(default_factory=list)
-    effort: sequence[float64] = field(default_factory=list)
+    positions: Floats = field(default_factory=list)
+    velocities: Floats = field(default_factory=list)
+    accelerations: Floats = field(default_factory=list)
+    effort: Floats = field(default_factory=list)
     time_from_start: Duration = field(default_factory=Duration)
+
+
+if TYPE_CHECKING:
+    Points: TypeAlias = list[JointTrajectoryPoint]
+else:
+    Points = sequence[JointTrajectoryPoint]
 
 
 @dataclass
@@ -178,8 +197,8 @@ class JointTrajectory(Message, typename="trajectory_msgs::msg::dds_::JointTrajec
     """What joint_trajectory_controller takes."""
 
     header: Header = field(default_factory=Header)
-    joint_names: sequence[str] = field(default_factory=list)
-    points: sequence[JointTrajectoryPoint] = field(default_factory=list)
+    joint_names: Names = field(default_factory=list)
+    points: Points = field(default_factory=list)
 
     @classmethod
     def of(cls, names: Sequence[str], positions: ArrayLike, within_s: float) -> "JointTrajectory":

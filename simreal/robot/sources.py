@@ -114,8 +114,8 @@ def _nowhere(entry: Mapping[str, Any]) -> UserError:
     derived = entry.get("derived_from")
     more = f", computed from {', '.join(derived)}" if derived else f", {entry.get('description')}"
     return UserError(
-        f"{entry['name']!r} ({entry['shape'][0]} values in {entry.get('unit')}{more}) is in no message of joints or of an "
-        "IMU; give it with --input, or from a program of yours (docs/robot.md)"
+        f"{entry['name']!r} ({entry['shape'][0]} values in {entry.get('unit')}{more}) is in no message of joints or of "
+        "an IMU; give it with --input, or from a program of yours (docs/robot.md)"
     )
 
 

@@ -35,8 +35,8 @@ class UnitreeRobot:
         rejected: messages whose checksum was wrong.
 
     Raises:
-        UserError: nobody publishes LowState or subscribes to LowCmd, or the policy is of another robot. Nothing has been
-            sent then.
+        UserError: nobody publishes LowState or subscribes to LowCmd, or the policy is of another robot. Nothing has
+            been sent then.
     """
 
     safe_actions: tuple[SafeAction, ...] = SAFE_ACTIONS
@@ -155,8 +155,8 @@ def _gains(
             kd += np.broadcast_to(gains[1], size).tolist() if stated[1] else [0.0] * size
         else:
             raise UserError(
-                f"{entry['name']!r}: a Unitree motor takes positions in rad with gains, or torques in N m; the contract "
-                f"has {unit} and states {'gains' if all(stated) else 'no gains'}"
+                f"{entry['name']!r}: a Unitree motor takes positions in rad with gains, or torques in N m; the "
+                f"contract has {unit} and states {'gains' if all(stated) else 'no gains'}"
             )
         torques += [unit == "N m"] * size
     return np.array(kp), np.array(kd), np.array(torques)

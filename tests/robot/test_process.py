@@ -194,7 +194,8 @@ def test_servos_do_what_gains_targets_and_torques_of_a_command_say() -> None:
     generator = np.random.default_rng(0)
     now = robot.state()
     drive = Drive(now.position + generator.uniform(-0.1, 0.1, 12), generator.uniform(-1, 1, 12),
-                  generator.uniform(-2, 2, 12), generator.uniform(10, 40, 12), generator.uniform(0.1, 1, 12))  # fmt: skip
+                  generator.uniform(-2, 2, 12), generator.uniform(10, 40, 12),
+                  generator.uniform(0.1, 1, 12))  # fmt: skip
     assert drive.stiffness is not None
     assert drive.damping is not None
     drive.stiffness[3:6] = 0.0  # and torques alone, without any target

@@ -54,8 +54,9 @@ class Report:
         """For people."""
         share = self.simulated_s / self.wall_s if self.wall_s else 1.0
         found = [
-            f"real time: {self.simulated_s:.2f} s simulated in {self.wall_s:.2f} s ({share:.1%}), {self.lost_s:.2f} s lost; "
-            f"{self.late_share:.1%} of the steps began late, the latest by {self.latest_s * 1e3:.1f} ms",
+            f"real time: {self.simulated_s:.2f} s simulated in {self.wall_s:.2f} s ({share:.1%}), "
+            f"{self.lost_s:.2f} s lost; {self.late_share:.1%} of the steps began late, "
+            f"the latest by {self.latest_s * 1e3:.1f} ms",
             f"commands: {self.commands}, of which {self.refused} refused and {self.lost_commands} lost by the world; "
             f"{self.lost_states} states lost by the world",
             f"its own safety acted {_times(self.damped)}; fell {_times(self.falls)}",

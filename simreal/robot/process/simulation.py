@@ -289,8 +289,8 @@ def _split(world: World, chance: random.Random) -> tuple[Sampler, dict[str, floa
     for parameter in parameters:
         if parameter.quantity in _OF_POLICIES:
             raise UserError(
-                f"{world.name}: {parameter.name}: {parameter.quantity} is of a policy's actions, which a robot does not "
-                "see; of commands there are action_delay, action_delay_jitter, action_dropout"
+                f"{world.name}: {parameter.name}: {parameter.quantity} is of a policy's actions, which a robot does "
+                "not see; of commands there are action_delay, action_delay_jitter, action_dropout"
             )
     kept: list[Parameter] = [p for p in parameters if p.quantity not in _OF_MESSAGES]
     if len(kept) == len(parameters):
