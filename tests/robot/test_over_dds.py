@@ -305,7 +305,7 @@ def test_wrong_input_of_the_commands_is_one_line(
     altered, bundle = tmp_path / "altered", trained_run / "bundle"
     shutil.copytree(bundle, altered)
     text = (altered / "policy.json").read_text()
-    (altered / "policy.json").write_text(text.replace('"unit": "rad"', '"unit": "deg"', 1))
+    (altered / "policy.json").write_text(text.replace('"unit": "m"', '"unit": "cm"', 1))
     where = ("--domain", domain, "--interface", "lo", "--wait", 0.2)
     for arguments, said in (
         (("run", bundle), "expected --ros2 or --unitree"),
