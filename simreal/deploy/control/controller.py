@@ -219,7 +219,7 @@ class Controller:
         """Keep the schedule: whether an action of the policy is due, and how late it is, s."""
         due = now if self._due is None else self._due
         late = max(0.0, now - due)
-        missed = int(late / self.period_s)
+        missed = int(late / self.period_s + 1e-6)
         if self._due is not None and self.state != "idle":
             self._skipped += missed
         self._tick += 1 + missed
@@ -272,10 +272,8 @@ class Controller:
     def _command(self, reading: Reading, marks: list[float], fresh: bool) -> None:
         """Decide and send; `marks` gets when that was done. Raises Fault."""
         pilot, clock = self._pilot, self._clock
-        if fresh and not self._observed:
-            pilot.observe(reading, marks[1], self.inputs)
-        elif not fresh:
-            pilot.sensors.joints(reading)
+        if not self._observed:
+            pilot.observe(reading, marks[1], self.inputs, whole=fresh)
         self._observed = True
         command = pilot.command(fresh, self._tick % self._ticks)
         decided = marks[2] = clock()

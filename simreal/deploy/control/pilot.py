@@ -73,10 +73,13 @@ class Pilot:
         self.asked, self.last, self.told = (np.full(size, np.nan) for _ in range(3))
         self.starting, self._stance = False, np.full(size, np.nan)
 
-    def observe(self, reading: Reading, now: float, inputs: Inputs) -> None:
-        """Take what was read at `now`. Raises Fault."""
+    def observe(self, reading: Reading, now: float, inputs: Inputs, whole: bool = True) -> None:
+        """Take what was read at `now`, or its joints alone. Raises Fault."""
         try:
-            self._take(reading, now, inputs)
+            if whole:
+                self._take(reading, now, inputs)
+            else:
+                self.sensors.joints(reading)
         except ValueError as error:
             raise Fault("lost", "", one_line(error)) from None
 

@@ -17,7 +17,8 @@ from .events import Fault
 from .robot import Reading
 
 Values = Mapping[str, ArrayLike]
-Inputs = Mapping[str, ArrayLike | Callable[[Values], ArrayLike]] | Callable[[Values], Values]
+Measured = Mapping[str, Any]
+Inputs = Mapping[str, ArrayLike | Callable[[Measured], ArrayLike]] | Callable[[Measured], Values]
 """What no sensor measures, by observation component: values, or functions of what was measured in this cycle; or one
 function that returns all of them."""
 
@@ -101,7 +102,8 @@ class Sensors:
             own: what the controller itself knows: its last action, what it sent last.
 
         Raises:
-            Fault: "lost": a component is missing or has another size; "not_finite": it is NaN.
+            Fault: a component is missing, or a joint is NaN.
+            ValueError: a component has another size.
         """
         wide = np.empty(len(self.flat))
         for i, part in enumerate(self._layout.observation):
@@ -117,14 +119,16 @@ class Sensors:
         self.joints(reading)
 
     def joints(self, reading: Reading) -> None:
-        """Take positions and velocities of the joints [S]. Raises Fault."""
+        """Take positions and velocities of the joints [S]. Raises Fault and ValueError as `take` does."""
         for given, to in ((reading.positions, self.position), (reading.velocities, self.velocity)):
             to.fill(np.nan)
             for part in self._layout.action:
                 if part.name in given:
                     size, values = len(part.low), np.asarray(given[part.name], dtype=np.float64)
                     if values.shape != (size,):
-                        raise Fault("lost", part.name, f"the joints: expected {size} values, got {list(values.shape)}")
+                        raise ValueError(
+                            f"{part.name!r}: joints: expected {size} values, got shape {list(values.shape)}"
+                        )
                     if not np.isfinite(values).all():
                         raise Fault("not_finite", part.name, f"the joints show {values[~np.isfinite(values)][0]}")
                     to[part.sent] = values
@@ -172,9 +176,9 @@ class Sensors:
         try:
             array = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise Fault("lost", part.name, f"expected numbers: {one_line(error)}") from None
+            raise ValueError(f"{part.name!r}: expected numbers: {one_line(error)}") from None
         if array.shape != (part.stop - part.start,):
-            raise Fault("lost", part.name, f"expected {part.stop - part.start} values, got shape {list(array.shape)}")
+            raise ValueError(f"{part.name!r}: expected {part.stop - part.start} values, got shape {list(array.shape)}")
         return array
 
     def _missing(self, name: str) -> str:
