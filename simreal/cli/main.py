@@ -119,12 +119,22 @@ def export(
     int8_limit: Annotated[
         float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
     ] = None,
+    ros2_control: Annotated[
+        Path | None, typer.Option("--ros2-control", metavar="DIR", help="also write a ros2_control controller, in C++")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
+    """Export a run's policy as a bundle for a robot controller, as C99, and as a ros2_control controller."""
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out, c, int8, int8_limit)
+    if ros2_control is None:
+        export_command(run, output, task, _out, c, int8, int8_limit)
+        return
+    from simreal.robot.commands import export_controller
+
+    export_controller(
+        run, output or run / "bundle", c, ros2_control, lambda code: export_command(
+            run, output, task, _out, code, int8, int8_limit), _out.print)  # fmt: skip
 
 
 @app.command()

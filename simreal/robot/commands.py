@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -210,3 +211,36 @@ def _say(report: Mapping[str, Any], tell: Tell) -> None:
          f"age of the oldest sensor {between('sensor_age')}")  # fmt: skip
     if report["record"]:
         tell(f"log: {', '.join(f'{key} {value}' for key, value in report['record'].items())}")
+
+
+def export_controller(
+    run: Path, bundle: Path, c: Path | None, output: Path, export: Callable[[Path], None], tell: Tell
+) -> None:
+    """Export a run's bundle and its policy in C, and write the source of a ros2_control controller around that.
+
+    Args:
+        run: the run directory.
+        bundle: where the bundle is written.
+        c: where the policy in C is written; None: nowhere else.
+        output: the folder of the controller's package.
+        export: writes the bundle, and the policy in C to a folder.
+        tell: says what was written.
+
+    Raises:
+        UserError: the policy cannot be a controller, or `output` is in the way.
+    """
+    from simreal.export.source import ExportError
+    from simreal.robot.ros2_control.writer import FOLDER, write_controller
+
+    try:
+        FOLDER.refuse_foreign(output)
+    except ExportError as error:
+        raise UserError(str(error)) from None
+    for other in (run, bundle, *([] if c is None else [c])):
+        if output.resolve() == other.resolve() or output.resolve() in other.resolve().parents:
+            raise UserError(f"--ros2-control: {output}: is in the way of {other}; name another directory")
+    with tempfile.TemporaryDirectory() as scratch:
+        code = Path(scratch) / "policy" if c is None else c
+        export(code)
+        write_controller(bundle, code, output)
+    tell(f"{output}: the same as a ros2_control controller in C++")

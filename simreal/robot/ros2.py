@@ -59,7 +59,7 @@ class Ros2Robot:
         self._order = _permutation(order, self._driven)
         self._names = [self._driven[i] for i in self._order]
         self._units = [str(entry["unit"]) for entry in contract["action"] for _ in self._seen.driven[entry["name"]]]
-        self.safe_actions = _safe_actions(set(self._units))
+        self.safe_actions = safe_actions(set(self._units))
         self._period_s = float(contract["control_period_s"] if period_s is None else period_s)
         self._clocks: dict[tuple[str, int], RemoteClock] = {}
         self._make_clock = lambda: RemoteClock(shared_clock)
@@ -234,7 +234,7 @@ def _permutation(order: Sequence[str] | None, driven: Sequence[str]) -> list[int
     return [list(driven).index(name) for name in order]
 
 
-def _safe_actions(units: set[str]) -> tuple[SafeAction, ...]:
+def safe_actions(units: set[str]) -> tuple[SafeAction, ...]:
     """What can be said in a unit. Raises UserError where components would be told different things."""
     if units <= set(_POSITIONS) or units <= set(_SPEEDS):
         return ("hold",)
