@@ -52,7 +52,7 @@ _SHORT = (
     (re.compile(r"(\{set: \{)"), r"\g<1>train.keep: last, "),  # of a study
 )
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
-_SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
+_SHORT_PAGES = [page for page in _PAGES if page not in ("resilience.md", "scale.md")]  # they start processes, one kills
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
 _EXPORTS = {
