@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
-from simreal.common.errors import UserError
+from simreal.common.errors import ElsewhereError, UserError
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -51,7 +51,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
 ) -> None:
     """Train a policy, evaluate it and export it."""
-    _out.print(f"{config}: reading ...")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's; the others print nothing
+        _out.print(f"{config}: reading ...")
     from simreal.cli.commands import train_command
 
     train_command(config, overrides or [], run_dir, resume, _out)
@@ -196,11 +197,14 @@ def study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
     run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="make the runs on this Ray cluster; 'local': on this machine")
+    ] = None,
 ) -> None:
     """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
     from simreal.study import study_command
 
-    study_command(study, run_dir, pictures, _out)
+    study_command(study, run_dir, pictures, _out, ray)
 
 
 @app.command()
@@ -330,11 +334,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(error: Exception) -> None:
     """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.common.ranks import LostRankError
     from envs.engines.base import EngineError
     from envs.registry import TaskError
     from randomization.parameters import RandomizationError
     from simreal.training.trainer import Interrupted
 
+    if isinstance(error, LostRankError):
+        _fail(str(error), 1)
+    if isinstance(error, ElsewhereError):
+        _fail("", 2)
     if isinstance(error, Interrupted):
         _fail(str(error), _INTERRUPTED)
     if isinstance(error, typer.Abort):
@@ -348,7 +357,8 @@ def _report(error: Exception) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # else another rank of the run tells it
+        print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -6,8 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from envs.common.deterministic_ops import column_sums
+from envs.common.ranks import ALONE, Ranks
 from simreal.common.layers import Layer, Normalize, array
 from simreal.learners.options import ActorOptions, BatchOptions
 
@@ -29,7 +31,14 @@ class Normalizer(nn.Module):
         size: number of values in a vector.
         clip: largest magnitude that comes out.
         active: False changes nothing but the precision, and clips nothing.
+
+    Attributes:
+        passed: how many of the last values are let through as they are. Parameters of the world come in units of their
+            limits. While ADR has a range closed such a value is a constant, and when the range opens running statistics
+            would make many standard deviations of a hair's breadth.
     """
+
+    passed: int = 0
 
     mean: Tensor
     var: Tensor
@@ -44,14 +53,23 @@ class Normalizer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
-    def update(self, values: Tensor) -> None:
-        """Take values [B, size] into the statistics."""
+    def update(self, values: Tensor, ranks: Ranks = ALONE) -> None:
+        """Take values [B, size] into the statistics; of several ranks, those of each."""
         values = values.double()
         n = values.shape[0]
+        batch_mean = column_sums(values) / max(n, 1)
+        batch_var = column_sums((values - batch_mean).square_()) / max(n, 1)  # `var` takes several times as long
+        if ranks.size == 1:
+            self._merge(n, batch_mean, batch_var)
+            return
+        moments = ranks.rows(torch.cat((batch_mean, batch_var, self.count.new_tensor([n])))[None], as_many=True)
+        for row in moments:  # in the same order on all ranks
+            self._merge(int(row[-1]), *row[:-1].chunk(2))
+
+    def _merge(self, n: int, batch_mean: Tensor, batch_var: Tensor) -> None:
+        """Take in n values with a mean [size] and a variance [size]."""
         if n == 0:
             return
-        batch_mean = column_sums(values) / n
-        batch_var = column_sums((values - batch_mean).square_()) / n  # `var` takes several times as long
         total = self.count + n
         delta = batch_mean - self.mean
         m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total
@@ -67,7 +85,9 @@ class Normalizer(nn.Module):
 
     def offset(self) -> Tensor:
         """What is subtracted, [size]."""
-        return self.mean if self.active else torch.zeros_like(self.mean)
+        if not self.active:
+            return torch.zeros_like(self.mean)
+        return functional.pad(self.mean[: -self.passed], (0, self.passed)) if self.passed else self.mean
 
     def scale(self) -> Tensor:
         """What is divided by, [size]; 0 where nothing varied and 0 comes out."""
@@ -75,7 +95,8 @@ class Normalizer(nn.Module):
             return torch.ones_like(self.var)
         deviation, size = self.deviation(), self.mean.abs()
         varies = deviation > (_CONSTANT * size).clamp(min=_SMALLEST)
-        return torch.where(varies, torch.maximum(deviation, _COARSE * size), 0.0)
+        scale = torch.where(varies, torch.maximum(deviation, _COARSE * size), 0.0)
+        return functional.pad(scale[: -self.passed], (0, self.passed), value=1.0) if self.passed else scale
 
     def inverse(self) -> Tensor:
         """What is multiplied by, [size]: 1 / scale, and 0 where nothing varied."""
@@ -91,7 +112,7 @@ class Normalizer(nn.Module):
         before rounding."""
         if not self.active:
             return values.float()
-        dtype, mean, inverse = values.dtype, self.mean, self.inverse()
+        dtype, mean, inverse = values.dtype, self.offset(), self.inverse()
         if values.shape[-1] < len(mean):
             mean, inverse = mean[: values.shape[-1]], inverse[: values.shape[-1]]
         coarse = mean.to(dtype)
@@ -101,8 +122,9 @@ class Normalizer(nn.Module):
 
     def layers(self) -> list[Layer]:
         """As an exported policy computes it, from float32 values."""
-        mean = self.mean.float()
-        parts = (mean, self.mean - mean.double(), self.inverse())
+        exact = self.offset()
+        mean = exact.float()
+        parts = (mean, exact - mean.double(), self.inverse())
         return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
 
