@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.common.step_records import Mark
 from randomization.visual.mujoco_scene import Sky
 from randomization.visual.textures import PATTERNS, library, mixed_sky, nominal_sky
 from simreal.common.errors import UserError
@@ -16,6 +18,7 @@ from simreal.common.errors import UserError
 Image = NDArray[np.uint8]
 _DAY = Sky(1.0, np.array([0.35, 0.55, 0.8]), np.array([0.92, 0.94, 0.96]))  # behind models that have no background
 _MAX_GEOMS = 10_000  # in a scene
+_MARK = 0.015  # radius of a mark's ball, as a share of the model's extent
 _SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
 
 
@@ -93,6 +96,33 @@ class Offscreen:
     def close(self) -> None:
         """Free what OpenGL holds."""
         self._free()
+
+
+def add_marks(scene: mujoco.MjvScene, model: mujoco.MjModel, marks: Sequence[Mark]) -> None:
+    """Put marks into a scene that is filled: a ball each, or three axes (x red, y green, z blue)."""
+    for mark in marks:
+        if mark.quat is None:
+            radius = mark.size if mark.size is not None else _MARK * model.stat.extent
+            _add_geom(scene, mujoco.mjtGeom.mjGEOM_SPHERE, (radius, 0.0, 0.0), mark.pos, np.eye(3), mark.rgba)
+            continue
+        length, turned = mark.size if mark.size is not None else 5.0 * _MARK * model.stat.extent, np.zeros(9)
+        mujoco.mju_quat2Mat(turned, np.asarray(mark.quat, dtype=float))
+        for axis in range(3):
+            colour = tuple(np.append(0.9 * np.eye(3)[axis] + 0.1, 1.0))
+            # An arrow points along its own z.
+            along = np.roll(turned.reshape(3, 3), 2 - axis, axis=1)
+            size = (0.06 * length, 0.06 * length, length)
+            _add_geom(scene, mujoco.mjtGeom.mjGEOM_ARROW, size, mark.pos, along, colour)
+
+
+def _add_geom(
+    scene: mujoco.MjvScene, kind: mujoco.mjtGeom, size: Sequence[float], pos: np.ndarray, rotation: np.ndarray,
+    rgba: Sequence[float],
+) -> None:  # fmt: skip
+    if scene.ngeom < scene.maxgeom:
+        colour = np.array(rgba, dtype=np.float32)
+        mujoco.mjv_initGeom(scene.geoms[scene.ngeom], int(kind), np.array(size), pos, rotation.flatten(), colour)
+        scene.ngeom += 1
 
 
 def _free(gl: Any, context: mujoco.MjrContext, library: _Library | None) -> None:

@@ -16,6 +16,7 @@ from envs.environment import Environment
 from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
 from simreal.evaluation.worlds import find_world
+from simreal.rendering.offscreen import add_marks
 from simreal.rendering.scene import VIDEOS, Image, Scene, view_of, write_video
 from simreal.training.run_directory import LoadedPolicy
 
@@ -130,6 +131,9 @@ def watch(policy: LoadedPolicy, world: str, seed: int, camera: str = VIEW) -> No
             _, present = environment.engine.export_to_mujoco(0)
             with viewer.lock():
                 data.qpos[:], data.mocap_pos[:] = present.qpos, present.mocap_pos
-                environment.task.draw_goal(model, data, 0)
+                marks = environment.task.draw_goal(model, data, 0)
+                if viewer.user_scn is not None:
+                    viewer.user_scn.ngeom = 0
+                    add_marks(viewer.user_scn, model, marks or ())
             viewer.sync()
             time.sleep(max(0.0, environment.task.control_period_s - (time.monotonic() - began)))

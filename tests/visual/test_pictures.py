@@ -184,3 +184,23 @@ def test_a_parameter_of_an_unknown_camera_ends_the_command_with_status_2(
     assert status == 2
     assert message.count("\n") == 1
     assert "no camera matches 'lidr' (did you mean 'lidar'?); FetchReach-v4 has: head_camera_rgb" in message
+
+
+@pytest.mark.usefixtures("can_render")
+def test_marks_are_in_pictures_for_people_only() -> None:
+    """Balls and axes are seen where MuJoCo's camera looks at: the middle of the picture."""
+    task = TinyTask(ROOM)
+    environment = build(task, 1)
+    at = np.array(task.model.stat.center)
+    plain = {}
+    for marks in ([], [simreal.Mark(at, size=0.1)], [simreal.Mark(at, np.array([1.0, 0.0, 0.0, 0.0]), 0.3)]):
+        task.draw_goal = lambda model, data, index, marks=marks: marks  # pyright: ignore
+        for daylight in (True, False):
+            scene = Scene(environment, 64, 64, daylight=daylight)
+            picture = scene.picture(0).astype(int)
+            scene.close()
+            changed = picture != plain.setdefault(daylight, picture)
+            assert changed.any() == (daylight and bool(marks))
+            if changed.any():
+                middle = np.argwhere(changed.any(axis=2)).mean(axis=0)
+                assert np.abs(middle - 32).max() < 12
