@@ -19,6 +19,9 @@ Image = NDArray[np.uint8]
 _DAY = Sky(1.0, np.array([0.35, 0.55, 0.8]), np.array([0.92, 0.94, 0.96]))  # behind models that have no background
 _MAX_GEOMS = 10_000  # in a scene
 _MARK = 0.015  # radius of a mark's ball, as a share of the model's extent
+# Of lights in pictures that people look at: MuJoCo's default, 4096, takes longer and looks the same at this size.
+_SHADOW_MAP = 2048
+_LARGE, _MARGIN = 480, 8  # pixels: width from which letters are large, and what MuJoCo leaves beside a label
 _SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
 
 
@@ -47,15 +50,21 @@ class Offscreen:
         self.first_pattern = model.ntex + 1  # one is left for a background
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        quality, shadow_map = model.vis.quality, int(model.vis.quality.shadowsize)
+        if daylight:
+            quality.shadowsize = min(shadow_map, _SHADOW_MAP)
         try:
             self._gl = mujoco.GLContext(width, height)
             self._gl.make_current()
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+            scale = mujoco.mjtFontScale.mjFONTSCALE_150 if width >= _LARGE else mujoco.mjtFontScale.mjFONTSCALE_100
+            self._context = mujoco.MjrContext(model, scale)
         except Exception as error:  # each backend raises errors of its own
             raise UserError(
                 f"cannot render here ({error}); without a display, set MUJOCO_GL=egl or import simreal before mujoco, "
                 "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
+        finally:
+            quality.shadowsize = shadow_map
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         # Without light, without background.
         self._bare = daylight and not model.nlight, daylight and not (model.tex_type == _SKYBOX).any()
@@ -88,10 +97,31 @@ class Offscreen:
         mujoco.mjr_render(self._rect, self.scene, self._context)
         if label:
             font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT
-            mujoco.mjr_overlay(font, corner, self._rect, label, "", self._context)
+            mujoco.mjr_overlay(font, corner, self._rect, self._fitted(label), "", self._context)
         picture = np.empty((self._rect.height, self._rect.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(picture, None, self._rect, self._context)
         return np.ascontiguousarray(picture[::-1])
+
+    def _fitted(self, label: str) -> str:
+        """A label in lines that fit into the picture, broken between words where that is enough."""
+        room = self._rect.width - 2 * _MARGIN
+        lines = []
+        for line in label.split("\n"):
+            lines.append("")
+            for word in line.split(" "):
+                longer = f"{lines[-1]} {word}" if lines[-1] else word
+                if self._width(longer) <= room:
+                    lines[-1] = longer
+                    continue
+                lines += [""] if lines[-1] else []
+                for letter in word:
+                    lines += [""] if lines[-1] and self._width(lines[-1] + letter) > room else []
+                    lines[-1] += letter
+        return "\n".join(lines)
+
+    def _width(self, text: str) -> int:
+        """Pixels of a text in the labels' font."""
+        return sum(int(self._context.charWidth[min(ord(letter), 127)]) for letter in text)
 
     def close(self) -> None:
         """Free what OpenGL holds."""

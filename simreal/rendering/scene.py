@@ -80,7 +80,7 @@ def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
 
 
 VIDEOS = (".mp4", ".gif")
-_GIF_FPS = 25.0  # at most; viewers show others at a speed of their own
+GIF_FPS = 25.0  # at most; viewers show others at a speed of their own
 
 
 def write_video(path: Path, frames: list[Image], fps: float) -> None:
@@ -89,7 +89,7 @@ def write_video(path: Path, frames: list[Image], fps: float) -> None:
 
     try:
         if path.suffix.lower() == ".gif":
-            stride = max(1, round(fps / _GIF_FPS))
+            stride = max(1, round(fps / GIF_FPS))
             imageio.mimwrite(path, frames[::stride], format="GIF", duration=1000.0 * stride / fps, loop=0)  # pyright: ignore
             return
         imageio.mimwrite(path, frames, format="FFMPEG", fps=fps, codec="libx264", quality=7)  # pyright: ignore
