@@ -30,7 +30,8 @@ def parse_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
     width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not (16 <= width <= _LARGEST and 16 <= height <= _LARGEST):
-        raise UserError(f"--size: expected WIDTHxHEIGHT of 16 to {_LARGEST} pixels, as 640x480, got {text!r}")
+        expected = f"WIDTHxHEIGHT, as 640x480, or one number for both, of 16 to {_LARGEST} pixels"
+        raise UserError(f"--size: expected {expected}, got {text!r}")
     return width + width % 2, height + height % 2  # H.264 has pairs of pixels only
 
 
