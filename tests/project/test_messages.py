@@ -73,8 +73,8 @@ def test_only_what_is_near_is_suggested(run: Run, tmp_path: Path) -> None:
     assert near_file(Path("late80.yaml")) == " (did you mean 'late_80.yaml'?)"
     with pytest.raises(UserError, match=r"late80.yaml: no such world or file \(did you mean 'late_80.yaml'"):
         worlds._find_file("late80.yaml")
-    with pytest.raises(UserError, match=r"other.yaml: no such world or file; "):  # it was: 'latency'
-        worlds._find_file("other.yaml")
+    with pytest.raises(UserError, match=r"unseen/late.yaml: no such world or file; "):  # it was: 'latency'
+        worlds._find_file("unseen/late.yaml")
     assert nearest("joint_hip", ["hip", "knee"]) == " (did you mean 'hip'?)"
     refused(run("train", "late_8.yaml"), "did you mean 'late_80.yaml'?")
 
