@@ -106,6 +106,20 @@ def _spec(robot: Path) -> mujoco.MjSpec:
     return spec
 
 
+def _name_actuators(spec: mujoco.MjSpec) -> list[str]:
+    """Give actuators without a name that of the joint (or tendon, site, body) that they act on, as a policy's contract
+    needs; returns the names of all, in order, or nothing where all had one."""
+    taken = {actuator.name for actuator in spec.actuators}
+    if "" not in taken:
+        return []
+    for actuator in spec.actuators:
+        if not actuator.name:
+            names = (actuator.target, *(f"{actuator.target}_{n}" for n in range(2, 2 + len(spec.actuators))))
+            actuator.name = next(name for name in names if name not in taken)
+            taken.add(actuator.name)
+    return [actuator.name for actuator in spec.actuators]
+
+
 def _made_task(path: Path, name: str, class_name: str) -> Task:
     """The task that was just written."""
     spec = importlib.util.spec_from_file_location(f"_new_{name}", path)
@@ -140,6 +154,7 @@ class Starter:
         self.floor = self.base is not None and not np.isin(model.geom_type, _GROUND).any()
         if self.floor:
             spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05])
+        self.named = _name_actuators(spec)
         self.armatures, self.left = self._cured(spec)
         self.model = spec.compile()
         self.home = self._home(self.model)

@@ -145,7 +145,6 @@ def test_wrong_input_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path
     files = {
         "broken": "<mujoco><worldbody><geom/></worldbody></mujoco>",
         "limp": "<mujoco><worldbody><body><joint name='a'/><geom size='.1'/></body></worldbody></mujoco>",
-        "nameless": arm().replace('name="bend" ', ""),
         "text": "hello",
     }
     for name, xml in files.items():
@@ -154,10 +153,20 @@ def test_wrong_input_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path
     refused(run("new", "broken.xml"), "broken.xml: MuJoCo cannot compile it")
     refused(run("new", "text.xml"), "text.xml: MuJoCo cannot compile it")
     refused(run("new", "limp.xml"), "has no actuators")
-    refused(run("new", "nameless.xml"), "actuator number 1 has no name")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")
     (tmp_path / "good.xml").write_text(arm())
     refused(run("new", "good.xml", "--output", "mine"), "mine: exists")
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["mine"]
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+def test_actuators_without_names_are_called_by_what_they_act_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = arm().replace('name="lift" ', "").replace('name="bend" ', "")
+    second = nameless.replace("</actuator>", '<motor joint="elbow" gear="0.1" ctrlrange="-1 1"/></actuator>')
+    (tmp_path / "nameless_x.xml").write_text(second)
+    task = make_task(made(run, tmp_path / "nameless_x.xml", "nameless_x", monkeypatch))
+    assert [part.actuators for part in task.action] == [("shoulder", "elbow"), ("elbow_2",)]
+    assert [task.model.actuator(i).name for i in range(3)] == ["shoulder", "elbow", "elbow_2"]
