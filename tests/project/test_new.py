@@ -101,6 +101,23 @@ def test_the_legs_stand_on_a_floor_that_the_file_does_not_have(
     assert float(env.engine.data("qpos")[0, 2]) == pytest.approx(0.43, abs=2e-3)
     result = env.step(torch.zeros(2, 2))
     assert not bool(result.terminated.any())
+    assert [component.name for component in env.task.observation] == [
+        "joint_pos", "joint_vel", "gyro", "projected_gravity", "last_action", "asked",
+    ]  # fmt: skip
+    text = Path("stands_x.py").read_text()
+    assert "(simreal.ComposedTask)" in text
+    assert len(text.splitlines()) < 80
+
+
+def test_a_robot_whose_actuators_no_ready_made_part_has_gets_a_task_with_all_in_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rope = '<tendon><fixed name="rope"><joint joint="elbow" coef="1"/></fixed></tendon>'
+    pulled = arm(bend='<position name="pull" tendon="rope" kp="50" kv="4" ctrlrange="-1 1"/>')
+    (tmp_path / "pulled_x.xml").write_text(pulled.replace("<actuator>", rope + "<actuator>"))
+    task = make_task(made(run, tmp_path / "pulled_x.xml", "pulled_x", monkeypatch))
+    assert "(simreal.Task)" in Path("pulled_x.py").read_text()
+    assert [name for part in task.action for name in part.actuators] == ["lift", "pull"]
 
 
 @pytest.mark.slow
