@@ -85,6 +85,7 @@ def evaluate(
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
+    _out.print(f"{', '.join(map(str, policies))}: loading ...")
     from simreal.cli.commands import envelope_command, evaluate_command
 
     if not envelope:
@@ -113,7 +114,7 @@ def _two(names: str) -> tuple[str, str]:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run directory", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
     c: Annotated[Path | None, typer.Option("--c", metavar="DIR", help="also write the policy as C99, to DIR")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="weights of the C code have 8 bits")] = False,
@@ -126,6 +127,12 @@ def export(
     task: TaskCode = None,
 ) -> None:
     """Export a run's policy as a bundle for a robot controller, as C99, and as a ros2_control controller."""
+    if run is None:
+        taken = "" if c is None else f" (--c took {c} as the folder for C code)"
+        raise UserError(
+            f"RUN: expected a run directory{taken}: simreal export RUN{' --c DIR' if c is not None else ''}"
+        )
+    _out.print(f"{run}: loading ...")
     from simreal.cli.commands import export_command
 
     if ros2_control is None:
@@ -152,6 +159,7 @@ def record(
     task: TaskCode = None,
 ) -> None:
     """Record what a policy does, for learning without an environment (algorithm fqi)."""
+    _out.print(f"{policy}: loading ...")
     from simreal.cli.record import record_command
 
     record_command(policy, output, steps, noise, random, world, seed, task, _out)
@@ -165,7 +173,9 @@ def play(
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the episodes")] = 7,
     camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
-    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, 16 to 4096 pixels; or one number for both")
+    ] = "480",
     task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
@@ -243,6 +253,7 @@ def describe(
     json_file: Annotated[Path | None, typer.Option("--json", help="write all of it to this file instead")] = None,
 ) -> None:
     """Show what a task observes, does and lets vary."""
+    print(f"{task}: loading ...", file=sys.stderr if as_yaml else sys.stdout, flush=True)
     from envs.registry import make_task
     from simreal.cli.describe import describe as show
     from simreal.common.trusted_code import module_of, use_current_folder
@@ -283,6 +294,7 @@ def check(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
 ) -> None:
     """Find what is wrong with a simulation; exit status 1 where something is."""
+    _out.print(f"{task}: loading ...")
     from simreal.cli.check import check_command
 
     if not check_command(task, period, max_speed, json_file, _out):
@@ -295,6 +307,7 @@ def new(
     output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
 ) -> None:
     """Write a task, a configuration and a randomization block to start from."""
+    _out.print(f"{robot}: loading ...")
     from simreal.cli.new import new_command
 
     new_command(robot, output, _out)
