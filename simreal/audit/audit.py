@@ -30,6 +30,9 @@ from simreal.logs import read_log
 _STRUCTURAL = ("permuted", "sign", "degrees", "scale", "frame", "quaternion_order", "frozen", "rate", "invalid", "lag")
 
 
+_GUARDS = 4  # simulated logs that a finding must not be true of
+
+
 @dataclass(frozen=True)
 class Audit:
     """What was found.
@@ -114,28 +117,32 @@ def audit(
     record = recording(opened, policy.contract, chosen or {})
     facts = facts_of(record)
     replayed = replay(Path(bundle), record)
-    first = _direct(facts, policy, replayed, None)
+    first = _direct(facts, policy, replayed)
+    structural = any(f.kind in _STRUCTURAL for f in first)
     known: Reference | str = "left out"
     if simulate and (replayed is None or replayed.same) and record.action is not None:
         say("the same policy in simulation ...")
-        known = reference(Path(bundle), record)
+        known = reference(Path(bundle), record, gains=not structural)
     elif simulate:
         known = "the log does not show this policy at work"
     if isinstance(known, str):
-        return Audit(_sorted(first or _unexplained(facts, None, replayed)), facts, None, known, opened.source)
-    sound = [facts_of(trained) for trained in known.trained]
-    usual = max((a[0] for f in sound if (a := answer(f)) is not None and f.dynamic), default=None)
-    said = [finding for f in sound for finding in _direct(f, policy, None, usual)]
-    ordinary = {finding.key for finding in said}
-    found = [f for f in _direct(facts, policy, replayed, usual) if f.key not in ordinary]
-    gains = None
-    if not any(f.kind in _STRUCTURAL for f in found):
+        return Audit(_sorted(first or range_findings(facts, None)), facts, None, known, opened.source)
+    found, gains = first, None
+    if first:
+        found = [f for f in first if f.key not in _ordinary(known, policy)]
+    if not structural:
         stiff, gains = gain_findings(facts, known)
         found += stiff or offset_findings(facts, known)
-    return Audit(_sorted(found or _unexplained(facts, known, replayed)), facts, gains, "", opened.source)
+    return Audit(_sorted(found or range_findings(facts, known)), facts, gains, "", opened.source)
 
 
-def _direct(facts: Facts, policy: Policy, replayed: Replay | None, usual: float | None) -> list[Finding]:
+def _ordinary(known: Reference, policy: Policy) -> set[tuple[Any, ...]]:
+    """Findings that sound, simulated robots show as well: they are the way of this robot or of its simulation."""
+    logs = [facts_of(log) for log in known.trained[:_GUARDS]]
+    return {finding.key for facts in logs for finding in _direct(facts, policy, None)}
+
+
+def _direct(facts: Facts, policy: Policy, replayed: Replay | None) -> list[Finding]:
     """What one log shows by itself, with consequences of other faults left out."""
     found = message_findings(facts.record, list(facts.came.values()))
     found += command_findings(facts.record, policy)
@@ -145,14 +152,8 @@ def _direct(facts: Facts, policy: Policy, replayed: Replay | None, usual: float 
     if not any(f.kind in ("rate",) and not f.components for f in found) and not any(
         f.kind in ("permuted", "frame", "quaternion_order") for f in values
     ):
-        found += lag_findings(facts, usual)
+        found += lag_findings(facts)
     return found
-
-
-def _unexplained(facts: Facts, known: Reference | None, replayed: Replay | None) -> list[Finding]:
-    """Where nothing else is wrong: is the robot somewhere that it was not trained for?"""
-    del replayed
-    return range_findings(facts, known)
 
 
 def _sorted(findings: list[Finding]) -> list[Finding]:

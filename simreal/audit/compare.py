@@ -14,7 +14,7 @@ from simreal.audit.reference import Reference
 
 Numbers = NDArray[np.float64]
 _GAINS_OFF, _FAMILIAR = 1.12, 2.5  # factor beyond the trained gains that is called wrong; largest distance from simulated logs
-_OFFSET, _SPREADS = 0.08, 6.0  # rad or m that is called an offset, and times the spread over simulated worlds
+_OFFSET, _SPREADS = 0.09, 4.0  # rad or m that is called an offset, and times the spread over simulated worlds
 _OUTSIDE = 0.15  # share of the cycles, more than in simulation
 
 
@@ -49,15 +49,19 @@ def offset_findings(facts: Facts, known: Reference) -> list[Finding]:
     if joints is None:
         return []
     chosen = joints.has("position", "target")
-    others = [j for log in known.trained if (j := joints_of(log)) is not None]
+    low, high = known.trained_gains
+    alike = [*known.trained, *(log for log, f in zip(known.gains, known.factor, strict=True) if low / 1.1 < f < 1.1 * high)]
+    others = [j for log in alike if (j := joints_of(log)) is not None]
     if not len(chosen) or len(others) < 3:
         return []
-    ours = np.median(joints.target[:, chosen] - joints.position[:, chosen], axis=0)
-    theirs = np.array([np.median(j.target[:, chosen] - j.position[:, chosen], axis=0) for j in others])
-    usual, spread = theirs.mean(axis=0), np.maximum(theirs.std(axis=0, ddof=1), 0.01)
+    ours = (joints.target[:, chosen] - joints.position[:, chosen]).mean(axis=0)
+    theirs = np.array([(j.target[:, chosen] - j.position[:, chosen]).mean(axis=0) for j in others])
+    usual, spread = theirs.mean(axis=0), theirs.std(axis=0, ddof=1)
+    spread = np.maximum(np.sqrt(0.5 * (spread**2 + np.median(spread) ** 2)), 0.01)  # of few logs: nearer to the usual one
     away = usual - ours  # what is read is so much too large
     out: list[Finding] = []
-    for at in np.flatnonzero((np.abs(away) > _OFFSET) & (np.abs(away) > _SPREADS * spread)):
+    apart = np.abs(away) > 3.0 * np.median(np.abs(away))  # of one joint, not of the load of all of them
+    for at in np.flatnonzero((np.abs(away) > _OFFSET) & (np.abs(away) > _SPREADS * spread) & apart):
         j = int(chosen[at])
         component, elements = joints.component("position", [j])
         unit = facts.record.part(component)["unit"]
@@ -65,7 +69,7 @@ def offset_findings(facts: Facts, known: Reference) -> list[Finding]:
             Finding(
                 "offset", (component,), elements, f"{places(component, elements)} ({joints.names[j]}) reads "
                 f"{away[at]:+.2f} {unit} too {'much' if away[at] > 0 else 'little'}",
-                f"target minus position {ours[at]:+.3f} {unit} (median), on {len(others)} simulated robots "
+                f"target minus position {ours[at]:+.3f} {unit} (mean), on {len(others)} simulated robots "
                 f"{usual[at]:+.3f} +- {spread[at]:.3f}", "calibrate the zero of this joint",
                 {"offset": float(away[at]), "joint": joints.names[j]}, float(abs(away[at]) / spread[at]),
             )

@@ -106,7 +106,7 @@ class Relation:
         lag: cycles that b is later than a, where the sum is largest.
         interval: of the lag (95 %, bootstrap over stretches of the log), cycles.
         strength: [n, n] correlation at `lag`.
-        slope: [n] of b on a with its partner, where it means something.
+        slope: [n] of b on a of the same joint, where it means something.
     """
 
     joints: NDArray[np.int64]
@@ -156,7 +156,7 @@ def _pairwise(chosen: NDArray[np.int64], a: Numbers, b: Numbers, good: NDArray[n
     curves = np.array([[_block_score(a, b, good, int(g), partner, block) for g in lags] for block in blocks])
     lag, interval = _peak(lags.astype(float), curves)
     x, y = _shifted(a, b, good, int(lags[best]))
-    slope = y.std(axis=0) / np.maximum(x.std(axis=0)[partner], 1e-12)
+    slope = y.std(axis=0) / np.maximum(x.std(axis=0), 1e-12)
     return Relation(chosen, scores[best], np.sign(tables[best]), curves.sum(axis=0), lag, interval, tables[best], slope)
 
 
@@ -180,7 +180,8 @@ def _correlation(a: Numbers, b: Numbers) -> Numbers:
 
 
 def _blocks(count: int, most: int = 10) -> list[NDArray[np.int64]]:
-    return [b for b in np.array_split(np.arange(count), most) if len(b) > 2 * _LATEST + 8]
+    """Stretches of a log, each long enough to be shifted in."""
+    return np.array_split(np.arange(count), max(min(most, count // (4 * _LATEST)), 1))
 
 
 def _block_score(

@@ -15,13 +15,8 @@ _LATE = 0.75  # cycles that are called late
 Interval = tuple[float, float]
 
 
-def lag_findings(facts: Facts, usual: float | None) -> list[Finding]:
-    """Components that are later than the others, or all of them later than what was sent allows.
-
-    Args:
-        facts: of the log.
-        usual: cycles from what was sent to the joints' answer on simulated logs; None without.
-    """
+def lag_findings(facts: Facts) -> list[Finding]:
+    """Components that are later than the others, or all of them later than what was sent allows."""
     out = _stamped(facts)
     joints = facts.joints
     late: set[str] = {name for finding in out for name in finding.components}
@@ -42,7 +37,7 @@ def lag_findings(facts: Facts, usual: float | None) -> list[Finding]:
     if behind > 0.0 and imu is not None and facts.imu_lag is not None:
         names = (imu.gyro.name, imu.gravity.name)
         return [*out, _late(facts, names, behind, facts.imu_lag[1], "the joints")]
-    return out + _behind_targets(facts, usual, behind < 0.0)
+    return out + _behind_targets(facts, behind < 0.0)
 
 
 def _is_late(lag: float, interval: Interval) -> bool:
@@ -104,14 +99,12 @@ def answer(facts: Facts) -> tuple[float, Interval] | None:
     return None if relation is None else (relation.lag, relation.interval)
 
 
-def _behind_targets(facts: Facts, usual: float | None, joints_only: bool) -> list[Finding]:
+def _behind_targets(facts: Facts, joints_only: bool) -> list[Finding]:
     joints, measured = facts.joints, answer(facts)
     if joints is None or measured is None:
         return []
     lag, interval = measured
     expected = _expected(facts, joints)
-    if usual is not None and facts.dynamic:
-        expected = max(expected, usual)
     extra = lag - expected
     if not (extra > _LATE and interval[1] - interval[0] < 1.0):
         return []

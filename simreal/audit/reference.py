@@ -18,7 +18,7 @@ from simreal.common.errors import UserError
 from simreal.deploy import Policy
 
 Numbers = NDArray[np.float64]
-_SECONDS, _TRAINED, _GAINS = 8.0, 8, 40
+_SECONDS, _TRAINED, _GAINS, _GUARDS = 8.0, 8, 40, 4
 _GAIN_RANGE = (0.4, 3.2)
 
 
@@ -39,12 +39,13 @@ class Reference:
     trained_gains: tuple[float, float]
 
 
-def reference(bundle: Path, record: Recording, seed: int = 0) -> Reference | str:
+def reference(bundle: Path, record: Recording, gains: bool, seed: int = 0) -> Reference | str:
     """Play the bundle in simulation; a text that says why it cannot be.
 
     Args:
         bundle: its directory.
         record: the log, for what the policy was told.
+        gains: whether worlds with other gains are wanted, too.
         seed: of the worlds.
     """
     from envs.registry import TaskError
@@ -54,8 +55,8 @@ def reference(bundle: Path, record: Recording, seed: int = 0) -> Reference | str
     try:
         loaded = load_policy(bundle)
         world = find_world("trained" if loaded.parameters else "nominal", loaded)
-        servo = any(part["stiffness"] for part in record.contract["action"])
-        count = _TRAINED + (_GAINS if servo else 0)
+        servo = gains and any(part["stiffness"] for part in record.contract["action"])
+        count = _TRAINED + (_GAINS if servo else 0) if gains else _GUARDS
         environment = world.make_environment(loaded, count, seed)
     except (UserError, TaskError) as error:
         return " ".join(str(error).split())

@@ -29,7 +29,7 @@ def _commanded(facts: Facts) -> list[Relation]:
     """Relations to what was sent that can be trusted in this log."""
     if not facts.dynamic:
         return [r for r in (facts.level,) if r is not None]
-    return [r for r in (facts.position, facts.velocity) if r is not None]
+    return [] if facts.position is None else [r for r in (facts.position, facts.velocity) if r is not None]
 
 
 def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
@@ -178,7 +178,8 @@ def _scale_findings(facts: Facts, joints: Joints) -> list[Finding]:
     between = 1.0
     single: list[Finding] = []
     if facts.rate is not None and len(facts.rate.joints):
-        strong = np.abs(facts.rate.strength).max(axis=0) > 0.7
+        own = np.abs(facts.rate.strength.diagonal())
+        strong = (own > 0.7) & (own >= np.abs(facts.rate.strength).max(axis=0))
         if strong.any():
             between = float(np.median(facts.rate.slope[strong]))
             if not _off(between):
