@@ -54,6 +54,7 @@ class Robot:
     stamp: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     action: Numbers | None = None
+    over: bool = False
 
     def read(self, now: float, true: dict[str, Numbers], quat: Numbers | None) -> dict[str, Numbers]:
         """What the driver gives at time `now` for what the sensors show [size] each."""
@@ -138,14 +139,17 @@ def play(
             quat = qpos[i, 3:7].numpy().copy() if floating else None
             row = observed[i].double().numpy()
             true = {p["name"]: row[p["index"][0] : p["index"][1]].copy() for p in contract["observation"]}
-            if robot.fault.kind != "rate" or k % 2 == 0 or robot.action is None:
+            if (robot.fault.kind != "rate" or k % 2 == 0 or robot.action is None) and not robot.over:
                 _decide(robot, start + k * period + late, true, quat, hang, k * period)
             assert robot.action is not None
             sent[i] = torch.from_numpy(robot.action)
         if hang:
             environment.engine.data("qpos")[:, 2] = 1.0
             environment.engine.data("qvel")[:, :6] = 0.0
-        observed = environment.step(sent).observed.policy
+        result = environment.step(sent)
+        observed = result.observed.policy
+        for i, robot in enumerate(robots):  # a sound robot that fell or arrived is switched off
+            robot.over |= bool(result.terminated[i]) and not robot.fault.kind and not hang
     return [_arrays(robot, contract) for robot in robots]
 
 
@@ -173,7 +177,9 @@ def _arrays(robot: Robot, contract: dict[str, Any]) -> dict[str, Any]:
     rows = robot.rows
     arrays: dict[str, Any] = {}
 
-    def put(topic: str, times: list[float], values: list[Any], names: list[str]) -> None:
+    def put(topic: str, times: list[float], values: list[Any], part: dict[str, Any]) -> None:
+        size = len(values[0])
+        names = next((n for n in (part["joints"], part["elements"]) if len(n) == size), [str(i) for i in range(size)])
         arrays[f"{topic}/time"], arrays[f"{topic}/values"] = np.array(times), np.array(values, dtype=np.float64)
         arrays[f"{topic}/names"] = np.array(names)
 
@@ -181,14 +187,13 @@ def _arrays(robot: Robot, contract: dict[str, Any]) -> dict[str, Any]:
     for part in contract["observation"]:
         name = part["name"]
         topic = f"/simreal/{'observation' if part['measured'] else 'inputs'}/{name}"
-        put(topic, [r["stamps"][name] for r in rows], [r["seen"][name] for r in rows], part["joints"] or part["elements"])
+        put(topic, [r["stamps"][name] for r in rows], [r["seen"][name] for r in rows], part)
     if rows[0]["policy"]:
-        size = contract["action"][-1]["index"][1]
-        put("/simreal/action", times, [r["action"] for r in rows], [str(i) for i in range(size)])
+        put("/simreal/action", times, [r["action"] for r in rows], {"joints": [], "elements": []})
     for part in contract["action"]:
         for kind in ("target", "sent"):
             values = [r["targets"][part["name"]] for r in rows]
-            put(f"/simreal/{kind}/{part['name']}", times, values, part["joints"] or part["elements"])
+            put(f"/simreal/{kind}/{part['name']}", times, values, part)
     arrays["meta"] = np.array(json.dumps({"contract": contract, "fault": asdict(robot.fault)}))
     return arrays
 

@@ -15,7 +15,7 @@ from simreal.audit.reference import Reference
 Numbers = NDArray[np.float64]
 _GAINS_OFF, _FAMILIAR = 1.12, 2.5  # factor beyond the trained gains that is called wrong; largest distance from simulated logs
 _OFFSET, _SPREADS = 0.09, 4.0  # rad or m that is called an offset, and times the spread over simulated worlds
-_OUTSIDE = 0.15  # share of the cycles, more than in simulation
+_OUTSIDE, _OUTSIDE_ALONE = 0.15, 0.3  # share of the cycles, more than in simulation; without one
 
 
 def gain_findings(facts: Facts, known: Reference) -> tuple[list[Finding], Gains | None]:
@@ -86,7 +86,7 @@ def range_findings(facts: Facts, known: Reference | None) -> list[Finding]:
         if known is not None:
             usual = np.max([outside(log.seen[name]) for log in known.trained if name in log.seen], axis=0)
         more = share - 1.5 * usual
-        elements = tuple(int(i) for i in np.flatnonzero(more > _OUTSIDE))
+        elements = tuple(int(i) for i in np.flatnonzero(more > (_OUTSIDE_ALONE if known is None else _OUTSIDE)))
         if not elements:
             continue
         i = max(elements, key=lambda e: share[e])

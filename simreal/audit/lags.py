@@ -12,6 +12,7 @@ from simreal.audit.joints import Joints
 from simreal.audit.recording import Recording
 
 _LATE = 0.75  # cycles that are called late
+_CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 Interval = tuple[float, float]
 
 
@@ -20,7 +21,8 @@ def lag_findings(facts: Facts) -> list[Finding]:
     out = _stamped(facts)
     joints = facts.joints
     late: set[str] = {name for finding in out for name in finding.components}
-    if joints is not None and facts.rate is not None and _is_late(abs(facts.rate.lag), facts.rate.interval):
+    close = facts.rate is not None and float(np.median(np.abs(facts.rate.strength.diagonal()))) > _CLOSE
+    if joints is not None and facts.rate is not None and close and _is_late(abs(facts.rate.lag), facts.rate.interval):
         kind = "velocity" if facts.rate.lag > 0 else "position"
         name = joints.component(kind, facts.rate.joints)[0]
         against = joints.component("position" if kind == "velocity" else "velocity", facts.rate.joints)[0]

@@ -11,6 +11,7 @@ from simreal.audit.joints import Joints, Relation, exchanges
 
 Numbers = NDArray[np.float64]
 _SURE = 20.0  # log likelihood by which a joint follows its target before its sign is believed
+_CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 _DEGREES = 180.0 / np.pi
 _SCALE_OFF = 0.3  # |log| of a factor that is called wrong
 
@@ -21,7 +22,7 @@ def joint_findings(facts: Facts) -> list[Finding]:
         return []
     out = _exchange_findings(facts, facts.joints)
     taken = {element for finding in out for element in finding.elements}
-    scales = _scale_findings(facts, facts.joints)
+    scales = _scale_findings(facts, facts.joints, None if out else _level_factor(facts.joints))
     return out + (_sign_findings(facts, facts.joints, taken) if not scales else []) + scales
 
 
@@ -119,7 +120,7 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
     flipped: dict[str, set[int]] = {"between": set(), "sent": set()}
     rate, commanded = facts.rate, _commanded(facts)
     if rate is not None:
-        sure = rate.score.diagonal() > _SURE
+        sure = (rate.score.diagonal() > _SURE) & (np.abs(rate.strength.diagonal()) > _CLOSE) & (abs(rate.lag) < 2.5)
         flipped["between"] = {int(j) for j, s, ok in zip(rate.joints, rate.sign.diagonal(), sure, strict=True) if s < 0 and ok}
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
@@ -173,8 +174,8 @@ def _sign(
     )  # fmt: skip
 
 
-def _scale_findings(facts: Facts, joints: Joints) -> list[Finding]:
-    """Positions or velocities of all joints in another unit or off by a factor."""
+def _scale_findings(facts: Facts, joints: Joints, level: float | None) -> list[Finding]:
+    """Positions or velocities of all joints in another unit or off by a factor; `level`: see `_level_factor`."""
     between = 1.0
     single: list[Finding] = []
     if facts.rate is not None and len(facts.rate.joints):
@@ -184,7 +185,6 @@ def _scale_findings(facts: Facts, joints: Joints) -> list[Finding]:
             between = float(np.median(facts.rate.slope[strong]))
             if not _off(between):
                 single = _single_scales(facts, joints, facts.rate, strong)
-    level = _level_factor(joints)
     velocity = position = 1.0
     if _off(between):
         if level is not None and _off(level) and abs(np.log(level * between)) < 0.5:
