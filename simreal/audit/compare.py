@@ -10,10 +10,12 @@ from simreal.audit.findings import Finding, places
 from simreal.audit.gains import Gains, gains_of
 from simreal.audit.joints import joints_of
 from simreal.audit.messages import outside
+from simreal.audit.recording import cut
 from simreal.audit.reference import Reference
 
 Numbers = NDArray[np.float64]
 _GAINS_OFF, _FAMILIAR = 1.12, 2.5  # factor beyond the trained gains that is called wrong; largest distance from simulated logs
+_ERRORS = 1.4  # of the estimate that it has to be beyond the trained gains
 _OFFSET, _SPREADS = 0.09, 4.0  # rad or m that is called an offset, and times the spread over simulated worlds
 _OUTSIDE, _OUTSIDE_ALONE = 0.15, 0.3  # share of the cycles, more than in simulation; without one
 
@@ -22,11 +24,14 @@ def gain_findings(facts: Facts, known: Reference) -> tuple[list[Finding], Gains 
     """Servos that are stiffer or softer than any in training."""
     if facts.joints is None or not known.gains:
         return [], None
-    gains = gains_of(facts.record, facts.joints, known)
+    record = cut(facts.record, len(known.gains[0].time))  # what the policy was told then is what it was told there
+    joints = joints_of(record)
+    gains = None if joints is None else gains_of(record, joints, known)
     if gains is None or gains.distance > _FAMILIAR:
         return [], gains
     low, high = gains.trained
-    beyond = gains.factor > _GAINS_OFF * high or gains.factor < low / _GAINS_OFF
+    margin = max(_GAINS_OFF, float(np.exp(_ERRORS * gains.error)))
+    beyond = gains.factor > margin * high or gains.factor < low / margin
     if not beyond:
         return [], gains
     part = next(p for p in facts.record.contract["action"] if p["stiffness"])
@@ -45,7 +50,7 @@ def gain_findings(facts: Facts, known: Reference) -> tuple[list[Finding], Gains 
 
 def offset_findings(facts: Facts, known: Reference) -> list[Finding]:
     """Joints that are read further from their targets, always to the same side, than any load explains."""
-    joints = facts.joints
+    joints = None if facts.joints is None else joints_of(cut(facts.record, len(known.trained[0].time)))
     if joints is None:
         return []
     chosen = joints.has("position", "target")

@@ -18,7 +18,7 @@ from simreal.audit.joints import (
     response_relation,
 )
 from simreal.audit.messages import Arrivals, arrivals, without_repeats
-from simreal.audit.recording import Channel, Recording
+from simreal.audit.recording import Channel, Recording, cut
 
 Numbers = NDArray[np.float64]
 _DYNAMIC = 30.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently
@@ -82,15 +82,6 @@ def _without_frozen(record: Recording, came: dict[str, Arrivals]) -> Recording:
         values[:, list(came[name].frozen)] = np.nan
         seen[name] = replace(channel, values=values)
     return replace(record, seen=seen)
-
-
-def cut(record: Recording, count: int) -> Recording:
-    """The first cycles of a log."""
-    seen = {n: replace(c, values=c.values[:count], stamp=c.stamp[:count]) for n, c in record.seen.items()}
-    action = None if record.action is None else record.action[:count]
-    sent = {name: values[:count] for name, values in record.sent.items()}
-    asked = {name: values[:count] for name, values in record.asked.items()}
-    return replace(record, time=record.time[:count], seen=seen, action=action, sent=sent, asked=asked)
 
 
 def _imu_lag(record: Recording, joints: Joints) -> tuple[float, tuple[float, float], float] | None:

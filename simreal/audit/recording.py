@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ def recording(log: Log, contract: dict[str, Any], chosen: Mapping[str, str]) -> 
     sent = {name: _find(log, part, chosen, ("sent", "target")) for name, part in actions.items()}
     asked = {name: log.signals.get(f"/simreal/target/{name}") for name in actions}
     action = log.signals.get(chosen.get("action", "/simreal/action")) or log.signals.get("action")
+    found, sent, asked = ({n: _filled(s) for n, s in signals.items()} for signals in (found, sent, asked))
+    action = _filled(action)
     there = {name: s for name, s in found.items() if s is not None}
     if not any(parts[name]["measured"] for name in there):
         wanted = ", ".join(name for name, p in parts.items() if p["measured"])
@@ -176,24 +178,35 @@ def _find(log: Log, part: dict[str, Any], chosen: Mapping[str, str], kinds: tupl
     return None
 
 
+def _filled(signal: Signal | None) -> Signal | None:
+    """A signal without the samples in which there is nothing: a controller that has not started sends no action."""
+    if signal is None:
+        return None
+    there = ~np.isnan(signal.values).all(axis=1)
+    if there.all():
+        return signal
+    return Signal(signal.name, signal.time[there], signal.values[there], signal.elements) if there.any() else None
+
+
 def ordered(source: Path, signal: Signal, part: dict[str, Any]) -> Numbers:
     """Values [S, n] of a signal in the order of a component; by names of joints where it has any.
 
     Raises:
         UserError: the names or the number of values are others.
     """
-    wanted = list(part["joints"] or part["elements"])
     size = len(part["scale"])
+    joints = part["joints"] if len(part["joints"]) == size else []
+    wanted = list(joints or part["elements"])
     names = list(signal.elements)
     if set(signal.elements) == {"w", "x", "y", "z"} and size == 3:
         return _down(signal.values[:, [names.index(axis) for axis in "wxyz"]])
     if wanted and len(wanted) == size and set(wanted) <= set(names):
         return signal.values[:, [names.index(name) for name in wanted]]
     numbers = all(name.isdigit() for name in names)
-    if len(names) == size and (numbers or not part["joints"]):
+    if len(names) == size and (numbers or not joints):
         return signal.values
-    if part["joints"] and not numbers:
-        lacks = next(joint for joint in part["joints"] if joint not in names)
+    if joints and not numbers:
+        lacks = next(joint for joint in joints if joint not in names)
         raise UserError(
             f"{source}: {signal.name}: is of another robot: it has no joint {lacks!r}{nearest(lacks, names)} of "
             f"{part['name']!r}; it has: {listed(names)}"
@@ -230,3 +243,12 @@ def _held(time: Numbers, clock: Numbers) -> NDArray[np.int64]:
         return np.arange(len(clock))
     tolerance = 0.05 * float(np.median(np.diff(clock)))
     return np.clip(np.searchsorted(time, clock + tolerance, side="right") - 1, 0, len(time) - 1)
+
+
+def cut(record: Recording, count: int) -> Recording:
+    """The first cycles of a log."""
+    seen = {n: replace(c, values=c.values[:count], stamp=c.stamp[:count]) for n, c in record.seen.items()}
+    action = None if record.action is None else record.action[:count]
+    sent = {name: values[:count] for name, values in record.sent.items()}
+    asked = {name: values[:count] for name, values in record.asked.items()}
+    return replace(record, time=record.time[:count], seen=seen, action=action, sent=sent, asked=asked)

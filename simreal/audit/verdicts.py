@@ -221,10 +221,11 @@ def _level_factor(joints: Joints) -> float | None:
     if not len(chosen):
         return None
     q, u = joints.position[:, chosen], joints.target[:, chosen]
-    if float(np.abs(u.mean(axis=0)).max()) < 0.3:
+    far = np.abs(u.mean(axis=0)) > 0.3
+    if far.sum() < 2:
         return None
-    slope = float((u * q).sum() / (u * u).sum())
-    return slope if slope > 0.05 or slope < -0.05 else None
+    slope = float(np.median((u * q).sum(axis=0)[far] / (u * u).sum(axis=0)[far]))  # whatever one joint does
+    return slope if abs(slope) > 0.005 else None
 
 
 def _spread_factor(facts: Facts, joints: Joints, kind: str, between: float) -> bool:
