@@ -302,6 +302,24 @@ def check(
 
 
 @app.command()
+def audit(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="the bundle that ran on the robot")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="MCAP, rosbag2, CSV or .npz")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COMPONENT=TOPIC", help="a signal of the log, TOPIC:FIELD; may be repeated"),
+    ] = None,
+    simulate: Annotated[bool, typer.Option(help="compare with the policy in simulation")] = True,
+) -> None:
+    """Find what is wrong on a robot by its log; exit status 1 where something is."""
+    from simreal.cli.audit import audit_command
+
+    if not audit_command(bundle, log, pairs or [], simulate, json_file, _out):
+        sys.exit(1)
+
+
+@app.command()
 def new(
     robot: Annotated[Path, typer.Argument(metavar="ROBOT.xml", help="the MJCF of a robot")],
     output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
@@ -388,7 +406,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done, 1 `check` found something, 2 wrong input, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 `check` or `audit` found something, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:
