@@ -7,7 +7,7 @@ of learners or randomization.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -129,12 +129,25 @@ class ActionComponent:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A reflection under which a task stays the same: value i of the image is sign[i] * value[index[i]]."""
+    """A reflection under which a task stays the same: value i of the image is sign[i] * value[index[i]].
 
-    observation: tuple[int, ...]  # of the policy group
+    Attributes:
+        observation, observation_sign: of the policy group.
+        action, action_sign: of the action.
+        privileged, privileged_sign: of the task's privileged group; None where it is not said, and then only a policy
+            that does not read that group can be kept symmetric.
+        exchanged: names of the model's objects that change places, each with the other's; the others stay.
+        reversed: quantities whose value changes its sign, as what is added to a coordinate across the plane.
+    """
+
+    observation: tuple[int, ...]
     observation_sign: tuple[float, ...]
     action: tuple[int, ...]
     action_sign: tuple[float, ...]
+    privileged: tuple[int, ...] | None = None
+    privileged_sign: tuple[float, ...] = ()
+    exchanged: Mapping[str, str] = field(default_factory=dict[str, str])
+    reversed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,8 @@ def _check_derived(trial: _Trial) -> None:
     if task.mirror is None:
         return
     sizes = {"observation": sum(c.size for c in task.components("policy")), "action": task.action_size}
+    if task.mirror.privileged is not None:
+        sizes["privileged"] = sum(c.size for c in task.components("privileged"))
     for name, size in sizes.items():
         index, sign = getattr(task.mirror, name), getattr(task.mirror, f"{name}_sign")
         if len(index) != size or len(sign) != size or sorted(index) != list(range(size)):

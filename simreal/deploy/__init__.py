@@ -1,6 +1,14 @@
-"""Running exported policies on a robot: needs NumPy and ONNX Runtime, neither torch nor MuJoCo."""
+"""Running exported policies on a robot: needs NumPy and ONNX Runtime, neither torch nor MuJoCo.
+
+`Policy` answers; `Controller` runs it on a `Robot` at its rate and protects that; `PD` makes torques of targets.
+"""
 
 from .bundle_reader import BundleError
+from .control.controller import Controller
+from .control.events import Event
+from .control.inner import PD
+from .control.limits import Limits
+from .control.robot import Reading, Robot
 from .policy import Policy
 
-__all__ = ["BundleError", "Policy"]
+__all__ = ["PD", "BundleError", "Controller", "Event", "Limits", "Policy", "Reading", "Robot"]

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from .kinematics import InverseKinematics
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT = "simreal-policy"
 SCHEMA_VERSIONS = (1, 2)  # 2: actions may be `relative` or go through `inverse` kinematics; what neither does states 1
@@ -306,6 +308,8 @@ def _stated_files(contract: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 def open_graph(raw: bytes, layout: Layout) -> onnxruntime.InferenceSession:
     """A session on one thread, if the graph is whole and has the inputs and outputs that the contract states."""
+    import onnxruntime  # a policy that was compiled does without
+
     _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery

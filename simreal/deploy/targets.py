@@ -166,6 +166,11 @@ class Targets:
         self._last = sent
         return sent.copy()
 
+    def correct(self, sent: Numbers) -> None:
+        """Go on from other values [B, S] than those that were sent last."""
+        if self._keeps:
+            self._last = np.array(sent)
+
     def replay(self, observations: NDArray[np.float32], actions: NDArray[np.float32]) -> Numbers:
         """What is sent [K, S] for actions [K, A] of the first K steps of one episode with observations [K, nobs].
 

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from envs.common.deterministic_ops import column_sums
 from simreal.common.layers import Layer, Normalize, array
@@ -29,7 +30,14 @@ class Normalizer(nn.Module):
         size: number of values in a vector.
         clip: largest magnitude that comes out.
         active: False changes nothing but the precision, and clips nothing.
+
+    Attributes:
+        passed: how many of the last values are let through as they are. Parameters of the world come in units of their
+            limits. While ADR has a range closed such a value is a constant, and when the range opens running statistics
+            would make many standard deviations of a hair's breadth.
     """
+
+    passed: int = 0
 
     mean: Tensor
     var: Tensor
@@ -67,7 +75,9 @@ class Normalizer(nn.Module):
 
     def offset(self) -> Tensor:
         """What is subtracted, [size]."""
-        return self.mean if self.active else torch.zeros_like(self.mean)
+        if not self.active:
+            return torch.zeros_like(self.mean)
+        return functional.pad(self.mean[: -self.passed], (0, self.passed)) if self.passed else self.mean
 
     def scale(self) -> Tensor:
         """What is divided by, [size]; 0 where nothing varied and 0 comes out."""
@@ -75,7 +85,8 @@ class Normalizer(nn.Module):
             return torch.ones_like(self.var)
         deviation, size = self.deviation(), self.mean.abs()
         varies = deviation > (_CONSTANT * size).clamp(min=_SMALLEST)
-        return torch.where(varies, torch.maximum(deviation, _COARSE * size), 0.0)
+        scale = torch.where(varies, torch.maximum(deviation, _COARSE * size), 0.0)
+        return functional.pad(scale[: -self.passed], (0, self.passed), value=1.0) if self.passed else scale
 
     def inverse(self) -> Tensor:
         """What is multiplied by, [size]: 1 / scale, and 0 where nothing varied."""
@@ -91,7 +102,7 @@ class Normalizer(nn.Module):
         before rounding."""
         if not self.active:
             return values.float()
-        dtype, mean, inverse = values.dtype, self.mean, self.inverse()
+        dtype, mean, inverse = values.dtype, self.offset(), self.inverse()
         if values.shape[-1] < len(mean):
             mean, inverse = mean[: values.shape[-1]], inverse[: values.shape[-1]]
         coarse = mean.to(dtype)
@@ -101,8 +112,9 @@ class Normalizer(nn.Module):
 
     def layers(self) -> list[Layer]:
         """As an exported policy computes it, from float32 values."""
-        mean = self.mean.float()
-        parts = (mean, self.mean - mean.double(), self.inverse())
+        exact = self.offset()
+        mean = exact.float()
+        parts = (mean, exact - mean.double(), self.inverse())
         return [Normalize(*(array(part) for part in parts), clip=self.clip)] if self.active else []
 
 

@@ -349,8 +349,6 @@ class PPOConfig(ActorOptions):
         measures_kl = self.objective != "trpo" and (self.epochs > 1 or self.minibatches > 1)
         if self.target_kl is not None and not measures_kl:
             raise ValueError("target_kl: ends updates of several gradient steps on the policy, set it to null")
-        if self.mirror_coef and self.reads_privileged:
-            raise ValueError("mirror_coef: nobody says how the privileged group is mirrored, set it to 0")
         if self.mirror_coef and self.memory != "none":
             raise ValueError(f"mirror_coef: works without memory only, set it to 0 or memory {self.memory} to none")
         if self.objective in ("a2c", "reinforce") and (self.epochs, self.minibatches) != (1, 1):

@@ -62,3 +62,15 @@ def test_what_varies_a_little_far_from_zero_is_resolved() -> None:
     half_a_step = 2.0**-11 / float(normalizer.scale())
     assert float((rounded - seen).abs().max()) < 1.01 * half_a_step
     assert abs(float((rounded - seen).mean())) < 0.1 * half_a_step  # the mean itself is not rounded
+
+
+def test_what_is_passed_through_stays_as_it_is_when_its_range_opens() -> None:
+    """A range that ADR has closed is a constant for long; its first opening was +-5 standard deviations."""
+    normalizer = Normalizer(3, clip=5.0)
+    normalizer.passed = 2
+    normalizer.update(torch.tensor([[0.0, -1.0, 0.2], [2.0, -1.0, 0.2]]).repeat(1000, 1))
+    normalizer.update(torch.tensor([[1.0, -0.99, 0.2]]))
+    rows = torch.tensor([[1.0, -0.99, 0.2], [1.0, -1.0, 0.21]])
+    torch.testing.assert_close(normalizer(rows)[:, 1:], rows[:, 1:])
+    torch.testing.assert_close(normalizer(rows)[:, 0], torch.zeros(2))
+    torch.testing.assert_close(normalizer(rows) * normalizer.scale().float() + normalizer.offset().float(), rows)

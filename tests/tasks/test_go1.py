@@ -225,6 +225,7 @@ def test_a_mirrored_state_moves_as_the_mirror_image() -> None:
     qvel[1, :6] = qvel[0, :6] * torch.tensor([1, -1, 1, -1, 1, -1])
     qvel[1, 6:] = qvel[0, 6:][legs] * sides
     task.command_velocity[:] = torch.tensor([[0.5, 0.2, -0.4], [0.5, -0.2, 0.4]])
+    assert env.observed.privileged is not None
     index, sign = torch.tensor(mirror.observation), torch.tensor(mirror.observation_sign, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     result: Any = None
@@ -234,4 +235,11 @@ def test_a_mirrored_state_moves_as_the_mirror_image() -> None:
         observed = result.final.policy
         # The Menagerie's trunk is not symmetric to the millimetre: its centre of mass lies 2 mm beside the middle.
         torch.testing.assert_close(observed[1], observed[0][index] * sign, rtol=0, atol=0.3)
+        hidden, order = result.final.privileged, torch.tensor(mirror.privileged)
+        image = hidden[0][order] * torch.tensor(mirror.privileged_sign, dtype=torch.float64)
+        forces = slice(
+            8, 12
+        )  # contacts are stiff: what feet carry differs by newtons where their heights do by microns
+        hidden[:, forces], image[forces] = hidden[:, forces] * 0.01, image[forces] * 0.01
+        torch.testing.assert_close(hidden[1], image, rtol=0, atol=0.3)
     np.testing.assert_allclose(result.terms["track_linear"][0], result.terms["track_linear"][1], atol=0.005)

@@ -324,7 +324,14 @@ def _mirror() -> Mirror:
     abduction = (-1.0, 1.0, 1.0) * 4
     index = (*range(6), *(6 + i for i in legs), *(18 + i for i in legs), *(30 + i for i in legs), 42, 43, 44)
     sign = (-1.0, 1.0, -1.0, 1.0, -1.0, 1.0, *abduction, *abduction, *abduction, 1.0, -1.0, -1.0)
-    return Mirror(index, sign, legs, abduction)
+    feet = (1, 0, 3, 2)
+    privileged = (*range(4), *(4 + 4 * block + foot for block in range(4) for foot in feet))
+    privileged_sign = (1.0, -1.0, *([1.0] * 18))
+    other = {"FR": "FL", "FL": "FR", "RR": "RL", "RL": "RR"}
+    exchanged = {
+        name: other[name[:2]] + name[2:] for name in (*FEET, *JOINTS, *ACTUATORS)
+    }  # bodies have names of these
+    return Mirror(index, sign, legs, abduction, privileged, privileged_sign, exchanged, ("body_com_y",))
 
 
 def _heights(model: mujoco.MjModel, dtype: torch.dtype, device: torch.device) -> Tensor:

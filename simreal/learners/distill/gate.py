@@ -49,6 +49,7 @@ class Gate:
         n, size, device = spec.num_envs, spec.observation_size + spec.privileged_size, spec.device
         self._config, self._count = config, count
         self.normalizer = Normalizer(size, clip=10.0)
+        self.normalizer.passed = len(spec.parameters)
         self.returns = Normalizer(1, clip=math.inf)
         self.critics = nn.ModuleList(mlp([size, *_HIDDEN, 1], nn.ELU, 1.0) for _ in range(count))
         self.networks = nn.ModuleList([self.normalizer, self.returns, self.critics]).to(device)

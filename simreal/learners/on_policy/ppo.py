@@ -52,7 +52,7 @@ from simreal.learners.on_policy.losses import (
 from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
 from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
 from simreal.learners.on_policy.stacks import RolloutStacks
-from simreal.learners.on_policy.symmetry import symmetry_loss
+from simreal.learners.on_policy.symmetry import symmetry_loss, with_privileged
 from simreal.learners.on_policy.trpo import trust_region_step
 from simreal.learners.options import PPOConfig
 
@@ -73,12 +73,17 @@ class PPO(Learner):
         if config.mirror_coef and spec.mirror is None:
             raise ValueError("mirror_coef: this task has no symmetry, set it to 0")
         privileged, self._reads = self._inputs()
+        self._mirror = spec.mirror if config.mirror_coef else None
+        if self._mirror is not None and config.reads_privileged:
+            self._mirror = with_privileged(self._mirror, spec.privileged_size, spec.parameters)
         layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
         if layout.size and config.mirror_coef and spec.goal_size:
             raise ValueError("mirror_coef: works without a history in tasks with goals, set one of them to 0")
         self.network, self.policy = make_policy(layout, self._reads, config, spec.device)
         self.actor, self._seen = self.network.actor, self._reads + layout.inputs
         self.critic = Critic(self._seen, privileged, config).to(spec.device)
+        reader = self.network if config.reads_privileged else self.critic
+        reader.normalizer.passed = len(spec.parameters) if len(reader.normalizer.mean) else 0
         self._young = [self.network.normalizer, self.critic.normalizer]  # know nothing before the first rollout
         for given in spec.policies.get("initial_policy", ()):
             go_on_with(self.policy, config, given)
@@ -375,10 +380,10 @@ class PPO(Learner):
         if config.bound_coef and isinstance(now, Gaussian):
             log["bound_loss"] = bound_loss(now.mean, share)
             loss = loss + config.bound_coef * log["bound_loss"]
-        if config.mirror_coef and self.spec.mirror is not None and isinstance(self.network, Policy):
+        if self._mirror is not None and isinstance(self.network, Policy):
             layout = None if self.stacks is None else self.stacks.layout
             x = batch.observation[..., : self._seen]
-            log["mirror_loss"] = symmetry_loss(self.network, x, now, self.spec.mirror, layout)
+            log["mirror_loss"] = symmetry_loss(self.network, x, now, self._mirror, layout)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 

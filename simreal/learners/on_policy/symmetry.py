@@ -6,21 +6,66 @@ observations and actions. It keeps a gait from limping, and every step teaches b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from envs.common.deterministic_ops import mean_all
 from envs.task import Mirror
+from randomization.catalogue.quantity import Parameter
 from simreal.learners.history import HistoryLayout
 from simreal.learners.normalizer import Normalizer
 from simreal.learners.on_policy.actor_critic import Policy
 from simreal.learners.on_policy.distribution import Distribution
 
 
+def with_privileged(mirror: Mirror, size: int, parameters: Sequence[Parameter]) -> Mirror:
+    """The mirror of a policy that reads the privileged group too, behind the policy group.
+
+    Args:
+        mirror: of the task.
+        size: values of the privileged group, the parameters of the world among them.
+        parameters: of the world, which are its last values, each brought to [-1, 1] over its limits.
+
+    Raises:
+        ValueError: the task does not say how its group is mirrored, or the worlds' ranges are not symmetric.
+    """
+    own = size - len(parameters)
+    index, sign = mirror.privileged or (), mirror.privileged_sign
+    if len(index) != own:
+        raise ValueError("mirror_coef: the task does not say how its privileged group is mirrored, set it to 0")
+    images = [_image(mirror, parameter, parameters) for parameter in parameters]
+    places = (*index, *(own + place for place, _ in images))
+    first = len(mirror.observation)
+    return replace(
+        mirror,
+        observation=(*mirror.observation, *(first + place for place in places)),
+        observation_sign=(*mirror.observation_sign, *sign, *(s for _, s in images)),
+    )
+
+
+def _image(mirror: Mirror, parameter: Parameter, parameters: Sequence[Parameter]) -> tuple[int, float]:
+    """Which parameter is a parameter's mirror image, and with which sign. Raises ValueError."""
+    reverses = parameter.quantity in mirror.reversed
+    targets = {mirror.exchanged.get(name, name) for name in parameter.targets}
+    low, high = parameter.limits
+    limits = (-high, -low) if reverses else (low, high)
+    for place, other in enumerate(parameters):
+        if other.quantity == parameter.quantity and set(other.targets) == targets and other.limits == limits:
+            return place, -1.0 if reverses else 1.0
+    raise ValueError(
+        f"mirror_coef: nothing is the mirror image of parameter {parameter.name!r} with limits {list(limits)}, "
+        "add one or set mirror_coef to 0"
+    )
+
+
 def mirrored(x: Tensor, mirror: Mirror, normalizer: Normalizer) -> Tensor:
-    """Mirror images of normalized observations [..., nobs], normalized with the same statistics."""
-    index, sign = _tensors(mirror.observation, mirror.observation_sign, x)
-    mean, std, inverse = normalizer.offset(), normalizer.scale(), normalizer.inverse()
+    """Mirror images of normalized observations [..., n], with the same statistics: of the first n values."""
+    n = x.shape[-1]
+    index, sign = _tensors(mirror.observation[:n], mirror.observation_sign[:n], x)
+    mean, std, inverse = normalizer.offset()[:n], normalizer.scale(), normalizer.inverse()[:n]
     image = x[..., index] * (sign * std[index] * inverse).to(x) + ((sign * mean[index] - mean) * inverse).to(x)
     return image.clamp(-normalizer.clip, normalizer.clip)
 
@@ -29,12 +74,13 @@ def mirrored_features(x: Tensor, mirror: Mirror, normalizer: Normalizer, layout:
     """Mirror images of what a policy sees [..., n]: the present observation, earlier ones, and actions."""
     if layout is None or not layout.inputs:
         return mirrored(x, mirror, normalizer)
-    observations = layout.observations + 1
-    at = observations * layout.kept  # in a task without goals all of an observation is kept
-    seen = mirrored(x[..., :at].unflatten(-1, (observations, layout.kept)), mirror, normalizer).flatten(-2)
+    # In a task without goals all of an observation of the policy group is kept; the privileged group never is.
+    parts = [layout.observations * layout.kept, layout.actions * layout.action_size]
+    present, past, actions = x.split([x.shape[-1] - sum(parts), *parts], dim=-1)
+    seen = mirrored(past.unflatten(-1, (layout.observations, layout.kept)), mirror, normalizer).flatten(-2)
     index, sign = _tensors(mirror.action, mirror.action_sign, x)
-    actions = x[..., at:].unflatten(-1, (layout.actions, layout.action_size))[..., index] * sign
-    return torch.cat((seen, actions.flatten(-2)), dim=-1)
+    actions = actions.unflatten(-1, (layout.actions, layout.action_size))[..., index] * sign
+    return torch.cat((mirrored(present, mirror, normalizer), seen, actions.flatten(-2)), dim=-1)
 
 
 def symmetry_loss(
