@@ -74,9 +74,7 @@ def knowledge(fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int =
     covariance = (curvature + unknown) * np.outer(ratio, ratio)
     spread = np.sqrt(np.diag(covariance))
     told = spread < _KNOWN
-    of = tuple(
-        _known(unknown, k, fit.z, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns)
-    )
+    of = tuple(_known(unknown, k, fit.z, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns))
     correlations = covariance / np.maximum(np.outer(spread, spread), 1e-300)
     return Knowledge(of, covariance, correlations, _combinations(lost, unknowns, told))
 

@@ -15,7 +15,7 @@ from simreal.common.errors import UserError
 Numbers = NDArray[np.float64]
 Kind = Literal["position", "velocity"]
 _FEWEST = 20  # samples below which a track says nothing
-_SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _STILL = 1e-9  # spread of a command that counts as constant, in its unit
 
 
@@ -120,11 +120,7 @@ def tracks_of(
         UserError: a joint does not exist in the model, or has no single coordinate.
     """
     addresses = model.jnt_qposadr if kind == "position" else model.jnt_dofadr
-    single = {
-        model.joint(i).name: int(addresses[i])
-        for i in range(model.njnt)
-        if int(model.jnt_type[i]) in _SINGLE
-    }
+    single = {model.joint(i).name: int(addresses[i]) for i in range(model.njnt) if int(model.jnt_type[i]) in SINGLE}
     for joint in joints:
         if joint not in single:
             from envs.common.messages import nearest

@@ -75,7 +75,12 @@ def rehearse(
 
 
 def multisine(
-    time: Numbers, middle: Numbers, amplitude: Numbers, band_hz: tuple[float, float], lines: int, generator: np.random.Generator
+    time: Numbers,
+    middle: Numbers,
+    amplitude: Numbers,
+    band_hz: tuple[float, float],
+    lines: int,
+    generator: np.random.Generator,
 ) -> Numbers:
     """Sums of sines [K, C] around `middle` [C] that reach `amplitude` [C], with frequencies of their own for each column.
 

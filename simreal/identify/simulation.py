@@ -130,7 +130,9 @@ class Player:
             commands[mine] = recording.held(begins[mine, None] + grid, self.timestep_s)
         return commands
 
-    def _shown(self, track: Track, where: NDArray[np.int64], begin_s: float, states: Numbers, values: Numbers) -> Numbers:
+    def _shown(
+        self, track: Track, where: NDArray[np.int64], begin_s: float, states: Numbers, values: Numbers
+    ) -> Numbers:
         """What a track shows [m, n] of states [L + 1, ...], between physics steps by a line."""
         place = np.clip((track.time[where] - begin_s) / self.timestep_s, 0.0, self.steps)
         first = np.minimum(place.astype(np.int64), self.steps - 1)
