@@ -10,7 +10,7 @@ Derivatives are differences of simulations, all of them played as one batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,33 @@ _ITERATIONS, _TRIES = 40, 8
 _ENOUGH = 1e-4  # of the prior range's half: a shorter step ends the search
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A piece's residual [m] and its derivatives, in units of noise."""
+
+    residual: Numbers
+    weight: Numbers  # [m] of Huber's loss
+    world: Numbers  # [m, P]
+    state: Numbers  # [m, S]
+    known: Numbers  # [S] information about the beginning from the samples around it
+
+    def reduced(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Information and gradient about the world, the beginning eliminated, and what moves that:
+        [P, P], [P], [S, P], [S]."""
+        weighted = self.weight[:, None] * self.world
+        inner = self.state.T @ (self.weight[:, None] * self.state) + np.diag(self.known)
+        across = self.state.T @ weighted
+        slope = self.state.T @ (self.weight * self.residual)
+        solved = np.linalg.solve(inner, np.concatenate((across, slope[:, None]), axis=1))
+        information = self.world.T @ weighted - across.T @ solved[:, :-1]
+        gradient = weighted.T @ self.residual - across.T @ solved[:, -1]
+        return information, gradient, solved[:, :-1], solved[:, -1]
+
+    def reduced_gradient(self, residual: Numbers) -> Numbers:
+        """The gradient [P] of another residual [m]."""
+        return replace(self, residual=residual).reduced()[1]
+
+
 @dataclass
 class Fit:
     """What was found.
@@ -45,6 +72,7 @@ class Fit:
         cost: per sample, half a squared noise if all is explained.
         iterations: made.
         states: [W, nq + nv] beginnings.
+        parts: residuals and derivatives of each piece.
     """
 
     z: Numbers
@@ -55,16 +83,15 @@ class Fit:
     cost: float
     iterations: int
     states: Numbers
+    parts: list[Linear]
 
-
-@dataclass(frozen=True)
-class _Linear:
-    """A piece's residual [m] and its derivatives, in units of noise."""
-
-    residual: Numbers
-    weight: Numbers  # [m] of Huber's loss
-    world: Numbers  # [m, P]
-    state: Numbers  # [m, S]
+    def towards(self, residuals: list[list[Numbers]], noise: Sequence[Numbers]) -> Numbers:
+        """How far [P] the best world would move if simulations left other residuals, to first order."""
+        flat = [np.concatenate([(r / n).ravel() for r, n in zip(tracks, noise, strict=True)]) for tracks in residuals]
+        gradient = np.zeros(len(self.z))
+        for part, now in zip(self.parts, flat, strict=True):
+            gradient += part.reduced_gradient(now - part.residual)
+        return -np.linalg.pinv(self.information.sum(axis=0), rcond=1e-6, hermitian=True) @ gradient
 
 
 def _bounded_step(information: Numbers, gradient: Numbers, z: Numbers) -> Numbers:
@@ -151,6 +178,14 @@ class Fitter:
         """Take the noise as the residuals have it: what a model cannot explain counts as noise, or intervals lie."""
         self._noise = fit.noise
 
+    def finer(self, player: Player, fit: Fit) -> Numbers:
+        """How far [P] the best world would move if physics steps were as short as another player's, to first order."""
+        values = np.repeat(self._scales.outward(fit.z)[None], len(self._pieces), axis=0)
+        shown = player.play(self._pieces, values, fit.states)
+        residuals = [self._less(piece, tracks) for piece, tracks in zip(self._pieces, shown, strict=True)]
+        finite = all(np.isfinite(track).all() for tracks in residuals for track in tracks)
+        return fit.towards(residuals, self._noise) if finite else np.zeros_like(fit.z)
+
     def _residuals(self, z: Numbers, states: Numbers) -> list[list[Numbers]]:
         values = np.repeat(self._scales.outward(z)[None], len(self._pieces), axis=0)
         shown = self._player.play(self._pieces, values, states)
@@ -175,7 +210,7 @@ class Fitter:
             total += 0.5 * float((self._state_information * moved**2).sum())
         return total + 0.5 * _PRIOR * float(((z - self._scales.nominal) ** 2).sum())
 
-    def _linear(self, z: Numbers, states: Numbers, residuals: list[list[Numbers]]) -> list[_Linear]:
+    def _linear(self, z: Numbers, states: Numbers, residuals: list[list[Numbers]]) -> list[Linear]:
         """Residuals and derivatives of all pieces: one batch of simulations for each unknown."""
         count, unknowns = len(self._pieces), len(z)
         here = [self._flat(tracks) for tracks in residuals]
@@ -206,22 +241,12 @@ class Fitter:
             else:
                 state[w][:, group - unknowns] = np.nan_to_num(change / _STATE_STEP)
         weights = [np.minimum(1.0, _HUBER / np.maximum(np.abs(r), 1e-12)) for r in here]
-        return [_Linear(*parts) for parts in zip(here, weights, world, state, strict=True)]
+        known = self._state_information
+        return [Linear(*parts, known) for parts in zip(here, weights, world, state, strict=True)]
 
-    def _reduced(self, part: _Linear) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        """Information and gradient of a piece about the world, and what moves its beginning: [P, P], [P], [S, P], [S]."""
-        weighted = part.weight[:, None] * part.world
-        inner = part.state.T @ (part.weight[:, None] * part.state) + np.diag(self._state_information)
-        across = part.state.T @ weighted
-        slope = part.state.T @ (part.weight * part.residual)
-        solved = np.linalg.solve(inner, np.concatenate((across, slope[:, None]), axis=1))
-        information = part.world.T @ weighted - across.T @ solved[:, :-1]
-        gradient = weighted.T @ part.residual - across.T @ solved[:, -1]
-        return information, gradient, solved[:, :-1], solved[:, -1]
-
-    def _solve(self, parts: list[_Linear], z: Numbers, damping: float) -> tuple[Numbers, Numbers]:
+    def _solve(self, parts: list[Linear], z: Numbers, damping: float) -> tuple[Numbers, Numbers]:
         """The step of the world [P] and of all beginnings [W, S]; what lies at an end of its range stays there."""
-        reduced = [self._reduced(part) for part in parts]
+        reduced = [part.reduced() for part in parts]
         information = sum((r[0] for r in reduced), np.zeros((len(z), len(z)))) + _PRIOR * np.eye(len(z))
         gradient = sum((r[1] for r in reduced), np.zeros(len(z))) + _PRIOR * (z - self._scales.nominal)
         while True:  # coordinates are alike in size, so damping adds the same to all: badly known ones move least
@@ -237,7 +262,7 @@ class Fitter:
 
     def _finished(self, z: Numbers, states: Numbers, residuals: list[list[Numbers]], made: int) -> Fit:
         parts = self._linear(z, states, residuals)
-        reduced = [self._reduced(part) for part in parts]
+        reduced = [part.reduced() for part in parts]
         noise: list[Numbers] = []
         for k in range(len(self._noise)):
             pooled = np.concatenate([tracks[k] for tracks in residuals])
@@ -246,5 +271,5 @@ class Fitter:
         samples = sum(len(part.residual) for part in parts)
         return Fit(
             z, np.array([r[0] for r in reduced]), np.array([r[1] for r in reduced]), residuals, noise,
-            self._cost(residuals, z, states) / samples, made, states,
+            self._cost(residuals, z, states) / samples, made, states, parts,
         )  # fmt: skip

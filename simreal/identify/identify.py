@@ -118,7 +118,8 @@ def identify(
         fit = fitter.fit(fit.z)
         if np.abs(fit.z - before).max() < 1e-2:
             break
-    known = knowledge(fit, unknowns, scales, seed)
+    half = Player(task, unknowns, player.steps, threads, finer=2)
+    known = knowledge(fit, unknowns, scales, seed, fitter.finer(half, fit))
     held_back, example = _compared(player, kept_back, scales, fit.z)
     return Identified(known, fit, held_back, len(fitted), length_s, example)
 

@@ -13,8 +13,8 @@ from .unknowns import Scales, Unknown
 
 Numbers = NDArray[np.float64]
 _RESAMPLES = 400
-_KNOWN = 0.35  # of the prior range's half: an interval whose standard deviation is larger tells nothing worth having
-_MEMBER = 0.3  # share of a direction from which on an unknown is said to be part of it
+_KNOWN = 0.25  # of the prior range's half: an interval whose standard deviation is larger tells nothing worth having
+_MEMBER = 0.15  # share of a direction from which on an unknown is said to be part of it
 _95 = 1.96
 
 
@@ -53,12 +53,18 @@ class Knowledge:
     combinations: tuple[str, ...]
 
 
-def knowledge(fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int = 0) -> Knowledge:
+def knowledge(
+    fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int = 0, halved: Numbers | None = None
+) -> Knowledge:
     """Intervals from the curvature of the fit and from which pieces were there, whichever is wider.
 
     The first is right where the model can explain the log and noise is white, the second also where it is not: pieces are
     drawn again with repetition and one Gauss-Newton step is made for each draw (a bootstrap over pieces; Efron and
     Tibshirani 1993, chapter 8).
+
+    A robot has no timestep. `halved` [P] is how far the best world moves when physics steps are half as long; with a
+    method of first order it moves as far again on the way to none. The middle of that way is taken, with its length as
+    uncertainty.
     """
     information = fit.information.sum(axis=0)
     directions = np.linalg.eigh(information)
@@ -67,14 +73,18 @@ def knowledge(fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int =
     curvature = basis @ np.diag(1.0 / values) @ basis.T
     bootstrap = _resampled(fit, basis, seed)
     lost = directions.eigenvectors[:, ~known]
-    # What is not known in a direction is as wide as the prior there.
-    unknown = lost @ lost.T / 3.0
-    variance = np.maximum(np.diag(curvature), np.diag(bootstrap)) + np.diag(unknown)
+    # What is not known in a direction is as wide as the prior there, and where the prior has its middle.
+    reach = 1.0 / np.abs(lost).max(axis=0, initial=1e-12)
+    unknown = (lost * (reach**2 / 3.0)) @ lost.T
+    middle = lost @ (lost.T @ (scales.nominal - fit.z))
+    moved = np.zeros_like(fit.z) if halved is None else basis @ (basis.T @ halved)
+    best = np.clip(fit.z + middle + 1.5 * moved, -1.0, 1.0)
+    variance = np.maximum(np.diag(curvature), np.diag(bootstrap)) + np.diag(unknown) + (0.5 * moved) ** 2
     ratio = np.sqrt(variance / np.maximum(np.diag(curvature) + np.diag(unknown), 1e-300))
     covariance = (curvature + unknown) * np.outer(ratio, ratio)
     spread = np.sqrt(np.diag(covariance))
     told = spread < _KNOWN
-    of = tuple(_known(unknown, k, fit.z, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns))
+    of = tuple(_known(unknown, k, best, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns))
     correlations = covariance / np.maximum(np.outer(spread, spread), 1e-300)
     return Knowledge(of, covariance, correlations, _combinations(lost, unknowns, told))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mujoco
 import numpy as np
@@ -26,6 +26,7 @@ def rehearse(
     offsets: Numbers | None = None,
     jitter_s: float = 0.0,
     velocities: bool = True,
+    feedback: Callable[[Numbers, Numbers], Numbers] | None = None,
     seed: int = 0,
     name: str = "rehearsal",
 ) -> Recording:
@@ -42,6 +43,7 @@ def rehearse(
         offsets: [n] added to what is shown of positions.
         jitter_s: standard deviation of the time of a measurement; its stamp is right.
         velocities: whether they are measured too.
+        feedback: of a controller: what it adds to a command for a state qpos, qvel, when the command is given.
         seed: of noise and jitter.
         name: of the log.
     """
@@ -51,11 +53,15 @@ def rehearse(
     timestep = float(model.opt.timestep)
     length = float(command_time[-1] - command_time[0])
     grid = command_time[0] + np.arange(round(length / timestep) + 1) * timestep
-    # A command counts from the first physics step at which it has arrived.
+    # A command counts from the first physics step at which it has arrived; it is given at the first step that is not before.
     which = np.clip(np.searchsorted(command_time, grid - delay_s + 1e-9, side="right") - 1, 0, None)
+    given = np.searchsorted(command_time, grid + 1e-9, side="right")
+    commands = np.array(commands, dtype=float)
     positions, speeds = np.empty((len(grid), model.nq)), np.empty((len(grid), model.nv))
     for k, command in enumerate(which):
         positions[k], speeds[k] = data.qpos, data.qvel
+        if feedback is not None and given[k] > (given[k - 1] if k else 0):
+            commands[given[k] - 1] += feedback(positions[k], speeds[k])
         data.ctrl[:] = commands[command]
         mujoco.mj_step(model, data)
     ideal = np.arange(grid[0], grid[-1], 1.0 / rate_hz)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,10 +49,13 @@ class Player:
         unknowns: what may differ between worlds, P.
         steps: physics steps of a piece.
         threads: of the engine; None for all processors.
+        finer: into how many each physics step is divided.
     """
 
-    def __init__(self, task: Task, unknowns: Sequence[Unknown], steps: int, threads: int | None = None) -> None:
-        self.unknowns, self.steps = tuple(unknowns), steps
+    def __init__(
+        self, task: Task, unknowns: Sequence[Unknown], steps: int, threads: int | None = None, finer: int = 1
+    ) -> None:
+        self.unknowns, self.steps = tuple(unknowns), steps * finer
         self._physics = [i for i, u in enumerate(unknowns) if u.role == "physics"]
         self._delay = next((i for i, u in enumerate(unknowns) if u.role == "delay"), None)
         self._offsets = {u.joint: i for i, u in enumerate(unknowns) if u.role == "offset"}
@@ -59,8 +63,9 @@ class Player:
         if bodies := simple_bodies(task, parameters):
             task.compile_full(bodies)
         self._task, self._parameters, self._threads = task, parameters, threads
-        self.model: mujoco.MjModel = task.model
-        self.timestep_s = float(task.model.opt.timestep)
+        self.model: mujoco.MjModel = copy.copy(task.model)
+        self.model.opt.timestep /= finer
+        self.timestep_s = float(self.model.opt.timestep)
         self._engines: dict[int, tuple[Engine, PhysicsWriter]] = {}
 
     def _engine(self, rows: int) -> tuple[Engine, PhysicsWriter]:
