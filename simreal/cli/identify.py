@@ -51,8 +51,8 @@ def identify_command(
     for parameter in wanted:
         if parameter.quantity != "action_delay" and not parameter.writes:
             raise UserError(
-                f"{parameters}: {parameter.name}: {parameter.quantity} is nothing that a log of joints and commands can "
-                "tell; expected physical quantities and action_delay"
+                f"{parameters}: {parameter.name}: {parameter.quantity} is nothing that a log of joints and commands "
+                "can tell; expected physical quantities and action_delay"
             )
         if parameter.mode == "spread":
             raise UserError(f"{parameters}: {parameter.name}: {parameter.quantity} is drawn anew in every episode")

@@ -95,8 +95,8 @@ def lines(found: Identified) -> list[str]:
     for part in found.held_back:
         worst = int(np.argmax(part.identified / part.noise))
         rows.append(
-            f"held back, {part.kind}: {_rms(part.nominal):.3g} off with the model as it is, {_rms(part.identified):.3g} as "
-            f"identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
+            f"held back, {part.kind}: {_rms(part.nominal):.3g} off with the model as it is, {_rms(part.identified):.3g} "
+            f"as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
             f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
         )
     return rows

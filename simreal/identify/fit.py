@@ -1,8 +1,8 @@
 """Finds the world in which a model shows what a log shows: multiple shooting, robust Gauss-Newton.
 
-Each piece of the log begins in a state that is not known exactly, so its beginning is estimated too; these numbers belong to
-one piece only and are eliminated from the normal equations (Bock 1983, multiple shooting; the Schur complement of an arrowhead).
-Derivatives are differences of simulations, all of them played as one batch.
+Each piece of the log begins in a state that is not known exactly, so its beginning is estimated too; these numbers
+belong to one piece only and are eliminated from the normal equations (Bock 1983, multiple shooting; the Schur
+complement of an arrowhead). Derivatives are differences of simulations, all of them played as one batch.
 
     cost(z) = sum over samples of rho(residual / noise),   rho: Huber's, so that a few wrong samples weigh little
 """

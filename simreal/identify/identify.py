@@ -33,7 +33,8 @@ class HeldBack:
         kind: position or velocity.
         joints: n names.
         noise: [n] of the log.
-        nominal, identified: [n] root mean square of measured less simulated, by the model as it is and by what was found.
+        nominal, identified: [n] root mean square of measured less simulated, by the model as it is and by what was
+        found.
     """
 
     kind: str
@@ -104,8 +105,8 @@ def identify(
     pieces = cut(recordings, player.model, length_s, late)
     if len(pieces) < _FEWEST:
         raise UserError(
-            f"{recordings[0].name}: {len(pieces)} pieces of {length_s:g} s, expected at least {_FEWEST}: a longer log, or "
-            "shorter pieces"
+            f"{recordings[0].name}: {len(pieces)} pieces of {length_s:g} s, expected at least {_FEWEST}: a longer "
+            "log, or shorter pieces"
         )
     kept_back = pieces[_HELD_BACK // 2 :: _HELD_BACK]
     fitted = [piece for k, piece in enumerate(pieces) if k % _HELD_BACK != _HELD_BACK // 2]

@@ -58,9 +58,9 @@ def knowledge(
 ) -> Knowledge:
     """Intervals from the curvature of the fit and from which pieces were there, whichever is wider.
 
-    The first is right where the model can explain the log and noise is white, the second also where it is not: pieces are
-    drawn again with repetition and one Gauss-Newton step is made for each draw (a bootstrap over pieces; Efron and
-    Tibshirani 1993, chapter 8).
+    The first is right where the model can explain the log and noise is white, the second also where it is not: pieces
+    are drawn again with repetition and one Gauss-Newton step is made for each draw (a bootstrap over pieces; Efron
+    and Tibshirani 1993, chapter 8).
 
     A robot has no timestep. `halved` [P] is how far the best world moves when physics steps are half as long; with a
     method of first order it moves as far again on the way to none. The middle of that way is taken, with its length as

@@ -36,14 +36,15 @@ def write_page(found: Identified, title: str, output: Path) -> Path:
     )
     notes = Markup('<ul class="note">{}</ul>').format(Markup("").join(Markup("<li>{}</li>").format(r) for r in remarks))
     motion = [_Plot(svg(figure, alt), alt) for figure, alt in (*_motion(found), *_residuals(found))]
+    bars, moved = [_Plot(svg(_bars(found), _BARS), _BARS)], {"plots": motion}
     sections = [
-        ("identified", "What is known", render("identified", {"known": known, "plots": [_Plot(svg(_bars(found), _BARS))]}) + notes),
-        ("motion", "Pieces that were held back", render("identified_motion", {"held_back": found.held_back, "plots": motion})),
-    ]  # fmt: skip
+        ("identified", "What is known", render("identified", {"known": known, "plots": bars}) + notes),
+        ("motion", "Pieces that were held back", render("identified_motion", {"held_back": found.held_back} | moved)),
+    ]
     return write_sections(output, title, "", verdict, sections)
 
 
-_BARS = "Bars: 95 % intervals within the ranges that were asked for, which reach from left to right. Dots: the model as it is."
+_BARS = "Bars: 95 % intervals within the ranges asked for, which reach from left to right. Dots: the model as it is."
 
 
 def _bars(found: Identified) -> Figure:

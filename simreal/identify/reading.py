@@ -11,7 +11,7 @@ from envs.validation.drives import Drive, find_drive
 from simreal.common.errors import UserError
 from simreal.logs import Log, Signal
 
-from .recording import SINGLE, Kind, Recording, check_recording, tracks_of
+from .recording import SINGLE, Recording, check_recording, tracks_of
 
 _PREFERRED = {  # parts of names of signals, best first
     "command": ("/sent/", "/target/", "sent", "command", "ctrl", "control", "target", "effort_desired"),
@@ -34,10 +34,10 @@ def recording_of(log: Log, model: mujoco.MjModel, chosen: dict[str, str]) -> Rec
     name = str(log.source)
     drives = [drive for i in range(model.nactuator) if (drive := find_drive(model, i)) is not None]
     columns = _columns(model, drives)
-    time, commands = _commands(_matching(log, "command", chosen.get("command"), set(columns), model), model, columns)
+    time, commands = _commands(_matching(log, "command", chosen.get("command"), set(columns)), model, columns)
     tracks = []
     for kind in ("position", "velocity"):
-        signals = _matching(log, kind, chosen.get(kind), _joints(model), model, needed=kind == "position")
+        signals = _matching(log, kind, chosen.get(kind), _joints(model), needed=kind == "position")
         tracks += [tracks_of(model, kind, s.elements, s.time, s.values, name) for s in signals[:1]]
     recording = Recording(name, time, commands, tuple(tracks))
     check_recording(recording, model)
@@ -60,7 +60,7 @@ def _columns(model: mujoco.MjModel, drives: list[Drive]) -> dict[str, int]:
 
 
 def _matching(
-    log: Log, what: str, chosen: str | None, names: set[str], model: mujoco.MjModel, needed: bool = True
+    log: Log, what: str, chosen: str | None, names: set[str], needed: bool = True
 ) -> list[Signal]:
     """Signals all of whose elements are among names, the likeliest first.
 

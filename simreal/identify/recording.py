@@ -68,8 +68,8 @@ class Recording:
     def held(self, begin_s: Numbers, step_s: float) -> Numbers:
         """Mean of what was commanded over steps of `step_s` that begin at `begin_s` [...]: [..., C].
 
-        Commands hold until the next one, and need not arrive on a step: the mean over a step changes smoothly with their
-        delay, which a fit by derivatives needs.
+        Commands hold until the next one, and need not arrive on a step: the mean over a step changes smoothly with
+        their delay, which a fit by derivatives needs.
         """
         flat = begin_s.reshape(-1)
         before, after = self._integral(flat), self._integral(flat + step_s)

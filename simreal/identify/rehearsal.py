@@ -53,7 +53,8 @@ def rehearse(
     timestep = float(model.opt.timestep)
     length = float(command_time[-1] - command_time[0])
     grid = command_time[0] + np.arange(round(length / timestep) + 1) * timestep
-    # A command counts from the first physics step at which it has arrived; it is given at the first step that is not before.
+    # A command counts from the first physics step at which it has arrived; it is given at the first step that is not
+    # before.
     which = np.clip(np.searchsorted(command_time, grid - delay_s + 1e-9, side="right") - 1, 0, None)
     given = np.searchsorted(command_time, grid + 1e-9, side="right")
     commands = np.array(commands, dtype=float)
@@ -88,11 +89,12 @@ def multisine(
     lines: int,
     generator: np.random.Generator,
 ) -> Numbers:
-    """Sums of sines [K, C] around `middle` [C] that reach `amplitude` [C], with frequencies of their own for each column.
+    """Sums of sines [K, C] around `middle` [C] that reach `amplitude` [C], with frequencies of their own for each
+    column.
 
-    Phases and frequencies are drawn; lines are spread evenly over the logarithm of the band, so that slow motion (gravity,
-    dry friction) and quick motion (inertia, delay) are both there (Swevers et al. 1997, IEEE T-RA 13(5), excitation by
-    Fourier series).
+    Phases and frequencies are drawn; lines are spread evenly over the logarithm of the band, so that slow motion
+    (gravity, dry friction) and quick motion (inertia, delay) are both there (Swevers et al. 1997, IEEE T-RA 13(5),
+    excitation by Fourier series).
     """
     columns = len(middle)
     edges = np.linspace(np.log(band_hz[0]), np.log(band_hz[1]), lines + 1)

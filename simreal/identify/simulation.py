@@ -90,8 +90,9 @@ class Player:
             rows = slice(at, at + _ROWS)
             qpos, qvel = self._run(pieces[rows], values[rows], starts[rows])
             for k, piece in enumerate(pieces[rows]):
+                states = {"position": qpos[k], "velocity": qvel[k]}
                 shown.append([
-                    self._shown(track, where, piece.begin_s, qpos[k] if track.kind == "position" else qvel[k], values[at + k])
+                    self._shown(track, where, piece.begin_s, states[track.kind], values[at + k])
                     for track, where in zip(piece.recording.tracks, piece.samples, strict=True)
                 ])  # fmt: skip
         return shown

@@ -1,4 +1,5 @@
-"""What is looked for: parameters of the catalogue, and what only a log has: the delay of commands, offsets of sensors."""
+"""What is looked for: parameters of the catalogue, and what only a log has: the delay of commands, offsets of
+sensors."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import TinyTask
 
+from conftest import TinyTask
 from envs.engines.cpu import CpuEngine
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.physics.writer import PhysicsWriter
@@ -24,9 +24,11 @@ from simreal.logs import Log, Signal
 
 ARM = """
 <mujoco><option timestep="0.004"/><worldbody>
-  <body name="upper" pos="0 0 1"><joint name="shoulder" axis="0 1 0" damping="0.4" frictionloss="0.1" armature="0.02"/>
+  <body name="upper" pos="0 0 1">
+    <joint name="shoulder" axis="0 1 0" damping="0.4" frictionloss="0.1" armature="0.02"/>
     <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.03" mass="1" contype="0" conaffinity="0"/>
-    <body name="lower" pos="0.3 0 0"><joint name="elbow" axis="0 1 0" damping="0.2" frictionloss="0.05" armature="0.01"/>
+    <body name="lower" pos="0.3 0 0">
+      <joint name="elbow" axis="0 1 0" damping="0.2" frictionloss="0.05" armature="0.01"/>
       <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.025" mass="0.6" contype="0" conaffinity="0"/></body></body>
 </worldbody><actuator>
   <position name="a" joint="shoulder" kp="60" kv="3"/><position name="b" joint="elbow" kp="30" kv="1"/>
@@ -82,8 +84,7 @@ def test_a_world_is_found_with_intervals_that_hold_it_from_a_simulation_of_anoth
 
 
 def test_what_can_be_told_only_together_is_said_in_words_and_keeps_its_range() -> None:
-    """All of a servo's torque is proportional to its gain: kp, kd and all inertia and friction of a joint that hangs from
-    nothing else scale together; here strength and the factor on both gains are one and the same."""
+    """A motor's strength and the factor on both of its gains are one and the same to its torque."""
     task = TinyTask(ARM)
     entries = {
         "gain": {"quantity": "actuator_gain", "of": "a", "range": [0.5, 2.0]},
@@ -163,9 +164,9 @@ def test_logs_from_which_nothing_can_be_told_are_refused() -> None:
     nan = position.values.copy()
     nan[3] = np.nan
     refused("a value is not finite", tracks=(tracks_of(task.model, "position", JOINTS, position.time, nan, "log"),))
-    with pytest.raises(UserError, match="no hinge or slide 'elbo' \\(did you mean 'elbow'"):
+    with pytest.raises(UserError, match=r"no hinge or slide 'elbo' \(did you mean 'elbow'"):
         tracks_of(task.model, "position", ["elbo"], position.time, position.values[:, :1], "log")
-    with pytest.raises(UserError, match="2 pieces of 0.5 s, expected at least 6"):
+    with pytest.raises(UserError, match=r"2 pieces of 0\.5 s, expected at least 6"):
         identify(task, [log(task, WANTED, TRUE, length_s=1.2)], build_parameters(task, WANTED), threads=1)
 
 
@@ -177,7 +178,8 @@ def signal(name: str, elements: tuple[str, ...], values: float = 0.0) -> Signal:
 def test_signals_are_found_by_name_and_joints_by_theirs() -> None:
     model = mujoco.MjModel.from_xml_string(ARM)
     signals = [
-        signal("/simreal/sent/target:position", ("elbow", "shoulder"), 2.0), signal("/joint_states:velocity", JOINTS, 3.0),
+        signal("/simreal/sent/target:position", ("elbow", "shoulder"), 2.0),
+        signal("/joint_states:velocity", JOINTS, 3.0),
         signal("/joint_states:position", ("elbow", "shoulder"), 1.0), signal("/imu", ("x", "y")),
     ]  # fmt: skip
     found = recording_of(Log({s.name: s for s in signals}, None, Path("log")), model, {})
