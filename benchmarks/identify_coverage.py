@@ -20,21 +20,19 @@ from typing import Any
 
 import mujoco
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 import arm_reach
 
 import simreal
-from envs.engines.cpu import CpuEngine
 from envs.registry import make_task
 from envs.task import Task
 from randomization.parameters import build_parameters
-from randomization.physics.writer import PhysicsWriter
 from simreal.identify.identify import identify
 from simreal.identify.recording import Recording
 from simreal.identify.rehearsal import multisine, rehearse
+from simreal.identify.simulation import Player
 from simreal.identify.unknowns import Scales, unknown_of
 
 _ROTORS = (0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.05)  # kg m2: without them the servos of Menagerie's arm flip every step
@@ -81,13 +79,7 @@ def hidden(task: Task, entries: dict[str, Any], seed: int) -> tuple[dict[str, fl
     unknowns = [unknown_of(p) for p in parameters]
     z = np.random.default_rng(1000 + seed).uniform(-0.6, 0.6, len(unknowns))
     values = dict(zip([u.name for u in unknowns], Scales(unknowns).outward(z).tolist(), strict=True))
-    physical = [p for p, u in zip(parameters, unknowns, strict=True) if u.role == "physics"]
-    engine = CpuEngine(task.model, 1)
-    writer = PhysicsWriter(task, engine, physical)
-    lam = torch.tensor([[values[p.name] for p in physical]], dtype=torch.float64)
-    writer.write(torch.ones(1, dtype=torch.bool), lam)
-    engine.set_const()
-    model, _ = engine.export_to_mujoco(0)
+    model = Player(task, unknowns, 2).model_of(np.array([values[u.name] for u in unknowns]))
     model.opt.timestep = min(model.opt.timestep / 4.0, 1e-3)
     steps = np.ceil(values["action_delay"] * 1e-3 / model.opt.timestep)  # it has no other delays
     return values | {"action_delay": float(1e3 * steps * model.opt.timestep)}, model

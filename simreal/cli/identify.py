@@ -1,21 +1,24 @@
-"""`simreal identify`: from a robot's logs to the worlds that a policy is trained in."""
+"""`simreal identify` and `simreal excite`: from a robot's logs to the worlds that a policy is trained in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from envs.common.safe_yaml import FileError, read_yaml
 from envs.registry import make_task
 from envs.task import Task
-from randomization.parameters import RandomizationError, build_parameters
+from envs.validation.health.subject import subject_of_task
+from randomization.parameters import Parameter, RandomizationError, build_parameters
 from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
-from simreal.common.json_io import to_json
+from simreal.common.json_io import to_json, write_target
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.identify.answer import block, document, lines, world
+from simreal.identify.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.reading import recording_of
 from simreal.logs import read_log
@@ -40,22 +43,8 @@ def identify_command(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists; expected a new folder")
-    if module_of(name) is not None:
-        use_current_folder()
-    task = make_task(name)
-    entries = suggested(task) if parameters is None else _entries(parameters)
-    try:
-        wanted = build_parameters(task, entries)
-    except RandomizationError as error:
-        raise UserError(f"{parameters or 'parameters'}: {error}") from None
-    for parameter in wanted:
-        if parameter.quantity != "action_delay" and not parameter.writes:
-            raise UserError(
-                f"{parameters}: {parameter.name}: {parameter.quantity} is nothing that a log of joints and commands "
-                "can tell; expected physical quantities and action_delay"
-            )
-        if parameter.mode == "spread":
-            raise UserError(f"{parameters}: {parameter.name}: {parameter.quantity} is drawn anew in every episode")
+    task = _task(name)
+    wanted = _wanted(task, parameters)
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
     joints = recordings[0].tracks[0].joints
     found = identify(
@@ -78,6 +67,73 @@ def identify_command(
     out.print(f"\n{output}/identified.yaml   a randomization block: copy it into your configuration")
     out.print(f"{output}/world.yaml        simreal evaluate RUN --world {output}/world.yaml")
     out.print(f"{output}/identified.html   residuals and trajectories")
+
+
+def excite_command(
+    name: str,
+    output: Path,
+    parameters: Path | None,
+    seconds: float,
+    limits: Limits,
+    rate_hz: float | None,
+    band_hz: tuple[float, float],
+    noise: tuple[float, float],
+    draws: int,
+    seed: int,
+    out: Console,
+) -> None:
+    """Draw motions, say what the best one would tell, and write it as a table.
+
+    Raises:
+        UserError, TaskError: as for `identify_command`, or no motion stays within the limits; nothing is written then.
+    """
+    target = write_target(output, ".csv")
+    task = _task(name)
+    wanted = _wanted(task, parameters)
+    period = task.control_period_s if rate_hz is None else 1.0 / rate_hz
+    excitations = Excitations(task, subject_of_task(task), wanted, limits, seconds, period, noise)
+    best = excitations.best(draws, band_hz, seed, lambda text: out.print(text, highlight=False))
+    titles = ["time", *(f"command/{actuator}" for actuator in best.actuators)]
+    rows = np.column_stack((best.time, best.commands[:, list(best.columns)]))
+    body = "\n".join(",".join(f"{value:.9g}" for value in row) for row in rows)
+    write_text(target, ",".join(titles) + "\n" + body + "\n")
+    out.print(
+        f"\nin simulation, in the model's world and {WORLDS} others: at most {best.fastest:.2g} rad/s (m/s), "
+        f"{best.strongest:.0%} of the largest force", highlight=False,
+    )  # fmt: skip
+    width = max(len(k.unknown.name) for k in best.promise.of)
+    for k in best.promise.of:
+        span = f"within {(k.high - k.low) / 2.0:.2g} {k.unknown.unit}" if k.told else "not told"
+        out.print(f"{k.unknown.name:{width}}  {span}", markup=False, highlight=False)
+    for line in best.promise.combinations:
+        out.print(f"not told apart: {line}", markup=False, highlight=False)
+    out.print(f"\n{target}: commands, each held until the next. Play them, record joints and commands, then")
+    out.print(f"  simreal identify {name} LOG --output identified")
+
+
+def _task(name: str) -> Task:
+    if module_of(name) is not None:
+        use_current_folder()
+    return make_task(name)
+
+
+def _wanted(task: Task, parameters: Path | None) -> list[Parameter]:
+    """The parameters that are looked for. Raises UserError."""
+    try:
+        wanted = build_parameters(task, suggested(task) if parameters is None else _entries(parameters))
+    except RandomizationError as error:
+        raise UserError(f"{parameters or 'parameters'}: {error}") from None
+    for parameter in wanted:
+        if parameter.quantity != "action_delay" and not parameter.writes:
+            raise UserError(
+                f"{parameters}: {parameter.name}: {parameter.quantity} is nothing that a log of joints and commands "
+                "can tell; expected physical quantities and action_delay"
+            )
+        if parameter.mode == "spread":
+            raise UserError(f"{parameters}: {parameter.name}: {parameter.quantity} is drawn anew in every episode")
+        if parameter.limits[0] == parameter.limits[1]:
+            raise UserError(f"{parameters}: {parameter.name}: its range is one value, there is nothing to find")
+    return wanted
 
 
 def suggested(task: Task) -> dict[str, Any]:

@@ -128,6 +128,39 @@ def export(
 
 
 @app.command()
+def excite(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE.csv", help="the table of commands to write")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
+    speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
+    force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
+    travel: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="largest share of a command's range, to either side of the start")
+    ] = 0.15,
+    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="of commands, Hz; default: the task's")] = None,
+    band: Annotated[tuple[float, float], typer.Option(help="lowest and highest frequency, Hz")] = (0.1, 3.0),
+    noise: Annotated[
+        tuple[float, float], typer.Option(help="of measured positions and velocities, assumed: rad or m, and per s")
+    ] = (5e-4, 5e-3),
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="motions to choose from")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these")] = 0,
+) -> None:
+    """Write a motion that shows a robot's parameters, and say what a log of it will tell."""
+    _out.print(f"{task}: drawing motions ...")
+    from simreal.cli.identify import excite_command
+    from simreal.identify.excitation import Limits
+
+    limits = Limits(speed, force, travel)
+    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, _out)
+
+
+@app.command()
 def identify(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")

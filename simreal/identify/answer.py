@@ -9,6 +9,7 @@ import numpy as np
 from .identify import Identified
 from .knowledge import Known
 
+_UNEXPLAINED, _SHARE = 5.0, 0.05  # times the noise; and of how far off the model as it is was
 _TIED = 0.8  # correlation from which on two unknowns are said to be tied to each other
 
 
@@ -99,7 +100,18 @@ def lines(found: Identified) -> list[str]:
             f"as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
             f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
         )
-    return rows
+    return [*rows, *(f"warning: {line}" for line in unexplained(found))]
+
+
+def unexplained(found: Identified) -> list[str]:
+    """Joints whose motion the best world does not explain: something is missing from the model."""
+    return [
+        f"the model does not explain the {part.kind} of {joint} (off by {error / max(noise, 1e-12):.0f} times its noise): "
+        "something is missing from it or from what was looked for, and intervals may not hold the truth"
+        for part in found.held_back
+        for joint, error, noise in zip(part.joints, part.identified, part.noise, strict=True)
+        if error > _UNEXPLAINED * noise and error > _SHARE * part.nominal.max()
+    ]
 
 
 def tied(found: Identified) -> list[str]:

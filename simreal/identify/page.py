@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from simreal.report.figures import svg
 from simreal.report.page import render, write_sections
 
-from .answer import tied
+from .answer import tied, unexplained
 from .identify import Identified
 
 _SHOWN = 3  # held-back pieces in a drawing
@@ -22,7 +22,7 @@ _LAGS = 40
 @dataclass(frozen=True)
 class _Plot:
     svg: Markup
-    caption: str = ""
+    caption: str
 
 
 def write_page(found: Identified, title: str, output: Path) -> Path:
@@ -31,12 +31,13 @@ def write_page(found: Identified, title: str, output: Path) -> Path:
     told = sum(k.told for k in known)
     remarks = [f"Not told apart: {line}." for line in found.knowledge.combinations]
     remarks += [f"Tied to each other: {line}." for line in tied(found)]
+    remarks += [f"{line[0].upper()}{line[1:]}." for line in unexplained(found)]
     verdict = Markup("<p>{} of {} unknowns are told by the log, from {} pieces of {:g} s.</p>").format(
         told, len(known), found.pieces, found.length_s
     )
     notes = Markup('<ul class="note">{}</ul>').format(Markup("").join(Markup("<li>{}</li>").format(r) for r in remarks))
-    motion = [_Plot(svg(figure, alt), alt) for figure, alt in (*_motion(found), *_residuals(found))]
-    bars, moved = [_Plot(svg(_bars(found), _BARS), _BARS)], {"plots": motion}
+    motion = [_Plot(Markup(svg(figure, alt)), alt) for figure, alt in (*_motion(found), *_residuals(found))]
+    bars, moved = [_Plot(Markup(svg(_bars(found), _BARS)), _BARS)], {"plots": motion}
     sections = [
         ("identified", "What is known", render("identified", {"known": known, "plots": bars}) + notes),
         ("motion", "Pieces that were held back", render("identified_motion", {"held_back": found.held_back} | moved)),

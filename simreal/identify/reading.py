@@ -59,9 +59,7 @@ def _columns(model: mujoco.MjModel, drives: list[Drive]) -> dict[str, int]:
     }
 
 
-def _matching(
-    log: Log, what: str, chosen: str | None, names: set[str], needed: bool = True
-) -> list[Signal]:
+def _matching(log: Log, what: str, chosen: str | None, names: set[str], needed: bool = True) -> list[Signal]:
     """Signals all of whose elements are among names, the likeliest first.
 
     Raises:

@@ -97,6 +97,14 @@ class Player:
                 ])  # fmt: skip
         return shown
 
+    def model_of(self, values: Numbers) -> mujoco.MjModel:
+        """The model of a world [P]; delays and offsets are not part of it."""
+        engine, writer = self._engine(1)
+        if self._physics:
+            writer.write(torch.ones(1, dtype=torch.bool), torch.from_numpy(values[None, self._physics]))
+            engine.set_const()
+        return engine.export_to_mujoco(0)[0]
+
     def _run(self, pieces: Sequence[Piece], values: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
         """qpos [R, L + 1, nq] and qvel [R, L + 1, nv] of every piece."""
         count, model = len(pieces), self.model

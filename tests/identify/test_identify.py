@@ -8,18 +8,17 @@ from typing import Any
 import mujoco
 import numpy as np
 import pytest
-import torch
 
 from conftest import TinyTask
-from envs.engines.cpu import CpuEngine
 from randomization.parameters import RandomizationError, build_parameters
-from randomization.physics.writer import PhysicsWriter
 from simreal.common.errors import UserError
 from simreal.identify.identify import identify
 from simreal.identify.pieces import noise_of
 from simreal.identify.reading import recording_of
 from simreal.identify.recording import Recording, check_recording, tracks_of
 from simreal.identify.rehearsal import multisine, rehearse
+from simreal.identify.simulation import Player
+from simreal.identify.unknowns import unknown_of
 from simreal.logs import Log, Signal
 
 ARM = """
@@ -45,14 +44,8 @@ TRUE = {"kp": 0.8, "damping": 1.6, "payload": 1.3, "action_delay": 17.0}
 
 def world(task: TinyTask, entries: dict[str, Any], values: dict[str, float]) -> mujoco.MjModel:
     """The model of a world, at half the timestep."""
-    parameters = [p for p in build_parameters(task, entries) if p.quantity != "action_delay"]
-    engine = CpuEngine(task.model, 1)
-    writer = PhysicsWriter(task, engine, parameters)
-    writer.write(
-        torch.ones(1, dtype=torch.bool), torch.tensor([[values[p.name] for p in parameters]], dtype=torch.float64)
-    )
-    engine.set_const()
-    model, _ = engine.export_to_mujoco(0)
+    unknowns = [unknown_of(p) for p in build_parameters(task, entries)]
+    model = Player(task, unknowns, 2).model_of(np.array([values[u.name] for u in unknowns]))
     model.opt.timestep /= 2.0
     return model
 
