@@ -1,9 +1,7 @@
-"""A controller gives what its policy asks for where nothing is wrong, starts softly, keeps time, says what happened."""
+"""A controller sends what its policy asks for where nothing is wrong, starts softly, refuses robots that do not fit."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,45 +11,22 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from envs.parts.actions import JointPosition
-from envs.parts.observations import Command, JointState, LastAction, LastTarget
 from envs.registry import make_task
 from robots import GO1, needs
-from shortcuts import made_once
 from simreal.deploy import PD, BundleError, Controller, Limits, Policy, Reading
 from simreal.export.bundle import export_bundle
 from simreal.learners.base import LearnerSpec
 from simreal.learners.options import PPOConfig
 from simreal.learners.registry import learner_class
-from small_arm import ARM, SmallArm
+from small_arm import ARM
+from toy_arm import NAME, PERIOD, arm_bundles, control, kinds
 from toy_robot import Clock, ToyRobot
-
-NAME, PERIOD = "joint_target", 0.02
-SEEN = [JointState(), LastAction(), LastTarget(), Command("wanted", (-1.0,), (1.0,), "m/s")]
-DELAYS = {"parameters": [
-    {"name": "lag", "quantity": "action_delay", "targets": [], "unit": "ms", "lower": 0, "upper": 20},
-    {"name": "slow", "quantity": "observation_delay", "targets": ["joint_vel"], "unit": "ms", "lower": 0, "upper": 40},
-]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles of an arm: "smooth" begins at 0 and goes 0.7 of the way, "steps" adds to the last target."""
-
-    def make(folder: Path) -> None:
-        torch.manual_seed(0)
-        for kind, spec in (
-            ("smooth", JointPosition(smoothing=0.7, start="offset")),
-            ("steps", JointPosition(scale=0.3, relative="target", start="joint")),
-        ):
-            policy = nn.Linear(13, 3)
-            export_bundle(
-                policy, SmallArm(spec, SEEN), folder / kind, observations=torch.randn(2, 13), randomization=DELAYS
-            )
-
-    return made_once(tmp_path_factory, "arms", make)
+    return arm_bundles(tmp_path_factory)
 
 
 @pytest.fixture
@@ -62,25 +37,6 @@ def smooth(folder: Path) -> Policy:
 @pytest.fixture
 def steps(folder: Path) -> Policy:
     return Policy.load(folder / "steps")
-
-
-def control(policy: Policy, at: Any = (0.0, 0.0, 0.0), **more: Any) -> tuple[Controller, ToyRobot, Clock]:
-    """A controller of a robot of that arm."""
-    clock = Clock()
-    robot = ToyRobot(policy, clock, {NAME: at})
-    more = {"inputs": {"wanted": [0.3]}} | clock.times() | more
-    return Controller(policy, robot, **more), robot, clock
-
-
-def kinds(controller: Controller) -> list[str]:
-    return [event.kind for event in controller.events]
-
-
-def outside_of_training(contract: dict[str, Any]) -> dict[str, Any]:
-    """A contract in which training saw positions within +-1."""
-    part = contract["observation"][0]
-    return contract | {"observation": [part | {"training_range": {"lower": [-1.0] * 3, "upper": [1.0] * 3}},
-                                       *contract["observation"][1:]]}  # fmt: skip
 
 
 # What is sent
@@ -252,155 +208,6 @@ def test_it_waits_for_sensors_and_says_what_did_not_come(smooth: Policy) -> None
         controller.run()
     assert clock.now == pytest.approx(51.02, abs=0.021)
     assert robot.written == []
-
-
-# Time
-
-
-def test_overruns_are_counted_and_the_rate_is_kept(smooth: Policy) -> None:
-    controller, robot, clock = control(smooth, limits=Limits(start_s=0.0))
-    count = 0
-
-    def slow(reading: Reading) -> Reading:
-        nonlocal count
-        count += 1
-        clock.now += 0.030 if 20 <= count < 30 else 0.001
-        return replace(reading, stamps=dict.fromkeys(reading.values, clock.now))
-
-    robot.change = slow
-    report = controller.run(2.0)
-    # Ten cycles of 30 ms: every other slot of 20 ms passes without one.
-    assert report["overruns"] == 10
-    assert report["skipped"] == 5
-    assert report["cycles"] + report["skipped"] == pytest.approx(101, abs=1)
-    begins = np.array([t for t, _ in robot.written[40:]]) - 50.001
-    np.testing.assert_allclose(begins / PERIOD, np.round(begins / PERIOD), atol=1e-6)
-    assert kinds(controller).count("overrun") == 1
-    assert report["times_s"]["read"]["max"] == pytest.approx(0.03)
-
-
-def test_a_step_that_comes_too_soon_is_none(smooth: Policy) -> None:
-    controller, robot, clock = control(smooth, limits=Limits(start_s=0.0))
-    controller.arm()
-    for _ in range(100):
-        controller.step()
-        clock.now += 0.005
-    assert len(robot.written) == pytest.approx(25, abs=9)
-
-
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_an_interrupt_ends_in_the_safe_action(number: int, error: type[BaseException], smooth: Policy) -> None:
-    controller, robot, _clock = control(smooth)
-    before = signal.getsignal(number)
-
-    def interrupt(reading: Reading) -> Reading:
-        if len(robot.written) == 7:
-            os.kill(os.getpid(), number)
-        return reading
-
-    robot.change = interrupt
-    with pytest.raises(error):
-        controller.run()
-    assert signal.getsignal(number) is before
-    assert len(robot.written) == 8
-    assert len(robot.made_safe) == 5
-    assert robot.made_safe[0][0] - robot.written[-1][0] <= PERIOD
-    assert kinds(controller)[-2:] == ["interrupted", "stopped"]
-
-
-def test_an_interrupt_in_a_loop_of_ones_own_makes_the_robot_safe_too(smooth: Policy) -> None:
-    controller, robot, clock = control(smooth)
-    controller.arm()
-    controller.step()
-
-    def interrupt() -> Any:
-        raise KeyboardInterrupt
-
-    robot.read, clock.now = interrupt, clock.now + PERIOD
-    with pytest.raises(KeyboardInterrupt):
-        controller.step()
-    assert (controller.state, len(robot.made_safe)) == ("stopped", 1)
-
-
-def test_run_keeps_a_stopped_robot_safe_until_its_time_is_over(smooth: Policy) -> None:
-    controller, robot, _clock = control(smooth, safe="hold")
-    robot.change = lambda reading: reading if len(robot.written) < 3 else 1 / 0
-    controller.run(1.0)
-    assert len(robot.written) == 3
-    assert {action for _, action in robot.made_safe} == {"hold"}
-    assert len(robot.made_safe) == pytest.approx(55, abs=2)
-    assert kinds(controller)[2:] == ["read_failed", "stopped"]
-    assert controller.state == "stopped"
-    assert "ZeroDivisionError" in controller.events[2].text
-
-
-def test_a_robot_that_cannot_be_made_safe_is_asked_again_and_again(smooth: Policy) -> None:
-    controller, robot, _clock = control(smooth)
-    robot.change = lambda reading: reading if len(robot.written) < 3 else 1 / 0
-    asked = 0
-
-    def safe(action: str) -> None:
-        nonlocal asked
-        asked += action == "damp"
-        raise OSError("bus")
-
-    robot.safe = safe  # type: ignore[method-assign]
-    controller.run(1.0)
-    assert asked > 50
-    assert kinds(controller).count("safe_failed") == 1
-
-
-# What is unlike training
-
-
-def test_latency_is_compared_with_that_of_training(smooth: Policy) -> None:
-    controller, robot, clock = control(smooth)
-
-    def old(reading: Reading) -> Reading:
-        return replace(reading, stamps=dict.fromkeys(reading.values, clock.now - 0.034))
-
-    robot.change = old
-    report = controller.run(2.0)
-    told = [(event.component, event.text) for event in controller.events if event.kind == "latency"]
-    assert told == [("joint_pos", "34 ms measured, trained 0 to 20")]  # those of joint_vel were up to 40 + 20 late
-    assert report["trained_latency_s"] == {"joint_pos": [0.0, 0.02], "joint_vel": [0.0, 0.06]}
-    assert report["times_s"]["latency"]["p50"] == pytest.approx(0.034)
-
-
-def test_the_envelope_counts_where_it_was_measured(smooth: Policy) -> None:
-    smooth.contract = smooth.contract | {"envelope": {"box": {"ranges": {"lag": [0.0, 10.0], "slow": [0.0, 20.0]}}}}
-    controller, robot, clock = control(smooth)
-    robot.change = lambda reading: replace(reading, stamps=dict.fromkeys(reading.values, clock.now - 0.018))
-    controller.run(2.0)
-    told = [(event.component, event.text) for event in controller.events if event.kind == "latency"]
-    assert told == [("joint_pos", "18 ms measured, trained 0 to 20, works with 0 to 10 (envelope)")]
-
-
-def test_what_is_out_of_training_is_told_once_until_it_is_back(smooth: Policy) -> None:
-    smooth.contract = outside_of_training(smooth.contract)
-    shown = [0.0]
-    controller, robot, clock = control(smooth, limits=Limits(start_s=0.0))
-    robot.change = lambda reading: replace(reading, values={**reading.values, "joint_pos": [0.0, shown[0], 0.0]})
-    controller.arm()
-    for i in range(400):
-        shown[0] = 0.9 + (0.2 * (i % 10 == 0)) if i < 100 else 1.2 if i < 200 else 0.5
-        controller.step()
-        clock.now += PERIOD
-    told = [event for event in controller.events if "training" in event.kind]
-    assert [event.kind for event in told] == ["out_of_training", "back_in_training"]  # a tenth of the time is no reason
-    assert told[0].component == "joint_pos"
-    assert told[0].text == "element 'pitch' is 1.2, trained -1 to 1"
-    assert 2.2 < told[0].t < 2.6
-    assert 4.5 < told[1].t < 5.5
-
-
-def test_out_of_training_stops_the_robot_where_that_is_wanted(smooth: Policy) -> None:
-    smooth.contract = outside_of_training(smooth.contract)
-    controller, robot, _ = control(smooth, limits=Limits(start_s=0.0, stop_out_of_training=True))
-    robot.change = lambda reading: replace(reading, values={**reading.values, "joint_pos": [0.0, 2.5, 0.0]})
-    controller.run(0.2)
-    assert kinds(controller)[3:5] == ["out_of_training", "stopped"]
-    assert len(robot.written) == 1
 
 
 # Inputs, and robots that do not fit

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from envs.parts.actions import JointPosition
-from envs.parts.observations import Command, JointState, LastAction, LastTarget
-from shortcuts import made_once
 from simreal.deploy import Controller, Limits, Policy, Reading
-from simreal.export.bundle import export_bundle
-from small_arm import SmallArm
+from toy_arm import NAME, PERIOD, arm_bundles
 from toy_robot import Clock, ToyRobot
 
-NAME, PERIOD = "joint_target", 0.02
 RATE, EFFORT = np.array([2.0, 2.0, 3.0]), np.array([18.0, 25.0, 48.0])
 LOW, HIGH = np.array([-1.2, -1.0, -1.1]), np.array([1.2, 1.0, 1.3])
 START_LOW, START_HIGH = np.full(3, -1.6), np.full(3, 1.6)
@@ -42,18 +34,7 @@ WORDS = {  # of a schedule -> kinds of events that may follow
 def policies(tmp_path_factory: pytest.TempPathFactory) -> list[Policy]:
     """Restless policies: targets that smoothing follows, and ones that are added to the last."""
 
-    def make(folder: Path) -> None:
-        torch.manual_seed(0)
-        seen = [JointState(), LastAction(), LastTarget(), Command("wanted", (-1.0,), (1.0,), "m/s")]
-        for kind, spec in (
-            ("smooth", JointPosition(smoothing=0.7, start="offset")),
-            ("steps", JointPosition(scale=0.3, relative="target", start="joint")),
-        ):
-            network = nn.Linear(13, 3)
-            network.weight.data *= 6.0
-            export_bundle(network, SmallArm(spec, seen), folder / kind, observations=torch.randn(2, 13))
-
-    folder = made_once(tmp_path_factory, "restless", make)
+    folder = arm_bundles(tmp_path_factory, restless=6.0)
     return [Policy.load(folder / kind) for kind in ("smooth", "steps")]
 
 

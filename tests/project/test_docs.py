@@ -38,6 +38,7 @@ _SHORT = (
     (re.compile(r"(simreal record [^\n]*--steps) 2000"), r"\g<1> 400"),
     (re.compile(r"(simreal train inverted_pendulum\b[^\n]*) train.env_steps=8192"), r"\g<1> train.env_steps=4096"),
     (re.compile(r"100_000"), "400"),
+    (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
         re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
@@ -52,7 +53,14 @@ _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # it
 _SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
-_EXPORTS = {"arm.md": "arm", "c.md": "pole", "evaluate.md": "r", "tasks.md": "cart", "train.md": "first"}
+_EXPORTS = {
+    "arm.md": "arm",
+    "c.md": "pole",
+    "evaluate.md": "r",
+    "robot.md": "swing",
+    "tasks.md": "cart",
+    "train.md": "first",
+}
 
 
 @pytest.fixture

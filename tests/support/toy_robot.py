@@ -64,8 +64,7 @@ class ToyRobot:
 
     def read(self) -> Any:
         values: dict[str, Any] = {
-            part.name: np.clip(self._noise(part), limits[0], limits[1])
-            for part, limits in self._measured
+            part.name: np.clip(self._noise(part), limits[0], limits[1]) for part, limits in self._measured
         }
         stamps = dict.fromkeys(values, self.clock())
         return self.change(Reading(values, stamps, _copy(self.q), _copy(self.v)))

@@ -14,17 +14,18 @@ from ..bundle_reader import Array, Layout
 from ..targets import Numbers
 
 _MEMORY = 1.0 / 25.0  # weight of the newest cycle in the running shares and means
-_ENTER, _LEAVE = 0.5, 0.1  # share of recent cycles outside, at which a component counts as outside, and inside again
-_FAR = 2.0  # times the half-width of the trained range (3 standard deviations): outside at once
+_ENTER, _LEAVE = 0.5, 0.1  # mean weight of recent cycles, at which a component counts as outside, and inside again
+_FAR = 4.0  # times the half-width of the trained range (3 standard deviations): the largest weight of a cycle
 _JITTER = 3.0  # standard deviations of jitter that count
 
 
 class TrainedRange:
     """Which observation components are outside the range that training saw.
 
-    A component is outside when one of its values has been beyond the range in half of the last second or so, or is
-    twice as far from its middle as the range reaches; it is inside again when that was so in less than a tenth. Values
-    that never varied in training (scale 0) are not looked at: the policy does not see them.
+    A cycle in which a value is beyond the range weighs as much as it is far from its middle, in half-widths of the range
+    (at most 4). A component is outside when the running mean over about 25 cycles exceeds a half, after 17 cycles just
+    beyond or 4 far beyond, and inside again below a tenth: single peaks belong to training. Values that never varied
+    there (scale 0) are not looked at: the policy does not see them.
     """
 
     def __init__(self, layout: Layout, contract: Mapping[str, Any]) -> None:
@@ -51,14 +52,9 @@ class TrainedRange:
         """Look at an observation [nobs]; yields what changes: component, whether it is outside now, and how far."""
         far = np.abs(flat - self._middle) / self._half  # 1 at the ends of the range
         worst = np.maximum.reduceat(far, self._starts)
-        self._share += _MEMORY * ((worst > 1.0) - self._share)
-        enter, leave = (self._share > _ENTER) | (worst > _FAR), (self._share < _LEAVE) & (worst <= 1.0)
-        now = np.where(self.outside, ~leave, enter)
+        self._share += _MEMORY * (np.where(worst > 1.0, np.minimum(worst, _FAR), 0.0) - self._share)
+        now = self._share > np.where(self.outside, _LEAVE, _ENTER)
         changed, self.outside = np.flatnonzero(now != self.outside), now
-        if len(changed):
-            self._share[changed] = np.where(
-                now[changed], np.maximum(self._share[changed], _ENTER), self._share[changed]
-            )
         return iter([self._said(int(i), far, flat) for i in changed])
 
     def _said(self, number: int, far: Numbers, flat: Array) -> tuple[str, bool, str]:
