@@ -155,7 +155,7 @@ class Excitations:
     def _within_limits(self, waves: Numbers, generator: np.random.Generator) -> tuple[float, float, float]:
         """Amplitude, largest speed and largest share of a force, in the nominal world and in some others."""
         worlds = [self._scales.nominal, *generator.uniform(-1.0, 1.0, (WORLDS, len(self._unknowns)))]
-        amplitude = 1.0
+        amplitude, fastest, strongest = 1.0, 0.0, 0.0
         while amplitude > _SMALLEST:
             commands = self._clipped(self._middle + amplitude * waves)
             figures = [self._extremes(commands, z) for z in worlds]
@@ -164,8 +164,9 @@ class Excitations:
                 return amplitude, fastest, strongest
             amplitude *= _SHRINK
         raise UserError(
-            f"{self._task.id}: no motion stays within {self._limits.speed:g} rad/s (m/s), {self._limits.force:.0%} of the "
-            f"forces and the joints' ranges: {fastest:.2g} rad/s and {strongest:.0%} even at {_SMALLEST:.0%} of the travel"
+            f"{self._task.id}: no motion stays within {self._limits.speed:g} rad/s (m/s), {self._limits.force:.0%} of "
+            f"the forces and the joints' ranges: {fastest:.2g} rad/s and {strongest:.0%} even at {_SMALLEST:.0%} of the "
+            "travel"
         )
 
     def _extremes(self, commands: Numbers, z: Numbers) -> tuple[float, float, float]:

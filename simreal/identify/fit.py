@@ -50,6 +50,7 @@ class Linear:
         across = self.state.T @ weighted
         slope = self.state.T @ (self.weight * self.residual)
         solved = np.linalg.solve(inner, np.concatenate((across, slope[:, None]), axis=1))
+        solved = np.asarray(solved, dtype=np.float64)
         information = self.world.T @ weighted - across.T @ solved[:, :-1]
         gradient = weighted.T @ self.residual - across.T @ solved[:, -1]
         return information, gradient, solved[:, :-1], solved[:, -1]
@@ -92,6 +93,16 @@ class Fit:
         for part, now in zip(self.parts, flat, strict=True):
             gradient += part.reduced_gradient(now - part.residual)
         return -np.linalg.pinv(self.information.sum(axis=0), rcond=1e-6, hermitian=True) @ gradient
+
+
+def _slope(ahead: Numbers, behind: Numbers) -> Numbers:
+    """Derivatives [m] of differences to either side: the flatter one, 0 where they disagree in sign.
+
+    Where a joint begins to slip, or two bodies touch, a sample jumps; a difference over the jump is a huge number that
+    says nothing of the neighbourhood, and it stands on one side only.
+    """
+    flatter = np.where(np.abs(ahead) < np.abs(behind), ahead, behind)
+    return np.nan_to_num(np.where(ahead * behind > 0.0, flatter, 0.0))
 
 
 def _bounded_step(information: Numbers, gradient: Numbers, z: Numbers) -> Numbers:
@@ -145,7 +156,7 @@ class Fitter:
             raise ValueError("the simulation is unstable where the search starts")
         for made in range(1, _ITERATIONS + 1):
             parts = self._linear(z, states, residuals)
-            step, moved, improved = np.zeros_like(z), states, False
+            trial, moved, tried, now, improved = z, states, residuals, cost, False
             for _ in range(_TRIES):
                 step, change = self._solve(parts, z, damping)
                 trial = np.clip(z + step, -1.0, 1.0)
@@ -216,38 +227,25 @@ class Fitter:
         return total + 0.5 * _PRIOR * float(((z - self._scales.nominal) ** 2).sum())
 
     def _linear(self, z: Numbers, states: Numbers, residuals: list[list[Numbers]]) -> list[Linear]:
-        """Residuals and derivatives of all pieces: one batch of simulations for each unknown."""
+        """Residuals and derivatives of all pieces: one batch of simulations to either side of each unknown."""
         count, unknowns = len(self._pieces), len(z)
         here = [self._flat(tracks) for tracks in residuals]
-        world = [np.empty((len(r), unknowns)) for r in here]
-        state = [np.empty((len(r), len(self._free))) for r in here]
-        pieces: list[Piece] = []
-        values: list[Numbers] = []
-        starts: list[Numbers] = []
-        steps = np.where(z + _STEP > 1.0, -_STEP, _STEP)
-        for i in range(unknowns):
-            shifted = z.copy()
-            shifted[i] += steps[i]
-            pieces += self._pieces
-            values.append(np.repeat(self._scales.outward(shifted)[None], count, axis=0))
-            starts.append(states)
-        for column in self._free:
-            moved = states.copy()
-            moved[:, column] += _STATE_STEP
-            pieces += self._pieces
-            values.append(np.repeat(self._scales.outward(z)[None], count, axis=0))
-            starts.append(moved)
-        shown = self._player.play(pieces, np.concatenate(values), np.concatenate(starts))
-        for row, (piece, tracks) in enumerate(zip(pieces, shown, strict=True)):
-            group, w = divmod(row, count)
-            change = self._flat(self._less(piece, tracks)) - here[w]
-            if group < unknowns:
-                world[w][:, group] = np.nan_to_num(change / steps[group])
-            else:
-                state[w][:, group - unknowns] = np.nan_to_num(change / _STATE_STEP)
+        steps = [*([_STEP] * unknowns), *([_STATE_STEP] * len(self._free))]
+        slopes = [np.empty((len(r), len(steps))) for r in here]
+        for column, step in enumerate(steps):
+            values, starts = np.repeat(z[None], 2 * count, axis=0), np.concatenate((states, states))
+            moved, at = (values, column) if column < unknowns else (starts, self._free[column - unknowns])
+            moved[:count, at] += step
+            moved[count:, at] -= step
+            shown = self._player.play([*self._pieces, *self._pieces], self._scales.outward(values), starts)
+            flat = [
+                self._flat(self._less(piece, tracks)) for piece, tracks in zip(self._pieces * 2, shown, strict=True)
+            ]
+            for w, r in enumerate(here):
+                slopes[w][:, column] = _slope((flat[w] - r) / step, (r - flat[count + w]) / step)
         weights = [np.minimum(1.0, _HUBER / np.maximum(np.abs(r), 1e-12)) for r in here]
-        known = self._state_information
-        return [Linear(*parts, known) for parts in zip(here, weights, world, state, strict=True)]
+        parts = zip(here, weights, slopes, strict=True)
+        return [Linear(r, w, s[:, :unknowns], s[:, unknowns:], self._state_information) for r, w, s in parts]
 
     def _solve(self, parts: list[Linear], z: Numbers, damping: float) -> tuple[Numbers, Numbers]:
         """The step of the world [P] and of all beginnings [W, S]; what lies at an end of its range stays there."""

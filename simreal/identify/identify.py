@@ -21,6 +21,7 @@ from .unknowns import Scales, Unknown, unknown_of
 
 Numbers = NDArray[np.float64]
 _HELD_BACK = 5  # every fifth piece is not fitted
+_DELAYS = 7  # tried, evenly over their range
 _FEWEST = 6  # pieces
 _ROUNDS = 3  # of fits, each with the noise that the last one's residuals have
 
@@ -112,7 +113,7 @@ def identify(
     fitted = [piece for k, piece in enumerate(pieces) if k % _HELD_BACK != _HELD_BACK // 2]
     say(f"{len(unknowns)} unknowns, {len(fitted)} pieces of {length_s:g} s, {len(kept_back)} held back")
     fitter = Fitter(player, fitted, scales, say)
-    fit = fitter.fit(_start(fitter, scales, starts, seed, say))
+    fit = fitter.fit(_start(fitter, unknowns, scales, starts, seed, say))
     for _ in range(_ROUNDS - 1):
         before = fit.z
         fitter.rescale(fit)
@@ -125,11 +126,17 @@ def identify(
     return Identified(known, fit, held_back, len(fitted), length_s, example)
 
 
-def _start(fitter: Fitter, scales: Scales, starts: int, seed: int, say: Callable[[str], None]) -> Numbers:
+def _start(
+    fitter: Fitter, unknowns: Sequence[Unknown], scales: Scales, starts: int, seed: int, say: Callable[[str], None]
+) -> Numbers:
     """The best of some worlds: that of the model, and others drawn evenly from the prior ranges."""
     generator = np.random.default_rng(seed)
+    delay = next((k for k, u in enumerate(unknowns) if u.role == "delay"), None)
     drawn = [scales.nominal, *(generator.uniform(-0.8, 0.8, len(scales.nominal)) for _ in range(max(starts, 1) - 1))]
-    # Delays have their model's value at an end of the range; half of the draws keep all else as in the model.
+    if delay is not None:  # of all unknowns the one with the most valleys
+        for late in np.linspace(-0.9, 0.9, _DELAYS):
+            drawn.append(scales.nominal.copy())
+            drawn[-1][delay] = late
     costs = [fitter.cost_at(z) for z in drawn]
     if not np.isfinite(min(costs)):
         raise UserError("the simulation is unstable in every world tried: see `simreal check`")

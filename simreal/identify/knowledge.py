@@ -128,8 +128,7 @@ def _combinations(lost: Numbers, unknowns: Sequence[Unknown], told: NDArray[np.b
     """Directions that a log does not tell, in words."""
     lines: list[str] = []
     for direction in lost.T:
-        members = np.flatnonzero(np.abs(direction) > _MEMBER)
-        members = members[np.argsort(-np.abs(direction[members]))]
+        members = [k for k in np.argsort(-np.abs(direction)).tolist() if abs(direction[k]) > _MEMBER]
         if len(members) < 2:
             continue
         names = [unknowns[k].name for k in members]
@@ -142,5 +141,7 @@ def _combinations(lost: Numbers, unknowns: Sequence[Unknown], told: NDArray[np.b
             lines.append(f"{names[0]} and {names[1]}: only {what}")
         else:
             lines.append(f"{', '.join(names[:-1])} and {names[-1]}: only together")
-    alone = [unknowns[k].name for k in np.flatnonzero(~told) if not any(unknowns[k].name in line for line in lines)]
+    alone = [
+        unknowns[k].name for k in np.flatnonzero(~told).tolist() if not any(unknowns[k].name in line for line in lines)
+    ]
     return (*lines, *(f"{name}: nothing" for name in alone))

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .recording import Recording, Track, tracks_of
+from .recording import Kind, Recording, Track, tracks_of
 
 Numbers = NDArray[np.float64]
 
@@ -69,7 +69,10 @@ def rehearse(
     time = np.clip(np.sort(ideal + jitter_s * generator.standard_normal(len(ideal))), grid[0], grid[-1])
     time = np.maximum.accumulate(time + 1e-9 * np.arange(len(time)))
     tracks: list[Track] = []
-    for kind, states, deviation in (("position", positions, noise[0]), ("velocity", speeds, noise[1])):
+    shown_by: list[tuple[Kind, Numbers, float]] = [
+        ("position", positions, noise[0]), ("velocity", speeds, noise[1]),
+    ]  # fmt: skip
+    for kind, states, deviation in shown_by:
         if kind == "velocity" and not velocities:
             continue
         track = tracks_of(model, kind, joints, time, np.empty((len(time), len(joints))), name)

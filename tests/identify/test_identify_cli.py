@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from envs.registry import make_task
 from plugin_files import installed_from
+from randomization.parameters import build_parameters
 from simreal.cli.main import main
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "identify.md"
@@ -61,7 +63,9 @@ def test_a_motion_is_written_played_and_the_world_found(here: Path, capsys: pyte
     assert "2 of 2 unknowns are told" in page
     assert "The model does not explain the position of elbow" in page
     # What was found is a world and a block that other commands take.
-    main(["evaluate", "zero", "--task", "lift:Lift", "--world", "found/world.yaml", "--episodes", "1"])
+    for file in ("identified", "world"):
+        entries = yaml.safe_load((here / "found" / f"{file}.yaml").read_text())["randomization"]["parameters"]
+        assert [p.targets for p in build_parameters(make_task("lift:Lift"), entries)] == [("m1",), ()]
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
