@@ -96,8 +96,8 @@ def lines(found: Identified) -> list[str]:
     for part in found.held_back:
         worst = int(np.argmax(part.identified / part.noise))
         rows.append(
-            f"held back, {part.kind}: {_rms(part.nominal):.3g} off with the model as it is, {_rms(part.identified):.3g} "
-            f"as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
+            f"held back, {part.kind}: {_rms(part.nominal):.3g} off with the model as it is, "
+            f"{_rms(part.identified):.3g} as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
             f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
         )
     return [*rows, *(f"warning: {line}" for line in unexplained(found))]
@@ -106,8 +106,8 @@ def lines(found: Identified) -> list[str]:
 def unexplained(found: Identified) -> list[str]:
     """Joints whose motion the best world does not explain: something is missing from the model."""
     return [
-        f"the model does not explain the {part.kind} of {joint} (off by {error / max(noise, 1e-12):.0f} times its noise): "
-        "something is missing from it or from what was looked for, and intervals may not hold the truth"
+        f"the model does not explain the {part.kind} of {joint} (off by {error / max(noise, 1e-12):.0f} times its "
+        "noise): something is missing from it or from what was looked for, and intervals may not hold the truth"
         for part in found.held_back
         for joint, error, noise in zip(part.joints, part.identified, part.noise, strict=True)
         if error > _UNEXPLAINED * noise and error > _SHARE * part.nominal.max()

@@ -165,8 +165,8 @@ class Excitations:
             amplitude *= _SHRINK
         raise UserError(
             f"{self._task.id}: no motion stays within {self._limits.speed:g} rad/s (m/s), {self._limits.force:.0%} of "
-            f"the forces and the joints' ranges: {fastest:.2g} rad/s and {strongest:.0%} even at {_SMALLEST:.0%} of the "
-            "travel"
+            f"the forces and the joints' ranges: {fastest:.2g} rad/s and {strongest:.0%} even at {_SMALLEST:.0%} of "
+            "the travel"
         )
 
     def _extremes(self, commands: Numbers, z: Numbers) -> tuple[float, float, float]:
