@@ -37,7 +37,7 @@ _SHORT = (
     (re.compile(r"sweeps=5"), "sweeps=1 learner.updates_per_sweep=50"),
     (re.compile(r"(simreal record [^\n]*--steps) 2000"), r"\g<1> 400"),
     (re.compile(r"(simreal train inverted_pendulum\b[^\n]*) train.env_steps=8192"), r"\g<1> train.env_steps=4096"),
-    (re.compile(r"100_000"), "400"),
+    (re.compile(r"100_000|\b12_000"), "400"),
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
