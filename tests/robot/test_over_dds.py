@@ -340,8 +340,10 @@ def test_a_state_with_a_wrong_checksum_is_not_believed(domain: int, monkeypatch:
     before = robot.read().positions["joint_target"]
     packet = unitree.Packet("LowState_")
     packet["motor_state.q"], packet["tick"] = [1.0] * 20, [10_000]
+    packet["imu_state.quaternion"] = [1.0, 0.0, 0.0, 0.0]
     for crc, believed in ((12345, False), (0, True)):
         packet["crc"] = [crc]
-        monkeypatch.setattr(robot._states, "take", lambda raw=packet.pack(): [Sample(raw, 1.0, 1)])
+        sample = Sample(packet.pack(), 1.0, 1)
+        monkeypatch.setattr(robot._states, "take", [sample].copy)
         close(robot.read().positions["joint_target"], np.ones(12) if believed else before)
     assert robot.rejected == 1
