@@ -57,6 +57,7 @@ _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not ever
 # The runs whose bundles are made in a short form.
 _EXPORTS = {
     "arm.md": "arm",
+    "audit.md": "pole",
     "c.md": "pole",
     "evaluate.md": "r",
     "robot.md": "swing",

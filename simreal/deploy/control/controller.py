@@ -15,15 +15,15 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..bundle_reader import one_line, unknown_name
+from ..bundle_reader import one_line
 from ..policy import Policy
 from .events import Event, EventLog, Fault, Kind, Spell
-from .inner import INTERPOLATIONS, Interpolation
+from .inner import INTERPOLATIONS, Interpolation, ticks_of
 from .limits import PERIODS, Limits
 from .pilot import Pilot
 from .recording import Recorder, Tracks
 from .robot import SAFE_ACTIONS, Reading, Robot, SafeAction, same_robot
-from .sensors import Inputs
+from .sensors import Inputs, check_inputs
 from .signals import Interrupts
 from .timing import Times
 
@@ -81,15 +81,12 @@ class Controller:
                 raise ValueError(f"{what}: expected {' or '.join(known)}, got {value!r}")
         self._safe: SafeAction = safe
         period = self._policy.control_period_s
-        self._ticks = _ticks(inner_hz, period)
+        self._ticks = ticks_of(inner_hz, period)
         self.period_s = period / self._ticks
         self._pilot = Pilot(self._policy, limits, self._ticks, interpolation, torques)
         self._wait_s, self._stall_s = limits.wait_s, PERIODS * period if limits.stall_s is None else limits.stall_s
         same_robot(robot, self._pilot.joints)
-        names = [part.name for part in self._policy.layout.observation]
-        for name in () if callable(self.inputs) else self.inputs:
-            if name not in names:
-                raise ValueError(unknown_name("inputs: unknown observation component", str(name), names))
+        check_inputs(self.inputs, [part.name for part in self._policy.layout.observation])
         self._clock, self._sleep, begin = clock, sleep, clock()
         pd, contract = self._pilot.pd, self._policy.contract
         self._tracks = Tracks(self._policy.layout, contract, self._pilot.joints, pd.units if pd else {})
@@ -383,16 +380,6 @@ class Controller:
         self.state, self._armed_at, self._commanded = again, None, again == "stopped"
         if self._record is not None:
             self._record.close()
-
-
-def _ticks(inner_hz: float | None, period: float) -> int:
-    """Commands per action. Raises ValueError unless that is a whole number."""
-    if inner_hz is None:
-        return 1
-    ticks = round(inner_hz * period)
-    if ticks < 1 or abs(inner_hz * period - ticks) > 1e-6 * ticks:
-        raise ValueError(f"inner_hz: expected a multiple of the policy's {1 / period:g} Hz, got {inner_hz!r}")
-    return ticks
 
 
 def _stalled(lost: float, most: float) -> Fault:
