@@ -128,7 +128,9 @@ def _combinations(lost: Numbers, unknowns: Sequence[Unknown], told: NDArray[np.b
     """Directions that a log does not tell, in words."""
     lines: list[str] = []
     for direction in lost.T:
-        members = [k for k in np.argsort(-np.abs(direction).round(2), kind="stable").tolist() if abs(direction[k]) > _MEMBER]
+        members = [
+            k for k in np.argsort(-np.abs(direction).round(2), kind="stable").tolist() if abs(direction[k]) > _MEMBER
+        ]
         if len(members) < 2:
             continue
         names = [unknowns[k].name for k in members]
