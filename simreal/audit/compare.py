@@ -14,7 +14,10 @@ from simreal.audit.recording import cut
 from simreal.audit.reference import Reference
 
 Numbers = NDArray[np.float64]
-_GAINS_OFF, _FAMILIAR = 1.12, 2.5  # factor beyond the trained gains that is called wrong; largest distance from simulated logs
+_GAINS_OFF, _FAMILIAR = (
+    1.12,
+    2.5,
+)  # factor beyond the trained gains that is called wrong; largest distance from simulated logs
 _ERRORS = 1.4  # of the estimate that it has to be beyond the trained gains
 _OFFSET, _SPREADS = 0.09, 4.0  # rad or m that is called an offset, and times the spread over simulated worlds
 _OUTSIDE, _OUTSIDE_ALONE = 0.15, 0.3  # share of the cycles, more than in simulation; without one
@@ -55,14 +58,19 @@ def offset_findings(facts: Facts, known: Reference) -> list[Finding]:
         return []
     chosen = joints.has("position", "target")
     low, high = known.trained_gains
-    alike = [*known.trained, *(log for log, f in zip(known.gains, known.factor, strict=True) if low / 1.1 < f < 1.1 * high)]
+    alike = [
+        *known.trained,
+        *(log for log, f in zip(known.gains, known.factor, strict=True) if low / 1.1 < f < 1.1 * high),
+    ]
     others = [j for log in alike if (j := joints_of(log)) is not None]
     if not len(chosen) or len(others) < 3:
         return []
     ours = (joints.target[:, chosen] - joints.position[:, chosen]).mean(axis=0)
     theirs = np.array([(j.target[:, chosen] - j.position[:, chosen]).mean(axis=0) for j in others])
     usual, spread = theirs.mean(axis=0), theirs.std(axis=0, ddof=1)
-    spread = np.maximum(np.sqrt(0.5 * (spread**2 + np.median(spread) ** 2)), 0.01)  # of few logs: nearer to the usual one
+    spread = np.maximum(
+        np.sqrt(0.5 * (spread**2 + np.median(spread) ** 2)), 0.01
+    )  # of few logs: nearer to the usual one
     away = usual - ours  # what is read is so much too large
     out: list[Finding] = []
     apart = np.abs(away) > 3.0 * np.median(np.abs(away))  # of one joint, not of the load of all of them

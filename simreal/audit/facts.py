@@ -71,7 +71,9 @@ def facts_of(record: Recording) -> Facts:
 
 def _without_frozen(record: Recording, came: dict[str, Arrivals]) -> Recording:
     """The log until its first sensor froze, where that is long enough; else without the values that froze."""
-    firsts = [first for arrival in came.values() if arrival.channel.part["measured"] for first, _ in arrival.frozen.values()]
+    firsts = [
+        first for arrival in came.values() if arrival.channel.part["measured"] for first, _ in arrival.frozen.values()
+    ]
     if not firsts:
         return record
     if min(firsts) >= _FEWEST:

@@ -60,14 +60,21 @@ def servo_figures(record: Recording, joints: Joints) -> Numbers | None:
     rms, mean, speed = np.sqrt((error**2).mean(axis=0)), error.mean(axis=0), np.sqrt((v**2).mean(axis=0))
     pull, answer, step, rms, speed = log(pull), log(answer), log(step), log(rms), log(speed)
     overall = [pull.mean(), rms.mean(), log(np.abs(mean).mean()), (rms - speed).mean(), drag.mean(), speed.mean()]
-    overall += [answer.mean(), step.mean(), log(np.abs(np.diff(u, axis=0)).mean()), log(np.abs(np.diff(v, axis=0)).mean())]
+    overall += [
+        answer.mean(),
+        step.mean(),
+        log(np.abs(np.diff(u, axis=0)).mean()),
+        log(np.abs(np.diff(v, axis=0)).mean()),
+    ]
     return np.concatenate([overall, pull, rms, mean, answer, drag])
 
 
 def gains_of(record: Recording, joints: Joints, known: Reference) -> Gains | None:
     """Estimate the gains of a log from a reference; None where it has no servos or the figures cannot be had."""
     ours = servo_figures(record, joints)
-    rows = [(servo_figures(log, j), f) for log, f in zip(known.gains, known.factor, strict=True) if (j := joints_of(log))]
+    rows = [
+        (servo_figures(log, j), f) for log, f in zip(known.gains, known.factor, strict=True) if (j := joints_of(log))
+    ]
     kept = [(x, f) for x, f in rows if x is not None and np.isfinite(x).all()]
     if ours is None or len(kept) < 10 or not np.isfinite(ours).all():
         return None

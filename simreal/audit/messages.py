@@ -258,6 +258,4 @@ def without_repeats(record: Recording, found: list[Arrivals]) -> Recording:
             filled = np.stack([np.interp(record.time, record.time[fresh], c[fresh]) for c in values.T], axis=1)
             c = arrival.channel
             seen[c.name] = Channel(c.part, filled, c.stamp, c.raw_time, c.raw)
-    return Recording(
-        record.contract, record.time, seen, record.action, record.sent, record.asked, record.missing
-    )
+    return Recording(record.contract, record.time, seen, record.action, record.sent, record.asked, record.missing)

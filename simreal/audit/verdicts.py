@@ -121,7 +121,9 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
     rate, commanded = facts.rate, _commanded(facts)
     if rate is not None:
         sure = (rate.score.diagonal() > _SURE) & (np.abs(rate.strength.diagonal()) > _CLOSE) & (abs(rate.lag) < 2.5)
-        flipped["between"] = {int(j) for j, s, ok in zip(rate.joints, rate.sign.diagonal(), sure, strict=True) if s < 0 and ok}
+        flipped["between"] = {
+            int(j) for j, s, ok in zip(rate.joints, rate.sign.diagonal(), sure, strict=True) if s < 0 and ok
+        }
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
         good = {int(j) for j, s, g in zip(relation.joints, sign, own, strict=True) if s < 0 and g > _SURE / 2}
@@ -285,7 +287,9 @@ def scale_finding(components: tuple[str, ...], factor: float, evidence: str, wei
             "degrees", components, (), f"{name} is in radians, divided by another 57.3", evidence,
             "convert from degrees once, not twice", {"factor": factor}, weight,
         )  # fmt: skip
-    nice = min((0.1, 0.25, 1 / 3, 0.5, 2 / 3, 1.5, 2.0, 3.0, 4.0, 10.0, 1000.0), key=lambda x: abs(np.log(x / abs(factor))))
+    nice = min(
+        (0.1, 0.25, 1 / 3, 0.5, 2 / 3, 1.5, 2.0, 3.0, 4.0, 10.0, 1000.0), key=lambda x: abs(np.log(x / abs(factor)))
+    )
     shown = nice if abs(np.log(nice / abs(factor))) < 0.12 else factor
     return Finding(
         "scale", components, (), f"{name} is {shown:.3g} times what it should be", evidence,
