@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..bundle_reader import one_line, unknown_name
 from ..policy import Policy
@@ -211,6 +212,10 @@ class Controller:
                 self._command(reading, marks, fresh)
         except Fault as fault:
             self._fault(fault)
+        except Exception as error:
+            if self.state not in ("starting", "running"):
+                raise
+            self._fault(Fault("decide_failed", "", f"{type(error).__name__}: {one_line(error)}"))
         if self.state == "stopped":
             self._make_safe()
         self._finish(marks, fresh, lost)
@@ -231,7 +236,7 @@ class Controller:
     def _read(self, now: float) -> tuple[Reading, float]:
         """The newest reading, and when it was there. Raises Fault."""
         try:
-            got = self._robot.read()
+            got: Any = self._robot.read()
         except Exception as error:
             raise Fault("read_failed", "", _raised("read", error)) from error
         there = self._clock()
@@ -239,10 +244,11 @@ class Controller:
             raise _stalled(there - now, self._stall_s)
         if got is None and self._reading is not None:
             return self._reading, there  # nothing new: it grows old
-        if isinstance(got, Mapping):
-            got = Reading(got)
-        if not isinstance(got, Reading):
-            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {type(got).__name__}")
+        got = Reading(cast(Mapping[str, ArrayLike], got)) if isinstance(got, Mapping) else got
+        groups = (got.values, got.stamps, got.positions, got.velocities) if isinstance(got, Reading) else (None,)
+        if not isinstance(got, Reading) or not all(isinstance(group, Mapping) for group in groups):
+            what = "one without mappings" if isinstance(got, Reading) else type(got).__name__
+            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {what}")
         # What has no stamp was measured now, and only then.
         self._reading = replace(got, stamps={**dict.fromkeys(got.values, there), **got.stamps})
         return self._reading, there
@@ -258,7 +264,7 @@ class Controller:
             return
         try:
             seconds = pilot.begin(reading, there, self.inputs)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             return self._refuse(one_line(error))
         self._armed_at, self._observed, self._commanded = None, True, True
         self._set("starting", f"{seconds:.1f} s to the policy's stance")
