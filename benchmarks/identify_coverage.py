@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-import arm_reach
+import arm_reach  # pyright: ignore[reportMissingImports]
 
 import simreal
 from envs.registry import make_task
