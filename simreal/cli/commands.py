@@ -244,9 +244,20 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
     for key in now:
-        if key not in _RESUME_MAY_CHANGE and before[key] != now[key]:
-            raise UserError(f"{key}: differs from {run / 'config.yaml'}; a resumed run may change only train, evaluate")
+        if key not in _RESUME_MAY_CHANGE and (apart := _first_difference(before[key], now[key], key)) is not None:
+            raise UserError(
+                f"{apart}, which {run / 'config.yaml'} has; a resumed run may change only train, evaluate; "
+                "a new --run-dir begins anew"
+            )
     return checkpoint
+
+
+def _first_difference(before: Any, now: Any, key: str) -> str | None:
+    """The first value of a configuration that is another one now, "key: is X, expected Y"; None where all are equal."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = ((name, before.get(name), now.get(name)) for name in dict.fromkeys([*now, *before]))
+        return next((f for name, a, b in pairs if (f := _first_difference(a, b, f"{key}.{name}")) is not None), None)
+    return None if before == now else f"{key}: is {now!r:.100}, expected {before!r:.100}"
 
 
 def evaluate_command(

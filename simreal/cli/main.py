@@ -85,6 +85,7 @@ def evaluate(
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
+    _out.print(f"{', '.join(map(str, policies))}: loading ...")
     from simreal.cli.commands import envelope_command, evaluate_command
 
     if not envelope:
@@ -113,19 +114,98 @@ def _two(names: str) -> tuple[str, str]:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run directory", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
     c: Annotated[Path | None, typer.Option("--c", metavar="DIR", help="also write the policy as C99, to DIR")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="weights of the C code have 8 bits")] = False,
     int8_limit: Annotated[
         float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
     ] = None,
+    ros2_control: Annotated[
+        Path | None, typer.Option("--ros2-control", metavar="DIR", help="also write a ros2_control controller, in C++")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
+    """Export a run's policy as a bundle for a robot controller, as C99, and as a ros2_control controller."""
+    if run is None:
+        taken = "" if c is None else f" (--c took {c} as the folder for C code)"
+        raise UserError(
+            f"RUN: expected a run directory{taken}: simreal export RUN{' --c DIR' if c is not None else ''}"
+        )
+    _out.print(f"{run}: loading ...")
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out, c, int8, int8_limit)
+    if ros2_control is None:
+        export_command(run, output, task, _out, c, int8, int8_limit)
+        return
+    from simreal.robot.commands import export_controller
+
+    export_controller(
+        run, output or run / "bundle", c, ros2_control, lambda code: export_command(
+            run, output, task, _out, code, int8, int8_limit), _out.print)  # fmt: skip
+
+
+@app.command()
+def excite(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE.csv", help="the table of commands to write")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
+    speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
+    force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
+    travel: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="largest share of a command's range, to either side of the start")
+    ] = 0.15,
+    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="of commands, Hz; default: the task's")] = None,
+    band: Annotated[tuple[float, float], typer.Option(help="lowest and highest frequency, Hz")] = (0.1, 3.0),
+    noise: Annotated[
+        tuple[float, float], typer.Option(help="of measured positions and velocities, assumed: rad or m, and per s")
+    ] = (5e-4, 5e-3),
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="motions to choose from")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these")] = 0,
+) -> None:
+    """Write a motion that shows a robot's parameters, and say what a log of it will tell."""
+    _out.print(f"{task}: drawing motions ...")
+    from simreal.cli.identify import excite_command
+    from simreal.identify.excitation import Limits
+
+    limits = Limits(speed, force, travel)
+    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, _out)
+
+
+@app.command()
+def identify(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG ...", help="rosbag2, MCAP, CSV or npz, of one robot")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for what is found")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: parameters with their ranges; default: every driven joint's"),
+    ] = None,
+    command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: what actuators were told")] = None,
+    position: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions of joints")] = None,
+    velocity: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: velocities of joints")] = None,
+    offset: Annotated[float, typer.Option(min=0, help="largest offset of a joint's sensor, rad or m; 0: none")] = 0.0,
+    piece: Annotated[
+        float, typer.Option(min=0.02, max=60, help="length of the pieces that logs are cut into, s")
+    ] = 0.5,
+    starts: Annotated[int, typer.Option(min=1, max=1000, help="worlds from which the search may begin")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these worlds and of the bootstrap")] = 0,
+) -> None:
+    """Find a robot's parameters, with their uncertainty, from its logs."""
+    _out.print(f"{task}: reading {', '.join(map(str, logs))} ...")
+    from simreal.cli.identify import identify_command
+
+    chosen = {"command": command, "position": position, "velocity": velocity}
+    signals = {key: value for key, value in chosen.items() if value is not None}
+    identify_command(task, logs, parameters, output, signals, offset, piece, starts, seed, _out)
 
 
 @app.command()
@@ -142,6 +222,7 @@ def record(
     task: TaskCode = None,
 ) -> None:
     """Record what a policy does, for learning without an environment (algorithm fqi)."""
+    _out.print(f"{policy}: loading ...")
     from simreal.cli.record import record_command
 
     record_command(policy, output, steps, noise, random, world, seed, task, _out)
@@ -155,7 +236,9 @@ def play(
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the episodes")] = 7,
     camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
-    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, 16 to 4096 pixels; or one number for both")
+    ] = "480",
     task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
@@ -233,6 +316,7 @@ def describe(
     json_file: Annotated[Path | None, typer.Option("--json", help="write all of it to this file instead")] = None,
 ) -> None:
     """Show what a task observes, does and lets vary."""
+    print(f"{task}: loading ...", file=sys.stderr if as_yaml else sys.stdout, flush=True)
     from envs.registry import make_task
     from simreal.cli.describe import describe as show
     from simreal.common.trusted_code import module_of, use_current_folder
@@ -273,9 +357,28 @@ def check(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
 ) -> None:
     """Find what is wrong with a simulation; exit status 1 where something is."""
+    _out.print(f"{task}: loading ...")
     from simreal.cli.check import check_command
 
     if not check_command(task, period, max_speed, json_file, _out):
+        sys.exit(1)
+
+
+@app.command()
+def audit(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="the bundle that ran on the robot")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="MCAP, rosbag2, CSV or .npz")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COMPONENT=TOPIC", help="a signal of the log, TOPIC:FIELD; may be repeated"),
+    ] = None,
+    simulate: Annotated[bool, typer.Option(help="compare with the policy in simulation")] = True,
+) -> None:
+    """Find what is wrong on a robot by its log; exit status 1 where something is."""
+    from simreal.cli.audit import audit_command
+
+    if not audit_command(bundle, log, pairs or [], simulate, json_file, _out):
         sys.exit(1)
 
 
@@ -285,9 +388,14 @@ def new(
     output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
 ) -> None:
     """Write a task, a configuration and a randomization block to start from."""
+    _out.print(f"{robot}: loading ...")
     from simreal.cli.new import new_command
 
     new_command(robot, output, _out)
+
+
+app.command(name="run")(run)
+app.command()(robot)
 
 
 @app.command()
@@ -315,7 +423,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done, 1 `check` found something, 2 wrong input, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 `check` or `audit` found something, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import mujoco
 import torch
 
+from envs.common.messages import warn_once
 from envs.common.ranks import Share
 from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.base import Engine, EngineError
@@ -32,7 +33,10 @@ from simreal.learners.registry import learner_class
 from simreal.training.run_config import RunConfig
 
 EngineName = Literal["auto", "cpu", "gpu"]
-_NO_CUDA = "engine 'gpu' without CUDA runs on the CPU: for checks only, many times slower than engine 'cpu'"
+_NO_CUDA = (
+    "engine 'gpu' without CUDA runs on the CPU, for checks only: kernels are compiled first, which takes minutes, and "
+    "it is many times slower than engine 'cpu'"
+)
 
 
 def make_environment(
@@ -128,7 +132,7 @@ def make_engine(
     if name == "cpu" or (name == "auto" and not (installed and cuda)):
         return CpuEngine(model, num_envs, threads)
     if not cuda:
-        warnings.warn(_NO_CUDA, stacklevel=2)
+        warn_once(_NO_CUDA)
     engine = importlib.import_module("envs.engines.gpu.engine").GpuEngine
     try:
         return engine(model, num_envs, None, gpu)
