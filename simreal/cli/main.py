@@ -13,6 +13,7 @@ from rich.console import Console
 
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.robot import cli as robots
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -394,8 +395,8 @@ def new(
     new_command(robot, output, _out)
 
 
-app.command(name="run")(run)
-app.command()(robot)
+app.command()(robots.run)
+app.command()(robots.robot)
 
 
 @app.command()

@@ -128,14 +128,8 @@ def _combinations(lost: Numbers, unknowns: Sequence[Unknown], told: NDArray[np.b
     """Directions that a log does not tell, in words."""
     lines: list[str] = []
     for direction in lost.T:
-<<<<<<< HEAD
         shares = np.abs(direction).round(2)
         members = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k] > _MEMBER]
-=======
-        members = [
-            k for k in np.argsort(-np.abs(direction).round(2), kind="stable").tolist() if abs(direction[k]) > _MEMBER
-        ]
->>>>>>> d445a024ad3db0f61321ce28012aa1bd0e5bf8c2
         if len(members) < 2:
             continue
         names = [unknowns[k].name for k in members]
