@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from simreal.audit.attitude import Attitude, Reading
 from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding, places
+from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
 
 
@@ -32,7 +32,8 @@ def _axes(imu: Attitude, best: Reading, name: str, fits: str, weight: float) -> 
     if best.kind == "quaternion_order":
         return Finding(
             "quaternion_order", (name,), (), f"{name} comes from a quaternion in the wrong order ({best.detail})", fits,
-            "turn gravity with the quaternion as w, x, y, z (ROS messages and many SDKs have x, y, z, w)", figures, weight,
+            "turn gravity with the quaternion as w, x, y, z (ROS messages and many SDKs have x, y, z, w)", figures,
+            weight,
         )  # fmt: skip
     if best.kind == "frame" and best.detail in ("world", "inverse"):
         frame = imu.gyro.part["frame"]
@@ -49,7 +50,8 @@ def _axes(imu: Attitude, best: Reading, name: str, fits: str, weight: float) -> 
         )  # fmt: skip
     if best.kind == "permuted":
         return Finding(
-            "permuted", (name,), best.elements, f"{places(name, best.elements)} are exchanged: x, y, z are {best.detail}",
+            "permuted", (name,), best.elements,
+            f"{places(name, best.elements)} are exchanged: x, y, z are {best.detail}",
             fits, "read the axes in the contract's order", figures, weight,
         )  # fmt: skip
     return Finding(
@@ -86,7 +88,7 @@ def _upside_down(imu: Attitude) -> list[Finding]:
         Finding(
             "sign", (imu.gravity.name,), (0, 1, 2), f"{imu.gravity.name} points the other way",
             f"its mean is {np.round(mean, 2).tolist()}, in training {np.round(usual, 2).tolist()}",
-            "turn all its signs round: it is the direction of gravity, not that of the force that an accelerometer shows",
+            "turn all its signs round: it is the direction of gravity, not of the force that an accelerometer shows",
             {"cosine": cosine}, 1e3,
         )
     ]  # fmt: skip

@@ -238,7 +238,7 @@ def _clock(
 
 
 def _held(time: Numbers, clock: Numbers) -> NDArray[np.int64]:
-    """Which sample is the newest at each cycle [T]. A controller's own log has one for each cycle, whatever its stamp."""
+    """Which sample is the newest at each cycle [T]; a controller's own log has one for each, whatever its stamp."""
     if len(time) == len(clock):
         return np.arange(len(clock))
     tolerance = 0.05 * float(np.median(np.diff(clock)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.findings import Finding, places
+from simreal.audit.findings import Finding, Kind, places
 from simreal.audit.recording import Recording
 from simreal.deploy import Policy
 
@@ -86,7 +86,7 @@ def _errors(policy: Policy, batch: Numbers, actions: Numbers, warm: int) -> Numb
     return np.sqrt(total / max(len(batch) - warm, 1))
 
 
-def _changes(record: Recording, logged: Numbers) -> Iterator[tuple[str, str, tuple[int, ...], str, Numbers]]:  # type: ignore[type-arg]
+def _changes(record: Recording, logged: Numbers) -> Iterator[tuple[Kind, str, tuple[int, ...], str, Numbers]]:
     """Readings of a log: kind, component, places, words, observations [T, nobs]."""
     jointed: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for part in record.contract["observation"]:

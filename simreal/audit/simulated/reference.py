@@ -114,7 +114,9 @@ def _play(environment: Any, observed: Any, record: Recording, policy: Policy, cy
     for i in range(len(seen[0])):
         rows, done = np.array([s[i] for s in seen]), np.array([a[i] for a in actions])
         channels = {
-            p["name"]: Channel(p, rows[:, p["index"][0] : p["index"][1]], time, time, rows[:, p["index"][0] : p["index"][1]])
+            p["name"]: Channel(
+                p, rows[:, p["index"][0] : p["index"][1]], time, time, rows[:, p["index"][0] : p["index"][1]]
+            )
             for p in parts
             if p["name"] in record.seen
         }

@@ -1,7 +1,7 @@
 """How stiff the robot's servos are, from how its joints follow their targets under the policy.
 
-The answer is learnt from simulated logs whose gains are known: inverse regression on a few figures of each log. Its error
-is that of the simulated logs, each predicted from the others.
+The answer is learnt from simulated logs whose gains are known: inverse regression on some figures of each log. Its
+error is that of the simulated logs, each predicted from the others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.joints import Joints, joints_of, usual_steps
 from simreal.audit.recording import Recording
-from simreal.audit.reference import Reference
+from simreal.audit.relations.joints import Joints, joints_of, usual_steps
+from simreal.audit.simulated.reference import Reference
 
 Numbers = NDArray[np.float64]
 _RIDGE = 3.0
@@ -60,14 +60,21 @@ def servo_figures(record: Recording, joints: Joints) -> Numbers | None:
     rms, mean, speed = np.sqrt((error**2).mean(axis=0)), error.mean(axis=0), np.sqrt((v**2).mean(axis=0))
     pull, answer, step, rms, speed = log(pull), log(answer), log(step), log(rms), log(speed)
     overall = [pull.mean(), rms.mean(), log(np.abs(mean).mean()), (rms - speed).mean(), drag.mean(), speed.mean()]
-    overall += [answer.mean(), step.mean(), log(np.abs(np.diff(u, axis=0)).mean()), log(np.abs(np.diff(v, axis=0)).mean())]
+    overall += [
+        answer.mean(),
+        step.mean(),
+        log(np.abs(np.diff(u, axis=0)).mean()),
+        log(np.abs(np.diff(v, axis=0)).mean()),
+    ]
     return np.concatenate([overall, pull, rms, mean, answer, drag])
 
 
 def gains_of(record: Recording, joints: Joints, known: Reference) -> Gains | None:
     """Estimate the gains of a log from a reference; None where it has no servos or the figures cannot be had."""
     ours = servo_figures(record, joints)
-    rows = [(servo_figures(log, j), f) for log, f in zip(known.gains, known.factor, strict=True) if (j := joints_of(log))]
+    rows = [
+        (servo_figures(log, j), f) for log, f in zip(known.gains, known.factor, strict=True) if (j := joints_of(log))
+    ]
     kept = [(x, f) for x, f in rows if x is not None and np.isfinite(x).all()]
     if ours is None or len(kept) < 10 or not np.isfinite(ours).all():
         return None

@@ -100,7 +100,9 @@ def attitude(record: Recording) -> Attitude | None:
     best = min(readings, key=lambda r: r.error)
     lag, interval = fit.lag()
     turn = float(np.sqrt((w**2).sum(axis=1).mean()))
-    return Attitude(gyro, gravity, plain, best if _clearly(best, plain) else plain, lag, interval, turn, tuple(readings))
+    return Attitude(
+        gyro, gravity, plain, best if _clearly(best, plain) else plain, lag, interval, turn, tuple(readings)
+    )
 
 
 def _clearly(best: Reading, plain: Reading) -> bool:
@@ -205,7 +207,8 @@ def _signed_axes() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def _reading(
-    what: str, kind: str, detail: str, squares: Numbers, elements: tuple[int, ...] = (), value: float = 0.0, less: float = 0.0
+    what: str, kind: str, detail: str, squares: Numbers, elements: tuple[int, ...] = (), value: float = 0.0,
+    less: float = 0.0,
 ) -> Reading:  # fmt: skip
     """A reading; `less` makes it less likely than a simpler one that explains as much."""
     return Reading(what, kind, detail, float(np.sqrt(squares.mean())) * (1.0 + less), elements, value, squares)
@@ -304,7 +307,12 @@ def _gravity_of(quat: Numbers) -> Numbers:
 def _from_euler(angles: Numbers) -> Numbers:
     (cr, cp, cy), (sr, sp, sy) = np.cos(0.5 * angles), np.sin(0.5 * angles)
     return np.array(
-        [cr * cp * cy + sr * sp * sy, sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy]
+        [
+            cr * cp * cy + sr * sp * sy,
+            sr * cp * cy - cr * sp * sy,
+            cr * sp * cy + sr * cp * sy,
+            cr * cp * sy - sr * sp * cy,
+        ]
     )
 
 
@@ -319,7 +327,11 @@ def _quaternions(turns: Numbers) -> Numbers:
     """Unit quaternions [K, 4] of rotations [K, 3, 3]; by the largest eigenvector of Bar-Itzhack's matrix."""
     m = np.zeros((len(turns), 4, 4))
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = turns.transpose(1, 2, 0)
-    rows = ((xx + yy + zz, zy - yz, xz - zx, yx - xy), (0, xx - yy - zz, xy + yx, xz + zx), (0, 0, yy - xx - zz, yz + zy))
+    rows = (
+        (xx + yy + zz, zy - yz, xz - zx, yx - xy),
+        (0, xx - yy - zz, xy + yx, xz + zx),
+        (0, 0, yy - xx - zz, yz + zy),
+    )
     for i, row in enumerate(rows):
         for j in range(i, 4):
             m[:, i, j] = m[:, j, i] = row[j]
