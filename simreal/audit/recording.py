@@ -196,12 +196,12 @@ def ordered(source: Path, signal: Signal, part: dict[str, Any]) -> Numbers:
     """
     size = len(part["scale"])
     joints = part["joints"] if len(part["joints"]) == size else []
-    wanted = list(joints or part["elements"])
     names = list(signal.elements)
     if set(signal.elements) == {"w", "x", "y", "z"} and size == 3:
         return _down(signal.values[:, [names.index(axis) for axis in "wxyz"]])
-    if wanted and len(wanted) == size and set(wanted) <= set(names):
-        return signal.values[:, [names.index(name) for name in wanted]]
+    for wanted in (joints, part["elements"]):
+        if len(wanted) == size and set(wanted) <= set(names):
+            return signal.values[:, [names.index(name) for name in wanted]]
     numbers = all(name.isdigit() for name in names)
     if len(names) == size and (numbers or not joints):
         return signal.values
