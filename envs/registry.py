@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.common.errors import TaskError, UnknownOptionError, UnknownTaskError
-from envs.common.messages import nearest
+from envs.common.messages import near_file, nearest
 from envs.platform.entry_points import entry_points
 
 if TYPE_CHECKING:
@@ -70,10 +72,13 @@ def task_ids() -> list[str]:
 
 def check_task_id(task_id: str) -> None:
     """Raise UnknownTaskError unless `task_id` exists; a `module:Class` is looked at by `make_task`."""
-    if task_id in _TASKS or ":" in task_id:
+    named, colon, name = task_id.partition(":")
+    if task_id in _TASKS or (colon and not named.endswith(".py")):
         return
     announced = announced_tasks()
     if task_id not in announced:
+        if (told := _of_file(Path(named), name)) is not None:
+            raise UnknownTaskError(f"task: {task_id}: {told}")
         known = [*_TASKS, *announced]
         raise UnknownTaskError(
             f"task: unknown task {task_id!r}{nearest(task_id, known)}; `simreal envs` lists all tasks"
@@ -81,6 +86,27 @@ def check_task_id(task_id: str) -> None:
     if len(announced[task_id]) > 1:
         values = " and ".join(entry.value for entry in announced[task_id])
         raise TaskError(f"task: {task_id!r} is announced by two packages, as {values}; name one of these instead")
+
+
+def _of_file(path: Path, name: str) -> str | None:
+    """What to say of a path in the place of a task; None where it is none."""
+    kind = path.suffix.lower()
+    if kind == ".py":
+        if not path.is_file():
+            return f"no such file{near_file(path)}; expected an id or MODULE:CLASS"
+        classes = re.findall(r"^class (\w+)\(.*Task\b", path.read_text(errors="replace"), re.MULTILINE) or ["CLASS"]
+        module = ".".join(path.with_suffix("").parts[-1:])
+        where = "" if path.parent == Path() else f" in the folder {path.parent}"
+        return f"is a file; expected an id or MODULE:CLASS, as {module}:{name or classes[-1]}{where}"
+    if kind in (".yaml", ".yml"):
+        if not path.is_file():
+            return f"no such file{near_file(path)}; expected an id or MODULE:CLASS"
+        found = re.search(r"^task:\s*['\"]?([^\s'\"#]+)", path.read_text(errors="replace"), re.MULTILINE)
+        return "is a YAML file; expected a task" + (f", as {found[1]}, which it names" if found else "")
+    if kind in (".xml", ".mjcf", ".urdf"):
+        exists = "is a model" if path.is_file() else f"no such file{near_file(path)}"
+        return f"{exists}; expected a task: `simreal new ROBOT.xml` writes one for a model"
+    return None
 
 
 def make_task(task_id: str, **options: Any) -> Task:

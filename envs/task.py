@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from envs.common.rng import EpisodeRandom
+from envs.common.step_records import Mark
 from envs.engines.base import Engine, Stage
 from envs.parts.kinematics import Chain
 
@@ -330,8 +331,9 @@ class Task(ABC):
         """
         return None
 
-    def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
-        """Show environment `index`'s goal in a model and data made for rendering."""
+    def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> Sequence[Mark] | None:
+        """Show environment `index`'s goal in a model and data made for rendering: move what is there, or return marks
+        that pictures and videos for people show beside it."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

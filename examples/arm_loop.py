@@ -5,6 +5,7 @@ python examples/arm_loop.py BUNDLE [EPISODES] [MS_LATE]
 
 import math
 import sys
+from collections import deque
 
 import mujoco
 import numpy as np
@@ -21,7 +22,7 @@ model = spec.compile()
 data, tool = mujoco.MjData(model), model.site("attachment_site").id
 policy = Policy.load(bundle)
 steps = round(policy.control_period_s / model.opt.timestep)  # of physics; a robot waits for its clock instead
-late = round(1e-3 * late_ms / model.opt.timestep)  # steps after which a command arrives
+late = round(1e-3 * late_ms / model.opt.timestep)  # steps after which a command arrives; any number of control steps
 home = np.array(policy.contract["action"][0]["offset"])  # rad; episodes begin around it
 low, high = (0.30, -0.25, 0.15), (0.55, 0.25, 0.50)  # m, where goals are
 rng, distances, jump = np.random.default_rng(0), [], 0.0
@@ -39,13 +40,16 @@ for _ in range(episodes):
     data.qpos[:] = data.ctrl[:] = sent = home + rng.uniform(-0.3, 0.3, 7)
     goal = rng.uniform(low, high)
     policy.reset()  # an episode begins: smoothing starts from where the joints are
-    for _ in range(60):
-        action = policy(measure())  # in [-1, 1]
-        before, sent = sent, policy.targets(action)["joint_target"]  # rad: scaled, limited and smoothed as in training
-        jump = max(jump, float(np.abs(sent - before).max()))
-        mujoco.mj_step(model, data, late)
-        data.ctrl[:] = sent
-        mujoco.mj_step(model, data, steps - late)
+    on_their_way = deque()  # the physics step in which a command arrives, and the command
+    for step in range(60 * steps):
+        if step % steps == 0:
+            action = policy(measure())  # in [-1, 1]
+            before, sent = sent, policy.targets(action)["joint_target"]  # rad: scaled, limited, smoothed as in training
+            jump = max(jump, float(np.abs(sent - before).max()))
+            on_their_way.append((step + late, sent))
+        if on_their_way and on_their_way[0][0] <= step:
+            data.ctrl[:] = on_their_way.popleft()[1]
+        mujoco.mj_step(model, data)
     distances.append(float(np.linalg.norm(measure()["tool_pos"] - goal)))
 rate, z = float(np.mean(np.array(distances) < 0.02)), 1.96
 middle = (rate + z * z / (2 * episodes)) / (1 + z * z / episodes)  # Wilson's interval

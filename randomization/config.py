@@ -179,7 +179,8 @@ def first_problem(
     """
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    tags = {tuple(path.split(".")) for path in chosen or {}}  # of what the values of a key choose, no keys of the file
+    key = ".".join(part for depth, part in enumerate(location, 1) if tuple(location[:depth]) not in tags)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1], chosen or {})
         return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"

@@ -33,6 +33,7 @@ _PUBLIC = {
     "Component": "envs.task",
     "ActionComponent": "envs.task",
     "Outcome": "envs.task",
+    "Mark": "envs.common.step_records",
     "Mirror": "envs.task",
     "compile_spec": "envs.task",
     "ComposedTask": "envs.parts.composed",
@@ -86,6 +87,7 @@ __all__ = [
     "LearnerOptions",
     "LearnerSpec",
     "LoadedPolicy",
+    "Mark",
     "Mirror",
     "Observed",
     "Outcome",
@@ -114,6 +116,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from envs.common.step_records import Mark
     from envs.engines.gpu.options import GpuOptions
     from envs.environment import Observed, StepResult
     from envs.parts.actions import EndEffectorDelta, JointPosition, JointTorque, JointVelocity

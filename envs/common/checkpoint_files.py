@@ -6,7 +6,6 @@ Reading runs nothing and never holds more than the file has bytes. A checksum ov
 from __future__ import annotations
 
 import json
-import logging
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from envs.common.messages import warn_once
 from envs.common.safe_yaml import FileError, one_line
 
-_log = logging.getLogger("simreal")
 _LARGEST_HEADER, _LARGEST_CONTENT = 8_000_000, 2_000_000  # bytes; a usual checkpoint has 20,000
 _TENSOR = "$tensor"  # the one key of a mapping that stands for the tensor of that name
 _DTYPES = {
@@ -117,7 +116,7 @@ def read_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
             reasons.append(f"{path}: {error}")
             continue
         for reason in reasons:
-            _log.warning("warning: %s; %s is used", reason, path.name)
+            warn_once(f"{reason}; {path.name} is used")
         return path, content
     raise FileError(reasons[0] if reasons else f"{folder}: has no checkpoint")
 

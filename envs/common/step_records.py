@@ -1,4 +1,4 @@
-"""Records of what N environments show, and of a control step of theirs; trees of tensors."""
+"""Records of what N environments show, and of a control step of theirs: trees of tensors; and marks in pictures."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ class StepResult:
     def to(self, device: torch.device) -> StepResult:
         """This record with all tensors on `device`; no copy is made of one that is there."""
         return self if self.reward.device == device else on_device(self, device)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that only pictures for people show, such as a goal."""
+
+    pos: np.ndarray  # [3] in the world, m
+    quat: np.ndarray | None = None  # [4] w, x, y, z: axes are drawn; None: a ball
+    size: float | None = None  # radius of the ball, length of the axes, m; None: as fits the model
+    rgba: tuple[float, float, float, float] = (0.1, 0.8, 0.2, 0.6)  # of the ball
 
 
 def merged(mask: Tensor, new: Observed, old: Observed) -> Observed:

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
 from envs.common.spatial import constant
+from envs.common.step_records import Mark
 from envs.engines.base import Stage, write_rows
 from envs.parts.actions import ActionSpec
+from envs.parts.kinematics import WORLD, find_frame
 from envs.parts.observations import Command, Goal, ObservationSpec
 from envs.parts.readings import Scene, Source, true_pose
 from envs.parts.targets import Targets
 from envs.task import Component, Fixed, Outcome, Task
 
+_MARKERS = ("goal", "target")  # as scenes of MuJoCo Menagerie call what shows a goal
 _STAGES: tuple[Stage | None, ...] = (None, "kinematics", "position", "velocity", "acceleration")
 
 
@@ -199,6 +203,29 @@ class ComposedTask(Task):
             return super().achieved_goal()
         pos, _ = self._achieved(self.engine)
         return pos
+
+    def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> Sequence[Mark] | None:
+        """Mark the goal, also where it is in the frame of something that moves: a ball at a position [3], axes at a
+        pose [7] (x, y, z, and a quaternion w, x, y, z). A mocap body called `goal` or `target` goes there too. A goal
+        of another size is yours to draw.
+        """
+        if self.goal_size not in (3, 7):
+            return None
+        goal = self.goal[index].double().numpy(force=True)
+        part = next((spec for spec in self.observations if isinstance(spec, Goal)), None)
+        body, pos, quat = find_frame(model, WORLD if part is None else part.frame)
+        at, turned = np.zeros(3), np.zeros(4)
+        given = goal[3:] if len(goal) == 7 else np.array([1.0, 0.0, 0.0, 0.0])
+        mujoco.mju_mulPose(at, turned, pos, quat, goal[:3], given)
+        mujoco.mju_mulPose(at, turned, data.xpos[body], data.xquat[body], at.copy(), turned.copy())
+        for name in _MARKERS if "mocap_pos" not in self.command_fields else ():
+            marker = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+            if marker >= 0 and model.body_mocapid[marker] >= 0:
+                data.mocap_pos[model.body_mocapid[marker]] = at
+                if len(goal) == 7:
+                    data.mocap_quat[model.body_mocapid[marker]] = turned
+                mujoco.mj_kinematics(model, data)
+        return [Mark(at, turned if len(goal) == 7 else None)]
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"scene": self.scene.state_dict()}

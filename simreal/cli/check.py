@@ -43,8 +43,8 @@ def check_command(
             raise UserError("--period: says how often a model file gets commands; a task says so itself")
         if module_of(name) is not None:
             use_current_folder()
-    out.print(f"{name}: held still, every actuator moved, then random actions ...")
     subject = subject_of_file(Path(name), period_s or USUAL_PERIOD_S) if is_file else subject_of_task(make_task(name))
+    out.print(f"{name}: held still, random commands, every actuator moved, then random actions ...")
     task = None if subject.environment is None else subject.environment.task
     wrong, accepted = sorted_out(task, checkup(subject, fastest=None if fastest is None else {"rad": fastest}))
     for finding in wrong:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +30,7 @@ def describe(task: Task, console: Console, groups: Collection[str] = ()) -> None
     """
     known = check_groups(task, groups)
     if groups:
-        console.print(_randomization(task, groups))
+        _print(_randomization(task, groups), console)
         return
     rate = 1.0 / task.control_period_s
     console.print(
@@ -36,18 +38,44 @@ def describe(task: Task, console: Console, groups: Collection[str] = ()) -> None
         f"steps of {task.model.opt.timestep:g} s), episodes of {task.max_episode_steps} steps",
         highlight=False,
     )
-    console.print(_observations(task))
-    console.print(_actions(task))
-    for component in task.action:
-        if not _uniform(component):
-            console.print(_values(component))
-    console.print(_randomization(task, known))
+    tables = [_observations(task), _actions(task)]
+    tables += [_values(component) for component in task.action if not _uniform(component)]
+    for table in (*tables, _randomization(task, known)):
+        _print(table, console)
     console.print(
         "Scale: a factor of the nominal value. Add: added to it. Spread: standard deviation of what is added to each "
         "value in every episode. Absolute: the value itself. "
         "docs/randomize.md says how to use them.",
         highlight=False,
     )
+
+
+def _print(table: Table, console: Console) -> None:
+    """A table, or where its words would be broken, its rows as text: what the first columns say, then the others by
+    name."""
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    headers = [str(column.header) for column in table.columns]
+    words = [max(cell_len(word) for cell in (header, *column) for word in cell.split() or [""])
+             for header, column in zip(headers, cells, strict=True)]  # fmt: skip
+    if sum(width + 3 for width in words) + 1 <= console.width:
+        for column, width in zip(table.columns, words, strict=True):
+            column.min_width = width
+        console.print(table)
+        return
+    console.print(f"\n{table.title}", style="bold", markup=False)
+    for row in zip(*cells, strict=True):
+        first = 2 if headers[0] == "index" else 1  # what a row is called
+        told = "; ".join(f"{h} {cell}" for h, cell in list(zip(headers, row, strict=True))[first:] if cell)
+        if not told:
+            console.print(row[0])  # a heading
+            continue
+        text = textwrap.fill(
+            f"{' '.join(row[:first])}: {told}", console.width, subsequent_indent="    ", break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        console.print(text, markup=False, soft_wrap=True)
+    if table.caption:
+        console.print(str(table.caption), markup=False)
 
 
 def check_groups(task: Task, groups: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
-from simreal.common.errors import UserError
+from simreal.common.errors import ElsewhereError, UserError
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -51,7 +51,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
 ) -> None:
     """Train a policy, evaluate it and export it."""
-    _out.print(f"{config}: reading ...")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's; the others print nothing
+        _out.print(f"{config}: reading ...")
     from simreal.cli.commands import train_command
 
     train_command(config, overrides or [], run_dir, resume, _out)
@@ -84,6 +85,7 @@ def evaluate(
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
+    _out.print(f"{', '.join(map(str, policies))}: loading ...")
     from simreal.cli.commands import envelope_command, evaluate_command
 
     if not envelope:
@@ -112,19 +114,98 @@ def _two(names: str) -> tuple[str, str]:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run directory", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="the bundle's directory; default RUN/bundle")] = None,
     c: Annotated[Path | None, typer.Option("--c", metavar="DIR", help="also write the policy as C99, to DIR")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="weights of the C code have 8 bits")] = False,
     int8_limit: Annotated[
         float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
     ] = None,
+    ros2_control: Annotated[
+        Path | None, typer.Option("--ros2-control", metavar="DIR", help="also write a ros2_control controller, in C++")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
+    """Export a run's policy as a bundle for a robot controller, as C99, and as a ros2_control controller."""
+    if run is None:
+        taken = "" if c is None else f" (--c took {c} as the folder for C code)"
+        raise UserError(
+            f"RUN: expected a run directory{taken}: simreal export RUN{' --c DIR' if c is not None else ''}"
+        )
+    _out.print(f"{run}: loading ...")
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out, c, int8, int8_limit)
+    if ros2_control is None:
+        export_command(run, output, task, _out, c, int8, int8_limit)
+        return
+    from simreal.robot.commands import export_controller
+
+    export_controller(
+        run, output or run / "bundle", c, ros2_control, lambda code: export_command(
+            run, output, task, _out, code, int8, int8_limit), _out.print)  # fmt: skip
+
+
+@app.command()
+def excite(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE.csv", help="the table of commands to write")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
+    speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
+    force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
+    travel: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="largest share of a command's range, to either side of the start")
+    ] = 0.15,
+    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="of commands, Hz; default: the task's")] = None,
+    band: Annotated[tuple[float, float], typer.Option(help="lowest and highest frequency, Hz")] = (0.1, 3.0),
+    noise: Annotated[
+        tuple[float, float], typer.Option(help="of measured positions and velocities, assumed: rad or m, and per s")
+    ] = (5e-4, 5e-3),
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="motions to choose from")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these")] = 0,
+) -> None:
+    """Write a motion that shows a robot's parameters, and say what a log of it will tell."""
+    _out.print(f"{task}: drawing motions ...")
+    from simreal.cli.identify import excite_command
+    from simreal.identify.excitation import Limits
+
+    limits = Limits(speed, force, travel)
+    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, _out)
+
+
+@app.command()
+def identify(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG ...", help="rosbag2, MCAP, CSV or npz, of one robot")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for what is found")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: parameters with their ranges; default: every driven joint's"),
+    ] = None,
+    command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: what actuators were told")] = None,
+    position: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions of joints")] = None,
+    velocity: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: velocities of joints")] = None,
+    offset: Annotated[float, typer.Option(min=0, help="largest offset of a joint's sensor, rad or m; 0: none")] = 0.0,
+    piece: Annotated[
+        float, typer.Option(min=0.02, max=60, help="length of the pieces that logs are cut into, s")
+    ] = 0.5,
+    starts: Annotated[int, typer.Option(min=1, max=1000, help="worlds from which the search may begin")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these worlds and of the bootstrap")] = 0,
+) -> None:
+    """Find a robot's parameters, with their uncertainty, from its logs."""
+    _out.print(f"{task}: reading {', '.join(map(str, logs))} ...")
+    from simreal.cli.identify import identify_command
+
+    chosen = {"command": command, "position": position, "velocity": velocity}
+    signals = {key: value for key, value in chosen.items() if value is not None}
+    identify_command(task, logs, parameters, output, signals, offset, piece, starts, seed, _out)
 
 
 @app.command()
@@ -141,6 +222,7 @@ def record(
     task: TaskCode = None,
 ) -> None:
     """Record what a policy does, for learning without an environment (algorithm fqi)."""
+    _out.print(f"{policy}: loading ...")
     from simreal.cli.record import record_command
 
     record_command(policy, output, steps, noise, random, world, seed, task, _out)
@@ -154,7 +236,9 @@ def play(
     episodes: Annotated[int, typer.Option(min=1, help="episodes in the video")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the episodes")] = 7,
     camera: Annotated[str, typer.Option(help="'view' or a camera of the model")] = "view",
-    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, pixels; one number: both")] = "480",
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="of the video, 16 to 4096 pixels; or one number for both")
+    ] = "480",
     task: TaskCode = None,
 ) -> None:
     """Show a policy in a window or a video."""
@@ -196,11 +280,14 @@ def study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
     run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="make the runs on this Ray cluster; 'local': on this machine")
+    ] = None,
 ) -> None:
     """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
     from simreal.study import study_command
 
-    study_command(study, run_dir, pictures, _out)
+    study_command(study, run_dir, pictures, _out, ray)
 
 
 @app.command()
@@ -229,6 +316,7 @@ def describe(
     json_file: Annotated[Path | None, typer.Option("--json", help="write all of it to this file instead")] = None,
 ) -> None:
     """Show what a task observes, does and lets vary."""
+    print(f"{task}: loading ...", file=sys.stderr if as_yaml else sys.stdout, flush=True)
     from envs.registry import make_task
     from simreal.cli.describe import describe as show
     from simreal.common.trusted_code import module_of, use_current_folder
@@ -269,6 +357,7 @@ def check(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
 ) -> None:
     """Find what is wrong with a simulation; exit status 1 where something is."""
+    _out.print(f"{task}: loading ...")
     from simreal.cli.check import check_command
 
     if not check_command(task, period, max_speed, json_file, _out):
@@ -299,9 +388,60 @@ def new(
     output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
 ) -> None:
     """Write a task, a configuration and a randomization block to start from."""
+    _out.print(f"{robot}: loading ...")
     from simreal.cli.new import new_command
 
     new_command(robot, output, _out)
+
+
+@app.command(name="run")
+def run_policy(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="an exported bundle")],
+    topics: Annotated[
+        list[str] | None, typer.Argument(metavar="[joint_states:=TOPIC commands:=TOPIC imu:=TOPIC]")
+    ] = None,
+    ros2: Annotated[bool, typer.Option("--ros2", help="the robot speaks ROS 2, at these topics")] = False,
+    unitree: Annotated[bool, typer.Option("--unitree", help="the robot speaks Unitree's SDK2")] = False,
+    domain: Annotated[int | None, typer.Option(help="of DDS; default ROS_DOMAIN_ID, or 0")] = None,
+    interface: Annotated[str | None, typer.Option(help="of the network; 'lo': this machine, without multicast")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="then it ends, in the safe action")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="NAME=V,V", help="what no sensor shows")
+    ] = None,
+    safe: Annotated[str | None, typer.Option(help="hold, damp or zero_torque; default damp, if it can be said")] = None,
+    joints: Annotated[str | None, typer.Option(help="order of array commands: names, or the controller's YAML")] = None,
+    shared_clock: Annotated[bool, typer.Option("--shared-clock", help="the robot's clock agrees with ours")] = False,
+    imu_mount: Annotated[str | None, typer.Option(metavar="W,X,Y,Z", help="turns the IMU's axes to its body's")] = None,
+    log: Annotated[Path | None, typer.Option(help="rosbag2 directory, FILE.mcap or FILE.npz of every cycle")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="s for publishers, subscribers and first messages")] = 5.0,
+) -> None:
+    """Run a policy on a robot behind ROS 2 or Unitree messages; exit status 1 where it had to be stopped."""
+    from simreal.robot.commands import run_command
+
+    if not run_command(
+        bundle, ros2, unitree, topics or [], domain, interface, seconds, inputs or [], safe, joints, shared_clock,
+        imu_mount, log, wait, _out.print,
+    ):  # fmt: skip
+        sys.exit(1)
+
+
+@app.command()
+def robot(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="an id of `simreal envs`, or go1")],
+    port: Annotated[str, typer.Option(help="ros2 or unitree")] = "ros2",
+    world: Annotated[str | None, typer.Option(help="world name or YAML file")] = None,
+    domain: Annotated[int | None, typer.Option(help="of DDS; default ROS_DOMAIN_ID, or 0")] = None,
+    interface: Annotated[str | None, typer.Option(help="of the network; 'lo': this machine, without multicast")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="then it ends")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the world and all chance")] = 0,
+    timeout_ms: Annotated[float, typer.Option(min=1, help="without commands, after which it damps by itself")] = 100.0,
+    log: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="write what really happened")] = None,
+) -> None:
+    """Be a robot in real time that others know through messages only."""
+    _out.print(f"{task}: starting ...")
+    from simreal.robot.commands import robot_command
+
+    robot_command(task, port, world, domain, interface, seconds, seed, 1e-3 * timeout_ms, log, _out.print)
 
 
 @app.command()
@@ -348,11 +488,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(error: Exception) -> None:
     """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.common.ranks import LostRankError
     from envs.engines.base import EngineError
     from envs.registry import TaskError
     from randomization.parameters import RandomizationError
     from simreal.training.trainer import Interrupted
 
+    if isinstance(error, LostRankError):
+        _fail(str(error), 1)
+    if isinstance(error, ElsewhereError):
+        _fail("", 2)
     if isinstance(error, Interrupted):
         _fail(str(error), _INTERRUPTED)
     if isinstance(error, typer.Abort):
@@ -366,7 +511,8 @@ def _report(error: Exception) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # else another rank of the run tells it
+        print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 

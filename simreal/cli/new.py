@@ -106,6 +106,20 @@ def _spec(robot: Path) -> mujoco.MjSpec:
     return spec
 
 
+def _name_actuators(spec: mujoco.MjSpec) -> list[str]:
+    """Give actuators without a name that of the joint (or tendon, site, body) that they act on, as a policy's contract
+    needs; returns the names of all, in order, or nothing where all had one."""
+    taken = {actuator.name for actuator in spec.actuators}
+    if "" not in taken:
+        return []
+    for actuator in spec.actuators:
+        if not actuator.name:
+            names = (actuator.target, *(f"{actuator.target}_{n}" for n in range(2, 2 + len(spec.actuators))))
+            actuator.name = next(name for name in names if name not in taken)
+            taken.add(actuator.name)
+    return [actuator.name for actuator in spec.actuators]
+
+
 def _made_task(path: Path, name: str, class_name: str) -> Task:
     """The task that was just written."""
     spec = importlib.util.spec_from_file_location(f"_new_{name}", path)
@@ -140,6 +154,7 @@ class Starter:
         self.floor = self.base is not None and not np.isin(model.geom_type, _GROUND).any()
         if self.floor:
             spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05])
+        self.named = _name_actuators(spec)
         self.armatures, self.left = self._cured(spec)
         self.model = spec.compile()
         self.home = self._home(self.model)
@@ -290,11 +305,38 @@ class Starter:
         """The task as Python."""
         servos = {drive.joint for drive in self.drives if drive.follows == "position" and drive.joint is not None}
         kinds = {unit: [j for j in self.joints if units_of(self.model, j) == unit] for unit in ("rad", "m")}
-        return _TEMPLATES.get_template("task.py.jinja").render(
-            starter=self, parts=self.parts(), kinds={unit: ids for unit, ids in kinds.items() if ids},
+        parts = self.parts()
+        template = "composed_task" if self._composed(parts) else "task"
+        return _TEMPLATES.get_template(f"{template}.py.jinja").render(
+            starter=self, parts=parts, kinds={unit: ids for unit, ids in kinds.items() if ids},
             judged=[j for j in self.joints if j in servos] or self.joints, moved=bool(servos),
             model=self.model, quiet=_text, numbers=_numbers, names=_names, labels=self.labels,
         )  # fmt: skip
+
+    def _composed(self, parts: list[Part]) -> bool:
+        """Whether ready-made parts say all of it: actuators are servos or motors of joints, each kind of one unit."""
+        kinds = [part.drives[0].follows for part in parts]
+        joints = [self.model.joint(j).name for j in self.joints]
+        plain = all(part.unit != "1" and all(d.joint is not None for d in part.drives) for part in parts)
+        patterns = any(letter in name for name in joints for letter in "*?[")
+        mixed = len({units_of(self.model, j) for j in self.joints}) > 1
+        return plain and len(set(kinds)) == len(kinds) and not (patterns and mixed) and self.base_name != ""
+
+    @property
+    def base_name(self) -> str | None:
+        """The body of the free joint; None without one."""
+        return None if self.base is None else self.model.body(int(self.model.jnt_bodyid[self.base])).name
+
+    @staticmethod
+    def scale(part: Part) -> list[float]:
+        """How far an action of 1 goes in the part's unit, in the direction in which joints turn."""
+        return [abs(a * b) for a, b in zip(part.reach, part.per_ctrl, strict=True)]
+
+    @staticmethod
+    def ends(part: Part) -> tuple[list[float], list[float]]:
+        """The lowest and highest targets in the part's unit."""
+        pairs = [sorted((a * f, b * f)) for a, b, f in zip(part.low, part.high, part.per_ctrl, strict=True)]
+        return [low for low, _ in pairs], [high for _, high in pairs]
 
     def labels(self, kind: str, ids: list[int]) -> list[str]:
         """Names of joints or actuators; UserError where one has none, as the contract needs them."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from envs.common.messages import nearest
+from envs.common.messages import near_file, nearest
 from simreal.common.errors import UserError
 from simreal.evaluation.baselines import BASELINES, baseline
 from simreal.evaluation.intervals import bootstrap_ci, unanimous_ci
@@ -31,7 +31,7 @@ def load_policies(paths: Sequence[Path], task: str | None = None) -> list[Loaded
             raise UserError(f"{path}: given twice")
     missing = [path for path in paths if not path.exists() and str(path) not in BASELINES]
     if missing:
-        raise UserError(f"{missing[0]}: no such run or bundle{nearest(str(missing[0]), BASELINES)}")
+        raise UserError(f"{missing[0]}: no such run or bundle{near_file(missing[0], BASELINES)}")
     loaded = [load_policy(path, task) if path.exists() else None for path in paths]
     first = next((policy for policy in loaded if policy is not None), None)
     if first is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 
-from envs.common.messages import nearest
+from envs.common.messages import near_file, nearest
 from envs.engines.base import EngineError
 from envs.environment import Environment
 from envs.task import Task
@@ -211,7 +211,9 @@ def _find_file(name: str) -> Path:
         return shipped[name]
     if name in GROUPS:
         raise UserError(f"{name}: is a group of worlds, expected one world; `simreal evaluate` plays groups")
-    hint = nearest(Path(name).stem, (*GENERATED, *GROUPS, *shipped))
+    path = Path(name)
+    is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+    hint = near_file(path) if is_path else nearest(name, (*GENERATED, *GROUPS, *shipped))
     raise UserError(
         f"{name}: no such world or file{hint}; there are: {', '.join(GENERATED)}, extremes:PARAMETER; "
         f"groups: {', '.join(GROUPS)}; shipped: {', '.join(shipped)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.common.step_records import Mark
 from randomization.visual.mujoco_scene import Sky
 from randomization.visual.textures import PATTERNS, library, mixed_sky, nominal_sky
 from simreal.common.errors import UserError
@@ -16,6 +18,10 @@ from simreal.common.errors import UserError
 Image = NDArray[np.uint8]
 _DAY = Sky(1.0, np.array([0.35, 0.55, 0.8]), np.array([0.92, 0.94, 0.96]))  # behind models that have no background
 _MAX_GEOMS = 10_000  # in a scene
+_MARK = 0.015  # radius of a mark's ball, as a share of the model's extent
+# Of lights in pictures that people look at: MuJoCo's default, 4096, takes longer and looks the same at this size.
+_SHADOW_MAP = 2048
+_LARGE, _MARGIN = 480, 8  # pixels: width from which letters are large, and what MuJoCo leaves beside a label
 _SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
 
 
@@ -44,15 +50,21 @@ class Offscreen:
         self.first_pattern = model.ntex + 1  # one is left for a background
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        quality, shadow_map = model.vis.quality, int(model.vis.quality.shadowsize)
+        if daylight:
+            quality.shadowsize = min(shadow_map, _SHADOW_MAP)
         try:
             self._gl = mujoco.GLContext(width, height)
             self._gl.make_current()
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+            scale = mujoco.mjtFontScale.mjFONTSCALE_150 if width >= _LARGE else mujoco.mjtFontScale.mjFONTSCALE_100
+            self._context = mujoco.MjrContext(model, scale)
         except Exception as error:  # each backend raises errors of its own
             raise UserError(
                 f"cannot render here ({error}); without a display, set MUJOCO_GL=egl or import simreal before mujoco, "
                 "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
+        finally:
+            quality.shadowsize = shadow_map
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         # Without light, without background.
         self._bare = daylight and not model.nlight, daylight and not (model.tex_type == _SKYBOX).any()
@@ -85,14 +97,62 @@ class Offscreen:
         mujoco.mjr_render(self._rect, self.scene, self._context)
         if label:
             font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT
-            mujoco.mjr_overlay(font, corner, self._rect, label, "", self._context)
+            mujoco.mjr_overlay(font, corner, self._rect, self._fitted(label), "", self._context)
         picture = np.empty((self._rect.height, self._rect.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(picture, None, self._rect, self._context)
         return np.ascontiguousarray(picture[::-1])
 
+    def _fitted(self, label: str) -> str:
+        """A label in lines that fit into the picture, broken between words where that is enough."""
+        room = self._rect.width - 2 * _MARGIN
+        lines = []
+        for line in label.split("\n"):
+            lines.append("")
+            for word in line.split(" "):
+                longer = f"{lines[-1]} {word}" if lines[-1] else word
+                if self._width(longer) <= room:
+                    lines[-1] = longer
+                    continue
+                lines += [""] if lines[-1] else []
+                for letter in word:
+                    lines += [""] if lines[-1] and self._width(lines[-1] + letter) > room else []
+                    lines[-1] += letter
+        return "\n".join(lines)
+
+    def _width(self, text: str) -> int:
+        """Pixels of a text in the labels' font."""
+        return sum(int(self._context.charWidth[min(ord(letter), 127)]) for letter in text)
+
     def close(self) -> None:
         """Free what OpenGL holds."""
         self._free()
+
+
+def add_marks(scene: mujoco.MjvScene, model: mujoco.MjModel, marks: Sequence[Mark]) -> None:
+    """Put marks into a scene that is filled: a ball each, or three axes (x red, y green, z blue)."""
+    for mark in marks:
+        if mark.quat is None:
+            radius = mark.size if mark.size is not None else _MARK * model.stat.extent
+            _add_geom(scene, mujoco.mjtGeom.mjGEOM_SPHERE, (radius, 0.0, 0.0), mark.pos, np.eye(3), mark.rgba)
+            continue
+        length, turned = mark.size if mark.size is not None else 5.0 * _MARK * model.stat.extent, np.zeros(9)
+        mujoco.mju_quat2Mat(turned, np.asarray(mark.quat, dtype=float))
+        for axis in range(3):
+            colour = tuple(np.append(0.9 * np.eye(3)[axis] + 0.1, 1.0))
+            # An arrow points along its own z.
+            along = np.roll(turned.reshape(3, 3), 2 - axis, axis=1)
+            size = (0.06 * length, 0.06 * length, length)
+            _add_geom(scene, mujoco.mjtGeom.mjGEOM_ARROW, size, mark.pos, along, colour)
+
+
+def _add_geom(
+    scene: mujoco.MjvScene, kind: mujoco.mjtGeom, size: Sequence[float], pos: np.ndarray, rotation: np.ndarray,
+    rgba: Sequence[float],
+) -> None:  # fmt: skip
+    if scene.ngeom < scene.maxgeom:
+        colour = np.array(rgba, dtype=np.float32)
+        mujoco.mjv_initGeom(scene.geoms[scene.ngeom], int(kind), np.array(size), pos, rotation.flatten(), colour)
+        scene.ngeom += 1
 
 
 def _free(gl: Any, context: mujoco.MjrContext, library: _Library | None) -> None:

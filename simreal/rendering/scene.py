@@ -12,7 +12,7 @@ from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW, camera_names
 from randomization.visual.mujoco_scene import SceneRandomizer
 from simreal.common.errors import UserError
-from simreal.rendering.offscreen import Image, Offscreen
+from simreal.rendering.offscreen import Image, Offscreen, add_marks
 
 
 class Scene:
@@ -31,7 +31,7 @@ class Scene:
     def __init__(
         self, environment: Environment, width: int = 480, height: int = 480, camera: str = VIEW, daylight: bool = False
     ) -> None:
-        self._environment = environment
+        self._environment, self._daylight = environment, daylight
         task, layer = environment.task, environment.layer
         self._camera = view_of(environment, camera)
         parameters = layer.parameters if isinstance(layer, DomainRandomizer) else []
@@ -47,9 +47,11 @@ class Scene:
             label: a word to write in the upper left corner.
         """
         model, data = self._environment.engine.export_to_mujoco(index)
-        self._environment.task.draw_goal(model, data, index)
+        marks = self._environment.task.draw_goal(model, data, index)
         screen, layer = self._offscreen, self._environment.layer
         screen.compose(model, data, self._camera)
+        if self._daylight:  # a policy that sees gets pictures without marks
+            add_marks(screen.scene, model, marks or ())
         if nominal or not self._visual.active or not isinstance(layer, DomainRandomizer):
             return screen.draw(None, label)
         lam = layer.lam[index]
@@ -78,7 +80,7 @@ def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
 
 
 VIDEOS = (".mp4", ".gif")
-_GIF_FPS = 25.0  # at most; viewers show others at a speed of their own
+GIF_FPS = 25.0  # at most; viewers show others at a speed of their own
 
 
 def write_video(path: Path, frames: list[Image], fps: float) -> None:
@@ -87,7 +89,7 @@ def write_video(path: Path, frames: list[Image], fps: float) -> None:
 
     try:
         if path.suffix.lower() == ".gif":
-            stride = max(1, round(fps / _GIF_FPS))
+            stride = max(1, round(fps / GIF_FPS))
             imageio.mimwrite(path, frames[::stride], format="GIF", duration=1000.0 * stride / fps, loop=0)  # pyright: ignore
             return
         imageio.mimwrite(path, frames, format="FFMPEG", fps=fps, codec="libx264", quality=7)  # pyright: ignore

@@ -15,11 +15,14 @@ from envs.common.step_records import Observed
 from envs.environment import Environment
 from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
-from simreal.evaluation.worlds import find_world
-from simreal.rendering.scene import VIDEOS, Image, Scene, view_of, write_video
+from simreal.evaluation.worlds import World, find_world
+from simreal.rendering.offscreen import add_marks
+from simreal.rendering.scene import GIF_FPS, VIDEOS, Image, Scene, view_of, write_video
 from simreal.training.run_directory import LoadedPolicy
 
 _LARGEST = 4096  # pixels
+_MOST_FPS = 60.0  # pictures per second of real time; more are not seen
+_FIRST_WORD_S, _WORD_S = 3.0, 10.0  # when to say how long it takes, and how often
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -27,49 +30,72 @@ def parse_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
     width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not (16 <= width <= _LARGEST and 16 <= height <= _LARGEST):
-        raise UserError(f"--size: expected WIDTHxHEIGHT of 16 to {_LARGEST} pixels, as 640x480, got {text!r}")
+        expected = f"WIDTHxHEIGHT, as 640x480, or one number for both, of 16 to {_LARGEST} pixels"
+        raise UserError(f"--size: expected {expected}, got {text!r}")
     return width + width % 2, height + height % 2  # H.264 has pairs of pixels only
 
 
 def film(
     policy: LoadedPolicy,
-    world: str,
+    world: World,
     episodes: int,
     seed: int,
     size: tuple[int, int],
     camera: str = VIEW,
-    words: bool = False,
     say: Callable[[str], object] = lambda text: None,
+    most_fps: float = _MOST_FPS,
 ) -> tuple[list[Image], float]:
-    """Frames of episodes played one after the other, and the frames per second of real time.
+    """Frames of episodes played one after the other, and the frames per second of real time; world, episode, success
+    and distance from the goal are written into them.
 
     Args:
         policy, world, episodes, seed: what is played.
         size: of the frames, width and height in pixels.
         camera: "view" or one of the model's.
-        words: write world, episode, success and distance from the goal into the pictures.
-        say: told how each episode went.
+        say: told how each episode went, and how long it will take.
+        most_fps: pictures per second of real time; a task with more control steps than that has one for several.
     """
-    environment = find_world(world, policy).make_environment(policy, 1, seed)
+    environment = world.make_environment(policy, 1, seed)
+    task = environment.task
+    stride = max(1, round(1.0 / (task.control_period_s * most_fps)))
     observed = environment.reset()
     policy.reset(torch.ones(1, dtype=torch.bool))
     read = policy.reader(environment)
     scene = Scene(environment, *size, camera, daylight=True)
-    label = f"world {world}, episode 1"
-    frames = [scene.picture(0, label=label if words else "")]
-    played = 0
+    label = f"world {world.name}, episode 1"
+    progress = _Progress(say)
+    frames = [scene.picture(0, label=label)]
+    played = steps = 0
     while played < episodes:
         result = environment.step(policy.act(read(observed)))
         observed, done = result.observed, bool(result.done.any())
+        steps += 1
         state = standing(environment, result.final, bool(result.success[0]))
         if done:  # the picture is of the next episode's start, the words of how this one ended
             played += 1
             say(f"episode {played} of {episodes}: {state or 'ended'} after {int(result.episode_steps[0])} steps")
             policy.reset(result.done)
-        label = "\n".join(filter(None, (f"world {world}, episode {min(played + 1, episodes)}", "" if done else state)))
-        frames.append(scene.picture(0, label=label if words else ""))
+        progress.at(steps, (episodes - played) * task.max_episode_steps - (0 if done else int(result.episode_steps[0])))
+        if steps % stride == 0:
+            number = min(played + 1, episodes)
+            label = "\n".join(filter(None, (f"world {world.name}, episode {number}", "" if done else state)))
+            frames.append(scene.picture(0, label=label))
     scene.close()
-    return frames, 1.0 / environment.task.control_period_s
+    return frames, 1.0 / (stride * task.control_period_s)
+
+
+class _Progress:
+    """Says now and then how long a video takes still, at most: episodes may end early."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say, self._began, self._next = say, time.monotonic(), _FIRST_WORD_S
+
+    def at(self, done: int, left: int) -> None:
+        """After so many control steps, with so many to go at most."""
+        passed = time.monotonic() - self._began
+        if left > 0 and passed >= self._next:
+            self._say(f"{done} steps drawn in {passed:.0f} s, at most {left} to go: about {passed * left / done:.0f} s")
+            self._next = passed + _WORD_S
 
 
 def standing(environment: Environment, observed: Observed, success: bool) -> str:
@@ -99,8 +125,11 @@ def save_video(
         raise UserError(f"{path}: expected a file name that ends in {' or '.join(VIDEOS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist")
-    say(f"playing {episodes} episode{'s' if episodes > 1 else ''} of {policy.task_id} in world {world} ...")
-    frames, fps = film(policy, world, episodes, seed, size, camera, words=True, say=say)
+    found = find_world(world, policy)
+    say(f"playing {episodes} episode{'s' if episodes > 1 else ''} of {policy.task_id} in world {found.name} ...")
+    most = GIF_FPS if path.suffix.lower() == ".gif" else _MOST_FPS
+    frames, fps = film(policy, found, episodes, seed, size, camera, say, most)
+    say(f"writing {len(frames)} frames ...")
     write_video(path, frames, fps)
     return len(frames)
 
@@ -130,6 +159,9 @@ def watch(policy: LoadedPolicy, world: str, seed: int, camera: str = VIEW) -> No
             _, present = environment.engine.export_to_mujoco(0)
             with viewer.lock():
                 data.qpos[:], data.mocap_pos[:] = present.qpos, present.mocap_pos
-                environment.task.draw_goal(model, data, 0)
+                marks = environment.task.draw_goal(model, data, 0)
+                if viewer.user_scn is not None:
+                    viewer.user_scn.ngeom = 0
+                    add_marks(viewer.user_scn, model, marks or ())
             viewer.sync()
             time.sleep(max(0.0, environment.task.control_period_s - (time.monotonic() - began)))

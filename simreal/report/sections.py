@@ -191,12 +191,21 @@ def health(arms: Sequence[Arm]) -> Content | None:
         return None
     return {
         "remarks": [remark for arm in arms for run in arm.runs for remark in _remarks(run)],
-        "saturated": _SATURATED,
-        "kl_times": _KL_TIMES,
+        "quiet": _quiet([run for arm in arms for run in arm.runs]),
         "learner": _small_curves(metrics, learner),
         "terms": _small_curves(metrics, terms),
         "key": ", ".join(f"{n}: {figures.style_of(i)}" for i, n in enumerate(metrics)) if len(metrics) > 1 else "",
     }
+
+
+def _quiet(runs: Sequence[Run]) -> str:
+    """What was looked at and is as it should be: of what the learners of these runs have."""
+    looked = [f"fewer than {percent(_SATURATED)} saturated actions", "no unstable simulation"]
+    if any(getattr(run.config.learner, "desired_kl", None) is not None for run in runs):
+        looked.append(f"KL within {_KL_TIMES:g} times its aim")
+    if any(getattr(run.config.learner, "target_limits", None) is not None for run in runs):
+        looked.append("Q within the limits of its targets")
+    return ", ".join(looked)
 
 
 def _small_curves(metrics: dict[str, list[Columns]], columns: Sequence[str]) -> list[Plot]:

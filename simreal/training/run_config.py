@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
-from envs.common.messages import nearest
+from envs.common.messages import near_file, nearest
 from envs.common.safe_yaml import FileError, parse_yaml
 from envs.common.safe_yaml import read_yaml as read_yaml_file
 from envs.engines.gpu.options import GpuOptions
@@ -137,7 +137,7 @@ def find_config(name: str, folder: str = "") -> Path:
         shipped = {key: p for key, p in shipped.items() if "/" not in key}
     if name in shipped:
         return shipped[name]
-    hint = nearest(path.stem, shipped)
+    hint = nearest(name, shipped) or (near_file(path) if path.suffix or len(path.parts) > 1 else "")
     raise UserError(f"{name}: no such file{hint}; shipped: {', '.join(shipped) or 'none'}")
 
 

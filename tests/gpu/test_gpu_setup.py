@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from conftest import HINGE, SLIDER, TinyTask, build, manual_layer, snapshot
+from envs.common.messages import warn_again
 from envs.engines.base import EngineError
 from envs.engines.cpu import CpuEngine
 from envs.engines.gpu.buffers import Buffers, BufferWatch, buffers, contact_pairs
@@ -156,6 +159,27 @@ def test_simulations_that_are_stepped_by_gymnasium_refuse_the_gpu_and_auto_leave
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_auto_is_the_cpu_engine_where_there_is_no_cuda() -> None:
     assert isinstance(make_engine("auto", mujoco.MjModel.from_xml_string(HINGE), 1, 1), CpuEngine)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_the_gpu_engine_on_a_processor_announces_minutes_and_hides_what_warp_says(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mujoco_warp")
+    engine = importlib.import_module("envs.engines.gpu.engine")
+
+    def begin() -> None:
+        assert "takes minutes" in caplog.text  # before anything that takes long
+        os.write(2, b"Warp CUDA warning: as native code writes it\n")
+        raise EngineError("begun")
+
+    monkeypatch.setattr(engine.wp, "init", begin)
+    warn_again()
+    for _ in range(2):
+        with pytest.raises(EngineError, match="begun"):
+            make_engine("gpu", mujoco.MjModel.from_xml_string(HINGE), 1, 1)
+    assert caplog.text.count("engine 'gpu' without CUDA") == 1
+    assert "native code" not in capfd.readouterr().err
 
 
 def test_auto_falls_back_to_the_cpu_for_a_model_that_the_gpu_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

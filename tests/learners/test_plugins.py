@@ -126,8 +126,8 @@ def test_the_schema_for_editors_has_it(run: Run) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_its_keys_and_its_name_are_checked_as_those_of_the_built_in_ones(run: Run) -> None:
-    refused(run("train", "c.yaml", "learner.elit=3"), "learner.cem.elit", "did you mean 'elite'?", "known keys:")
-    refused(run("train", "c.yaml", "learner.elite=1"), "learner.cem.elite", "greater than or equal to 2", "got 1")
+    refused(run("train", "c.yaml", "learner.elit=3"), "learner.elit", "did you mean 'elite'?", "known keys:")
+    refused(run("train", "c.yaml", "learner.elite=1"), "learner.elite", "greater than or equal to 2", "got 1")
     refused(
         run("train", "c.yaml", "learner.algorithm=cemm"),
         "'cemm'",

@@ -221,3 +221,32 @@ def test_what_is_achieved_is_the_truth_in_the_frame_of_the_goal() -> None:
 def test_what_does_not_fit_is_one_line(part: ObservationSpec, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         check_task("SmallArm-v0", SmallArm(JointPosition(), part))
+
+
+@pytest.mark.parametrize("frame", ["world", "upper", "imu"])
+def test_a_goal_is_drawn_where_it_is_also_in_a_frame_that_moves(frame: str) -> None:
+    env = build(SmallArm(observations=[JointState(), Goal("tool", frame)]), 2, seed=4)
+    env.step(torch.rand(2, 3) - 0.5)
+    task = env.task
+    task.goal.copy_(task.achieved_goal())  # in `frame`, so it is where the tool is
+    for index in range(2):
+        model, data = env.engine.export_to_mujoco(index)
+        mujoco.mj_forward(model, data)
+        marks = task.draw_goal(model, data, index)
+        assert marks is not None
+        np.testing.assert_allclose(marks[0].pos, data.site("tool").xpos, atol=1e-9)
+        assert marks[0].quat is None
+
+
+def test_a_pose_is_drawn_with_axes_and_the_models_own_target_goes_there() -> None:
+    target = '<body name="target" mocap="true"><geom size="0.01" contype="0" conaffinity="0"/></body>'
+    task = SmallArm(xml=ARM.replace("<worldbody>", f"<worldbody>{target}"))
+    task.goal_size, task.goal = 7, torch.tensor([[0.1, 0.2, 0.3, 0.6, 0.0, 0.8, 0.0]])
+    data = mujoco.MjData(task.model)
+    mujoco.mj_forward(task.model, data)
+    marks = task.draw_goal(task.model, data, 0)
+    assert marks is not None
+    assert marks[0].quat is not None
+    np.testing.assert_allclose(np.append(marks[0].pos, marks[0].quat), task.goal[0], atol=1e-7)
+    body = data.body("target")
+    np.testing.assert_allclose(np.append(body.xpos, body.xquat), task.goal[0], atol=1e-7)

@@ -112,7 +112,7 @@ def test_unknown_tasks_name_the_nearest(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("learner.gama=0.9", ("learner.ddpg.gama", "gamma")),
+        ("learner.gama=0.9", ("learner.gama", "gamma")),
         ("learner.gamma=2", ("gamma", "less than 1")),
         ("num_env=3", ("num_env", "num_envs")),
         ("learner.algorithm=dppg", ("learner", "ddpg")),

@@ -59,6 +59,11 @@ def test_the_task_keeps_what_tasks_promise(monkeypatch: pytest.MonkeyPatch) -> N
     testing.check_task("own_task:Rod")
 
 
+def mean_distance(printed: str) -> float:
+    """What the arm's loop says, mm."""
+    return float(printed.split("mean distance ")[1].split()[0])
+
+
 @needs("ufactory_xarm7")
 def test_an_arm_and_the_loop_that_its_bundle_runs_in(run: Run) -> None:
     assert len((EXAMPLES / "arm_reach.py").read_text().splitlines()) < 50
@@ -70,6 +75,9 @@ def test_an_arm_and_the_loop_that_its_bundle_runs_in(run: Run) -> None:
     export_bundle(nothing, task, "bundle", task_name="arm_reach:ArmReach")
     printed = run("arm_loop.py", "bundle", "2", "40")
     assert "of 2 episodes, 40 ms late" in printed
+    distances = {late: mean_distance(run("arm_loop.py", "bundle", "2", late)) for late in ("0", "120", "3000")}
+    assert abs(distances["120"] - distances["0"]) < 1.0  # mm: more than two control steps late, and there all the same
+    assert abs(distances["3000"] - distances["0"]) > 5.0  # as long as an episode: nothing arrives
     # An action of 0 asks for HOME, at most 0.3 rad away: 40 % of the way in the first step.
     assert 0.05 < float(printed.rsplit("command ", 1)[1].split()[0]) <= 0.12
 

@@ -101,6 +101,23 @@ def test_the_legs_stand_on_a_floor_that_the_file_does_not_have(
     assert float(env.engine.data("qpos")[0, 2]) == pytest.approx(0.43, abs=2e-3)
     result = env.step(torch.zeros(2, 2))
     assert not bool(result.terminated.any())
+    assert [component.name for component in env.task.observation] == [
+        "joint_pos", "joint_vel", "gyro", "projected_gravity", "last_action", "asked",
+    ]  # fmt: skip
+    text = Path("stands_x.py").read_text()
+    assert "(simreal.ComposedTask)" in text
+    assert len(text.splitlines()) < 80
+
+
+def test_a_robot_whose_actuators_no_ready_made_part_has_gets_a_task_with_all_in_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rope = '<tendon><fixed name="rope"><joint joint="elbow" coef="1"/></fixed></tendon>'
+    pulled = arm(bend='<position name="pull" tendon="rope" kp="50" kv="4" ctrlrange="-1 1"/>')
+    (tmp_path / "pulled_x.xml").write_text(pulled.replace("<actuator>", rope + "<actuator>"))
+    task = make_task(made(run, tmp_path / "pulled_x.xml", "pulled_x", monkeypatch))
+    assert "(simreal.Task)" in Path("pulled_x.py").read_text()
+    assert [name for part in task.action for name in part.actuators] == ["lift", "pull"]
 
 
 @pytest.mark.slow
@@ -145,7 +162,6 @@ def test_wrong_input_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path
     files = {
         "broken": "<mujoco><worldbody><geom/></worldbody></mujoco>",
         "limp": "<mujoco><worldbody><body><joint name='a'/><geom size='.1'/></body></worldbody></mujoco>",
-        "nameless": arm().replace('name="bend" ', ""),
         "text": "hello",
     }
     for name, xml in files.items():
@@ -154,10 +170,20 @@ def test_wrong_input_is_one_line_and_nothing_is_written(run: Run, tmp_path: Path
     refused(run("new", "broken.xml"), "broken.xml: MuJoCo cannot compile it")
     refused(run("new", "text.xml"), "text.xml: MuJoCo cannot compile it")
     refused(run("new", "limp.xml"), "has no actuators")
-    refused(run("new", "nameless.xml"), "actuator number 1 has no name")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")
     (tmp_path / "good.xml").write_text(arm())
     refused(run("new", "good.xml", "--output", "mine"), "mine: exists")
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["mine"]
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+def test_actuators_without_names_are_called_by_what_they_act_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = arm().replace('name="lift" ', "").replace('name="bend" ', "")
+    second = nameless.replace("</actuator>", '<motor joint="elbow" gear="0.1" ctrlrange="-1 1"/></actuator>')
+    (tmp_path / "nameless_x.xml").write_text(second)
+    task = make_task(made(run, tmp_path / "nameless_x.xml", "nameless_x", monkeypatch))
+    assert [part.actuators for part in task.action] == [("shoulder", "elbow"), ("elbow_2",)]
+    assert [task.model.actuator(i).name for i in range(3)] == ["shoulder", "elbow", "elbow_2"]

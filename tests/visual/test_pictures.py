@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,15 @@ import simreal
 from conftest import TinyTask, build, fixed_worlds
 from envs.environment import Environment
 from randomization.catalogue.visual import VISUAL
+from scripted import standing
 from simreal.cli.main import main
 from simreal.common.errors import UserError
+from simreal.evaluation.worlds import find_world
+from simreal.rendering import viewer
 from simreal.rendering.contact_sheet import contact_sheet, tiled, visual_block
 from simreal.rendering.scene import Scene
+
+BLACK = np.zeros((64, 64, 3), dtype=np.uint8)
 
 
 def _pictures(environment: Environment, **options: Any) -> list[np.ndarray]:
@@ -184,3 +191,73 @@ def test_a_parameter_of_an_unknown_camera_ends_the_command_with_status_2(
     assert status == 2
     assert message.count("\n") == 1
     assert "no camera matches 'lidr' (did you mean 'lidar'?); FetchReach-v4 has: head_camera_rgb" in message
+
+
+@pytest.mark.usefixtures("can_render")
+def test_marks_are_in_pictures_for_people_only() -> None:
+    """Balls and axes are seen where MuJoCo's camera looks at: the middle of the picture."""
+    task = TinyTask(ROOM)
+    environment = build(task, 1)
+    at = np.array(task.model.stat.center)
+    plain = {}
+    for marks in ([], [simreal.Mark(at, size=0.1)], [simreal.Mark(at, np.array([1.0, 0.0, 0.0, 0.0]), 0.3)]):
+        task.draw_goal = lambda model, data, index, marks=marks: marks  # pyright: ignore
+        for daylight in (True, False):
+            scene = Scene(environment, 64, 64, daylight=daylight)
+            picture = scene.picture(0).astype(int)
+            scene.close()
+            changed = picture != plain.setdefault(daylight, picture)
+            assert changed.any() == (daylight and bool(marks))
+            if changed.any():
+                middle = np.argwhere(changed.any(axis=2)).mean(axis=0)
+                assert np.abs(middle - 32).max() < 12
+
+
+@pytest.mark.usefixtures("can_render")
+def test_a_label_fits_into_a_narrow_picture() -> None:
+    environment = build(TinyTask(ROOM), 1)
+    text = "world a_name_that_is_longer_than_the_picture, episode 1\nno success, 0.123 m from the goal"
+    scene = Scene(environment, 320, 96, daylight=True)
+    plain, short, long = (scene.picture(0, label=label).astype(int) for label in ("", "w", text))
+    screen = scene._offscreen
+    fitted = screen._fitted(text)
+    assert "".join(fitted.split()) == "".join(text.split())  # nothing is cut off
+    assert all(0 < screen._width(line) <= 304 for line in fitted.split("\n"))
+    scene.close()
+    columns = (long != plain).any(axis=(0, 2))
+    assert 200 < columns.sum() < 320  # to the right of the words the picture is as it was
+    assert not columns[-2:].any()
+    assert (short != plain).any()
+
+
+@pytest.mark.usefixtures("can_render")
+def test_a_video_says_how_long_it_takes_and_bears_the_name_of_its_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+    monkeypatch.setattr(viewer, "time", SimpleNamespace(monotonic=lambda: float(next(now))))  # a second per look
+    labels: list[str] = []
+    monkeypatch.setattr(Scene, "picture", lambda self, i, label="": (labels.append(label), BLACK)[1])
+    (tmp_path / "some_file.yaml").write_text("name: slowly\ndescription: fast\n")
+    said: list[str] = []
+    policy = standing("FetchReach-v4")
+    count = viewer.save_video(
+        policy, tmp_path / "v.gif", str(tmp_path / "some_file.yaml"), 1, 7, (64, 64), say=said.append
+    )
+    assert said[0] == "playing 1 episode of FetchReach-v4 in world slowly ..."
+    assert said[1] == "3 steps drawn in 3 s, at most 47 to go: about 47 s"
+    assert said[2].startswith("13 steps drawn in 13 s")
+    assert (count, len(labels)) == (51, 51)
+    assert labels[0] == "world slowly, episode 1"
+
+
+@pytest.mark.usefixtures("can_render")
+def test_no_more_pictures_are_drawn_than_the_file_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scene, "picture", lambda self, i, label="": BLACK)
+    policy = standing("Hopper-v5")
+    nominal = find_world("nominal", policy)
+    frames, fps = viewer.film(policy, nominal, 1, 7, (32, 32), most_fps=25.0)
+    every, most = viewer.film(policy, nominal, 1, 7, (32, 32), most_fps=1000.0)
+    assert most == pytest.approx(1.0 / 0.008)
+    assert fps == pytest.approx(1.0 / (0.008 * 5))  # 125 control steps per second: every fifth
+    assert len(frames) == 1 + (len(every) - 1) // 5

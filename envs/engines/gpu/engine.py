@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import mujoco
@@ -56,6 +57,19 @@ _POSTCONSTRAINT = ("cacc", "cfrc_int", "cfrc_ext")  # computed only when asked f
 _FLUID = ("opt.wind", "opt.density", "opt.viscosity")
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what native code writes to stderr: Warp's warns of a missing CUDA driver, which simreal has said."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class GpuEngine(BatchedEngine):
     """N simulations of one model in float32; see `envs.engines.base.Engine`.
 
@@ -81,7 +95,8 @@ class GpuEngine(BatchedEngine):
         if where.type == "cuda" and where.index is None:
             where = torch.device("cuda", torch.cuda.current_device())
         super().__init__(model, num_envs, where, torch.float32)
-        wp.init()
+        with nullcontext() if torch.cuda.is_available() else _silent():
+            wp.init()
         self._wp_device = wp.device_from_torch(self.device)
         self._recorder = _kernels.Recorder(self._wp_device)
         self.room = buffers(self.model, options)

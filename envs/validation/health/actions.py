@@ -10,9 +10,9 @@ import torch
 
 from envs.environment import Environment
 from envs.validation.health.finding import Finding
+from envs.validation.health.flips import LARGEST_STEP
 from envs.validation.health.motion import BROKEN
 from envs.validation.health.rest import force_limit
-from envs.validation.health.steps import LARGEST_STEP
 from envs.validation.health.subject import Subject, units_of
 
 RANDOM_S = 1.5  # of simulated time

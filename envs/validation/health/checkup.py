@@ -12,11 +12,9 @@ import mujoco
 from envs.task import Task
 from envs.validation.health.actions import FASTEST, under_random_actions
 from envs.validation.health.finding import Finding
-from envs.validation.health.motion import move
+from envs.validation.health.flips import commanded_at_random, flipping
+from envs.validation.health.motion import Motion
 from envs.validation.health.rest import (
-    Again,
-    flip_finding,
-    flipping,
     growing_energy,
     held,
     instability,
@@ -24,8 +22,8 @@ from envs.validation.health.rest import (
     sagging,
     saturated,
 )
-from envs.validation.health.steps import stepped, stepped_together, without_contacts
-from envs.validation.health.subject import Subject
+from envs.validation.health.steps import stepped
+from envs.validation.health.subject import Subject, without_contacts
 
 REST_S = 1.0  # that a robot is asked to stay
 SHORT_S = 0.25  # the same, in the short form
@@ -36,18 +34,27 @@ def checkup(subject: Subject, short: bool = False, fastest: dict[str, float] | N
 
     Args:
         subject: to look at.
-        short: look at the start, a short rest and one step of all servos, which takes a fraction of a second.
+        short: look at the start, a short rest and all servos under random commands, which takes a fraction of a second.
         fastest: largest speed of joints by unit, "rad" (rad/s) and "m" (m/s); None: what joints of robots reach.
     """
     found, overlapping = penetrations(subject)
     if overlapping:
         subject = without_contacts(subject)
-    resting, ill = _at_rest(subject, SHORT_S if short else REST_S)
-    found += resting
+    rest = list(held(subject, SHORT_S if short else REST_S))
+    broken = [motion for _, motion in rest if motion.broken is not None]
+    if broken:
+        return found + instability(subject, broken[0])
+    moved = list(commanded_at_random(subject))
+    flips, dofs = flipping(subject, [motion for _, motion in rest], moved)
+    ill = {
+        drive.actuator for drive in subject.drives() if drive.joint in {subject.model.dof_jntid[dof] for dof in dofs}
+    }
+    resting = _at_rest(subject, rest, ill)
+    found += flips + resting
     if any(finding.kind == "energy" for finding in resting):
         return found
     if short:
-        return found + stepped_together(subject, ill)
+        return found + [f for motion in moved for f in instability(subject, motion, "move all servos")][:1]
     for drive, findings in stepped(subject, ill):
         found += findings
         if findings:
@@ -62,31 +69,17 @@ def sorted_out(task: Task | None, found: list[Finding]) -> tuple[list[Finding], 
     return [f for f in found if f.kind not in accepted], [f for f in found if f.kind in accepted]
 
 
-def _at_rest(subject: Subject, seconds: float) -> tuple[list[Finding], set[int]]:
-    """What a robot at rest shows, and the actuators that are known to be ill then."""
+def _at_rest(subject: Subject, rest: list[tuple[mujoco.MjData, Motion]], ill: set[int]) -> list[Finding]:
+    """What else a robot at rest shows; actuators that are known to be ill are left out, and added to `ill`."""
     found: list[Finding] = []
-    ill: set[int] = set()
-    for start, motion in held(subject, seconds):
-        found += instability(subject, motion)
-        if motion.broken is not None:
-            break
-        flips = flipping(motion)
-        again = _rest_of(subject, start, len(motion.speed))
-        found += [flip_finding(subject, motion, dof, again) for dof in flips]
-        joints = {int(subject.model.dof_jntid[dof]) for dof in flips}
-        ill |= {drive.actuator for drive in subject.drives() if drive.joint in joints}
-        weak = saturated(subject, motion, start, joints)
+    well = not ill
+    for start, motion in rest:
+        weak = saturated(subject, motion, start, ill)
         weak += sagging(subject, motion, start, ill | {actuator for actuator, _ in weak})
         found += [finding for _, finding in weak]
         ill |= {actuator for actuator, _ in weak}
-        if not flips:
+        if well:
             found += growing_energy(subject, motion)
         if found:
             break
-    return found, ill
-
-
-def _rest_of(subject: Subject, start: mujoco.MjData, steps: int) -> Again:
-    """The rest of another model from the same start."""
-    still = subject.still(start)
-    return lambda model: [move(model, start, still, steps, nudge=True)]
+    return found

@@ -61,6 +61,21 @@ def move(model: mujoco.MjModel, start: mujoco.MjData, ctrl: np.ndarray, steps: i
     return Motion(speed, force, length, energy + springs.energy(length), kinetic, None)
 
 
+def moved_about(model: mujoco.MjModel, start: mujoco.MjData, commands: np.ndarray, decimation: int) -> Motion:
+    """Move a copy of `start`, from rest, under commands [K, nu], `decimation` physics steps each; its speeds alone."""
+    data, limits = copy.copy(start), speed_limits(model)
+    data.qvel[:], data.qfrc_applied[:], data.xfrc_applied[:] = 0.0, 0.0, 0.0
+    speed, nothing = np.zeros((len(commands) * decimation, model.nv)), np.zeros((0, 0))
+    for t in range(len(speed)):
+        data.ctrl[:] = commands[t // decimation]
+        mujoco.mj_step(model, data)
+        speed[t] = data.qvel
+        if any(data.warning[w].number for w in BROKEN) or (np.abs(data.qvel) > limits).any():
+            broken = (t + 1) * model.opt.timestep
+            return Motion(speed[: max(t, 1)], nothing, nothing, np.zeros(0), np.zeros(0), broken)
+    return Motion(speed, nothing, nothing, np.zeros(0), np.zeros(0), None)
+
+
 def _nudge(model: mujoco.MjModel) -> np.ndarray:
     """Speeds [nv] of both signs; none for what is damped so strongly that it cannot move."""
     free = model.dof_damping * model.opt.timestep < model.dof_M0

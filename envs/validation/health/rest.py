@@ -1,10 +1,10 @@
-"""Looks at a robot that is asked to stay where it is: overlaps at the start, speeds that flip, energy that grows,
-actuators at the end of their force."""
+"""Looks at a robot that is asked to stay where it is: overlaps at the start, energy that grows, actuators at the end of
+their force."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import mujoco
 import numpy as np
@@ -13,18 +13,12 @@ from envs.validation.health.finding import Finding
 from envs.validation.health.motion import Motion, knows_energy, move
 from envs.validation.health.subject import Subject, units_of
 
-Again = Callable[[mujoco.MjModel], list[Motion]]
-
 _DEEP, _DEEP_SHARE = 1e-3, 0.02  # m, and of the smaller geom's size
-_CHATTER = 0.05  # rad/s or m/s: below it, flips are rounding
-_FLIPS, _CURED = 0.6, 0.2  # shares of sign changes that are too large, and small
-_WINDOW = 32  # physics steps that such a share is taken over
 _GROWTH = 0.25  # of the largest energy of motion
 _SMALLEST = 1e-4  # J per kg: below it, growth is noise
 _SAG = {"rad": 0.4, "m": 0.1}  # servos of the tasks that come along give way by 0.26 rad at most
 _AT_LIMIT, _AT_LIMIT_SHARE = 0.995, 0.9  # of the limit, and share of steps
 _EULER, _RK4 = int(mujoco.mjtIntegrator.mjINT_EULER), int(mujoco.mjtIntegrator.mjINT_RK4)
-_ARMATURES = [m * 10.0**e for e in range(-5, 3) for m in (1.0, 2.0, 5.0)]
 
 
 def penetrations(subject: Subject) -> tuple[list[Finding], bool]:
@@ -51,46 +45,6 @@ def penetrations(subject: Subject) -> tuple[list[Finding], bool]:
         for (one, other), depth in sorted(deepest.items(), key=lambda item: -item[1])
     ]
     return found, bool(found)
-
-
-def flipping(motion: Motion, share: float = _FLIPS) -> list[int]:
-    """Degrees of freedom whose speed changes its sign in such a share of some physics steps on end."""
-    before, after = motion.speed[:-1], motion.speed[1:]
-    flips = (before * after < 0) & (np.minimum(np.abs(before), np.abs(after)) > _CHATTER)
-    if len(flips) < _WINDOW:
-        return []
-    counts = np.concatenate((np.zeros((1, flips.shape[1])), np.cumsum(flips, axis=0)))
-    shares = (counts[_WINDOW:] - counts[:-_WINDOW]).max(axis=0) / _WINDOW
-    return [int(dof) for dof in np.flatnonzero(shares > share)]
-
-
-def flip_finding(subject: Subject, motion: Motion, dof: int, again: Again) -> Finding:
-    """What to say of such a degree of freedom; `again` makes the same motions with another model."""
-    before, after = motion.speed[:-1, dof], motion.speed[1:, dof]
-    size = np.median(np.abs(after[(before * after < 0) & (np.abs(after) > _CHATTER)]))
-    joint = int(subject.model.dof_jntid[dof])
-    unit = units_of(subject.model, joint)
-    armature = float(subject.model.dof_armature[dof])
-    cure = _curing_armature(subject, dof, again)
-    remedy = "lower the damping (kv) of what drives it, or the timestep"
-    if cure is not None:
-        kind = "kg m^2" if unit == "rad" else "kg"
-        remedy = f"give it a rotor: armature {cure:g} {kind} (it has {armature:g}) ends it; or {remedy}"
-    evidence = f"its speed flips its sign from physics step to physics step, about ±{size:.3g} {unit}/s"
-    return Finding("sign_flips", subject.joint_name(joint), evidence, remedy, cure)
-
-
-def _curing_armature(subject: Subject, dof: int, again: Again) -> float | None:
-    """The least round armature with which the speed no longer flips, with a factor of two to spare."""
-    for armature in _ARMATURES:
-        if armature <= subject.model.dof_armature[dof]:
-            continue
-        model = copy.copy(subject.model)
-        model.dof_armature[dof] = 0.5 * armature
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-        if all(motion.broken is None and dof not in flipping(motion, _CURED) for motion in again(model)):
-            return armature
-    return None
 
 
 def instability(subject: Subject, motion: Motion, doing: str = "") -> list[Finding]:
@@ -146,12 +100,12 @@ def _source(subject: Subject, motion: Motion) -> tuple[str, str]:
 
 
 def saturated(subject: Subject, motion: Motion, start: mujoco.MjData, skip: set[int]) -> list[tuple[int, Finding]]:
-    """Actuators that need their whole force to stay where they are, with their index; `skip`: joints."""
+    """Actuators that need their whole force to stay where they are, with their index; `skip`: others."""
     model, late = subject.model, motion.force[len(motion.force) // 2 :]
     found = [
         (drive, at)
         for drive in subject.drives()
-        if drive.joint not in skip and (at := force_limit(model, drive.actuator)) is not None
+        if drive.actuator not in skip and (at := force_limit(model, drive.actuator)) is not None
         and (np.abs(late[:, model.actuator_outadr[drive.actuator]]) >= _AT_LIMIT * at).mean() > _AT_LIMIT_SHARE
     ]  # fmt: skip
     if not found or motion.broken is not None:

@@ -1,4 +1,4 @@
-"""Asks one actuator after the other for a step: whether it does something, arrives, flips, or rings between commands.
+"""Asks one actuator after the other for a step: whether it does something, arrives, or rings between commands.
 
 Contacts are switched off, so that nothing is in the way, and every motion is compared with one without the step, so
 that gravity and a falling base do not count.
@@ -6,7 +6,6 @@ that gravity and a falling base do not count.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import numpy as np
 
 from envs.validation.drives import Drive
 from envs.validation.health.finding import Finding
+from envs.validation.health.flips import LARGEST_STEP, SHARE
 from envs.validation.health.motion import Motion, move
-from envs.validation.health.rest import flip_finding, flipping, instability
-from envs.validation.health.subject import Subject, units_of
+from envs.validation.health.rest import instability
+from envs.validation.health.subject import Subject, units_of, without_contacts
 
-STEP_S, _MOMENT = 1.0, 100  # s that a step gets; physics steps that all servos together get
-LARGEST_STEP, _SHARE = 0.2, 0.25  # rad or m, and share of the range of commands
+STEP_S = 1.0  # that a step gets
 _ARRIVED, _CREEPING = 0.7, 0.15  # shares of the step: made in all, and still made in the second half
 _RINGING, _SEEN = 0.3, 4.0  # what is left of a swing when the next command comes; swings shorter than so many periods
 _IDLE = 4.0  # times that a servo would settle within one control period: the tasks that come along have 0.1 to 0.8
@@ -35,13 +34,6 @@ class Step:
     asked: float
     moved: np.ndarray
     motion: Motion
-
-
-def without_contacts(subject: Subject) -> Subject:
-    """The same, with bodies that go through each other."""
-    model = copy.copy(subject.model)
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
-    return Subject(subject.name, model, subject.starts, subject.period_s, subject.environment)
 
 
 def stepped(subject: Subject, skip: set[int]) -> Iterator[tuple[Drive, list[Finding]]]:
@@ -70,21 +62,9 @@ def _servo(subject: Subject, drive: Drive, start: mujoco.MjData, still: np.ndarr
     ctrl = still.copy()
     ctrl[drive.column] += asked
 
-    far = still.copy()  # a cure has to hold for the largest command in that direction too
-    low, high = drive.clips(subject.model) or (-np.inf, np.inf)
-    far[drive.column] = np.clip(still[drive.column] + 4.0 * asked, low, high)
-
-    def again(model: mujoco.MjModel) -> list[Motion]:
-        return [move(model, start, command, len(reference.speed)) for command in (ctrl, far)]
-
     motion = move(subject.model, start, ctrl, len(reference.speed))
     if motion.broken is not None:
         return instability(subject, motion, f"move {subject.drive_name(drive)}")
-    own = [int(subject.model.jnt_dofadr[drive.joint])] if drive.joint is not None else []
-    flips = flipping(motion)
-    if flips:
-        dof = own[0] if own and own[0] in flips else flips[0]
-        return [flip_finding(subject, motion, dof, again)]
     output = int(subject.model.actuator_outadr[drive.actuator])
     step = Step(drive, asked, motion.length[:, output] - reference.length[:, output], motion)
     return _arrival(subject, step) or _timing(subject, step)
@@ -94,11 +74,11 @@ def _size(subject: Subject, drive: Drive, command: float) -> float:
     """The step to ask for, in the units of ctrl, towards the side with more room; 0 where there is none."""
     model = subject.model
     low, high = drive.clips(model) or (-np.inf, np.inf)
-    size = min(LARGEST_STEP * abs(drive.gear), _SHARE * (high - low))
+    size = min(LARGEST_STEP * abs(drive.gear), SHARE * (high - low))
     if drive.joint is not None and model.jnt_limited[drive.joint] and drive.gear:
         ends = [float(end) * drive.gear for end in model.jnt_range[drive.joint]]
         low, high = max(low, min(ends)), min(high, max(ends))
-        size = min(size, _SHARE * max(high - low, 0.0))
+        size = min(size, SHARE * max(high - low, 0.0))
     below, above = command - low, high - command
     if max(below, above) < size:
         return 0.0
@@ -213,21 +193,3 @@ def _effect(
 
 def _unit(subject: Subject, drive: Drive) -> str:
     return units_of(subject.model, drive.joint) if drive.joint is not None else "m or rad"
-
-
-def stepped_together(subject: Subject, skip: set[int]) -> list[Finding]:
-    """Joints that flip, or a simulation that breaks off, when all servos step at once for a moment."""
-    subject = without_contacts(subject)
-    start = subject.starts[0]
-    still, ctrl = subject.still(start), subject.still(start)
-    for drive in subject.servos():
-        if drive.actuator not in skip:
-            ctrl[drive.column] += _size(subject, drive, float(still[drive.column]))
-
-    def again(model: mujoco.MjModel) -> list[Motion]:
-        return [move(model, start, ctrl, _MOMENT)]
-
-    motion = again(subject.model)[0]
-    if motion.broken is not None:
-        return instability(subject, motion, "move all servos")
-    return [flip_finding(subject, motion, dof, again) for dof in flipping(motion)]

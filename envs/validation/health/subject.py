@@ -87,6 +87,13 @@ class Subject:
         return f"a geom of body '{body}'"
 
 
+def without_contacts(subject: Subject) -> Subject:
+    """The same, with bodies that go through each other."""
+    model = copy.copy(subject.model)
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+    return Subject(subject.name, model, subject.starts, subject.period_s, subject.environment)
+
+
 def units_of(model: mujoco.MjModel, joint: int) -> str:
     """The unit of a joint's position: "m" of a slide, else "rad"."""
     return "m" if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_SLIDE) else "rad"
