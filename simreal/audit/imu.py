@@ -9,13 +9,16 @@ from simreal.audit.findings import Finding, places
 from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
 
+_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift
+
 
 def imu_findings(facts: Facts) -> list[Finding]:
     """What is wrong with the gyroscope or the direction of gravity."""
     imu = facts.imu
     if imu is None:
         return []
-    if imu.best is imu.plain:
+    lossy = max(facts.came[c.name].lost for c in (imu.gyro, imu.gravity)) > _LOSSY
+    if imu.best is imu.plain or (lossy and imu.best.error > 0.7 * imu.plain.error):
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain
     name = imu.gyro.name if best.what == "gyro" else imu.gravity.name

@@ -92,10 +92,11 @@ def _changes(record: Recording, logged: Numbers) -> Iterator[tuple[Kind, str, tu
     for part in record.contract["observation"]:
         name, (start, stop) = part["name"], part["index"]
         own = slice(start, stop)
-        for words, factor, kind in (
+        units: tuple[tuple[str, float, Kind], ...] = (
             ("radians for degrees", np.pi / 180.0, "degrees"), ("degrees for radians", 180.0 / np.pi, "degrees"),
             ("half of it", 0.5, "scale"), ("twice of it", 2.0, "scale"), ("all signs turned", -1.0, "sign"),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for words, factor, kind in units:
             out = logged.copy()
             out[:, own] *= factor
             yield kind, name, (), f"{name}: {words}", out

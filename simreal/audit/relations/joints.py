@@ -227,7 +227,7 @@ def response_relation(record: Recording, joints: Joints, of: str) -> Relation | 
     k = k[good[k] & good[k - 1]]
     past = [_unpredicted(y, history, k, j) for j in range(len(chosen))]
     lags = np.arange(0, _LATEST + 1)
-    scores = [_drop_one(u, k, (lag,), past) for lag in lags]  # one tap for the lag, two for a lag between cycles
+    scores = [_drop_one(u, k, (int(lag),), past) for lag in lags]  # one tap for the lag, two for a lag between cycles
     best = int(np.argmax([s.max(axis=0).sum() for s, _, _ in scores]))
     partner = scores[best][0].argmax(axis=0)
     score, sign, _ = _drop_one(u, k, (best, best + 1), past)
