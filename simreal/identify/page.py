@@ -35,7 +35,8 @@ def write_page(found: Identified, title: str, output: Path) -> Path:
     verdict = Markup("<p>{} of {} unknowns are told by the log, from {} pieces of {:g} s.</p>").format(
         told, len(known), found.pieces, found.length_s
     )
-    notes = Markup('<ul class="note">{}</ul>').format(Markup("").join(Markup("<li>{}</li>").format(r) for r in remarks))
+    items = Markup("").join(Markup("<li>{}</li>").format(remark) for remark in remarks)
+    notes = Markup('<ul class="note">{}</ul>').format(items) if remarks else Markup("")
     motion = [_Plot(Markup(svg(figure, alt)), alt) for figure, alt in (*_motion(found), *_residuals(found))]
     bars, moved = [_Plot(Markup(svg(_bars(found), _BARS)), _BARS)], {"plots": motion}
     sections = [
@@ -70,7 +71,7 @@ def _motion(found: Identified) -> list[tuple[Figure, str]]:
     figures: list[tuple[Figure, str]] = []
     track = found.example[0][0].recording.tracks[0]
     for j, joint in enumerate(track.joints):
-        figure = Figure(figsize=(5, 2.6), layout="constrained")
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
         axes = figure.subplots(1, min(_SHOWN, len(found.example)), squeeze=False)[0]
         for panel, (piece, before, after) in zip(axes, found.example, strict=False):
             track = piece.recording.tracks[0]
@@ -79,7 +80,7 @@ def _motion(found: Identified) -> list[tuple[Figure, str]]:
             panel.plot(time, before[0][:, j], "--", lw=1, color="C1", label="model as it is")
             panel.plot(time, after[0][:, j], lw=1.2, color="C0", label="as identified")
             panel.set_xlabel("s")
-        axes[0].legend(fontsize=7)
+        axes[0].legend(fontsize=8)
         figures.append((figure, f"{joint}: position in pieces that were not fitted"))
     return figures
 
@@ -88,7 +89,7 @@ def _residuals(found: Identified) -> list[tuple[Figure, str]]:
     """How residuals follow from one another: of white noise nothing sticks out of the band."""
     figures: list[tuple[Figure, str]] = []
     for k, track in enumerate(found.example[0][0].recording.tracks):
-        figure = Figure(figsize=(5, 2.6), layout="constrained")
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
         axes = figure.add_subplot()
         for j, joint in enumerate(track.joints):
             series = [
@@ -105,6 +106,8 @@ def _residuals(found: Identified) -> list[tuple[Figure, str]]:
         band = 2.0 / np.sqrt(sum(len(piece[k]) for piece in found.fit.residuals))
         axes.axhspan(-band, band, color="0.9")
         axes.set_xlabel("samples apart")
-        axes.legend(fontsize=6, ncols=2)
-        figures.append((figure, f"Autocorrelation of what is left of {track.kind}s"))
+        axes.legend(fontsize=8, ncols=2)
+        figures.append(
+            (figure, f"Autocorrelation of what is left of each {track.kind}; grey: what white noise would leave")
+        )
     return figures

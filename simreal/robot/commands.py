@@ -210,7 +210,7 @@ def _say(report: Mapping[str, Any], tell: Tell) -> None:
     tell(f"p50 / p99 / max: read-decide-write {between('read_decide_write')}, late {between('late')}, "
          f"age of the oldest sensor {between('sensor_age')}")  # fmt: skip
     if report["record"]:
-        tell(f"log: {', '.join(f'{key} {value}' for key, value in report['record'].items())}")
+        tell(f"log: {', '.join(f'{key} {value}' for key, value in report['record'].items() if value)}")
 
 
 def export_controller(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -322,3 +323,27 @@ def test_wrong_input_of_the_commands_is_one_line(
         (("robot", "InvertedPendulum-v5", "--domain", 300), "--domain: expected a whole number from 0 to 232"),
     ):
         refused_command(simreal_command(capsys, *map(str, arguments)), said)
+
+
+def test_the_extra_is_named_where_cyclone_dds_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cyclonedds", None)
+    with pytest.raises(UserError, match=r"pip install 'simreal\[robot\]'"):
+        Bus(3)
+
+
+@needs(GO1)
+def test_a_state_with_a_wrong_checksum_is_not_believed(domain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("go1")
+    loop = Loop(simulation, make_port("unitree", simulation, Bus(domain, "lo")), tell=lambda line: None)
+    with Stepping(loop):
+        robot = UnitreeRobot({"control_period_s": 0.02, **_go1_contract()}, Bus(domain, "lo"))
+    before = robot.read().positions["joint_target"]
+    packet = unitree.Packet("LowState_")
+    packet["motor_state.q"], packet["tick"] = [1.0] * 20, [10_000]
+    packet["imu_state.quaternion"] = [1.0, 0.0, 0.0, 0.0]
+    for crc, believed in ((12345, False), (0, True)):
+        packet["crc"] = [crc]
+        sample = Sample(packet.pack(), 1.0, 1)
+        monkeypatch.setattr(robot._states, "take", [sample].copy)
+        close(robot.read().positions["joint_target"], np.ones(12) if believed else before)
+    assert robot.rejected == 1

@@ -7,6 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from simreal.common.errors import UserError
 from simreal.robot.clock import RemoteClock
@@ -149,3 +150,16 @@ def test_stamps_of_a_shared_clock_show_all_of_the_delay() -> None:
     clock = RemoteClock(shared=True, wall=lambda: 1e9, clock=lambda: 50.0)
     assert clock.local(1e9 - 0.04, 50.0) == pytest.approx(49.96)
     assert clock.local(1e9 + 0.04, 50.0) == 50.0  # nothing comes from the future
+
+
+def test_a_contract_states_the_stance_that_positions_are_shown_from() -> None:
+    from envs.parts.observations import JointState
+    from simreal.export.contract import contract_of
+    from simreal.export.source import prepare
+    from small_arm import SmallArm
+
+    task = SmallArm(observations=[JointState(stance=0.2), JointState(prefix="plain")])
+    policy = torch.nn.Linear(sum(part.size for part in task.components("policy")), task.action_size)
+    entries = contract_of(prepare(policy, task), "arm")["observation"]
+    assert [entry.get("relative_to") for entry in entries] == [[0.2] * 3, None, None, None]
+    assert sources_of(entries).joints[0].relative_to.tolist() == [0.2] * 3
