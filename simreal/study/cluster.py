@@ -130,6 +130,7 @@ class _Work:
 def _on_node(work: _Work) -> bytes | None:
     """Make a run on a node: in the study's folder, or elsewhere and return it packed."""
     quiet = Console(quiet=True)
+    SignalHandler.one_signal_s = _TO_SAVE_S  # Ray repeats it until the run has saved
     arm = StudyArm(work.arm.name, work.arm.continues, _with_threads(work.arm.config, work.threads))
     with shared_by(max(available_threads() // work.threads, 1)):
         if (work.folder / work.token).is_file():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -35,8 +35,6 @@ from simreal.training.run_directory import given_policies
 from simreal.training.shards import Layout, check_alike
 from simreal.training.threads import UpdateThreads
 
-_ONE_SIGNAL_S = 0.5  # signals closer together are one: the terminal sends it to all processes, and so does torchrun
-
 
 class Interrupted(Exception):
     """Training was interrupted; a checkpoint has been written."""
@@ -47,14 +45,20 @@ class NonFiniteUpdate(UserError):
 
 
 class SignalHandler:
-    """Notes SIGINT and SIGTERM while `listening`, for the loop to stop; a second signal raises KeyboardInterrupt."""
+    """Notes SIGINT and SIGTERM while `listening`, for the loop to stop; a second signal raises KeyboardInterrupt.
+
+    Attributes:
+        one_signal_s: signals closer together are one: a terminal sends it to all processes, and so does torchrun.
+    """
+
+    one_signal_s: ClassVar[float] = 0.5
 
     def __init__(self) -> None:
         self.requested = False
         self._at = 0.0
 
     def _handle(self, signum: int, frame: Any) -> None:
-        if self.requested and time.monotonic() - self._at > _ONE_SIGNAL_S:
+        if self.requested and time.monotonic() - self._at > self.one_signal_s:
             raise KeyboardInterrupt
         self.requested, self._at = True, time.monotonic()
 

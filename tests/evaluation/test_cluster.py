@@ -87,7 +87,7 @@ def test_an_archive_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_six_arms_on_two_nodes_of_which_one_is_killed_give_the_table_of_one_process(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    Cluster = importlib.import_module("ray.cluster_utils").Cluster  # noqa: N806
 
     path, folder = study_file(tmp_path), tmp_path / "ray"
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.ranks_equal import compare, configuration, double, on_ranks, train
+from benchmarks.ranks_equal import compare, configuration, double, kills, on_ranks, train
 from envs.common.ranks import ALONE, LostRankError, ProcessRanks, Ranks
 from shortcuts import with_short_rehearsals
 from simreal.cli.main import _report
@@ -132,3 +132,8 @@ def test_a_rank_that_dies_ends_the_others() -> None:
     lost, _ = on_ranks(2, leave)
     assert isinstance(lost, LostRankError)
     assert str(lost).startswith("rank 0 of 2: another rank is gone")
+
+
+@pytest.mark.slow
+def test_runs_whose_ranks_are_killed_end_as_one_that_nothing_happened_to() -> None:
+    assert kills(4, "ppo")
