@@ -1,4 +1,4 @@
-"""Logs of robots with one fault each, and of sound ones, for `simreal audit`: a bundle plays in the simulation of its task.
+"""Logs of robots with one fault each, and of sound ones, for `simreal audit`: a bundle plays in its simulation.
 
     python benchmarks/audit_faults.py BUNDLE FOLDER [--seconds 20] [--seed 0] [--clean 4] [--hang]
 
@@ -26,7 +26,8 @@ from simreal.training.run_directory import load_policy
 
 Numbers = NDArray[np.float64]
 KINDS = (
-    "permuted", "sign", "degrees", "quaternion_order", "frame", "scale", "offset", "lag", "loss", "frozen", "gains", "rate",
+    "permuted", "sign", "degrees", "quaternion_order", "frame", "scale", "offset", "lag", "loss", "frozen", "gains",
+    "rate",
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class Robot:
         """What the driver gives at time `now` for what the sensors show [size] each."""
         fault, seen = self.fault, {name: value.copy() for name, value in true.items()}
         for name in fault.components:
-            seen[name] = _spoilt(fault, name, seen[name], quat)
+            seen[name] = _spoilt(fault, seen[name], quat)
         self.past.append(seen)
         stamps = dict.fromkeys(seen, now)
         given = dict(seen)
@@ -83,7 +84,7 @@ class Robot:
         return (1.0 - part) * at(whole) + part * at(whole + 1)
 
 
-def _spoilt(fault: Fault, name: str, value: Numbers, quat: Numbers | None) -> Numbers:
+def _spoilt(fault: Fault, value: Numbers, quat: Numbers | None) -> Numbers:
     """What a driver with a fault of values makes of a measurement."""
     chosen = list(fault.elements) or list(range(len(value)))
     out = value.copy()
@@ -117,7 +118,9 @@ def play(
 ) -> list[dict[str, Any]]:
     """Arrays of one log for each fault."""
     loaded, first = load_policy(bundle), Policy.load(bundle)
-    environment = find_world(world if loaded.parameters else "nominal", loaded).make_environment(loaded, len(faults), seed)
+    environment = find_world(world if loaded.parameters else "nominal", loaded).make_environment(
+        loaded, len(faults), seed
+    )
     environment.autoreset = False
     contract, period = first.contract, first.control_period_s
     robots = [

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from simreal.audit.commands import command_findings
-from simreal.audit.compare import gain_findings, offset_findings, range_findings
 from simreal.audit.facts import Facts, facts_of
 from simreal.audit.findings import Finding
-from simreal.audit.gains import Gains
 from simreal.audit.imu import imu_findings
 from simreal.audit.lags import answer, lag_findings
 from simreal.audit.messages import message_findings, outside
-from simreal.audit.recording import Recording, recording
-from simreal.audit.reference import Reference, reference
+from simreal.audit.recording import recording
 from simreal.audit.replay import Replay, replay
+from simreal.audit.simulated.compare import gain_findings, offset_findings, range_findings
+from simreal.audit.simulated.gains import Gains
+from simreal.audit.simulated.reference import Reference, reference
 from simreal.audit.verdicts import joint_findings
 from simreal.common.errors import UserError
 from simreal.deploy import BundleError, Policy
@@ -82,7 +82,7 @@ class Audit:
             "seconds": float(record.time[-1]),
             "rate_hz": 1.0 / record.step_s,
             "answer_ms": None if measured is None else 1e3 * record.step_s * measured[0],
-            "gains": None if self.gains is None else {"factor": self.gains.factor, "interval": list(self.gains.interval)},
+            "gains": self.gains and {"factor": self.gains.factor, "interval": list(self.gains.interval)},
             "components": self.components(),
             "missing": list(record.missing),
             "simulated": self.simulated or "yes",

@@ -70,8 +70,8 @@ def _targets(record: Recording, policy: Policy) -> list[Finding]:
         kind = "scale" if abs(factor - 1.0) > 0.05 else "offset"
         out.append(
             Finding(
-                kind, (name,), elements, f"{places(name, elements)} is sent as {factor:.3g} times what the contract makes "
-                f"of the action, and {shift:+.3g} {part['unit']} on the average",
+                kind, (name,), elements, f"{places(name, elements)} is sent as {factor:.3g} times what the contract "
+                f"makes of the action, and {shift:+.3g} {part['unit']} on the average",
                 "compared with offset + scale x action of the contract in every cycle",
                 "send Policy.targets(action), with the scales and offsets of this bundle",
                 {"factor": factor, "shift": shift}, 1e4,

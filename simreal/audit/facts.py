@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.attitude import Attitude, attitude, imu_of
-from simreal.audit.joints import (
+from simreal.audit.messages import Arrivals, arrivals, without_repeats
+from simreal.audit.recording import Channel, Recording, cut
+from simreal.audit.relations.attitude import Attitude, attitude, imu_of
+from simreal.audit.relations.joints import (
     Joints,
     Relation,
     joints_of,
@@ -17,8 +19,6 @@ from simreal.audit.joints import (
     rate_relation,
     response_relation,
 )
-from simreal.audit.messages import Arrivals, arrivals, without_repeats
-from simreal.audit.recording import Channel, Recording, cut
 
 Numbers = NDArray[np.float64]
 _DYNAMIC = 30.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently

@@ -42,7 +42,7 @@ class Finding:
 
 
 def places(name: str, elements: tuple[int, ...] | list[int]) -> str:
-    """ "joint_pos[3] and [6]" for a component and places in it."""
+    """A component and places in it, as in joint_pos[3] and [6]."""
     if not len(elements):
         return name
     return f"{name}[" + "] and [".join(str(e) for e in elements) + "]"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from simreal.audit.attitude import Attitude, Reading
 from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding, places
+from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
+
+_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift
 
 
 def imu_findings(facts: Facts) -> list[Finding]:
@@ -15,7 +17,8 @@ def imu_findings(facts: Facts) -> list[Finding]:
     imu = facts.imu
     if imu is None:
         return []
-    if imu.best is imu.plain:
+    lossy = max(facts.came[c.name].lost for c in (imu.gyro, imu.gravity)) > _LOSSY
+    if imu.best is imu.plain or (lossy and imu.best.error > 0.7 * imu.plain.error):
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain
     name = imu.gyro.name if best.what == "gyro" else imu.gravity.name
@@ -32,7 +35,8 @@ def _axes(imu: Attitude, best: Reading, name: str, fits: str, weight: float) -> 
     if best.kind == "quaternion_order":
         return Finding(
             "quaternion_order", (name,), (), f"{name} comes from a quaternion in the wrong order ({best.detail})", fits,
-            "turn gravity with the quaternion as w, x, y, z (ROS messages and many SDKs have x, y, z, w)", figures, weight,
+            "turn gravity with the quaternion as w, x, y, z (ROS messages and many SDKs have x, y, z, w)", figures,
+            weight,
         )  # fmt: skip
     if best.kind == "frame" and best.detail in ("world", "inverse"):
         frame = imu.gyro.part["frame"]
@@ -49,7 +53,8 @@ def _axes(imu: Attitude, best: Reading, name: str, fits: str, weight: float) -> 
         )  # fmt: skip
     if best.kind == "permuted":
         return Finding(
-            "permuted", (name,), best.elements, f"{places(name, best.elements)} are exchanged: x, y, z are {best.detail}",
+            "permuted", (name,), best.elements,
+            f"{places(name, best.elements)} are exchanged: x, y, z are {best.detail}",
             fits, "read the axes in the contract's order", figures, weight,
         )  # fmt: skip
     return Finding(
@@ -86,7 +91,7 @@ def _upside_down(imu: Attitude) -> list[Finding]:
         Finding(
             "sign", (imu.gravity.name,), (0, 1, 2), f"{imu.gravity.name} points the other way",
             f"its mean is {np.round(mean, 2).tolist()}, in training {np.round(usual, 2).tolist()}",
-            "turn all its signs round: it is the direction of gravity, not that of the force that an accelerometer shows",
+            "turn all its signs round: it is the direction of gravity, not of the force that an accelerometer shows",
             {"cosine": cosine}, 1e3,
         )
     ]  # fmt: skip

@@ -8,7 +8,6 @@ import numpy as np
 
 from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding
-from simreal.audit.joints import Joints
 from simreal.audit.recording import Recording
 
 _LATE = 0.75  # cycles that are called late
@@ -69,8 +68,9 @@ def _stamped(facts: Facts) -> list[Finding]:
             age = 1e3 * arrival.age_s
             out.append(
                 Finding(
-                    "lag", (name,), (), f"{name} is {age:.0f} ms old when it is used", f"by its stamps (median), trained "
-                    f"at most {1e3 * trained_delay_s(record):.0f} ms", "take the newest message, and look at the clocks",
+                    "lag", (name,), (), f"{name} is {age:.0f} ms old when it is used",
+                    f"by its stamps (median), trained at most {1e3 * trained_delay_s(record):.0f} ms",
+                    "take the newest message, and look at the clocks",
                     {"lag_ms": age}, 1e4,
                 )
             )  # fmt: skip
@@ -106,7 +106,7 @@ def _behind_targets(facts: Facts, joints_only: bool) -> list[Finding]:
     if joints is None or measured is None:
         return []
     lag, interval = measured
-    expected = _expected(facts, joints)
+    expected = _expected(facts)
     extra = lag - expected
     if not (extra > _LATE and interval[1] - interval[0] < 1.0):
         return []
@@ -127,7 +127,7 @@ def _behind_targets(facts: Facts, joints_only: bool) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _expected(facts: Facts, joints: Joints) -> float:
+def _expected(facts: Facts) -> float:
     """Cycles until joints answer on a sound robot: a motor's own, and the delays of training."""
     record = facts.record
     delay = trained_delay_s(record) / record.step_s

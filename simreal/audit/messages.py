@@ -183,15 +183,17 @@ def _loss_findings(record: Recording, arrival: Arrivals) -> list[Finding]:
         hz = 1.0 / (arrival.every * record.step_s)
         return [
             Finding(
-                "rate", (name,), (), f"{name} comes at {hz:.1f} Hz", f"the policy sees every value {arrival.every} times "
-                "in a row", f"let its sensor send at {1.0 / record.period_s:.0f} Hz or more", {"rate_hz": hz}, 1e5,
+                "rate", (name,), (), f"{name} comes at {hz:.1f} Hz",
+                f"the policy sees every value {arrival.every} times in a row",
+                f"let its sensor send at {1.0 / record.period_s:.0f} Hz or more", {"rate_hz": hz},
+                1e5,
             )
         ]  # fmt: skip
     if arrival.lost > _LOST:
         return [
             Finding(
                 "loss", (name,), (), f"{arrival.lost:.1%} of the messages of {name} are lost",
-                f"in so many cycles it shows the values of the cycle before, or has a gap, while the robot moves",
+                "in so many cycles it shows the values of the cycle before, or has a gap, while the robot moves",
                 "look at the network and the queue's length; send by a cable, or ask the driver for the newest message",
                 {"share": arrival.lost}, 1e4,
             )

@@ -196,12 +196,12 @@ def ordered(source: Path, signal: Signal, part: dict[str, Any]) -> Numbers:
     """
     size = len(part["scale"])
     joints = part["joints"] if len(part["joints"]) == size else []
-    wanted = list(joints or part["elements"])
     names = list(signal.elements)
     if set(signal.elements) == {"w", "x", "y", "z"} and size == 3:
         return _down(signal.values[:, [names.index(axis) for axis in "wxyz"]])
-    if wanted and len(wanted) == size and set(wanted) <= set(names):
-        return signal.values[:, [names.index(name) for name in wanted]]
+    for wanted in (joints, part["elements"]):
+        if len(wanted) == size and set(wanted) <= set(names):
+            return signal.values[:, [names.index(name) for name in wanted]]
     numbers = all(name.isdigit() for name in names)
     if len(names) == size and (numbers or not joints):
         return signal.values
@@ -238,7 +238,7 @@ def _clock(
 
 
 def _held(time: Numbers, clock: Numbers) -> NDArray[np.int64]:
-    """Which sample is the newest at each cycle [T]. A controller's own log has one for each cycle, whatever its stamp."""
+    """Which sample is the newest at each cycle [T]; a controller's own log has one for each, whatever its stamp."""
     if len(time) == len(clock):
         return np.arange(len(clock))
     tolerance = 0.05 * float(np.median(np.diff(clock)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.findings import Finding, places
+from simreal.audit.findings import Finding, Kind, places
 from simreal.audit.recording import Recording
 from simreal.deploy import Policy
 
@@ -86,16 +86,17 @@ def _errors(policy: Policy, batch: Numbers, actions: Numbers, warm: int) -> Numb
     return np.sqrt(total / max(len(batch) - warm, 1))
 
 
-def _changes(record: Recording, logged: Numbers) -> Iterator[tuple[str, str, tuple[int, ...], str, Numbers]]:  # type: ignore[type-arg]
+def _changes(record: Recording, logged: Numbers) -> Iterator[tuple[Kind, str, tuple[int, ...], str, Numbers]]:
     """Readings of a log: kind, component, places, words, observations [T, nobs]."""
     jointed: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for part in record.contract["observation"]:
         name, (start, stop) = part["name"], part["index"]
         own = slice(start, stop)
-        for words, factor, kind in (
+        units: tuple[tuple[str, float, Kind], ...] = (
             ("radians for degrees", np.pi / 180.0, "degrees"), ("degrees for radians", 180.0 / np.pi, "degrees"),
             ("half of it", 0.5, "scale"), ("twice of it", 2.0, "scale"), ("all signs turned", -1.0, "sign"),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for words, factor, kind in units:
             out = logged.copy()
             out[:, own] *= factor
             yield kind, name, (), f"{name}: {words}", out

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding, places
-from simreal.audit.joints import Joints, Relation, exchanges
+from simreal.audit.relations.joints import Joints, Relation, exchanges
 
 Numbers = NDArray[np.float64]
 _SURE = 20.0  # log likelihood by which a joint follows its target before its sign is believed
+_TIMES = 1.25  # better that joints have to fit another's signal, where joints that move in step fit each other, too
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 _DEGREES = 180.0 / np.pi
 _SCALE_OFF = 0.3  # |log| of a factor that is called wrong
@@ -47,11 +48,11 @@ def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
 
 
 def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
-    between = set(_cycles(exchanges(facts.rate))) if facts.rate is not None else set()
+    between = set(_cycles(exchanges(facts.rate, _TIMES))) if facts.rate is not None else set()
     to_position = set(_cycles(exchanges(facts.position))) if facts.position is not None else set()
     to_velocity = set(_cycles(exchanges(facts.velocity))) if facts.velocity is not None else set()
     if not facts.dynamic:
-        to_position = set(_cycles(exchanges(facts.level))) if facts.level is not None else set()
+        to_position = set(_cycles(exchanges(facts.level, _TIMES))) if facts.level is not None else set()
         to_velocity = set()
     out: list[Finding] = []
     for cycle in sorted(between):
@@ -100,9 +101,10 @@ def _exchange(joints: Joints, kinds: list[str], cycle: tuple[int, ...], relation
     names = " and ".join(joints.names[j] for j in cycle)
     also = "" if to != "what was sent" else " (or what is sent to them is)"
     what = "exchanged" if len(cycle) == 2 else "in another order"
+    said = " and ".join(places(c, elements) if c == components[0] else c for c in components)
     return Finding(
         "permuted", components, elements,
-        f"{' and '.join(places(c, elements) if c == components[0] else c for c in components)} ({names}) are {what}{also}",
+        f"{said} ({names}) are {what}{also}",
         f"correlation with {to} {after:.2f} after exchange, {before:.2f} before",
         "read joints by their names, in the contract's order",
         {"before": before, "after": after, "joints": [joints.names[j] for j in cycle]},
@@ -186,12 +188,11 @@ def _scale_findings(facts: Facts, joints: Joints, level: float | None) -> list[F
         if strong.any():
             between = float(np.median(facts.rate.slope[strong]))
             if not _off(between):
-                single = _single_scales(facts, joints, facts.rate, strong)
+                single = _single_scales(joints, facts.rate, strong)
     velocity = position = 1.0
     if _off(between):
-        if level is not None and _off(level) and abs(np.log(level * between)) < 0.5:
-            position = 1.0 / between
-        elif level is None and _spread_factor(facts, joints, "position", between):
+        shown = level is not None and _off(level) and abs(np.log(abs(level) * between)) < 0.5
+        if shown or (level is None and _spread_factor(facts, joints)):
             position = 1.0 / between
         else:
             velocity = between
@@ -230,7 +231,7 @@ def _level_factor(joints: Joints) -> float | None:
     return slope if abs(slope) > 0.005 else None
 
 
-def _spread_factor(facts: Facts, joints: Joints, kind: str, between: float) -> bool:
+def _spread_factor(facts: Facts, joints: Joints) -> bool:
     """Whether positions spread as a wrong factor of theirs would make them, and velocities as in training."""
     ratio: dict[str, float] = {}
     for which in ("position", "velocity"):
@@ -238,10 +239,10 @@ def _spread_factor(facts: Facts, joints: Joints, kind: str, between: float) -> b
         channel = facts.record.seen[name]
         wide = channel.values[:, at].std(axis=0) / np.maximum(channel.spread[list(at)], 1e-9)
         ratio[which] = float(np.log(np.maximum(np.median(wide), 1e-9)))
-    return abs(ratio[kind]) > abs(ratio["velocity"])
+    return abs(ratio["position"]) > abs(ratio["velocity"])
 
 
-def _single_scales(facts: Facts, joints: Joints, rate: Relation, strong: NDArray[np.bool_]) -> list[Finding]:
+def _single_scales(joints: Joints, rate: Relation, strong: NDArray[np.bool_]) -> list[Finding]:
     """Velocities of single joints off by a factor of 1.6 or more, against those of the others."""
     usual = float(np.median(rate.slope))
     out: list[Finding] = []
@@ -252,9 +253,10 @@ def _single_scales(facts: Facts, joints: Joints, rate: Relation, strong: NDArray
         component, elements = joints.component("velocity", [int(j)])
         out.append(
             Finding(
-                "scale", (component,), elements, f"{places(component, elements)} ({joints.names[j]}) is {factor:.2g} times "
-                "what it should be", f"slope against the rate of the position {rate.slope[at]:.2f}, of the other joints "
-                f"{usual:.2f}", "look at this joint's gear ratio in the driver", {"factor": factor},
+                "scale", (component,), elements,
+                f"{places(component, elements)} ({joints.names[j]}) is {factor:.2g} times what it should be",
+                f"slope against the rate of the position {rate.slope[at]:.2f}, of the other joints {usual:.2f}",
+                "look at this joint's gear ratio in the driver", {"factor": factor},
                 float(rate.score[at, at]),
             )
         )  # fmt: skip
@@ -293,5 +295,6 @@ def scale_finding(components: tuple[str, ...], factor: float, evidence: str, wei
     shown = nice if abs(np.log(nice / abs(factor))) < 0.12 else factor
     return Finding(
         "scale", components, (), f"{name} is {shown:.3g} times what it should be", evidence,
-        f"multiply by {1.0 / shown:.3g}, or look for a wrong gear ratio or unit in the driver", {"factor": factor}, weight,
+        f"multiply by {1.0 / shown:.3g}, or look for a wrong gear ratio or unit in the driver",
+        {"factor": factor}, weight,
     )  # fmt: skip

@@ -14,7 +14,7 @@ _READERS = {".mcap": read_bag, ".db3": read_bag, ".csv": read_csv, ".npz": read_
 
 
 def read_log(path: str | os.PathLike[str]) -> Log:
-    """A log from an MCAP file, a rosbag2 directory (MCAP or SQLite), a CSV table or an .npz; docs/audit.md has the forms.
+    """A log from an MCAP file, a rosbag2 directory (MCAP or SQLite), a CSV table or an .npz (docs/audit.md).
 
     Raises:
         UserError: there is no such log, it is damaged, cut off or empty, its time goes backwards, or a package that

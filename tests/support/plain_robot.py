@@ -33,7 +33,13 @@ def contract() -> dict[str, Any]:
         part("joint_pos", "rad", 6, offset=_HOME.tolist(), scale=[0.3] * 6), part("joint_vel", "rad/s", 6),
         part("gyro", "rad/s", 3), gravity,
     ]  # fmt: skip
-    servo = {"stiffness": [40.0] * 6, "damping": [1.0] * 6, "effort_limit": [30.0] * 6, "afterwards": "", "index": [0, 6]}
+    servo = {
+        "stiffness": [40.0] * 6,
+        "damping": [1.0] * 6,
+        "effort_limit": [30.0] * 6,
+        "afterwards": "",
+        "index": [0, 6],
+    }
     action = part("joint_target", "rad", 6, smoothing=1.0, **servo)
     return {"task": "plain", "control_period_s": PERIOD_S, "observation": observation, "action": [action]}
 
@@ -42,7 +48,9 @@ def signals(seed: int = 0, cycles: int = 700) -> dict[str, Numbers]:
     """What a sound robot shows in every cycle, with a little noise: positions, velocities, targets, gyro, gravity."""
     rng = np.random.default_rng(seed)
     smooth = np.cumsum(rng.normal(0.0, 0.05, (cycles, 6)), axis=0)
-    wave = 0.25 * np.sin(2.0 * np.pi * (1.0 + 0.3 * rng.random(6)) * PERIOD_S * np.arange(cycles)[:, None] + 6.0 * rng.random(6))
+    wave = 0.25 * np.sin(
+        2.0 * np.pi * (1.0 + 0.3 * rng.random(6)) * PERIOD_S * np.arange(cycles)[:, None] + 6.0 * rng.random(6)
+    )
     target = _HOME + wave + 0.2 * np.tanh(smooth) + rng.normal(0.0, 0.06, (cycles, 6))
     q, v, fine = _HOME.copy(), np.zeros(6), PERIOD_S / _FINE
     position, velocity = np.empty((cycles, 6)), np.empty((cycles, 6))

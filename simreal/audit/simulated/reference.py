@@ -109,7 +109,7 @@ def _play(environment: Any, observed: Any, record: Recording, policy: Policy, cy
         actions.append(action)
         sent.append(policy.targets(action))
         observed = environment.step(torch.from_numpy(action)).observed.policy
-    time = record.period_s * np.arange(cycles)
+    time = record.period_s * np.arange(cycles, dtype=np.float64)
     out: list[Recording] = []
     for i in range(len(seen[0])):
         rows, done = np.array([s[i] for s in seen]), np.array([a[i] for a in actions])

@@ -1,7 +1,7 @@
 """How stiff the robot's servos are, from how its joints follow their targets under the policy.
 
-The answer is learnt from simulated logs whose gains are known: inverse regression on a few figures of each log. Its error
-is that of the simulated logs, each predicted from the others.
+The answer is learnt from simulated logs whose gains are known: inverse regression on some figures of each log. Its
+error is that of the simulated logs, each predicted from the others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.joints import Joints, joints_of, usual_steps
 from simreal.audit.recording import Recording
-from simreal.audit.reference import Reference
+from simreal.audit.relations.joints import Joints, joints_of, usual_steps
+from simreal.audit.simulated.reference import Reference
 
 Numbers = NDArray[np.float64]
 _RIDGE = 3.0

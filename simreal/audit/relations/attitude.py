@@ -207,7 +207,8 @@ def _signed_axes() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def _reading(
-    what: str, kind: str, detail: str, squares: Numbers, elements: tuple[int, ...] = (), value: float = 0.0, less: float = 0.0
+    what: str, kind: str, detail: str, squares: Numbers, elements: tuple[int, ...] = (), value: float = 0.0,
+    less: float = 0.0,
 ) -> Reading:  # fmt: skip
     """A reading; `less` makes it less likely than a simpler one that explains as much."""
     return Reading(what, kind, detail, float(np.sqrt(squares.mean())) * (1.0 + less), elements, value, squares)

@@ -1,7 +1,7 @@
 """Joints against themselves: the velocity of a joint is the rate of its position, and both follow what is sent to it.
 
-Three signals of one joint (position, velocity, target) make three relations. A fault of one signal spoils two of them, so
-that the third says whose fault it is; `simreal.audit.verdicts` counts.
+Three signals of one joint (position, velocity, target) make three relations. A fault of one signal spoils two of them,
+so that the third says whose fault it is; `simreal.audit.verdicts` counts.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ class Joints:
 
     def component(self, kind: str, joints: NDArray[np.int64] | list[int]) -> tuple[str, tuple[int, ...]]:
         """The component of one kind of signal, and the places of joints in it."""
-        entries = [self.place[kind][j] for j in joints]
-        assert entries and all(e is not None for e in entries)
-        return entries[0][0], tuple(e[1] for e in entries if e is not None)  # type: ignore[index]
+        entries = [entry for j in joints if (entry := self.place[kind][j]) is not None]
+        return entries[0][0], tuple(place for _, place in entries)
 
 
 def joints_of(record: Recording) -> Joints | None:
@@ -228,7 +227,7 @@ def response_relation(record: Recording, joints: Joints, of: str) -> Relation | 
     k = k[good[k] & good[k - 1]]
     past = [_unpredicted(y, history, k, j) for j in range(len(chosen))]
     lags = np.arange(0, _LATEST + 1)
-    scores = [_drop_one(u, k, (lag,), past) for lag in lags]  # one tap for the lag, two for a lag between cycles
+    scores = [_drop_one(u, k, (int(lag),), past) for lag in lags]  # one tap for the lag, two for a lag between cycles
     best = int(np.argmax([s.max(axis=0).sum() for s, _, _ in scores]))
     partner = scores[best][0].argmax(axis=0)
     score, sign, _ = _drop_one(u, k, (best, best + 1), past)
@@ -250,8 +249,8 @@ def _unpredicted(y: Numbers, history: list[Numbers], k: NDArray[np.int64], j: in
 def _drop_one(
     u: Numbers, k: NDArray[np.int64], lags: tuple[int, ...], past: list[tuple[Numbers, Numbers]], blocks: int = 10
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Log likelihood that every target adds to all others for every joint [n, n], its sign, and the same by stretches of
-    the log [blocks, n, n]."""
+    """Log likelihood that every target adds to all others for every joint [n, n], its sign, and the same by stretches
+    of the log [blocks, n, n]."""
     n, count = u.shape[1], len(k)
     taps = np.column_stack([u[k - lag] for lag in lags])
     score, sign, parts = np.zeros((n, n)), np.zeros((n, n)), np.zeros((blocks, n, n))
@@ -274,7 +273,7 @@ def _drop_one(
 
 
 def lag_between(record: Recording, first: Numbers, second: Numbers) -> tuple[float, tuple[float, float], float]:
-    """Cycles that signals [T, m] are later than signals [T, n] that they depend on linearly, whatever the dependence is.
+    """Cycles that signals [T, m] are later than signals [T, n] that they depend on linearly, in whatever way.
 
     Returns:
         The lag, its 95 % interval, and the share of the variance explained there.
@@ -297,11 +296,11 @@ def lag_between(record: Recording, first: Numbers, second: Numbers) -> tuple[flo
     return lag, interval, max(explained)
 
 
-def exchanges(relation: Relation, least: float = 12.0) -> dict[int, int]:
+def exchanges(relation: Relation, times: float = 2.0, least: float = 12.0) -> dict[int, int]:
     """Joints whose signal is that of another one: joint -> the joint that it shows, of `Joints`.
 
     Starts from everything in its place and exchanges pairs as long as both joints of a pair are then explained better:
-    together by a log likelihood of `least`, and each at least twice as well as by its own partner.
+    together by a log likelihood of `least`, and each at least `times` as well as by its own partner.
     """
     n, score = len(relation.joints), relation.score
     source = list(range(n))
@@ -310,7 +309,7 @@ def exchanges(relation: Relation, least: float = 12.0) -> dict[int, int]:
         for i in range(n):
             for j in range(i):
                 before, after = (score[source[i], i], score[source[j], j]), (score[source[j], i], score[source[i], j])
-                if after[0] > 2.0 * before[0] and after[1] > 2.0 * before[1]:
+                if after[0] > times * before[0] and after[1] > times * before[1]:
                     gains.append((after[0] + after[1] - before[0] - before[1], i, j))
         if not gains or max(gains)[0] < least:
             break

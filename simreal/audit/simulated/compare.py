@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding, places
-from simreal.audit.gains import Gains, gains_of
-from simreal.audit.joints import joints_of
 from simreal.audit.messages import outside
 from simreal.audit.recording import cut
-from simreal.audit.reference import Reference
+from simreal.audit.relations.joints import joints_of
+from simreal.audit.simulated.gains import Gains, gains_of
+from simreal.audit.simulated.reference import Reference
 
 Numbers = NDArray[np.float64]
 _GAINS_OFF, _FAMILIAR = (
@@ -42,8 +42,8 @@ def gain_findings(facts: Facts, known: Reference) -> tuple[list[Finding], Gains 
     name = {2.0: " (doubled)", 0.5: " (halved)"}.get(nice, "") if abs(np.log(nice / gains.factor)) < 0.3 else ""
     text = f"the gains of {part['name']} are {gains.factor:.2f} times those of the contract{name}"
     evidence = (
-        f"from how joints follow their targets, against {len(known.gains)} simulated logs with known gains (95 % interval "
-        f"{gains.interval[0]:.2f} to {gains.interval[1]:.2f}); trained {low:.2f} to {high:.2f}"
+        f"from how joints follow their targets, against {len(known.gains)} simulated logs with known gains (95 % "
+        f"interval {gains.interval[0]:.2f} to {gains.interval[1]:.2f}); trained {low:.2f} to {high:.2f}"
     )
     fix = f"set the stiffness and damping that the contract states ({part['stiffness'][0]:g}, {part['damping'][0]:g})"
     figures = {"factor": gains.factor, "interval": list(gains.interval), "trained": list(gains.trained)}
@@ -107,8 +107,9 @@ def range_findings(facts: Facts, known: Reference | None) -> list[Finding]:
         seen = np.quantile(channel.values[:, i], (0.05, 0.95))
         out.append(
             Finding(
-                "outside_training", (name,), elements, f"{places(name, elements[:3])} is outside the range of training in "
-                f"{share[i]:.0%} of the cycles", f"{places(name, (i,))} from {seen[0]:.3g} to {seen[1]:.3g} (5 to 95 %), "
+                "outside_training", (name,), elements,
+                f"{places(name, elements[:3])} is outside the range of training in {share[i]:.0%} of the cycles",
+                f"{places(name, (i,))} from {seen[0]:.3g} to {seen[1]:.3g} (5 to 95 %), "
                 f"trained {low:.3g} to {high:.3g}", "give the robot what it was trained for, or train it for this",
                 {"share": float(share[i])}, float(more.max()),
             )
