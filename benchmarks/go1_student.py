@@ -30,7 +30,7 @@ from simreal.evaluation.intervals import wilson
 _STEPS = {"teacher": 2_500_000, "student": 500_000, "further": 3_000_000, "direct": 6_000_000}
 _STUDENT: dict[str, Any] = {
     "algorithm": "distill", "observation_history": 10, "actor_hidden": [128, 128], "horizon": 24, "rollouts": 8,
-    "gradient_steps": 20, "batch_size": 2048, "lr": 1e-3, "lr_schedule": "linear", "initial_std": 0.35,
+    "gradient_steps": 20, "batch_size": 2048, "lr": 1e-3, "lr_schedule": "linear", "initial_std": 0.12,
     "latent": "regression",
 }  # fmt: skip
 _WORLDS = ("nominal", "held_out")
@@ -49,7 +49,7 @@ def train(arm: str, folder: Path, seed: int, scale: float) -> Path:
         options = ["learner.actor_reads=privileged", "learner.action_history=3"]
     elif arm == "further":
         options = [f"learner.observation_history={_STUDENT['observation_history']}", "learner.critic_warmup=8"]
-        options += [f"learner.initial_policy={folder / f'student-{seed}'}", "learner.lr=0.0003"]
+        options += [f"learner.initial_policy={folder / f'student-{seed}'}", "learner.lr=0.0002"]
     elif arm == "student":
         config = str(folder / f"{arm}-{seed}.yaml")
         learner, worlds = _STUDENT | {"teacher": str(teacher)}, {"sampler": "frozen", "source": str(teacher)}

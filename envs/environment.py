@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from envs.common.ranks import ALONE, Share
 from envs.common.rng import EpisodeRandom
 from envs.common.step_records import Observed, StepResult, copied, merged, on_device
 from envs.engines.base import Engine
@@ -53,7 +54,8 @@ class Randomizer(Protocol):
 
     def finished(self, result: StepResult) -> None:
         """Take note of the episodes that ended (`result.done`), before they are reset. Called after every step in which
-        one did; after every step on a GPU, which would have to wait to find out."""
+        one did; after every step on a GPU, which would have to wait to find out, and on many ranks, which find out in
+        common."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later worlds and steps depend on, as tensors and plain values."""
@@ -90,15 +92,26 @@ class Environment:
         engine: an engine that runs the task's model.
         layer: randomization; None for the nominal world.
         seed: of every random draw; see `EpisodeRandom`.
+        share: which environments of a run on many ranks these N are; None: all.
+        max_episode_steps: another time limit than the task's.
     """
 
-    def __init__(self, task: Task, engine: Engine, layer: Randomizer | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        layer: Randomizer | None = None,
+        seed: int = 0,
+        share: Share | None = None,
+        max_episode_steps: int | None = None,
+    ) -> None:
         self.task = task
         self.engine = engine
         self.layer: Randomizer = layer or NoRandomization()
         self.num_envs = engine.num_envs
         self.device = engine.device
-        self.rng = EpisodeRandom(seed, self.num_envs, engine.device)
+        self.share = share or ALONE.share(self.num_envs)
+        self.rng = EpisodeRandom(seed, self.num_envs, engine.device, self.share)
         with blaming(task):
             task.attach(engine, self.rng)
         self._look = FirstLook(task, engine)
@@ -113,7 +126,7 @@ class Environment:
         self.episode_successes = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._divergences = torch.zeros((), dtype=torch.int64, device=self.device)
         self.autoreset = True  # False: the caller calls `reset` for environments that are done
-        self.max_episode_steps = task.max_episode_steps
+        self.max_episode_steps = max_episode_steps or task.max_episode_steps
         self._over = torch.zeros(n, dtype=torch.bool, device=self.device)  # ended and not reset: without autoreset
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
@@ -150,8 +163,8 @@ class Environment:
     def stagger(self) -> None:
         """Spread the time limits of the episodes that run now evenly, so that later episodes do not all begin and end
         together: a rollout then holds every part of an episode."""
-        share = torch.arange(self.num_envs, device=self.device) / self.num_envs
-        self.steps += (share * self.max_episode_steps).long()
+        part = (torch.arange(self.num_envs, device=self.device) + self.share.start) / self.share.total
+        self.steps += (part * self.max_episode_steps).long()
 
     def step(self, action: Tensor) -> StepResult:
         """One control step with actions [N, A] in [-1, 1] (clipped); finished episodes are reset."""
@@ -178,11 +191,12 @@ class Environment:
             self._count_divergence(unstable, diverged)
             observed, outcome = self._terminate_diverged(diverged, observed, outcome)
         result = self._result(observed, outcome, diverged)
-        if not self.sync_allowed or result.done.any():
+        ended = not self.sync_allowed or bool(result.done.any())
+        if ended or self.share.ranks.size > 1:
             self.layer.finished(result)
-            if self.autoreset:
-                self._begin(result.done)
-                result = replace(result, observed=merged(result.done, self._first(result.done), observed))
+        if ended and self.autoreset:
+            self._begin(result.done)
+            result = replace(result, observed=merged(result.done, self._first(result.done), observed))
         self._observed = result.observed
         return result
 

@@ -31,7 +31,7 @@ from randomization.targets.suitable import (
     why_unsuitable,
 )
 
-_ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution", "group")
+_ENTRY_KEYS = ("quantity", "of", "range", "step", "distribution", "group", "nominal")
 
 
 def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
@@ -39,7 +39,8 @@ def build_parameters(task: Task, entries: Mapping[str, Any]) -> list[Parameter]:
 
     Each entry is `label: {quantity, of, range, step, distribution}`: `quantity` is the label where that names a
     quantity; `of` a pattern, or several, of names (all where it is left out); `range` the fixed range, or what
-    ADR may widen to; `step` ADR's Delta (a tenth of the range).
+    ADR may widen to; `step` ADR's Delta (a tenth of the range); `nominal` where ADR starts, if not at the model as it
+    is.
 
     Raises:
         RandomizationError: naming the entry, what was expected and what is nearest.
@@ -82,7 +83,11 @@ def _build(task: Task, label: str, entry: Any) -> Parameter:
     step = _number(entry.get("step", (high - low) / 10.0 or 1.0))
     if step is None:
         raise RandomizationError(f"{label}.step: expected a number, got {entry['step']!r}")
-    nominal = min(max(quantity.nominal, low), high)
+    nominal = _number(entry.get("nominal", min(max(quantity.nominal, low), high)))
+    if nominal is None or not low <= nominal <= high:
+        raise RandomizationError(
+            f"{label}.nominal: expected a number within the range [{low:g}, {high:g}], got {entry['nominal']!r}"
+        )
     parameter = Parameter(label, nominal, (low, high), step, quantity.unit, quantity.mode, name, targets)
     distribution = entry.get("distribution", "uniform")
     if distribution not in get_args(Distribution):

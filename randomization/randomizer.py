@@ -64,7 +64,9 @@ class DomainRandomizer:
         """Make the writers and effects of an environment; called once, before its first reset."""
         engine, task, self._rng = environment.engine, environment.task, environment.rng
         n, parameters = engine.num_envs, self.parameters
-        self._reporter = EpisodeReporter(self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS)
+        self._reporter = EpisodeReporter(
+            self.sampler, 1 if engine.device.type == "cpu" else _GPU_STEPS, environment.share.ranks
+        )
         nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=engine.device)
         self.lam = nominal.expand(n, -1).clone()
         self.boundary = torch.full((n,), -1, dtype=torch.int64, device=engine.device)

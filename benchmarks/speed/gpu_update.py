@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.speed.gpu import Clock
 from envs.common.fast_matmul import fast_matmul
 from simreal.learners.on_policy.ppo import PPO
-from simreal.learners.on_policy.rollout import RolloutBatch
+from simreal.learners.on_policy.rollout import Minibatch, RolloutBatch
 
 
 class MinibatchGraph:
@@ -66,7 +66,7 @@ class MinibatchGraph:
 
     def _minibatch(self) -> None:
         learner = self._learner
-        loss, _ = learner._loss(self._part)
+        loss, _ = learner._loss(_alone(learner, self._part))
         learner._gradient.zero_()
         loss.backward()
         norm = learner._gradient.norm()
@@ -80,12 +80,16 @@ class MinibatchGraph:
         self._replay()
 
 
+def _alone(learner: PPO, part: RolloutBatch) -> Minibatch:
+    return Minibatch.alone(part, learner.config.normalize_advantage == "minibatch")
+
+
 def bench_update(learner: PPO, clock: Clock, repeats: int) -> Iterator[dict[str, Any]]:
     """Seconds of an epoch over a full rollout, in three ways; each result as soon as it is there.
 
     `difference` is the largest of any parameter after one epoch, from where the plain epoch led from the same start.
     """
-    batch, _ = learner._prepare()
+    batch = learner._prepare()[0].batch
     device, count = learner.spec.device, learner.config.minibatches
     start = [p.detach().clone() for p in learner._params]
     order = torch.randperm(batch.weight.shape[1], device=device)
@@ -100,7 +104,7 @@ def bench_update(learner: PPO, clock: Clock, repeats: int) -> Iterator[dict[str,
 
     def plain() -> None:
         for part in parts:
-            loss, _ = learner._loss(part)
+            loss, _ = learner._loss(_alone(learner, part))
             learner._gradient.zero_()
             loss.backward()
             norm = learner._gradient.norm()

@@ -1,6 +1,6 @@
 """Counter-based random numbers: a draw depends on (seed, episode, step, tag) and on nothing else.
 
-Environment i of N plays episodes i, i + N, i + 2N, ... Each episode has its own stream, so an episode is
+Environment i of the N of a run plays episodes i, i + N, i + 2N, ... Each episode has its own stream, so an episode is
 the same whatever N is, whatever other episodes do and whatever the policy is, on CPU and GPU alike, and the
 state of the generator is a few integers per environment. The mixing function is the finalizer of SplitMix64
 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from envs.common.ranks import ALONE, Share
 
 _MASK64 = (1 << 64) - 1
 
@@ -138,10 +140,14 @@ class EpisodeRandom:
         seed: of the whole run.
         num_envs: N.
         device: where draws are made.
+        share: which environments of a run on many ranks these N are; None: all.
     """
 
-    def __init__(self, seed: int, num_envs: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seed: int, num_envs: int, device: torch.device | str = "cpu", share: Share | None = None
+    ) -> None:
         self.num_envs = num_envs
+        self._share = share or ALONE.share(num_envs)
         self.device = torch.device(device)
         self._tags: dict[tuple[str, int], Tensor] = {}
         self._blocks: dict[tuple[str, int, int], _Block] = {}
@@ -163,12 +169,13 @@ class EpisodeRandom:
         """Start again at the first episode of `seed`, in the environments of `mask` [N]."""
         value = mix(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + 1), device=self.device))
         self._seed = torch.where(mask, value, self._seed)
-        first = torch.arange(self.num_envs, device=self.device) - self.num_envs  # next_episode adds N
+        first = torch.arange(self.num_envs, device=self.device) + self._share.start
+        first -= self._share.total  # next_episode adds it
         self.episode = torch.where(mask, first, self.episode)
 
     def next_episode(self, mask: Tensor) -> None:
         """Give the environments of `mask` [N] their next episode's stream."""
-        self.episode = self.episode + self.num_envs * mask
+        self.episode = self.episode + self._share.total * mask
         self._key = torch.where(mask, mix(self._seed + self.episode * _GOLDEN), self._key)
         self.set_step(torch.where(mask, 0, self._step))
 

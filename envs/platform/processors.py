@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
 
+_sharing = [1]  # processes of a run that share this machine's processors, the present number last
+
+
+@contextlib.contextmanager
+def shared_by(processes: int) -> Iterator[None]:
+    """Within the block, `available_threads` is this process's part among so many."""
+    _sharing.append(processes)
+    try:
+        yield
+    finally:
+        _sharing.pop()
+
+
 def available_threads() -> int:
     """Processors that this process may use: its affinity mask, and what a container's quota allows, at least one."""
+    return max(1, _processors() // _sharing[-1])
+
+
+def _processors() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     quota = processor_quota(_CGROUPS, _OWN_CGROUP)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from randomization.samplers.base import Sampler
+from envs.common.ranks import ALONE, Ranks
+from randomization.samplers.base import NamedState, Sampler
 
 
 class EpisodeQueue:
@@ -18,10 +20,11 @@ class EpisodeQueue:
 
     Args:
         steps: control steps after which the queue is full.
+        ranks: whose episodes are gathered; their environments in order.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, ranks: Ranks = ALONE) -> None:
+        self.steps, self._ranks = steps, ranks
         self._kept: list[tuple[Tensor, ...]] = []
 
     def add(self, done: Tensor, *values: Tensor) -> bool:
@@ -35,8 +38,23 @@ class EpisodeQueue:
             return []
         over, *columns = (torch.stack(column) for column in zip(*self._kept, strict=True))
         self._kept = []
+        columns = [column[over].cpu() for column in columns]
+        if self._ranks.size > 1:
+            over, *columns = self._of_all(over.cpu(), columns)
         ended = over.sum(dim=1).tolist()
-        return list(zip(*(column[over].cpu().split(ended) for column in columns), strict=True))
+        return list(zip(*(column.split(ended) for column in columns), strict=True))
+
+    def _of_all(self, over: Tensor, columns: list[Tensor]) -> list[Tensor]:
+        """Values [k, ...] of the episodes that ended on all ranks, step by step and in each by environment, and how
+        many in each step: [steps, 1]."""
+        step = over.nonzero()[:, :1]
+        flat = [column.reshape(len(step), math.prod(column.shape[1:])) for column in columns]
+        whole = self._ranks.rows(torch.cat([step.double(), *(column.double() for column in flat)], dim=1))
+        whole = whole[torch.argsort(whole[:, 0], stable=True)]
+        count = torch.bincount(whole[:, 0].long(), minlength=len(over))[:, None]
+        values = whole[:, 1:].split([column.shape[1] for column in flat], dim=1)
+        shaped = [v.reshape(len(whole), *c.shape[1:]).to(c.dtype) for v, c in zip(values, columns, strict=True)]
+        return [count, *shaped]
 
     def state_dict(self) -> dict[str, Any]:
         """What is waiting."""
@@ -53,14 +71,18 @@ class EpisodeReporter(EpisodeQueue):
     Args:
         sampler: whose `record` is called.
         steps: control steps whose reports are handed over together.
+        ranks: all tell the same to their samplers, in the same order.
     """
 
-    def __init__(self, sampler: Sampler, steps: int) -> None:
-        super().__init__(steps)
+    def __init__(self, sampler: Sampler, steps: int, ranks: Ranks = ALONE) -> None:
+        super().__init__(steps, ranks)
         self._sampler = sampler
+        self.listens = isinstance(sampler, NamedState)  # the others learn nothing
 
     def report(self, done: Tensor, boundary: Tensor, performance: Tensor, lam: Tensor) -> None:
         """A step after which the episodes in done [N] are over: boundary [N], performance [N], lam [N, d]."""
+        if self._ranks.size > 1 and not self.listens:
+            return
         if self.add(done, boundary, performance.double(), lam):
             for episodes in self.take():  # step by step: ranges that move bear on the episodes after
                 self._sampler.record(*episodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.common.fast_matmul import thread_independent
+from envs.common.ranks import ALONE, Ranks
 from simreal.cli.check import look_at
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
@@ -34,7 +36,8 @@ from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
 from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdated, newest_checkpoint, policy_file
-from simreal.training.progress import Progress
+from simreal.training.launch import joined, restarted, together
+from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
     LoadedPolicy,
@@ -66,24 +69,49 @@ def train_command(
 ) -> Path:
     """`simreal train`. Returns the run directory. `config` replaces what `name` and `overrides` say.
 
-    Raises UserError before anything is written; Interrupted after a checkpoint.
+    Of the ranks that torchrun started the first one writes, prints and evaluates; of a run whose rank died, torchrun's
+    next attempt goes on.
+
+    Raises UserError before anything is written; Interrupted after a checkpoint; LostRankError.
     """
-    config = config or _configuration(name, overrides, run_dir, resume)
-    check_names(config.evaluate.worlds)
+    with contextlib.ExitStack() as held:
+        with joined() as ranks:
+            out = out if ranks.first else Console(quiet=True)
+            resume = resume or (ranks.size > 1 and restarted(ranks) and _is_there(name, run_dir))
+            config = together(ranks, lambda: config or _configuration(name, overrides, run_dir, resume))
+            check_names(config.evaluate.worlds)
+            begin = lambda: _begin(name, run_dir, resume, config, held) if ranks.first else (Path(), None)  # noqa: E731
+            run, checkpoint = together(ranks, begin)
+            run = ranks.objects(run)[0]
+            try:
+                train_run(config, run, checkpoint, out, ranks)
+            except Interrupted as interrupted:
+                resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
+                raise Interrupted(f"{interrupted}; to continue: {resume_line}" if ranks.first else "") from None
+        if ranks.first:
+            finish(run, out)
+    return run
+
+
+def _begin(
+    name: str, run_dir: Path | None, resume: bool, config: RunConfig, held: contextlib.ExitStack
+) -> tuple[Path, dict[str, Any] | None]:
+    """The directory of a run, which `held` owns from now on, and the checkpoint to go on from. Raises UserError."""
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     if resume and not run.is_dir():
         raise UserError(f"{run}: no such run to resume")
-    with owned(run, keep_empty=run_dir is not None):
-        if not resume:
-            refuse_filled(run)
-        checkpoint = _checkpoint_to_resume(run, config) if resume else None
-        try:
-            train_run(config, run, checkpoint, out)
-        except Interrupted as interrupted:
-            resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
-            raise Interrupted(f"{interrupted}; to continue: {resume_line}") from None
-        finish(run, out)
-    return run
+    held.enter_context(owned(run, keep_empty=run_dir is not None))
+    if not resume:
+        refuse_filled(run)
+    return run, _checkpoint_to_resume(run, config) if resume else None
+
+
+def _is_there(name: str, run_dir: Path | None) -> bool:
+    """Whether there is a run to resume."""
+    try:
+        return (run_dir or newest_run(name)).is_dir()
+    except UserError:
+        return False
 
 
 def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume: bool) -> RunConfig:
@@ -98,29 +126,30 @@ def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume
         raise
 
 
-def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console) -> None:
-    """Train in a run directory, from the start or from its checkpoint. Raises Interrupted after a checkpoint."""
-    config = with_threads(config, run)
+def train_run(
+    config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console, ranks: Ranks = ALONE
+) -> None:
+    """Train in a run directory, from the start or from its checkpoint, which the first rank has. Raises Interrupted
+    after a checkpoint."""
+    config = ranks.objects(with_threads(config, run))[0]
     torch.set_num_threads(1)
-    trainer = _make_trainer(config, run)
-    if config.train.keep == "last":
-        shutil.rmtree(run / BEST, ignore_errors=True)
-    if checkpoint is not None:
+    trainer = together(ranks, lambda: _make_trainer(config, run, ranks))
+    if any(ranks.objects(checkpoint is not None)):
         trainer.load(checkpoint)
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "config.yaml", config.to_yaml())
-    remember_made(run, config.task)
+    if ranks.first:
+        _write_down(config, run)
     total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
     unit = "steps" if config.learner.COUNTS == "env_steps" else config.learner.COUNTS
     at = f", from {unit[:-1]} {trainer.env_steps:,}" if checkpoint else ""
-    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit} in {run}{at}")
+    on = f" on {ranks.size} ranks" if ranks.size > 1 else ""
+    out.print(f"Training {config.task} with {config.learner.algorithm.upper()} for {total:,} {unit}{on} in {run}{at}")
     for warning in (
         untrained_warning(config),
         budget_warning(trainer.layer.sampler, total, trainer.environment.max_episode_steps),
     ):
         if warning is not None:
             out.print(warning)
-    for finding in look_at(trainer.environment, run):
+    for finding in look_at(trainer.environment, run) if ranks.first else ():
         out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
         trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
@@ -129,10 +158,19 @@ def train_run(config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, o
     out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
 
 
-def _make_trainer(config: RunConfig, run: Path) -> Trainer:
+def _write_down(config: RunConfig, run: Path) -> None:
+    """Leave in a run directory what a run begins with."""
+    if config.train.keep == "last":
+        shutil.rmtree(run / BEST, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "config.yaml", config.to_yaml())
+    remember_made(run, config.task)
+
+
+def _make_trainer(config: RunConfig, run: Path, ranks: Ranks) -> Trainer:
     """A trainer. Raises UserError where the configuration asks for what cannot be, or does not fit in memory."""
     try:
-        return Trainer(config, run)
+        return Trainer(config, run, ranks)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
-from simreal.common.errors import UserError
+from simreal.common.errors import ElsewhereError, UserError
+from simreal.robot import cli as robots
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -51,7 +52,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest checkpoint")] = False,
 ) -> None:
     """Train a policy, evaluate it and export it."""
-    _out.print(f"{config}: reading ...")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's; the others print nothing
+        _out.print(f"{config}: reading ...")
     from simreal.cli.commands import train_command
 
     train_command(config, overrides or [], run_dir, resume, _out)
@@ -120,9 +122,12 @@ def export(
     int8_limit: Annotated[
         float | None, typer.Option(metavar="X", help="refuse 8 bits where they change an action by more; default 0.05")
     ] = None,
+    ros2_control: Annotated[
+        Path | None, typer.Option("--ros2-control", metavar="DIR", help="also write a ros2_control controller, in C++")
+    ] = None,
     task: TaskCode = None,
 ) -> None:
-    """Export a run's policy as a bundle for a robot controller, and as C99 for a microcontroller."""
+    """Export a run's policy as a bundle for a robot controller, as C99, and as a ros2_control controller."""
     if run is None:
         taken = "" if c is None else f" (--c took {c} as the folder for C code)"
         raise UserError(
@@ -131,7 +136,77 @@ def export(
     _out.print(f"{run}: loading ...")
     from simreal.cli.commands import export_command
 
-    export_command(run, output, task, _out, c, int8, int8_limit)
+    if ros2_control is None:
+        export_command(run, output, task, _out, c, int8, int8_limit)
+        return
+    from simreal.robot.commands import export_controller
+
+    export_controller(
+        run, output or run / "bundle", c, ros2_control, lambda code: export_command(
+            run, output, task, _out, code, int8, int8_limit), _out.print)  # fmt: skip
+
+
+@app.command()
+def excite(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE.csv", help="the table of commands to write")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
+    speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
+    force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
+    travel: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="largest share of a command's range, to either side of the start")
+    ] = 0.15,
+    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="of commands, Hz; default: the task's")] = None,
+    band: Annotated[tuple[float, float], typer.Option(help="lowest and highest frequency, Hz")] = (0.1, 3.0),
+    noise: Annotated[
+        tuple[float, float], typer.Option(help="of measured positions and velocities, assumed: rad or m, and per s")
+    ] = (5e-4, 5e-3),
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="motions to choose from")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these")] = 0,
+) -> None:
+    """Write a motion that shows a robot's parameters, and say what a log of it will tell."""
+    _out.print(f"{task}: drawing motions ...")
+    from simreal.cli.identify import excite_command
+    from simreal.identify.excitation import Limits
+
+    limits = Limits(speed, force, travel)
+    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, _out)
+
+
+@app.command()
+def identify(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
+    ],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG ...", help="rosbag2, MCAP, CSV or npz, of one robot")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for what is found")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML: parameters with their ranges; default: every driven joint's"),
+    ] = None,
+    command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: what actuators were told")] = None,
+    position: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions of joints")] = None,
+    velocity: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: velocities of joints")] = None,
+    offset: Annotated[float, typer.Option(min=0, help="largest offset of a joint's sensor, rad or m; 0: none")] = 0.0,
+    piece: Annotated[
+        float, typer.Option(min=0.02, max=60, help="length of the pieces that logs are cut into, s")
+    ] = 0.5,
+    starts: Annotated[int, typer.Option(min=1, max=1000, help="worlds from which the search may begin")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these worlds and of the bootstrap")] = 0,
+) -> None:
+    """Find a robot's parameters, with their uncertainty, from its logs."""
+    _out.print(f"{task}: reading {', '.join(map(str, logs))} ...")
+    from simreal.cli.identify import identify_command
+
+    chosen = {"command": command, "position": position, "velocity": velocity}
+    signals = {key: value for key, value in chosen.items() if value is not None}
+    identify_command(task, logs, parameters, output, signals, offset, piece, starts, seed, _out)
 
 
 @app.command()
@@ -206,11 +281,14 @@ def study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of a shipped one")],
     run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default studies/NAME")] = None,
     pictures: Annotated[bool, typer.Option(help="draw best and worst episodes for the report")] = True,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="make the runs on this Ray cluster; 'local': on this machine")
+    ] = None,
 ) -> None:
     """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
     from simreal.study import study_command
 
-    study_command(study, run_dir, pictures, _out)
+    study_command(study, run_dir, pictures, _out, ray)
 
 
 @app.command()
@@ -288,6 +366,24 @@ def check(
 
 
 @app.command()
+def audit(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="the bundle that ran on the robot")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="MCAP, rosbag2, CSV or .npz")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write what was found to this file")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COMPONENT=TOPIC", help="a signal of the log, TOPIC:FIELD; may be repeated"),
+    ] = None,
+    simulate: Annotated[bool, typer.Option(help="compare with the policy in simulation")] = True,
+) -> None:
+    """Find what is wrong on a robot by its log; exit status 1 where something is."""
+    from simreal.cli.audit import audit_command
+
+    if not audit_command(bundle, log, pairs or [], simulate, json_file, _out):
+        sys.exit(1)
+
+
+@app.command()
 def new(
     robot: Annotated[Path, typer.Argument(metavar="ROBOT.xml", help="the MJCF of a robot")],
     output: Annotated[Path | None, typer.Option(help="folder to write; default: the robot's name")] = None,
@@ -297,6 +393,10 @@ def new(
     from simreal.cli.new import new_command
 
     new_command(robot, output, _out)
+
+
+app.command()(robots.run)
+app.command()(robots.robot)
 
 
 @app.command()
@@ -324,7 +424,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done, 1 `check` found something, 2 wrong input, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 `check` or `audit` found something, 2 wrong input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     warn_again()
     try:
@@ -343,11 +443,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(error: Exception) -> None:
     """One line on stderr for what the user can mend; anything else is our fault and shows its traceback."""
+    from envs.common.ranks import LostRankError
     from envs.engines.base import EngineError
     from envs.registry import TaskError
     from randomization.parameters import RandomizationError
     from simreal.training.trainer import Interrupted
 
+    if isinstance(error, LostRankError):
+        _fail(str(error), 1)
+    if isinstance(error, ElsewhereError):
+        _fail("", 2)
     if isinstance(error, Interrupted):
         _fail(str(error), _INTERRUPTED)
     if isinstance(error, typer.Abort):
@@ -361,7 +466,8 @@ def _report(error: Exception) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # else another rank of the run tells it
+        print(f"simreal: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 

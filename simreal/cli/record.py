@@ -11,7 +11,7 @@ from simreal.common.json_io import write_target
 from simreal.evaluation.record import Exploration, record
 from simreal.evaluation.worlds import find_world
 from simreal.learners.off_policy.dataset import read_dataset, write_dataset
-from simreal.training.progress import Progress
+from simreal.training.monitoring.progress import Progress
 from simreal.training.run_directory import load_policy
 
 

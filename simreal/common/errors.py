@@ -8,3 +8,7 @@ class UserError(Exception):
 
     Commands print it on stderr and exit with status 2; nothing is overwritten.
     """
+
+
+class ElsewhereError(UserError):
+    """Another rank of the run met an error of the user and tells it: this one ends without a word."""

@@ -79,7 +79,8 @@ def _observation_entries(source: Source) -> list[dict[str, Any]]:
         where = task.slices()[part.name]
         seen = None if trained is None else {side: values[where] for side, values in trained.items()}
         numbers = {"offset": offset[where], "scale": scale[where], "training_range": seen}
-        entries.append(_entry(part, order, where.start, keys) | numbers)
+        stance = {"relative_to": part.relative_to} if part.relative_to else {}
+        entries.append(_entry(part, order, where.start, keys) | stance | numbers)
     return plain(entries, "observation")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from envs.common.ranks import ALONE, Share
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
 from randomization.parameters import Parameter
@@ -22,7 +23,7 @@ class LearnerSpec:
     """Sizes of the vectors that a learner gets and gives, and what else it is told of its environments.
 
     Attributes:
-        num_envs: N.
+        num_envs: N, of this process.
         observation_size: values of the policy group.
         action_size: A.
         goal_size: 0 for tasks without goals.
@@ -33,6 +34,7 @@ class LearnerSpec:
         parameters: of the worlds, the last values of the privileged group: each brought to [-1, 1] over its limits.
         policies: of the runs that the learner's settings name, by key; none where only its own policy is wanted.
         task: its id.
+        share: which environments of a run on many ranks these N are; None: all.
     """
 
     num_envs: int
@@ -46,6 +48,12 @@ class LearnerSpec:
     parameters: tuple[Parameter, ...] = ()
     policies: Mapping[str, tuple[GivenPolicy, ...]] = field(default_factory=dict)
     task: str = ""
+    share: Share | None = None
+
+    @property
+    def whole(self) -> Share:
+        """Of the environments of the whole run."""
+        return self.share or ALONE.share(self.num_envs)
 
     @classmethod
     def of(
@@ -69,7 +77,25 @@ class LearnerSpec:
             parameters=tuple(getattr(environment.layer, "parameters", ())),
             policies=policies or {},
             task=task.id,
+            share=environment.share,
         )
+
+
+class Divided(ABC):
+    """Says how a part of a state is divided among ranks, where no dimension says it."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The part of the whole run, of what each rank has."""
+
+    @abstractmethod
+    def split(self, whole: Any, start: int, stop: int, first: bool) -> Any:
+        """What the rank of the environments start to stop has of it."""
+
+
+Rows = int | str | Divided | Mapping[str, Any]
+"""How a part of a state is divided among ranks, see `simreal.training.shards`: the dimension [N] of environments of all
+tensors in it; "sum" of what ranks count; what says it otherwise; or a mapping for the parts of a part."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +131,21 @@ class Learner(ABC):
         policy: deterministic, with its normalizer: observation [B, nobs] -> action [B, A] in [-1, 1]. Evaluated and
             exported.
         generator: of all random numbers after the initial weights.
-        steps: environment steps recorded.
+        share: of the environments of a run on many ranks; ranks: of that run.
+        steps: environment steps recorded, in the whole run.
         updates: made so far.
     """
 
     policy: Any  # a Module; subclasses know which
 
+    ROWS: ClassVar[Mapping[str, Rows] | None] = None
+    """What in the state is of environments, for learners that run on many ranks; None: it runs on one process only."""
+
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.depends_on_length and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
         self.spec, self.config, self.total_steps = spec, config, total_steps
+        self.share, self.ranks = spec.whole, spec.whole.ranks
         torch.manual_seed(seed)
         self.generator = torch.Generator(spec.device).manual_seed(seed)
         self.steps = self.updates = 0
@@ -152,6 +183,10 @@ class Learner(ABC):
 
         The state of `policy` is its entry "policy", which evaluation and export load.
         """
+
+    def common_state(self) -> dict[str, Any]:
+        """The part of the state that is the same on all ranks."""
+        return {name: part for name, part in self.state_dict().items() if name not in (self.ROWS or {})}
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

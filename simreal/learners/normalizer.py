@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.common.deterministic_ops import column_sums
+from envs.common.ranks import ALONE, Ranks
 from simreal.common.layers import Layer, Normalize, array
 from simreal.learners.options import ActorOptions, BatchOptions
 
@@ -52,14 +53,23 @@ class Normalizer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
-    def update(self, values: Tensor) -> None:
-        """Take values [B, size] into the statistics."""
+    def update(self, values: Tensor, ranks: Ranks = ALONE) -> None:
+        """Take values [B, size] into the statistics; of several ranks, those of each."""
         values = values.double()
         n = values.shape[0]
+        batch_mean = column_sums(values) / max(n, 1)
+        batch_var = column_sums((values - batch_mean).square_()) / max(n, 1)  # `var` takes several times as long
+        if ranks.size == 1:
+            self._merge(n, batch_mean, batch_var)
+            return
+        moments = ranks.rows(torch.cat((batch_mean, batch_var, self.count.new_tensor([n])))[None], as_many=True)
+        for row in moments:  # in the same order on all ranks
+            self._merge(int(row[-1]), *row[:-1].chunk(2))
+
+    def _merge(self, n: int, batch_mean: Tensor, batch_var: Tensor) -> None:
+        """Take in n values with a mean [size] and a variance [size]."""
         if n == 0:
             return
-        batch_mean = column_sums(values) / n
-        batch_var = column_sums((values - batch_mean).square_()) / n  # `var` takes several times as long
         total = self.count + n
         delta = batch_mean - self.mean
         m2 = self.var * self.count + batch_var * n + delta.square() * self.count * n / total

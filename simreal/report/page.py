@@ -99,20 +99,28 @@ def write_page(
     ]
     say("drawing figures")
     context = {"arms": arms, "measure": arms[0].first.measure, "groups": worlds_by_group(arms)}
-    shown = [(key, heading, _render(key, context | found)) for key, heading, found in content if found is not None]
+    shown = [(key, heading, render(key, context | found)) for key, heading, found in content if found is not None]
+    judged = render("verdict", context | verdict(arms))
+    return write_sections(output, title or f"{tasks[0]}: {names}", description, judged, shown)
+
+
+def write_sections(
+    output: Path, title: str, description: str, verdict: Markup, shown: Sequence[tuple[str, str, Markup]]
+) -> Path:
+    """Write a page of sections: their key, their heading, and what is in them."""
     page = {
-        "title": title or f"{tasks[0]}: {names}",
+        "title": title,
         "description": description,
-        "verdict": _render("verdict", context | verdict(arms)),
+        "verdict": verdict,
         "sections": shown,
         "version": __version__,
         "python": platform.python_version(),
     }
-    write_text(output, _render("page", page))
+    write_text(output, render("page", page))
     return output
 
 
-def _render(name: str, content: dict[str, Any]) -> Markup:
+def render(name: str, content: dict[str, Any]) -> Markup:
     """A template of this package, filled; all text in it is escaped."""
     return Markup(_TEMPLATES.get_template(f"{name}.html").render(content))
 

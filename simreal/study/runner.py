@@ -26,8 +26,9 @@ _RESULTS_OF_TRAINING = (EVALUATION, ENVELOPE, WIDENED, "bundle", "footage")
 _MAY_DIFFER = ("train", "evaluate", "threads")
 
 
-def study_command(name: str, folder: Path | None, pictures: bool, out: Console) -> None:
-    """`simreal study`. Raises UserError before anything is written, Interrupted with how to continue."""
+def study_command(name: str, folder: Path | None, pictures: bool, out: Console, ray: str | None = None) -> None:
+    """`simreal study`, on the Ray cluster at an address or "local" where one is given. Raises UserError before anything
+    is written, Interrupted with how to continue."""
     study = load_study(name)
     folder = folder or Path("studies") / study.spec.name
     _check_folder(folder, study)
@@ -37,13 +38,20 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console) 
         with owned(folder):
             write_text(folder / "study.yaml", study.to_yaml())
             (folder / "runs").mkdir(exist_ok=True)
+            if ray is not None:
+                from simreal.study.cluster import make_on_ray
+
+                missing = [(arm, seed) for arm, seed in runs if not _is_done(study, arm, seed, folder)]
+                for _ in make_on_ray(study, missing, folder, ray, out, make_run):
+                    write_results(study, folder)
             for number, (arm, seed) in enumerate(runs, start=1):
-                _make(study, arm, seed, folder, f"[{number}/{len(runs)}] {arm.name}, seed {seed}", out)
+                if make_run(study, arm, seed, folder, out, f"[{number}/{len(runs)}] {arm.name}, seed {seed}"):
+                    write_results(study, folder)
             write_results(study, folder)  # of these arms, seeds and words, even where no run was missing
             write_report([folder], folder / "report.html", pictures)
     except (Interrupted, KeyboardInterrupt) as interrupted:
-        reason = str(interrupted) or "interrupted"
-        raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}") from None
+        reason, again = str(interrupted) or "interrupted", f" --ray {ray}" if ray else ""
+        raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}{again}") from None
     out.print((folder / "table.md").read_text())
     out.print(f"{folder / 'report.html'}: the report; {folder / 'table.md'}, {folder / 'study.json'}: the table")
 
@@ -106,8 +114,18 @@ def _reached(run: Path) -> int:
     return int(found[-1].stem.removeprefix("step_")) if found else 0
 
 
-def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out: Console) -> None:
-    """Train, evaluate and widen one run, as far as it has not been done."""
+def _is_done(study: Study, arm: StudyArm, seed: int, folder: Path) -> bool:
+    """Whether nothing is left to be done for a run."""
+    run, wanted, spec = run_folder(folder, arm.name, seed), arm.with_seed(seed), study.spec.widen
+    if _reached(run) < wanted.train.env_steps or not _is_evaluated(run, wanted):
+        return False
+    if spec is None or arm.name not in spec.arms:
+        return True
+    return same_request(run / WIDENED, study.arms[spec.like].config.randomization, spec.episodes)
+
+
+def make_run(study: Study, arm: StudyArm, seed: int, folder: Path, out: Console, title: str = "") -> bool:
+    """Train, evaluate and widen one run, as far as it has not been done; whether there was anything to do."""
     run, wanted = run_folder(folder, arm.name, seed), arm.with_seed(seed)
     done = True
     if _reached(run) < wanted.train.env_steps:
@@ -127,8 +145,7 @@ def _make(study: Study, arm: StudyArm, seed: int, folder: Path, title: str, out:
             out.print(f"{title}: widening ranges around the frozen policy")
             write_text(run / WIDENED, to_json(widen(load_policy(run), block, spec.episodes)))
             done = False
-    if not done:
-        write_results(study, folder)
+    return not done
 
 
 def _train(arm: StudyArm, run: Path, wanted: RunConfig, folder: Path, out: Console) -> None:

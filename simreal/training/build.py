@@ -14,6 +14,7 @@ import mujoco
 import torch
 
 from envs.common.messages import warn_once
+from envs.common.ranks import Share
 from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.base import Engine, EngineError
 from envs.engines.cpu import CpuEngine
@@ -52,6 +53,7 @@ def make_environment(
     task_options: Mapping[str, Any] | None = None,
     variant: ModelVariant | None = None,
     gpu: GpuOptions | None = None,
+    share: Share | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -69,6 +71,7 @@ def make_environment(
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
         variant: how the model differs from the task's.
         gpu: settings of the GPU engine.
+        share: which environments of a run on many ranks these N are; None: all.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
@@ -95,9 +98,7 @@ def make_environment(
             physics = BacklashJointEngine(physics)
     else:
         _refuse_changed_physics(task_id, engine, variant)
-    environment = Environment(task, physics, layer, seed)
-    environment.max_episode_steps = max_episode_steps or environment.max_episode_steps
-    return environment
+    return Environment(task, physics, layer, seed, share, max_episode_steps)
 
 
 def _check_counts(num_envs: int, threads: int | None) -> None:
@@ -163,6 +164,11 @@ def make_learner(
         hindsight = _hindsight(config, environment)
         spec = LearnerSpec.of(environment, learner_device(config.device), hindsight, policies)
         make = learner_class(config.learner.algorithm)
+        if environment.share.ranks.size > 1 and make.ROWS is None:
+            raise ValueError(
+                f"{config.learner.algorithm} runs on one process only; start it without torchrun, or with "
+                "--nproc-per-node=1"
+            )
         return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
     except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
         raise

@@ -6,26 +6,33 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from envs.common.fast_matmul import thread_independent
+from envs.common.ranks import ALONE, Ranks, Share
 from envs.common.safe_yaml import one_line
+from envs.common.step_records import on_device
 from envs.environment import Environment
-from envs.platform.processors import available_threads
+from envs.platform.processors import available_threads, shared_by
 from randomization.randomizer import DomainRandomizer
-from simreal.common.errors import UserError
+from simreal.common.errors import ElsewhereError, UserError
 from simreal.evaluation.metrics import metric_of
 from simreal.learners.base import Learner
 from simreal.learners.nan_guard import NanGuard
 from simreal.training.best import BestPolicy
 from simreal.training.build import learner_device, make_environment, make_learner
-from simreal.training.checkpoint import MISFITS, save_checkpoint, save_failed_update
-from simreal.training.episode_statistics import EpisodeStatistics
-from simreal.training.metrics_log import RunLog
-from simreal.training.progress import Progress
+from simreal.training.checkpoint import MISFITS, checkpoint_path, save_checkpoint, save_failed_update
+from simreal.training.monitoring.episode_statistics import EpisodeStatistics
+from simreal.training.monitoring.metrics_log import NoLog, RunLog
+from simreal.training.monitoring.progress import Progress
+from simreal.training.monitoring.rank_clock import RankClock
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import given_policies
+from simreal.training.shards import Layout, check_alike
 from simreal.training.threads import UpdateThreads
 
 
@@ -38,15 +45,22 @@ class NonFiniteUpdate(UserError):
 
 
 class SignalHandler:
-    """Notes SIGINT and SIGTERM while `listening`, for the loop to stop; a second signal raises KeyboardInterrupt."""
+    """Notes SIGINT and SIGTERM while `listening`, for the loop to stop; a second signal raises KeyboardInterrupt.
+
+    Attributes:
+        one_signal_s: signals closer together are one: a terminal sends it to all processes, and so does torchrun.
+    """
+
+    one_signal_s: ClassVar[float] = 0.5
 
     def __init__(self) -> None:
         self.requested = False
+        self._at = 0.0
 
     def _handle(self, signum: int, frame: Any) -> None:
-        if self.requested:
+        if self.requested and time.monotonic() - self._at > self.one_signal_s:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self._at = True, time.monotonic()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[SignalHandler]:
@@ -64,6 +78,8 @@ class SignalHandler:
 
 
 _GPU_STEPS = 16  # steps whose episodes are counted at once
+_RANKS_STEPS = 16  # steps between two agreements of ranks: what to count, whether to save or to stop
+_COMPARED = 32  # updates between two looks whether ranks have the same state
 _MOST_TIME_SAVING = 0.01  # share of the training time; where a checkpoint takes longer there are fewer
 
 
@@ -86,22 +102,27 @@ class Trainer:
     Args:
         config: validated.
         run: the run directory, which exists.
+        ranks: of the run; each makes a trainer, and the first one writes.
+
+    Raises:
+        UserError: there are more ranks than environments, or the learner runs on one process only.
     """
 
-    def __init__(self, config: RunConfig, run: Path) -> None:
-        self.config, self.run = config, run
-        self.environment: Environment = make_environment(
-            config.task, config.num_envs, config.randomization,
-            engine=config.engine, seed=config.seed, threads=config.threads,
-            task_options=config.task_options, gpu=config.gpu.options(),
-        )  # fmt: skip
-        self.environment.reset()
+    def __init__(self, config: RunConfig, run: Path, ranks: Ranks = ALONE) -> None:
+        self.config, self.run, self.ranks = config, run, ranks
+        if config.num_envs < ranks.size:
+            raise UserError(f"num_envs: expected at least {ranks.size}, one for each rank, got {config.num_envs}")
+        self._share = ranks.share(config.num_envs)
+        self.environment: Environment = self._make_environment(self._share.count, self._share)
         self._metric = metric_of(self.environment.task)
         if config.learner.STAGGERED:
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment, given_policies(config))
         self._device = learner_device(config.device)
-        self.statistics = EpisodeStatistics(1 if self._device.type == "cpu" else _GPU_STEPS)
+        at_once = _RANKS_STEPS if ranks.size > 1 else 1 if self._device.type == "cpu" else _GPU_STEPS
+        self.statistics = EpisodeStatistics(at_once, ranks)
+        self._clock = RankClock(ranks)
+        self._updates = 0  # made in this process
         self.env_steps = 0  # or sweeps, see `LearnerOptions.COUNTS`
         self._acts = config.learner.COUNTS == "env_steps"
         self.seconds = 0.0  # of training, evaluation and start-up not counted
@@ -110,7 +131,23 @@ class Trainer:
         self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive)
         self._guard = NanGuard(self.learner)
         about = self.environment.task, self.environment.max_episode_steps, self.learner.spec
-        self._best = BestPolicy(config, run, *about) if config.train.keep == "best" else None
+        self._best = BestPolicy(config, run, *about) if config.train.keep == "best" and ranks.first else None
+
+    def _make_environment(self, num_envs: int, share: Share | None = None) -> Environment:
+        """Environments of the run, after their first reset."""
+        config = self.config
+        environment = make_environment(
+            config.task, num_envs, config.randomization,
+            engine=config.engine, seed=config.seed, threads=config.threads,
+            task_options=config.task_options, gpu=config.gpu.options(), share=share,
+        )  # fmt: skip
+        environment.reset()
+        return environment
+
+    @cached_property
+    def _layout(self) -> Layout:
+        """How the state is divided among ranks."""
+        return Layout(type(self.learner).ROWS or {}, self.environment, self._make_environment)
 
     @property
     def layer(self) -> DomainRandomizer:
@@ -126,13 +163,16 @@ class Trainer:
             Interrupted: by SIGINT or SIGTERM, after saving.
             NonFiniteUpdate: an update ended in NaN or infinity, after saving the state before it.
             UserError: the disk refuses; what was saved before is intact.
+            LostRankError: another rank has ended.
         """
         config = self.config.train
         started = time.monotonic()
         next_save = started + config.checkpoint_interval_s
         before = self.seconds
         total = self.config.learner.run_length(config.env_steps)
-        log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
+        log: RunLog | NoLog = NoLog()
+        if self.ranks.first:
+            log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
         with SignalHandler().listening() as stop, log, progress:
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < total:
@@ -144,25 +184,37 @@ class Trainer:
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if self._best is not None and self._best.due(self.env_steps):
                     before -= self._judge(self._best, progress)
-                if stop.requested:
+                stops, saves = self._agreed(stop.requested, time.monotonic() > next_save)
+                if stops:
                     self._save(log)
                     raise Interrupted
-                if time.monotonic() > next_save:
+                if saves:
                     took = self._save(log)
                     next_save = time.monotonic() + seconds_between_saves(config.checkpoint_interval_s, took)
             if self._best is not None:
                 self._judge(self._best, progress)
             self._save(log)
 
+    def _agreed(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Whether the run stops, as any rank was told, and whether it saves, as the first one's clock says."""
+        if self.ranks.size == 1:
+            return stop, save
+        if self.env_steps // self.config.num_envs % _RANKS_STEPS:
+            return False, False
+        told = torch.tensor([float(stop), float(save and self.ranks.first)])
+        self.ranks.sum_(told)
+        return bool(told[0]), bool(told[1])
+
     def _judge(self, best: BestPolicy, progress: Progress) -> float:
         """Keep the better of the present policy and the kept one; returns the seconds that it took."""
         began = time.monotonic()
-        told = best.judge(self.env_steps, self.learner.policy, self.layer.sampler)
+        with shared_by(1):  # the other ranks wait
+            told = best.judge(self.env_steps, self.learner.policy, self.layer.sampler)
         if told is not None:
             progress.note(told)
         return time.monotonic() - began
 
-    def _save(self, log: RunLog) -> float:
+    def _save(self, log: RunLog | NoLog) -> float:
         """Write a checkpoint that the logs are not behind; returns the seconds that it took."""
         began = time.monotonic()
         log.sync()
@@ -180,7 +232,8 @@ class Trainer:
     def _collect(self) -> None:
         observed = self.environment.observed.to(self._device)
         action = self.learner.act(observed)
-        result = self.environment.step(action).to(self._device)
+        with self._clock.physics():
+            result = self.environment.step(action).to(self._device)
         self.learner.record(observed, action, result)
         self.statistics.add_reward_terms(result.terms)
         self.statistics.add_episodes(result)
@@ -190,6 +243,8 @@ class Trainer:
         broken = self.learn()
         if broken:
             checkpoint = self.save()
+            if not self.ranks.first:
+                raise ElsewhereError(broken[0])
             kept = save_failed_update(self.run, checkpoint, broken)
             raise NonFiniteUpdate(
                 f"{self.run}: step {self.env_steps:,}: {broken[0]} after an update; the state before it is in "
@@ -203,9 +258,13 @@ class Trainer:
         self._guard.snapshot()
         self._threads.begin()
         try:
-            metrics = self.learner.update(self._threads.step)
+            with self._clock.learning():
+                metrics = self.learner.update(self._threads.step)
         finally:
             self._threads.end()
+        self._updates += 1
+        if self.ranks.size > 1 and self._updates % _COMPARED == 0:
+            check_alike(self.learner.common_state() | {"sampler": self.layer.sampler.state_dict()}, self.ranks)
         broken = self._guard.nonfinite(metrics)
         if broken:
             self._guard.restore()
@@ -221,11 +280,12 @@ class Trainer:
     def _row(self) -> dict[str, float]:
         if not self._acts:
             return (self.statistics.learner or {}) | {"seconds": self.seconds}
-        extra = {"seconds": self.seconds, "divergences": float(self.environment.divergences)}
-        return self.statistics.row() | extra
+        divergences = sum(self.ranks.objects(self.environment.divergences))
+        extra = {"seconds": self.seconds, "divergences": float(divergences)}
+        return self.statistics.row() | extra | self._clock.row()
 
     def save(self) -> Path:
-        """Write a checkpoint of everything that changes during training."""
+        """Write a checkpoint of everything that changes during training: the first rank, of all; the others wait."""
         content = {
             "task": self.config.task,
             "config": self.config.to_yaml(),
@@ -234,11 +294,24 @@ class Trainer:
             "environment": self.environment.state_dict(),
             "statistics": self.statistics.state_dict(),
         }
-        return save_checkpoint(self.run / "checkpoints", self.env_steps, content, self.config.train.keep_checkpoints)
+        if self.ranks.size > 1:
+            divided = {name: on_device(content[name], torch.device("cpu")) for name in ("learner", "environment")}
+            everywhere = self.ranks.collected(divided)
+            content |= {} if everywhere is None else self._layout.join(everywhere)
+        folder = self.run / "checkpoints"
+        if self.ranks.first:
+            save_checkpoint(folder, self.env_steps, content, self.config.train.keep_checkpoints)
+        self.ranks.objects(None)
+        return checkpoint_path(folder, self.env_steps)
 
-    def load(self, checkpoint: dict[str, Any]) -> None:
-        """Continue from a checkpoint, bit for bit. Raises UserError if it does not fit this configuration."""
+    def load(self, checkpoint: dict[str, Any] | None) -> None:
+        """Continue from a checkpoint, bit for bit; of ranks only the first one needs to have it. Raises UserError if it
+        does not fit this configuration."""
         try:
+            if self.ranks.size > 1:
+                whole = None if checkpoint is None else self._layout.split(checkpoint, self._share)
+                checkpoint = self.ranks.dealt(whole)
+            assert checkpoint is not None
             self.learner.load_state_dict(checkpoint["learner"])
             self.environment.load_state_dict(checkpoint["environment"])
             self.statistics.load_state_dict(checkpoint["statistics"])

@@ -245,6 +245,10 @@ def test_inputs_may_be_functions_and_change(smooth: Policy) -> None:
         ({"limits": Limits(position={NAME: (3.0, 4.0)})}, "nothing is left of what the contract allows"),
         ({"limits": Limits(sensors={NAME: (0.0, 1.0)})}, "Limits.sensors: unknown component 'joint_target'"),
         ({"limits": Limits(deadline_s={"gyro": 1.0})}, "Limits.deadline_s: unknown component 'gyro'"),
+        ({"limits": Limits(rate=4.0)}, r"Limits.rate: expected a mapping from components \(joint_target\), got 4.0"),  # type: ignore[arg-type]
+        ({"limits": {"rate": 4.0}}, "limits: expected simreal.deploy.Limits, got dict"),
+        ({"inputs": [0.3]}, "inputs: expected a mapping or a function, got list"),
+        ({"inner_hz": "fast"}, "inner_hz: expected a rate in Hz, got 'fast'"),
         ({"safe": "stop"}, "safe: expected hold or damp or zero_torque, got 'stop'"),
         ({"interpolation": "cubic"}, "interpolation: expected hold or linear, got 'cubic'"),
         ({"inner_hz": 120.0}, r"inner_hz: expected a multiple of the policy's 50 Hz, got 120"),

@@ -24,7 +24,7 @@ STALL_S = 0.06  # three periods
 WORDS = {  # of a schedule -> kinds of events that may follow
     "silence": {"stale"}, "nothing": {"stale"}, "late stamps": {"stale"}, "future": {"stale"},
     "nan": {"not_finite"}, "nan joint": {"not_finite"}, "impossible": {"out_of_range"},
-    "missing": {"lost"}, "short": {"lost"}, "text": {"lost"}, "read raises": {"read_failed"},
+    "missing": {"lost"}, "short": {"lost"}, "text": {"lost"}, "garbage": {"lost"}, "read raises": {"read_failed"},
     "write raises": {"write_failed"}, "kick": {"limits"}, "stall asleep": {"stalled"}, "stall in read": {"stalled"},
     "stall in write": {"stalled"}, "stall in policy": {"stalled"},
 }  # fmt: skip
@@ -102,6 +102,12 @@ class Breaking(ToyRobot):
             self.fault()
             self.q[NAME] = self.q[NAME] + np.array([3.0, 0.0, 0.0]) * self.random.choice([-1.0, 1.0])
             return replace(reading, positions={NAME: self.q[NAME].copy()})
+        elif self.plan == "garbage":
+            self.fault()
+            nothing: Any = None
+            wrong = [{"values": nothing}, {"stamps": {"joint_pos": "soon"}}, {"positions": {NAME: object()}},
+                     {"positions": [0.0]}, {"values": {"joint_pos": nothing, "joint_vel": nothing}}]  # fmt: skip
+            return self.random.choice(["text", 7]) if at == 0 else replace(reading, **self.random.choice(wrong))
         else:
             return reading
         self.fault()

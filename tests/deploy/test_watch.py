@@ -103,6 +103,23 @@ def test_an_interrupt_in_a_loop_of_ones_own_makes_the_robot_safe_too(smooth: Pol
     assert (controller.state, len(robot.made_safe)) == ("stopped", 1)
 
 
+def test_a_second_interrupt_ends_a_read_that_hangs(smooth: Policy) -> None:
+    controller, robot, _ = control(smooth)
+
+    def hang(reading: Reading) -> Reading:
+        if len(robot.written) == 7:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("hangs")
+        return reading
+
+    robot.change = hang
+    with pytest.raises(KeyboardInterrupt):
+        controller.run()
+    assert (len(robot.written), len(robot.made_safe)) == (7, 6)
+    assert controller.state == "stopped"
+
+
 def test_run_keeps_a_stopped_robot_safe_until_its_time_is_over(smooth: Policy) -> None:
     controller, robot, _clock = control(smooth, safe="hold")
     robot.change = lambda reading: reading if len(robot.written) < 3 else 1 / 0

@@ -16,7 +16,7 @@ from randomization.parameters import Parameter
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Manual
-from simreal.training.episode_statistics import EpisodeStatistics
+from simreal.training.monitoring.episode_statistics import EpisodeStatistics
 
 BODIES = """<mujoco><option timestep="{timestep}"/><worldbody>
 <body><joint type="slide"/><geom size="{size}"/>

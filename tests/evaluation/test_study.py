@@ -24,7 +24,7 @@ from simreal.report.records import Arm, load_run
 from simreal.study.results import summarize, table
 from simreal.study.spec import load_study
 from simreal.training.checkpoint import checkpoints, newest_checkpoint
-from simreal.training.progress import Progress
+from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import shipped_configs
 from tiny import leaves
 

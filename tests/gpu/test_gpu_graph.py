@@ -25,7 +25,7 @@ from envs.environment import Environment
 from robots import skipping_missing
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
-from simreal.learners.on_policy.rollout import RolloutBatch
+from simreal.learners.on_policy.rollout import Minibatch, RolloutBatch
 from simreal.learners.options import PPOConfig
 from simreal.training.build import make_environment
 
@@ -259,7 +259,7 @@ def test_a_minibatch_that_is_replayed_makes_the_learners_step() -> None:
         return made
 
     def parts(learner: PPO) -> list[RolloutBatch]:
-        return list(learner._prepare()[0].minibatches(3))
+        return list(learner._prepare()[0].batch.minibatches(3))
 
     @contextmanager
     def record() -> Iterator[Callable[[], None]]:
@@ -274,7 +274,7 @@ def test_a_minibatch_that_is_replayed_makes_the_learners_step() -> None:
 
     plain, replayed = learner(), learner()
     for part in parts(plain):
-        loss, _ = plain._loss(part)
+        loss, _ = plain._loss(Minibatch.alone(part, False))
         plain._gradient.zero_()
         loss.backward()
         plain._gradient.mul_((plain.config.max_grad_norm / (plain._gradient.norm() + 1e-6)).clamp_(max=1.0))

@@ -27,7 +27,7 @@ from simreal.learners.on_policy.losses import (
     value_loss,
 )
 from simreal.learners.on_policy.ppo import PPO
-from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
+from simreal.learners.on_policy.rollout import Minibatch, RolloutBatch, RolloutBuffer
 from simreal.learners.on_policy.trpo import conjugate_gradient
 from simreal.learners.options import PPOConfig
 
@@ -192,7 +192,7 @@ ONCE = {"epochs": 1, "minibatches": 1}
 )
 def test_the_loss_of_every_objective_by_hand(settings: dict[str, Any], expected: float) -> None:
     ppo = learner(value_coef=0.5, entropy_coef=0.1, **settings)
-    loss, log = ppo._loss(hand_batch(ppo))
+    loss, log = ppo._loss(Minibatch.alone(hand_batch(ppo), False))
     assert log["policy_loss"].item() == pytest.approx(expected, abs=1e-6)
     assert log["value_loss"].item() == pytest.approx(5.0)  # (1 + 9) / 2
     entropy = 2.8378771  # 1 + log 2 pi
@@ -205,7 +205,7 @@ def test_the_loss_of_every_objective_by_hand(settings: dict[str, Any], expected:
 def test_the_gradient_of_a_clipped_step_vanishes() -> None:
     ppo = learner()
     batch = hand_batch(ppo)
-    loss, _ = ppo._loss(replace(batch, weight=torch.tensor([[1.0, 0.0]])))  # rho = 2 with A = 1
+    loss, _ = ppo._loss(Minibatch.alone(replace(batch, weight=torch.tensor([[1.0, 0.0]])), False))  # rho = 2 with A = 1
     gradient = torch.autograd.grad(loss, ppo._actor_params, allow_unused=True)
     assert all(g is None or g.abs().max() == 0.0 for g in gradient)
 
@@ -221,7 +221,7 @@ def test_advantages_and_targets_of_a_rollout() -> None:
     ordinary[3] = replace(ordinary[3], terminated=special, done=special)
     ordinary[5] = replace(ordinary[5], truncated=special, done=special)
     ordinary[6] = replace(ordinary[6], terminated=special, done=special, diverged=special)
-    batch, _ = filled(ppo, ordinary)._prepare()
+    batch = filled(ppo, ordinary)._prepare()[0].batch
     target = ppo.rollout.joined(batch.target)
     assert target[:, 1].tolist() == [2.0] * 8  # 1 + 0.5 * 2
     # terminated: 1; truncated: bootstrapped as if it went on; diverged: what the critic expected, with no weight
@@ -234,7 +234,7 @@ def test_advantages_and_targets_of_a_rollout() -> None:
 def test_truncated_episodes_are_bootstrapped_from_their_final_observation(memory: str) -> None:
     def targets(results: list[StepResult]) -> Tensor:
         ppo = filled(learner(memory=memory, advantage="one_step"), results)
-        return ppo.rollout.joined(ppo.critic.unscaled(ppo._prepare()[0].target))
+        return ppo.rollout.joined(ppo.critic.unscaled(ppo._prepare()[0].batch.target))
 
     results = steps(ends=0.0)
     cut = torch.tensor([True, False, True, False])
@@ -277,7 +277,7 @@ def test_a_rollout_of_diverged_steps_only_changes_no_policy() -> None:
 def test_the_update_sees_the_policy_that_collected(memory: str, actor: str) -> None:
     """Stored states and masks: before the first gradient step every ratio is 1 and every value the collected one."""
     ppo = filled(learner(memory=memory, horizon=16, actor=actor), steps(16, ends=0.1))
-    batch, _ = ppo._prepare()
+    batch = ppo._prepare()[0].batch
     now, old = ppo._distribution(batch), batch.old
     for a, b in zip(vars(now).values(), vars(old).values(), strict=True):
         torch.testing.assert_close(a.expand_as(b), b, atol=1e-6, rtol=1e-5)
@@ -294,7 +294,7 @@ def test_the_update_sees_the_policy_that_collected(memory: str, actor: str) -> N
 
 def test_a_batch_holds_every_step_once_per_epoch() -> None:
     ppo = filled(learner(memory="lstm"), steps())
-    batch, _ = ppo._prepare()
+    batch = ppo._prepare()[0].batch
     rows = torch.arange(8 * N).view(8, N)
     assert torch.equal(ppo.rollout.joined(ppo.rollout.segments(rows)), rows)
     order = torch.randperm(batch.weight.shape[1])
@@ -357,9 +357,9 @@ def test_a_linear_step_size_falls_to_zero() -> None:
 def test_an_update_ends_early_when_the_policy_has_moved_too_far() -> None:
     def moved(target_kl: float | None) -> float:
         ppo = learner(lr=0.05, epochs=20, target_kl=target_kl)
-        batch, _ = filled(ppo, steps())._prepare()
+        batch = filled(ppo, steps())._prepare()[0].batch
         ppo.update()
-        return ppo._divergence(batch).item()
+        return ppo._divergence(batch, shares(batch.weight)).item()
 
     assert moved(None) > 0.2
     assert moved(0.02) < 0.1
@@ -423,8 +423,9 @@ def test_a_trust_region_step_improves_the_surrogate_within_its_bound(memory: str
     assert log["improvement"] > 0.0
     # A line search that finds nothing leaves the policy where it was.
     before = [p.detach().clone() for p in ppo._actor_params]
-    batch, _ = filled(ppo, steps(seed=1))._prepare()
-    assert ppo._trust_region_step(replace(batch, advantage=torch.zeros_like(batch.advantage)))["step_scale"] == 0.0
+    whole = filled(ppo, steps(seed=1))._prepare()[0]
+    flat = replace(whole.batch, advantage=torch.zeros_like(whole.advantage))
+    assert ppo._trust_region_step(replace(whole, batch=flat))["step_scale"] == 0.0
     assert all(torch.equal(a, b) for a, b in zip(before, ppo._actor_params, strict=True))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from simreal.learners.base import LearnerSpec
 from simreal.learners.on_policy.ppo import PPO
-from simreal.learners.on_policy.rollout import RolloutBatch
+from simreal.learners.on_policy.rollout import RolloutBatch, WholeRollout
 from simreal.learners.options import PPOConfig
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
@@ -88,7 +88,7 @@ def test_updates_of_ppo_are_those_of_stable_baselines3(actor: str, monkeypatch: 
             x, u, old.map(lambda v: v.expand(1, ROWS, *v.shape[(v.dim() > 1) * 2 :])), log_prob, advantage, advantage,
             target, torch.ones(1, ROWS), no, zero, zero, torch.zeros(1, 1, dtype=torch.int64),
         )  # fmt: skip
-        ours._epoch(batch, [], None)
+        ours._epoch(WholeRollout(batch, batch.advantage, batch.weight, ours.share), [], None)
         sample = stable_baselines3.common.type_aliases.RolloutBufferSamples(
             x[0], u[0], advantage[0], log_prob[0], advantage[0], target[0]
         )

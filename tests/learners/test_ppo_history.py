@@ -115,7 +115,7 @@ def test_actor_and_critic_see_what_the_episode_has_shown(
             finals.append((step, value))
         observed = result.observed
         if ppo.ready():
-            batch, _ = ppo._prepare()
+            batch = ppo._prepare()[0].batch
             order = torch.randperm(batch.weight.shape[1])
             complete = ppo._complete(batch.shuffled(order))
             assert torch.equal(complete.observation[0], torch.cat(rollout)[order])
@@ -175,7 +175,7 @@ def test_before_the_first_gradient_step_every_ratio_is_1(settings: dict[str, Any
         ppo.record(observed, action, result)
         observed = result.observed
         if ppo.ready():
-            batch = ppo._prepare()[0]
+            batch = ppo._prepare()[0].batch
             complete = ppo._complete(batch)
             log_prob = ppo._distribution(complete).log_prob(batch.action)
             torch.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=1e-5)

@@ -37,7 +37,7 @@ _SHORT = (
     (re.compile(r"sweeps=5"), "sweeps=1 learner.updates_per_sweep=50"),
     (re.compile(r"(simreal record [^\n]*--steps) 2000"), r"\g<1> 400"),
     (re.compile(r"(simreal train inverted_pendulum\b[^\n]*) train.env_steps=8192"), r"\g<1> train.env_steps=4096"),
-    (re.compile(r"100_000"), "400"),
+    (re.compile(r"100_000|\b12_000"), "400"),
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
@@ -46,20 +46,25 @@ _SHORT = (
     ),
     (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
+    # a busy machine may have to stop it: status 1
+    (re.compile(r"(simreal run (?:[^\n\\]|\\\n)*--seconds) 10\n"), r"\g<1> 1 || test $? = 1\n"),
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1 train.keep=last"),
     (re.compile(r"(\{set: \{)"), r"\g<1>train.keep: last, "),  # of a study
 )
 _PAGES = sorted({path.name for path in DOCS.glob("*.md")} - {"deploy.md"})  # its robot is made up in test_export.py
-_SHORT_PAGES = [page for page in _PAGES if page != "resilience.md"]  # it starts, kills and looks after processes
+_SHORT_PAGES = [page for page in _PAGES if page not in ("resilience.md", "scale.md")]  # they start processes, one kills
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
 _EXPORTS = {
     "arm.md": "arm",
+    "audit.md": "pole",
     "c.md": "pole",
     "evaluate.md": "r",
     "robot.md": "swing",
+    "ros2.md": "go1",
     "tasks.md": "cart",
     "train.md": "first",
+    "unitree.md": "go1",
 }
 
 

@@ -24,7 +24,7 @@ from simreal.common import atomic_files
 from simreal.common.atomic_files import LOCK, owned, write_text
 from simreal.common.errors import UserError
 from simreal.training.checkpoint import newest_checkpoint, save_checkpoint
-from simreal.training.metrics_log import CsvLog
+from simreal.training.monitoring.metrics_log import CsvLog
 from simreal.training.run_directory import new_run_directory
 from tiny import Died, configuration, differences, leaves, train
 

@@ -22,7 +22,7 @@ from simreal.evaluation.metrics import RETURN, SUCCESS
 from simreal.learners.off_policy.ddpg import DDPG
 from simreal.training.best import better, judge_interval
 from simreal.training.checkpoint import checkpoints, newest_checkpoint
-from simreal.training.progress import Progress
+from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import RunConfig, parse_config
 from simreal.training.trainer import Trainer
 from tiny import leaves

@@ -13,7 +13,7 @@ from command import simreal_command
 from resuming import advance
 from shortcuts import without_bundles
 from simreal.training.checkpoint import load_checkpoint, newest_checkpoint
-from simreal.training.progress import Progress
+from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import RunConfig, parse_config
 from simreal.training.trainer import Trainer
 from tiny import leaves, unequal

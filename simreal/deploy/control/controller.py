@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..bundle_reader import one_line, unknown_name
+from ..bundle_reader import one_line
 from ..policy import Policy
 from .events import Event, EventLog, Fault, Kind, Spell
-from .inner import INTERPOLATIONS, Interpolation
+from .inner import INTERPOLATIONS, Interpolation, ticks_of
 from .limits import PERIODS, Limits
 from .pilot import Pilot
 from .recording import Recorder, Tracks
 from .robot import SAFE_ACTIONS, Reading, Robot, SafeAction, same_robot
-from .sensors import Inputs
+from .sensors import Inputs, check_inputs
 from .signals import Interrupts
 from .timing import Times
 
@@ -80,15 +81,12 @@ class Controller:
                 raise ValueError(f"{what}: expected {' or '.join(known)}, got {value!r}")
         self._safe: SafeAction = safe
         period = self._policy.control_period_s
-        self._ticks = _ticks(inner_hz, period)
+        self._ticks = ticks_of(inner_hz, period)
         self.period_s = period / self._ticks
         self._pilot = Pilot(self._policy, limits, self._ticks, interpolation, torques)
         self._wait_s, self._stall_s = limits.wait_s, PERIODS * period if limits.stall_s is None else limits.stall_s
         same_robot(robot, self._pilot.joints)
-        names = [part.name for part in self._policy.layout.observation]
-        for name in () if callable(self.inputs) else self.inputs:
-            if name not in names:
-                raise ValueError(unknown_name("inputs: unknown observation component", str(name), names))
+        check_inputs(self.inputs, [part.name for part in self._policy.layout.observation])
         self._clock, self._sleep, begin = clock, sleep, clock()
         pd, contract = self._pilot.pd, self._policy.contract
         self._tracks = Tracks(self._policy.layout, contract, self._pilot.joints, pd.units if pd else {})
@@ -211,6 +209,10 @@ class Controller:
                 self._command(reading, marks, fresh)
         except Fault as fault:
             self._fault(fault)
+        except Exception as error:
+            if self.state not in ("starting", "running"):
+                raise
+            self._fault(Fault("decide_failed", "", f"{type(error).__name__}: {one_line(error)}"))
         if self.state == "stopped":
             self._make_safe()
         self._finish(marks, fresh, lost)
@@ -231,7 +233,7 @@ class Controller:
     def _read(self, now: float) -> tuple[Reading, float]:
         """The newest reading, and when it was there. Raises Fault."""
         try:
-            got = self._robot.read()
+            got: Any = self._robot.read()
         except Exception as error:
             raise Fault("read_failed", "", _raised("read", error)) from error
         there = self._clock()
@@ -239,10 +241,11 @@ class Controller:
             raise _stalled(there - now, self._stall_s)
         if got is None and self._reading is not None:
             return self._reading, there  # nothing new: it grows old
-        if isinstance(got, Mapping):
-            got = Reading(got)
-        if not isinstance(got, Reading):
-            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {type(got).__name__}")
+        got = Reading(cast(Mapping[str, ArrayLike], got)) if isinstance(got, Mapping) else got
+        groups = (got.values, got.stamps, got.positions, got.velocities) if isinstance(got, Reading) else (None,)
+        if not isinstance(got, Reading) or not all(isinstance(group, Mapping) for group in groups):
+            what = "one without mappings" if isinstance(got, Reading) else type(got).__name__
+            raise Fault("lost", "", f"robot.read: expected a Reading or a mapping, got {what}")
         # What has no stamp was measured now, and only then.
         self._reading = replace(got, stamps={**dict.fromkeys(got.values, there), **got.stamps})
         return self._reading, there
@@ -258,7 +261,7 @@ class Controller:
             return
         try:
             seconds = pilot.begin(reading, there, self.inputs)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             return self._refuse(one_line(error))
         self._armed_at, self._observed, self._commanded = None, True, True
         self._set("starting", f"{seconds:.1f} s to the policy's stance")
@@ -377,16 +380,6 @@ class Controller:
         self.state, self._armed_at, self._commanded = again, None, again == "stopped"
         if self._record is not None:
             self._record.close()
-
-
-def _ticks(inner_hz: float | None, period: float) -> int:
-    """Commands per action. Raises ValueError unless that is a whole number."""
-    if inner_hz is None:
-        return 1
-    ticks = round(inner_hz * period)
-    if ticks < 1 or abs(inner_hz * period - ticks) > 1e-6 * ticks:
-        raise ValueError(f"inner_hz: expected a multiple of the policy's {1 / period:g} Hz, got {inner_hz!r}")
-    return ticks
 
 
 def _stalled(lost: float, most: float) -> Fault:

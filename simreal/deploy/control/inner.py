@@ -6,7 +6,7 @@ Part of `simreal.deploy`, which imports nothing else of simreal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,18 @@ def joints_by_part(policy: Policy) -> dict[str, Joints]:
     """What the contract says of the joints of each action component."""
     parts = policy.layout.action
     return {part.name: joints_of(entry, part) for part, entry in zip(parts, policy.contract["action"], strict=True)}
+
+
+def ticks_of(inner_hz: Any, period: float) -> int:
+    """Commands per action. Raises ValueError unless that is a whole number."""
+    if inner_hz is None:
+        return 1
+    if not isinstance(inner_hz, (int, float)) or not 0.0 < inner_hz < 1e6:
+        raise ValueError(f"inner_hz: expected a rate in Hz, got {inner_hz!r}")
+    ticks = round(inner_hz * period)
+    if ticks < 1 or abs(inner_hz * period - ticks) > 1e-6 * ticks:
+        raise ValueError(f"inner_hz: expected a multiple of the policy's {1 / period:g} Hz, got {inner_hz!r}")
+    return ticks
 
 
 class PD:

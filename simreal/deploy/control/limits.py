@@ -126,6 +126,8 @@ class Bounds:
     """
 
     def __init__(self, limits: Limits, layout: Layout, joints: Mapping[str, Joints]) -> None:
+        if not isinstance(limits, Limits):
+            raise ValueError(f"limits: expected simreal.deploy.Limits, got {type(limits).__name__}")
         parts = layout.action
         self._parts, size = parts, parts[-1].sent.stop
         self.low, self.high = np.full(size, -np.inf), np.full(size, np.inf)
@@ -259,7 +261,9 @@ def deadlines(limits: Limits, layout: Layout, period: float, trained: Mapping[st
     return np.array([_positive(f"Limits.deadline_s of {name!r}", found[name], 1)[0] for name in names])
 
 
-def _known(where: str, given: Mapping[str, Any], names: list[str]) -> None:
+def _known(where: str, given: Any, names: list[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: expected a mapping from components ({', '.join(names)}), got {given!r}")
     for name in given:
         if name not in names:
             raise ValueError(unknown_name(f"{where}: unknown component", str(name), names))

@@ -80,8 +80,10 @@ class Pilot:
                 self._take(reading, now, inputs)
             else:
                 self.sensors.joints(reading)
-        except ValueError as error:
-            raise Fault("lost", "", one_line(error)) from None
+        except Fault:
+            raise
+        except Exception as error:  # what a robot may give in the place of numbers
+            raise Fault("lost", "", one_line(error)) from error
 
     def _take(self, reading: Reading, now: float, inputs: Inputs) -> None:
         given = resolved(inputs, reading.values)

@@ -141,7 +141,7 @@ class Recorder:
     Attributes:
         path: of the log.
         failed: what went wrong in writing; "" where nothing did. The rest is then not recorded.
-        dropped: rows that were lost because the disk was too slow.
+        dropped: rows that were lost because the disk was too slow, or the log had ended.
 
     Raises:
         ValueError: there is something already, or nothing can be written there.
@@ -169,7 +169,7 @@ class Recorder:
 
     def add(self, entry: Numbers | Event) -> None:
         """A row [width], which is not changed afterwards, or an event."""
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING or self._closing:
             self.dropped += 1
         elif not self.failed:
             self._waiting.append(entry)
@@ -346,13 +346,15 @@ def recover(part: Path, path: Path) -> None:
     for entry in head["tracks"]:
         track = Track(**entry)
         values, names = table[:, track.start : track.stop], list(track.names)
+        there = ~np.isnan(values[:, 0])
+        blocks = {track.topic: values}
         if len(track.fields) > 1:
             shift = head["velocity_shift"]
-            values = np.concatenate((values, table[:, track.start + shift : track.stop + shift]), axis=1)
-            names = [f"{field}:{name}" for field in track.fields for name in names]
-        there = ~np.isnan(values[:, 0]) if len(values) else np.zeros(0, dtype=bool)
-        arrays |= {f"{track.topic}/time": table[there, 0], f"{track.topic}/values": values[there]}
-        arrays[f"{track.topic}/names"] = np.array(names)
+            both = (values, table[:, track.start + shift : track.stop + shift])
+            blocks = {f"{track.topic}:{field}": block for field, block in zip(track.fields, both, strict=True)}
+        for topic, block in blocks.items():
+            arrays |= {f"{topic}/time": table[there, 0], f"{topic}/values": block[there]}
+            arrays[f"{topic}/names"] = np.array(names)
     raw = io.BytesIO()
     np.savez_compressed(raw, **arrays)
     _replace(path, raw.getvalue())

@@ -35,9 +35,9 @@ class Reading:
     """
 
     values: Mapping[str, ArrayLike]
-    stamps: Mapping[str, float] = field(default_factory=dict)
-    positions: Mapping[str, ArrayLike] = field(default_factory=dict)
-    velocities: Mapping[str, ArrayLike] = field(default_factory=dict)
+    stamps: Mapping[str, float] = field(default_factory=dict[str, float])
+    positions: Mapping[str, ArrayLike] = field(default_factory=dict[str, ArrayLike])
+    velocities: Mapping[str, ArrayLike] = field(default_factory=dict[str, ArrayLike])
 
 
 class Robot(Protocol):
@@ -50,10 +50,10 @@ class Robot(Protocol):
     action components to (stiffness, damping).
     """
 
-    def read(self) -> Reading | Mapping[str, ArrayLike]:
+    def read(self) -> Reading | Mapping[str, ArrayLike] | None:
         """The newest measurement; a mapping of values alone counts as measured now.
 
-        The same stamps again mean that nothing has come since.
+        The same stamps again, or None, mean that nothing has come since.
         """
         ...
 
@@ -85,7 +85,8 @@ def same_robot(robot: Any, contract: Mapping[str, Joints]) -> None:
     for method in ("read", "write", "safe"):
         if not callable(getattr(robot, method, None)):
             raise ValueError(f"robot: expected methods read, write and safe; {type(robot).__name__} has no {method}")
-    joints, gains = (getattr(robot, key, None) or {} for key in ("joints", "gains"))
+    joints: Mapping[str, Any] = getattr(robot, "joints", None) or {}
+    gains: Mapping[str, Any] = getattr(robot, "gains", None) or {}
     for key, given in (("joints", joints), ("gains", gains)):
         for name in given:
             if name not in contract:
@@ -102,6 +103,8 @@ def same_robot(robot: Any, contract: Mapping[str, Joints]) -> None:
                 f"the robot has other joints than the contract: {name!r} {at}: expected {here[0]}, got {here[1]}"
             )
     for name, pair in gains.items():
+        if not hasattr(pair, "__len__") or len(pair) != 2:
+            raise ValueError(f"robot.gains of {name!r}: expected (stiffness, damping), got {pair!r}")
         for key, values, stated in zip(
             ("stiffness", "damping"), pair, (contract[name].stiffness, contract[name].damping), strict=True
         ):

@@ -26,6 +26,15 @@ _LAST_ACTION = ("last action", "the action before this one")  # as contracts des
 _AS_SENT = " as it was sent last"
 
 
+def check_inputs(inputs: Any, names: list[str]) -> None:
+    """Raise ValueError unless these may be inputs of a policy with observation components of these names."""
+    if not callable(inputs) and not isinstance(inputs, Mapping):
+        raise ValueError(f"inputs: expected a mapping or a function, got {type(inputs).__name__}")
+    for name in () if callable(inputs) else inputs:
+        if name not in names:
+            raise ValueError(unknown_name("inputs: unknown observation component", str(name), names))
+
+
 def resolved(inputs: Inputs, measured: Values) -> Values:
     """The inputs of this cycle. Raises Fault where a function of the user's does."""
     try:

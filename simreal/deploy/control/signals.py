@@ -11,7 +11,10 @@ from typing import Any
 
 
 class Interrupts:
-    """A context in which SIGINT and SIGTERM only set `signal`; in threads other than the main one, nothing."""
+    """A context in which SIGINT and SIGTERM only set `signal`; in threads other than the main one, nothing.
+
+    A second one raises KeyboardInterrupt at once: where the first changed nothing, the robot's own code hangs.
+    """
 
     def __init__(self) -> None:
         self.signal, self._before = 0, dict[int, Any]()
@@ -27,6 +30,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: object) -> None:
+        if self.signal:
+            raise KeyboardInterrupt
         self.signal = number
 
     @property

@@ -22,7 +22,7 @@ _JITTER = 3.0  # standard deviations of jitter that count
 class TrainedRange:
     """Which observation components are outside the range that training saw.
 
-    A cycle in which a value is beyond the range weighs as much as it is far from its middle, in half-widths of the range
+    A cycle in which a value is beyond the range weighs as much as it is far from its middle, in half-widths of it
     (at most 4). A component is outside when the running mean over about 25 cycles exceeds a half, after 17 cycles just
     beyond or 4 far beyond, and inside again below a tenth: single peaks belong to training. Values that never varied
     there (scale 0) are not looked at: the policy does not see them.

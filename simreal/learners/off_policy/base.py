@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,7 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from envs.common.deterministic_ops import sum_all
 from envs.common.fast_matmul import fast_matmul
+from envs.common.ranks import sums
 from envs.environment import Observed, StepResult
 from simreal.common.layers import Layer, layers_of
 from simreal.learners.adam import Adam
@@ -19,6 +22,7 @@ from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
+from simreal.learners.off_policy.replay_shards import ReplayShards
 from simreal.learners.off_policy.transitions import ReplayBatch, normalized
 from simreal.learners.options import ActorCriticOptions, BatchOptions
 
@@ -91,7 +95,7 @@ class OffPolicyLearner(Learner):
         self._optimizers: dict[str, float] = {}  # step sizes
         self.replay = HerReplayBuffer(
             config.replay_size, spec.num_envs, spec.observation_size, spec.action_size, spec.goal_size,
-            config.her_k if spec.goal_size else 0, spec.hindsight, layout, LAG, spec.device,
+            config.her_k if spec.goal_size else 0, spec.hindsight, layout, LAG, spec.device, self.share,
         )  # fmt: skip
         self.updates_due = 0.0
 
@@ -121,10 +125,10 @@ class OffPolicyLearner(Learner):
             final.achieved_goal, result.diverged, result.success,
         )  # fmt: skip
         self.history.advance(observed.policy, action, result.done)
-        self.network.normalizer.update(self.replay.ripened())
-        self.steps += self.spec.num_envs
+        self.network.normalizer.update(self.replay.ripened(), self.ranks)
+        self.steps += self.share.total
         if self.steps >= self.config.warmup_steps:
-            self.updates_due += self.config.updates_per_step * self.spec.num_envs
+            self.updates_due += self.config.updates_per_step * self.share.total
 
     def ready(self) -> bool:
         """Whether enough updates are due, and there is something to sample."""
@@ -147,15 +151,38 @@ class OffPolicyLearner(Learner):
                 before_step()
             self.updates += 1
             start, stop = i * size, (i + 1) * size
-            log = self._update(batch.rows(start, stop), noise[:, start:stop])
+            part = batch.rows(start, stop)
+            numbers = slice(start, stop) if part.place is None else part.place
+            log = self._update(part, noise[:, numbers])
             logs.append({name: value.detach() for name, value in log.items()})
             if config.average_updates:
                 polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates, config.average_updates))
-        return mean_metrics(logs) | {"updates": float(self.updates), "replay": float(len(self.replay))}
+        return mean_metrics(sums(logs, self.ranks)) | {
+            "updates": float(self.updates),
+            "replay": float(len(self.replay)),
+        }
 
     def _sample(self, count: int) -> ReplayBatch:
         """A batch of transitions to learn from."""
         return self.replay.sample(count, self.generator)
+
+    def _draw(self, draw: Callable[..., Tensor], size: int) -> Tensor:
+        """Random numbers [N, size] for this rank's environments: all ranks draw those of the whole run."""
+        return self.share.mine(draw(self.share.total, size, generator=self.generator, device=self.spec.device))
+
+    def _rows(self, rows: int) -> int:
+        """Transitions of a gradient step, of which these are some; alone, all of them."""
+        return rows if self.ranks.size == 1 else self.config.batch_size
+
+    def _mean(self, value: Tensor, dim: int = 0) -> Tensor:
+        """Mean [] of values over the transitions of a gradient step, which are dimension `dim`; on many ranks, this
+        one's summand."""
+        others = math.prod(size for i, size in enumerate(value.shape) if i != dim)
+        return sum_all(value) / (self._rows(value.shape[dim]) * others)
+
+    def _once(self, value: Tensor) -> Tensor:
+        """What to log of a value [] that all ranks have alike, as logs are summed over ranks."""
+        return value if self.ranks.first else torch.zeros_like(value)
 
     def _features(self, observed: Observed) -> Tensor:
         """What networks see [N, inputs] of the present observation."""
@@ -178,9 +205,13 @@ class OffPolicyLearner(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
-        return {name: getattr(self, name).state_dict() for name in self._stateful()} | {
+        return self.common_state() | {"replay": self.replay.state_dict(), "history": self.history.state}
+
+    def common_state(self) -> dict[str, Any]:
+        """The part of the state that is the same on all ranks."""
+        stateful = (name for name in self._stateful() if name != "replay")
+        return {name: getattr(self, name).state_dict() for name in stateful} | {
             "actor": self.network.actor.state_dict() if self.config.average_updates else {},
-            "history": self.history.state,
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
@@ -200,11 +231,15 @@ class OffPolicyLearner(Learner):
 class ActorCritic(OffPolicyLearner):
     """Learns a policy from the estimates of critics.
 
+    On many ranks losses are sums over this rank's part of a batch; their gradients are summed before a step.
+
     Args:
         spec, config, seed, total_steps: see `Learner`.
         actor: class of the policy's network.
         critics: estimates of Q that the critic gives.
     """
+
+    ROWS = {"replay": ReplayShards(), "history": 0}  # noqa: RUF012
 
     def __init__(
         self,
@@ -230,11 +265,14 @@ class ActorCritic(OffPolicyLearner):
         """One step of the critic against the gradient of a loss []."""
         self.critic_optimizer.zero_grad()
         loss.backward()
+        self.ranks.sum_(*(p.grad for p in self.critic.parameters() if p.grad is not None))
         self.critic_optimizer.step()
 
-    def _descend_actor(self, loss: Tensor) -> None:
-        """One step of the actor against the gradient of a loss [], which the critic's weights do not get."""
+    def _descend_actor(self, loss: Tensor, *beside: Tensor) -> None:
+        """One step of the actor against the gradient of a loss [], which the critic's weights do not get; tensors
+        beside it are replaced by their sums over ranks, in the same message."""
         gradients = torch.autograd.grad(loss, self._actor_params)
+        self.ranks.sum_(*gradients, *beside)
         for parameter, gradient in zip(self._actor_params, gradients, strict=True):
             parameter.grad = gradient
         self.actor_optimizer.step()

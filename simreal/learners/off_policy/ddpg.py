@@ -14,7 +14,6 @@ import copy
 import torch
 from torch import Tensor
 
-from envs.common.deterministic_ops import mean_all
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import DeterministicActor
@@ -46,14 +45,14 @@ class DDPG(ActorCritic):
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A]: the policy's with normal noise, and a share of uniform ones."""
-        n, a = self.spec.num_envs, self.spec.action_size
-        random = torch.rand(n, a, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
+        a = self.spec.action_size
+        random = self._draw(torch.rand, a) * 2.0 - 1.0
         if self.steps < self.config.warmup_steps:
             return random
         action = self.network.of_features(self._features(observed))
-        noise = torch.randn(n, a, generator=self.generator, device=self.spec.device)
+        noise = self._draw(torch.randn, a)
         action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
-        uniform = torch.rand(n, 1, generator=self.generator, device=self.spec.device)
+        uniform = self._draw(torch.rand, 1)
         return torch.where(uniform < self.config.exploration_random, random, action)
 
     def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
@@ -62,22 +61,22 @@ class DDPG(ActorCritic):
             next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
             target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
         q = self.critic(batch.observation, batch.action)[0]
-        critic_loss = mean_all((q - target).square())
+        critic_loss = self._mean((q - target).square())
         self._descend_critic(critic_loss)
 
         preactivation = self.network.actor.preactivation(batch.observation)
         self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
         policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
         self.critic.requires_grad_(True)
-        penalty = mean_all(preactivation.square())
-        actor_loss = config.action_penalty * penalty - mean_all(policy_q)
+        penalty = self._mean(preactivation.square())
+        actor_loss = config.action_penalty * penalty - self._mean(policy_q)
         self._descend_actor(actor_loss)
         self._move_targets()
         return {
             "critic_loss": critic_loss,
-            "q": mean_all(q),
-            "policy_q": mean_all(policy_q),
-            "saturation": mean_all((preactivation.detach().abs() > 2.0).float()),
+            "q": self._mean(q),
+            "policy_q": self._mean(policy_q),
+            "saturation": self._mean((preactivation.detach().abs() > 2.0).float()),
         }
 
     def _stateful(self) -> tuple[str, ...]:

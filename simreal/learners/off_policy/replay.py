@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.common.ranks import ALONE, Share
 from simreal.common.errors import UserError
 from simreal.learners.history import HistoryLayout
 from simreal.learners.off_policy.hindsight import Hindsight
@@ -43,6 +44,8 @@ class HerReplayBuffer:
         history: what the policy remembers; None: nothing.
         lag: steps that experience is held back, in which its simulation may prove unstable.
         device: where it lies.
+        share: which environments of a run on many ranks these N are; None: all. Each rank holds its environments';
+            batches are drawn from those of the whole run.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class HerReplayBuffer:
         history: HistoryLayout | None = None,
         lag: int = 0,
         device: torch.device | str = "cpu",
+        share: Share | None = None,
     ) -> None:
         if her_k > 0 and (goal_size == 0 or hindsight is None):
             raise ValueError("hindsight relabelling needs a goal task, and what follows from its goals")
-        self.num_envs, self.slots = num_envs, max(capacity // num_envs, 1)
+        self.share = share or ALONE.share(num_envs)
+        self.num_envs, self.slots = num_envs, max(capacity // self.share.total, 1)
         self.observation_size, self.action_size, self.goal_size = observation_size, action_size, goal_size
         self.relabel_probability = her_k / (1.0 + her_k)
         self.hindsight = hindsight if her_k > 0 else None
@@ -81,8 +86,8 @@ class HerReplayBuffer:
         self._evidence = torch.zeros(2, dtype=torch.int64, device=self.device)
 
     def __len__(self) -> int:
-        """Transitions held."""
-        return min(self._time, self.slots) * self.num_envs
+        """Transitions held, on all ranks."""
+        return min(self._time, self.slots) * self.share.total
 
     def add(
         self,
@@ -162,7 +167,9 @@ class HerReplayBuffer:
 
     def _check_evidence(self) -> None:
         """Raise UserError if successes end episodes otherwise than is thought."""
-        agree, contradict = self._evidence.tolist()
+        evidence = self._evidence.clone()
+        self.share.ranks.sum_(evidence)
+        agree, contradict = evidence.tolist()
         if contradict >= _MOST_CONTRADICTIONS and contradict > agree:
             raise UserError(
                 f"learner: hindsight: {contradict} of {agree + contradict} successes ended their episodes otherwise "
@@ -195,7 +202,14 @@ class HerReplayBuffer:
         return self._time - min(self.lag, self._time // 2)
 
     def sound(self) -> bool:
-        """Whether there is anything to sample."""
+        """Whether there is anything to sample, on any rank."""
+        if self.share.ranks.size == 1:
+            return self._sound_here()
+        found = torch.tensor([float(self._sound_here())])
+        self.share.ranks.sum_(found)
+        return bool(found[0])
+
+    def _sound_here(self) -> bool:
         ripe = self._ripe()
         if ripe and bool(self._valid[(ripe - 1) % self._ring].any()):  # nearly always
             return True
@@ -227,7 +241,8 @@ class HerReplayBuffer:
         return torch.cat((observation, relabelled))
 
     def sample(self, batch_size: int, generator: torch.Generator, steps: int = 1, gamma: float = 1.0) -> ReplayBatch:
-        """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled.
+        """A batch drawn uniformly from what is held; a share k / (k + 1) is relabelled. On many ranks all draw the same
+        batch, and each returns what it holds of it.
 
         Args:
             batch_size: B.
@@ -239,6 +254,14 @@ class HerReplayBuffer:
         if self.hindsight is not None:
             self._check_evidence()
         draw, time, env, flat = self._draw(batch_size, generator)
+        if self.share.ranks.size > 1:
+            here, _ = self.share.place(env)
+            batch = self._sampled(draw[:, here], time[here], env[here] - self.share.start, flat[here], steps, gamma)
+            return replace(batch, place=here.nonzero()[:, 0])
+        return self._sampled(draw, time, env, flat, steps, gamma)
+
+    def _sampled(self, draw: Tensor, time: Tensor, env: Tensor, flat: Tensor, steps: int, gamma: float) -> ReplayBatch:
+        """The batch that these numbers [4, B] give for transitions [B]; see `sample`."""
         relabels = self.relabel_probability > 0
         last = self._last_known(flat) if relabels or steps > 1 else time
         new: NewGoal | None = None
@@ -285,9 +308,9 @@ class HerReplayBuffer:
         while missing > 0:
             draw = torch.rand(4, missing, generator=generator, device=self.device, dtype=torch.float64)
             time = oldest + (draw[0] * (ripe - oldest)).long()
-            env = (draw[1] * self.num_envs).long()
-            flat = self._place(time, env)
-            valid = self._valid.view(-1)[flat]
+            env = (draw[1] * self.share.total).long()
+            flat = self._place(time, (env - self.share.start).clamp(0, self.num_envs - 1))
+            valid = self._valid_anywhere(env, flat)
             if bool(valid.all()):
                 parts.append((draw, time, env, flat))
                 break
@@ -300,6 +323,15 @@ class HerReplayBuffer:
             return parts[0]
         draws, *indices = zip(*parts, strict=True)
         return (torch.cat(draws, dim=1), *(torch.cat(part) for part in indices))  # pyright: ignore[reportReturnType]
+
+    def _valid_anywhere(self, env: Tensor, flat: Tensor) -> Tensor:
+        """[B] Whether transitions of the run's environments [B] count, with flat indices [B] where they are held."""
+        valid = self._valid.view(-1)[flat]
+        if self.share.ranks.size == 1:
+            return valid
+        told = (valid & self.share.place(env)[0]).float()
+        self.share.ranks.sum_(told)
+        return told > 0
 
     def _relabel(self, rows: Tensor, goal: Tensor, chosen: Tensor) -> None:
         """Replace the goal of the chosen rows by another one [B, G], and all that follows from it."""

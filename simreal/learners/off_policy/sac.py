@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from envs.common.deterministic_ops import mean_all, sum_all
+from envs.common.deterministic_ops import sum_all
 from envs.environment import Observed
 from simreal.learners.adam import Adam
 from simreal.learners.base import LearnerSpec
@@ -47,10 +47,9 @@ class SAC(ActorCritic):
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; uniform ones during the warm-up."""
-        shape = (self.spec.num_envs, self.spec.action_size)
         if self.steps < self.config.warmup_steps:
-            return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
-        noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
+            return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
+        noise = self._draw(torch.randn, self.spec.action_size)
         observation = observed.policy.to(self.spec.device)
         if self.history.layout.size:
             observation = observation.float()  # as the replay has it
@@ -66,25 +65,25 @@ class SAC(ActorCritic):
             if config.target_limits is not None:
                 target = target.clamp(*config.target_limits)
         q = self.critic(batch.observation, batch.action)
-        critic_loss = sum_all((q - target).square()) / q.shape[1]
+        critic_loss = sum_all((q - target).square()) / self._rows(q.shape[1])
         self._descend_critic(critic_loss)
 
         action, log_prob = actor.sample(batch.observation, noise[1])
         policy_q = self.critic(batch.observation, action).amin(dim=0)
-        actor_loss = mean_all(alpha * log_prob - policy_q)
-        self._descend_actor(actor_loss)
+        actor_loss = self._mean(alpha * log_prob - policy_q)
+        entropy = -self._mean(log_prob.detach())
+        self._descend_actor(actor_loss, entropy)
 
-        entropy = -mean_all(log_prob.detach())
         self.log_alpha.grad = entropy - self.target_entropy  # derivative of La
         self.alpha_optimizer.step()
         self._move_targets()
         return {
             "critic_loss": critic_loss,
-            "q": mean_all(q),
-            "policy_q": mean_all(policy_q),
-            "entropy": entropy,
-            "alpha": alpha,
-            "saturation": mean_all((action.detach().abs() > 0.96).float()),
+            "q": self._mean(q, dim=1),
+            "policy_q": self._mean(policy_q),
+            "entropy": self._once(entropy),
+            "alpha": self._once(alpha),
+            "saturation": self._mean((action.detach().abs() > 0.96).float()),
         }
 
     def state_dict(self) -> dict[str, Any]:

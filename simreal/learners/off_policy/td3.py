@@ -16,7 +16,7 @@ import copy
 import torch
 from torch import Tensor
 
-from envs.common.deterministic_ops import mean_all, sum_all
+from envs.common.deterministic_ops import sum_all
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import DeterministicActor
@@ -53,28 +53,32 @@ class TD3(ActorCritic):
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A]: the policy's with normal noise; uniform ones during the warm-up."""
-        shape = (self.spec.num_envs, self.spec.action_size)
         if self.steps < self.config.warmup_steps:
-            return torch.rand(shape, generator=self.generator, device=self.spec.device) * 2.0 - 1.0
+            return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
         action = self.network.of_features(self._features(observed))
-        noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
+        noise = self._draw(torch.randn, self.spec.action_size)
         return (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
 
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
         config = self.config
         with torch.no_grad():
             next_action = self.target_actor(batch.next_observation)
-            saturation = mean_all((next_action.abs() > 0.96).float())
+            saturation = self._mean((next_action.abs() > 0.96).float())
             next_action = smoothed(next_action, noise[0], config.target_noise, config.noise_clip)
             next_q = self.target_critic(batch.next_observation, next_action)
             target = td3_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
         q = self.critic(batch.observation, batch.action)
-        critic_loss = sum_all((q - target).square()) / q.shape[1]
+        critic_loss = sum_all((q - target).square()) / self._rows(q.shape[1])
         self._descend_critic(critic_loss)
         if self.updates % config.policy_delay == 0:
             self._descend_actor(self._actor_loss(batch.observation))
             self._move_targets()
-        return {"critic_loss": critic_loss, "q": mean_all(q), "target": mean_all(target), "saturation": saturation}
+        return {
+            "critic_loss": critic_loss,
+            "q": self._mean(q, dim=1),
+            "target": self._mean(target),
+            "saturation": saturation,
+        }
 
     def _actor_loss(self, observation: Tensor) -> Tensor:
         """Lp [] of normalized observations [B, nobs]."""
@@ -82,9 +86,9 @@ class TD3(ActorCritic):
         self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
         policy_q = self.critic(observation, torch.tanh(preactivation))[0]
         self.critic.requires_grad_(True)
-        loss = -mean_all(policy_q)
+        loss = -self._mean(policy_q)
         if self.config.action_penalty:
-            loss = loss + self.config.action_penalty * mean_all(preactivation.square())
+            loss = loss + self.config.action_penalty * self._mean(preactivation.square())
         return loss
 
     def _stateful(self) -> tuple[str, ...]:

@@ -28,9 +28,13 @@ class ReplayBatch:
     discount: Tensor | None = None  # [B] of what follows the last step: gamma to the number of steps; None: gamma
     state: Tensor | None = None  # [B, S] what a policy remembers at `observation`, as `HistoryLayout` has it, in units
     next_state: Tensor | None = None  # [B, S] and at `next_observation`
+    place: Tensor | None = None  # [B] ascending: on many ranks, which transitions of the batch of all these are
 
     def rows(self, start: int, stop: int) -> ReplayBatch:
-        """Transitions start to stop."""
+        """Transitions start to stop; on many ranks those of them that are this one's."""
+        if self.place is not None:
+            bounds = torch.tensor([start, stop], device=self.place.device)
+            start, stop = torch.searchsorted(self.place, bounds).tolist()
         parts: dict[str, Any] = {k: None if v is None else v[start:stop] for k, v in vars(self).items()}
         return ReplayBatch(**parts)
 

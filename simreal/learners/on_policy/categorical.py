@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from envs.common.ranks import Share
 from simreal.common.layers import Bins, Layer, array, layers_of
-from simreal.learners.on_policy.distribution import Distribution
+from simreal.learners.on_policy.distribution import Distribution, drawn
 from simreal.learners.on_policy.trunk import Trunk
 from simreal.learners.options import ActorOptions
 
@@ -33,9 +34,9 @@ class Categorical(Distribution):
         """[..., A, K]."""
         return self.logits.softmax(-1)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, generator: torch.Generator, share: Share | None = None) -> Tensor:
         below = self.probabilities().cumsum(-1)
-        chosen = torch.rand(self.logits.shape[:-1], generator=generator, device=self.logits.device)
+        chosen = drawn(torch.rand, self.logits.shape[:-1], generator, self.logits.device, share)
         return (below <= (chosen * below[..., -1]).unsqueeze(-1)).sum(-1).clamp(max=self.logits.shape[-1] - 1).float()
 
     def action(self, u: Tensor) -> Tensor:

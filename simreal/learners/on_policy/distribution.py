@@ -9,6 +9,22 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from envs.common.ranks import Share
+
+
+def drawn(
+    draw: Callable[..., Tensor],
+    shape: torch.Size,
+    generator: torch.Generator,
+    device: torch.device,
+    share: Share | None,
+) -> Tensor:
+    """Random numbers [..., N, A] for the environments of a rank: all ranks draw those of the whole run."""
+    if share is None or share.ranks.size == 1:
+        return draw(shape, generator=generator, device=device)
+    whole = (*shape[:-2], share.total, shape[-1])
+    return share.mine(draw(whole, generator=generator, device=device), dim=-2)
+
 
 class Distribution(ABC):
     """Over the actions of a policy. Subclasses are frozen records of their parameters, tensors [..., P].
@@ -25,8 +41,8 @@ class Distribution(ABC):
         return self
 
     @abstractmethod
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """u [..., A]."""
+    def sample(self, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        """u [..., N, A]; with the numbers of these N of a run's environments."""
 
     @abstractmethod
     def action(self, u: Tensor) -> Tensor:

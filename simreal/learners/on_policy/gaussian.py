@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.deterministic_ops import expand_rows
+from envs.common.ranks import Share
 from simreal.common.layers import Activation, Clip, Layer, layers_of, outputs
 from simreal.learners.networks import LOG_STD_RANGE, tanh_log_slope
-from simreal.learners.on_policy.distribution import Distribution
+from simreal.learners.on_policy.distribution import Distribution, drawn
 from simreal.learners.on_policy.trunk import Trunk
 from simreal.learners.options import ActorOptions
 
@@ -54,8 +55,8 @@ class Gaussian(Distribution):
     def rowwise(self) -> Self:
         return self if self.log_std.dim() > 1 else type(self)(self.mean, expand_rows(self.log_std, self.mean))
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+    def sample(self, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        noise = drawn(torch.randn, self.mean.shape, generator, self.mean.device, share)
         return self.mean + self.log_std.exp() * noise
 
     def action(self, u: Tensor) -> Tensor:

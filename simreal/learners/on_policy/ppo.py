@@ -50,7 +50,7 @@ from simreal.learners.on_policy.losses import (
     value_loss,
 )
 from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
-from simreal.learners.on_policy.rollout import RolloutBatch, RolloutBuffer
+from simreal.learners.on_policy.rollout import Minibatch, RolloutBatch, RolloutBuffer, WholeRollout
 from simreal.learners.on_policy.stacks import RolloutStacks
 from simreal.learners.on_policy.symmetry import symmetry_loss, with_privileged
 from simreal.learners.on_policy.trpo import trust_region_step
@@ -62,12 +62,13 @@ class PPO(Learner):
 
     config: PPOConfig
     policy: Policy | RecurrentPolicy | HistoryPolicy
+    ROWS = {"rollout": 1, "states": 0, "stacks": 1, "ended": "sum"}  # noqa: RUF012
 
     def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)
         self.recurrent = config.memory != "none"
         segment = config.segment if self.recurrent else 1
-        sequences = spec.num_envs * config.horizon // segment
+        sequences = self.share.total * config.horizon // segment
         if sequences < config.minibatches:
             raise ValueError(f"minibatches: expected at most {sequences} (a rollout's sequences)")
         if config.mirror_coef and spec.mirror is None:
@@ -134,7 +135,7 @@ class PPO(Learner):
                 rollout.actor_state[t // rollout.segment] = self._states[0]
                 rollout.critic_state[t // rollout.segment] = self._states[1]
             self._next_states = [state, self.critic(x[None], self._states[1])[1]]
-        rollout.action[t] = u = now.sample(self.generator)[0]
+        rollout.action[t] = u = now.sample(self.generator, self.share)[0]
         for name, rows in rollout.distribution.items():
             rows[t] = getattr(now, name).view(-1, *rows.shape[2:])
         return now.action(u)
@@ -156,7 +157,7 @@ class PPO(Learner):
         rollout.time += 1
         if rollout.full:
             rollout.observation[rollout.time] = self._normalized(self._raw(result.observed))
-        self.steps += self.spec.num_envs
+        self.steps += self.share.total
 
     def _finish(self, result: StepResult, t: int) -> None:
         """Value the final observations of truncated episodes; forget what ended episodes left in the memories."""
@@ -207,7 +208,7 @@ class PPO(Learner):
         for normalizer in normalizers:
             part = values[:, :n] if normalizer is self.network.normalizer else values[:, n:]
             if part.shape[1]:
-                normalizer.update(part)
+                normalizer.update(part, self.ranks)
 
     @property
     def _warms_up(self) -> bool:
@@ -222,18 +223,20 @@ class PPO(Learner):
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
         """Learn from the rollout and begin the next one; returns what to log."""
         config = self.config
-        batch, log = self._prepare()
+        whole, log = self._prepare()
         if self.total_steps is not None and config.lr_schedule == "linear":
-            done = self.steps - batch.weight.numel()
+            done = self.steps - whole.weight.numel()
             self.lr = config.lr * max(1.0 - done / self.total_steps, 0.0)
-        trusted = self._trust_region_step(batch) if config.objective == "trpo" and not self._warms_up else {}
+        trusted = self._trust_region_step(whole) if config.objective == "trpo" and not self._warms_up else {}
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
-            if not self._epoch(batch, logs, before_step):
+            if not self._epoch(whole, logs, before_step):
                 break
         if config.objective == "ppo_kl" and not self._warms_up:
             with torch.no_grad():
-                kl = float(self._divergence(self._complete(batch)))
+                divergence = self._divergence(self._complete(whole.batch), whole.shares())
+            self.ranks.sum_(divergence)
+            kl = float(divergence)
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
         if self.updates == 0:  # again, without the episodes that turned out to be unsound
@@ -252,7 +255,7 @@ class PPO(Learner):
         return log | means | trusted | {"lr": self.lr}
 
     @torch.no_grad()
-    def _prepare(self) -> tuple[RolloutBatch, dict[str, float]]:
+    def _prepare(self) -> tuple[WholeRollout, dict[str, float]]:
         """The rollout as one batch with advantages and targets, and what can be logged of it."""
         config, rollout, critic, cut = self.config, self.rollout, self.critic, self.rollout.segments
         x, start = cut(rollout.observation[:-1]), cut(rollout.start())
@@ -261,13 +264,15 @@ class PPO(Learner):
         last = critic.unscaled(critic(self._present(config.horizon)[None], self._states[1])[0])
         next_value = torch.where(rollout.truncated, rollout.final_value, torch.cat((value[1:], last)))
         advantage, target = self._estimate(value, next_value)
-        sound = rollout.sound()
-        weight = sound.float()
-        log = self._statistics(value, target, weight)
+        weight = rollout.sound().to(value)
+        # Of all ranks: what is one number for each step, all of them compute alike.
+        values, targets, advantages, weights = self.share.gather(value, target, advantage, weight, dim=1)
+        log = self._statistics(values, targets, weights)
         if config.normalize_value:
-            critic.adapt(target[sound])
+            critic.adapt(targets[weights > 0])
         if config.normalize_advantage == "batch":
-            advantage = standardized(advantage, shares(weight))
+            advantages = standardized(advantages, shares(weights))
+            advantage = self.share.mine(advantages, dim=1)
         actor, rows = self.actor, rollout.distribution
         batch = RolloutBatch(
             observation=x,
@@ -283,7 +288,9 @@ class PPO(Learner):
             critic_state=critic_state[None],
             place=torch.arange(1 if self.stacks is None else start.numel(), device=start.device)[None],
         )
-        return batch, log
+        alone = self.ranks.size == 1
+        advantages, weights = (batch.advantage, batch.weight) if alone else (cut(advantages), cut(weights))
+        return WholeRollout(batch, advantages, weights, self.share), log
 
     def _values(self, x: Tensor, state: Tensor, start: Tensor) -> Tensor:
         """The critic's values [L, B] of the steps of a rollout, in normalized units."""
@@ -315,9 +322,10 @@ class PPO(Learner):
         action = collecting.action(self.rollout.action)
         log = {
             "explained_variance": float(1.0 - error / spread.clamp(min=TINY)),
-            "action_std": float(mean_all(collecting.std())),
-            "saturation": float(mean_all((action.abs() > 0.96).float())),
+            "action_std": float(self.share.mean(mean_all(collecting.std()))),
+            "saturation": float(self.share.mean(mean_all((action.abs() > 0.96).float()))),
         }
+        self.ranks.sum_(self._ended)
         total, count = self._ended.tolist()
         if count:
             log["rollout_return"] = total / count
@@ -329,30 +337,33 @@ class PPO(Learner):
         return self.actor.distribution(**self.rollout.distribution)
 
     def _epoch(
-        self, batch: RolloutBatch, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
+        self, whole: WholeRollout, logs: list[dict[str, Tensor]], before_step: Callable[[], None] | None
     ) -> bool:
-        """One pass over the batch in random order. False if the KL went beyond what is allowed."""
+        """One pass over the rollout in random order. False if the KL went beyond what is allowed."""
         config, device = self.config, self.spec.device
-        order = torch.randperm(batch.weight.shape[1], generator=self.generator, device=device)
-        for part in batch.shuffled(order).minibatches(config.minibatches):
+        order = torch.randperm(whole.weight.shape[1], generator=self.generator, device=device)
+        standardize = config.normalize_advantage == "minibatch"
+        for part in whole.minibatches(order, config.minibatches, standardize):
             if before_step is not None:
                 before_step()
             loss, log = self._loss(part)
+            self._gradient.zero_()
+            loss.backward()
+            log = self.ranks.summed(self._gradient, log)
             if config.target_kl is not None and "kl" in log and float(log["kl"]) > 1.5 * config.target_kl:
                 return False
             if config.lr_schedule == "kl_adaptive" and "kl" in log:
                 self.lr = kl_adapted_lr(self.lr, float(log["kl"]), config.desired_kl, config.lr_limits)
             self.optimizer.lr = self.lr
-            self._gradient.zero_()
-            loss.backward()
             log["grad_norm"] = norm = self._gradient.norm()
             self._gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
             self.optimizer.step()
             logs.append(log)
         return True
 
-    def _loss(self, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        config, share, batch = self.config, shares(batch.weight), self._complete(batch)
+    def _loss(self, part: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss [], and what can be logged: on many ranks, summands of both."""
+        config, share, batch = self.config, part.share, self._complete(part.batch)
         value, _ = self.critic(batch.observation, batch.critic_state[0], batch.start)
         critic_loss = value_loss(value, batch.old_value, batch.target, share, config.value_clip)
         if config.objective == "trpo" or self._warms_up:  # the policy has made its step, or makes none
@@ -361,8 +372,6 @@ class PPO(Learner):
         log_prob = now.log_prob(batch.action)
         ratio = torch.exp(log_prob - batch.old_log_prob)
         advantage = batch.advantage
-        if config.normalize_advantage == "minibatch":
-            advantage = standardized(advantage, share)
         with torch.set_grad_enabled(config.objective == "ppo_kl"):  # elsewhere for the log and the step size only
             kl = mean(batch.old.kl(now), share)
         if config.objective == "ppo_clip":
@@ -383,7 +392,7 @@ class PPO(Learner):
         if self._mirror is not None and isinstance(self.network, Policy):
             layout = None if self.stacks is None else self.stacks.layout
             x = batch.observation[..., : self._seen]
-            log["mirror_loss"] = symmetry_loss(self.network, x, now, self._mirror, layout)
+            log["mirror_loss"] = part.part * symmetry_loss(self.network, x, now, self._mirror, layout)
             loss = loss + config.mirror_coef * log["mirror_loss"]
         return loss, {k: v.detach() for k, v in log.items()} | {"clip_fraction": mean(outside.float(), share)}
 
@@ -391,12 +400,12 @@ class PPO(Learner):
         """The present policy's, over [L, B, A]."""
         return self.actor(batch.observation[..., : self._seen], batch.actor_state[0], batch.start)[0].rowwise()
 
-    def _divergence(self, batch: RolloutBatch) -> Tensor:
+    def _divergence(self, batch: RolloutBatch, share: Tensor) -> Tensor:
         """Mean KL(old || present policy) [] over the batch."""
-        return mean(batch.old.kl(self._distribution(batch)), shares(batch.weight))
+        return mean(batch.old.kl(self._distribution(batch)), share)
 
-    def _trust_region_step(self, batch: RolloutBatch) -> dict[str, float]:
-        config, share, batch = self.config, shares(batch.weight), self._complete(batch)
+    def _trust_region_step(self, whole: WholeRollout) -> dict[str, float]:
+        config, share, batch = self.config, whole.shares(), self._complete(whole.batch)
 
         def surrogate() -> Tensor:
             now = self._distribution(batch)
@@ -405,8 +414,8 @@ class PPO(Learner):
             return config.entropy_coef * mean(entropy, share) - surrogate_loss(ratio, batch.advantage, share)
 
         log = trust_region_step(
-            surrogate, lambda: self._divergence(batch), self._actor_params, config.desired_kl,
-            iterations=config.cg_iterations, damping=config.cg_damping,
+            surrogate, lambda: self._divergence(batch, share), self._actor_params, config.desired_kl,
+            iterations=config.cg_iterations, damping=config.cg_damping, ranks=self.ranks,
         )  # fmt: skip
         return {name: float(value) for name, value in log.items()}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from envs.common.ranks import Share
 from simreal.learners.on_policy.distribution import Distribution
+from simreal.learners.on_policy.losses import shares, standardized
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,62 @@ class RolloutBatch:
             yield self.map(lambda _, values=values: next(values))
 
 
+@dataclass(frozen=True)
+class Minibatch:
+    """What one rank has of a minibatch; alone, all of it."""
+
+    batch: RolloutBatch
+    share: Tensor  # [L, B] weights in means over the minibatch of all ranks
+    part: float  # of that minibatch's sequences
+
+    @classmethod
+    def alone(cls, batch: RolloutBatch, standardize: bool) -> Minibatch:
+        """A whole minibatch; with `standardize` its advantages have mean 0 and standard deviation 1."""
+        share = shares(batch.weight)
+        if standardize:
+            batch = replace(batch, advantage=standardized(batch.advantage, share))
+        return cls(batch, share, 1.0)
+
+
+@dataclass(frozen=True)
+class WholeRollout:
+    """A rollout of all ranks, of which each holds its environments, and all hold what is one number for each step.
+
+    Minibatches are the same sets of steps on any number of ranks: all draw the same order of the whole run's sequences
+    and compute those that are theirs.
+    """
+
+    batch: RolloutBatch  # of this rank
+    advantage: Tensor  # [L, B] of all ranks
+    weight: Tensor  # [L, B] of all ranks
+    environments: Share
+
+    def shares(self) -> Tensor:
+        """Weights [L, B] of this rank's steps in means over the whole rollout."""
+        return self.batch.weight / self.weight.sum().clamp(min=1.0)
+
+    def minibatches(self, order: Tensor, count: int, standardize: bool) -> Iterator[Minibatch]:
+        """`count` parts of nearly equal size, of the whole run's sequences in the order [B].
+
+        Args:
+            order: the same on all ranks.
+            count: number of parts.
+            standardize: bring the advantages of each part to mean 0 and standard deviation 1.
+        """
+        if self.environments.ranks.size == 1:
+            for batch in self.batch.shuffled(order).minibatches(count):
+                yield Minibatch.alone(batch, standardize)
+            return
+        for part in order.tensor_split(count):
+            here, mine = self.environments.place(part)
+            share = shares(self.weight[:, part])
+            advantage = standardized(self.advantage[:, part], share) if standardize else self.advantage[:, part]
+            if not len(mine):  # networks do not take a batch of none: one that counts for nothing
+                here, mine, share = torch.zeros_like(part[:1]), torch.zeros_like(part[:1]), torch.zeros_like(share)
+            batch = replace(self.batch.shuffled(mine), advantage=advantage[:, here])
+            yield Minibatch(batch, share[:, here], int(here.bool().sum()) / len(part))
+
+
 def sound(done: Tensor, diverged: Tensor) -> Tensor:
     """[T, N] False in the steps of an episode whose simulation diverged later on; both [T, N] bool."""
     horizon = len(done)
@@ -95,7 +153,7 @@ class RolloutBuffer:
         device: torch.device,
         past: int = 0,
     ) -> None:
-        def rows(*shape: int, count: int = horizon, dtype: torch.dtype = torch.float32) -> Tensor:
+        def rows(*shape: int, count: int = horizon, dtype: torch.dtype | None = None) -> Tensor:
             return torch.zeros(count, num_envs, *shape, dtype=dtype, device=device)
 
         self.horizon, self.segment = horizon, segment

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.common.deterministic_ops import sum_all
+from envs.common.ranks import ALONE, Ranks
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
@@ -35,13 +36,17 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
     return x
 
 
-def fisher_product(kl: Tensor, parameters: Sequence[Tensor], damping: float) -> Callable[[Tensor], Tensor]:
+def fisher_product(
+    kl: Tensor, parameters: Sequence[Tensor], damping: float, ranks: Ranks = ALONE
+) -> Callable[[Tensor], Tensor]:
     """v [n] -> (F + damping I) v, by differentiating the KL [] at theta_old twice."""
     first = _flat(torch.autograd.grad(kl, parameters, create_graph=True, allow_unused=True), parameters)
 
     def product(v: Tensor) -> Tensor:
         second = torch.autograd.grad(sum_all(first * v), parameters, retain_graph=True, allow_unused=True)
-        return _flat(second, parameters) + damping * v
+        image = _flat(second, parameters)
+        ranks.sum_(image)
+        return image + damping * v
 
     return product
 
@@ -55,17 +60,19 @@ def trust_region_step(
     iterations: int,
     damping: float,
     halvings: int = 10,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """Move the parameters, in place; they stay where they are if no step within the bound improves.
 
     Args:
-        surrogate: L(theta) [] at the present parameters, to be maximized.
-        divergence: KL(theta_old || theta) [] at the present parameters, in nats.
+        surrogate: L(theta) [] at the present parameters, to be maximized; on many ranks the part that is this one's.
+        divergence: KL(theta_old || theta) [] at the present parameters, in nats; likewise.
         parameters: what to move.
         bound: largest KL.
         iterations: of the conjugate gradients.
         damping: added to the diagonal of F.
         halvings: of the step, at most.
+        ranks: over which gradients and values are summed.
 
     Returns:
         kl, improvement, step_scale (0 where nothing was accepted) and grad_norm, to log.
@@ -74,7 +81,9 @@ def trust_region_step(
     with _twice_differentiable():
         before = surrogate()
         gradient = _flat(torch.autograd.grad(before, parameters, allow_unused=True), parameters)
-        product = fisher_product(divergence(), parameters, damping)
+        before = before.detach()
+        ranks.sum_(gradient, before)
+        product = fisher_product(divergence(), parameters, damping, ranks)
         direction = conjugate_gradient(product, gradient, iterations)
         curvature = sum_all(direction * product(direction)).clamp(min=1e-12)
         step = torch.sqrt(2.0 * bound / curvature) * direction
@@ -83,7 +92,9 @@ def trust_region_step(
             for i in range(halvings):
                 scale = 0.5**i
                 _move(parameters, start, scale * step)
-                improvement, kl = surrogate() - before.detach(), divergence()
+                improvement, kl = surrogate(), divergence()
+                ranks.sum_(improvement, kl)
+                improvement -= before
                 if float(improvement) > 0.0 and float(kl) <= bound:
                     return log | {"kl": kl, "improvement": improvement, "step_scale": torch.tensor(scale)}
             _move(parameters, start, torch.zeros_like(step))

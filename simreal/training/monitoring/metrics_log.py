@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -141,3 +142,16 @@ class RunLog:
         """Bring the tables to the disk: a checkpoint must not be ahead of them."""
         self._metrics.sync()
         self._adr.sync()
+
+
+class NoLog(contextlib.AbstractContextManager[None]):
+    """What ranks other than the first have in place of a `RunLog`."""
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, env_steps: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.common.ranks import ALONE, Ranks
 from envs.environment import StepResult
 from randomization.samplers.episode_reports import EpisodeQueue
 
@@ -19,6 +20,7 @@ class EpisodeStatistics:
 
     Args:
         steps: control steps whose episodes are counted at once, see `EpisodeQueue`.
+        ranks: whose episodes are counted.
 
     Attributes:
         learner: what the last update reported; None before the first.
@@ -26,11 +28,12 @@ class EpisodeStatistics:
         success, returns, successes: of the last episodes.
     """
 
-    def __init__(self, steps: int = 1) -> None:
+    def __init__(self, steps: int = 1, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.learner: dict[str, float] | None = None
         self.episodes = 0
         self.success, self.returns, self.successes = (deque[float](maxlen=_WINDOW) for _ in range(3))
-        self._queue = EpisodeQueue(steps)
+        self._queue = EpisodeQueue(steps, ranks)
         self._terms: Tensor | None = None  # sums over environments and steps
         self._term_names: tuple[str, ...] = ()
         self._steps = 0  # that `_terms` sums up
@@ -64,12 +67,23 @@ class EpisodeStatistics:
     def row(self) -> dict[str, float]:
         """A row for the logs; averages of terms start anew."""
         self.flush()
+        self._sum_terms()
         row = self.metrics()
         if self._terms is not None:
-            means = (self._terms / self._steps).tolist()
+            means = (self._terms / max(self._steps, 1)).tolist()
             row |= {f"term/{name}": value for name, value in zip(self._term_names, means, strict=True)}
             self._terms, self._steps = None, 0
         return row
+
+    def _sum_terms(self) -> None:
+        """Add what the ranks have of the reward's terms, in the first one: the others begin anew."""
+        if self._ranks.size == 1 or self._terms is None:
+            return
+        steps = self._terms.new_tensor(float(self._steps))
+        self._ranks.sum_(self._terms, steps)
+        self._steps = round(float(steps))
+        if not self._ranks.first:
+            self._terms, self._steps = torch.zeros_like(self._terms), 0
 
     def metrics(self) -> dict[str, float]:
         """Averages over episodes, 0 before the first, and of the learner."""
@@ -80,6 +94,7 @@ class EpisodeStatistics:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next row depends on."""
         self.flush()
+        self._sum_terms()
         return {
             "success": list(self.success),
             "returns": list(self.returns),
@@ -97,4 +112,6 @@ class EpisodeStatistics:
             getattr(self, name).extend(state[name])
         self.episodes, self.learner = state["episodes"], state["learner"]
         self._terms, self._steps = state["terms"], state["steps"]
+        if self._terms is not None and not self._ranks.first:  # the first one has those of all
+            self._terms, self._steps = torch.zeros_like(self._terms), 0
         self._term_names = tuple(state["term_names"])

@@ -1,0 +1,129 @@
+"""What was found, as files: a randomization block, a world, JSON, and lines to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .identify import Identified
+from .knowledge import Known
+
+_UNEXPLAINED, _SHARE = 5.0, 0.05  # times the noise; and of how far off the model as it is was
+_TIED = 0.8  # correlation from which on two unknowns are said to be tied to each other
+
+
+def block(found: Identified, heading: str) -> str:
+    """A YAML document with a `randomization:` block: the 95 % intervals as fixed ranges, each with its best value."""
+    lines = [f"# {line}" for line in heading.splitlines()]
+    lines += [f"# not told apart: {line}" for line in found.knowledge.combinations]
+    lines += ["randomization:", "  sampler: manual", "  parameters:"]
+    for known in found.knowledge.of:
+        if known.unknown.parameter is None:
+            continue
+        told = f"{known.value:.4g}" if known.told else "not told by the log: the range asked for"
+        lines.append(f"    {known.unknown.name}: {{{_entry(known)}}} # {told}")
+    return "\n".join(lines) + "\n"
+
+
+def world(found: Identified, heading: str) -> str:
+    """A YAML document of the world with the best values, for `simreal evaluate --world`."""
+    lines = [f"# {line}" for line in heading.splitlines()]
+    lines += ["name: identified", "description: the robot as its logs show it", "group: user", "randomization:"]
+    lines += ["  sampler: manual", "  parameters:"]
+    for known in found.knowledge.of:
+        if known.unknown.parameter is not None and known.told:
+            value = _number(known.value)
+            lines.append(f"    {known.unknown.name}: {{{_target(known)}, range: [{value}, {value}]}}")
+    return "\n".join(lines) + "\n"
+
+
+def _target(known: Known) -> str:
+    parameter = known.unknown.parameter
+    assert parameter is not None
+    of = f", of: [{', '.join(_quoted(name) for name in parameter.targets)}]" if parameter.targets else ""
+    return f"quantity: {parameter.quantity}{of}"
+
+
+def _entry(known: Known) -> str:
+    nominal = f", nominal: {_number(known.value)}" if known.told else ""
+    return f"{_target(known)}, range: [{_number(known.low)}, {_number(known.high)}]{nominal}"
+
+
+def _quoted(name: str) -> str:
+    plain = name.replace("_", "").replace("-", "").isalnum() and not name[0].isdigit()
+    return name if plain else f'"{name}"'
+
+
+def _number(value: float) -> str:
+    text = f"{value:.6g}"
+    return text if "e" not in text or "." in text else text.replace("e", ".0e")
+
+
+def document(found: Identified) -> dict[str, Any]:
+    """All figures, for JSON."""
+    return {
+        "parameters": [
+            {
+                "name": k.unknown.name, "unit": k.unknown.unit, "value": k.value, "low": k.low, "high": k.high,
+                "told": k.told, "asked": list(k.unknown.limits), "nominal": k.unknown.nominal,
+            } for k in found.knowledge.of
+        ],
+        "correlations": np.round(found.knowledge.correlations, 3).tolist(),
+        "not_told_apart": list(found.knowledge.combinations),
+        "held_back": [
+            {
+                "kind": part.kind, "joints": list(part.joints), "noise": part.noise.tolist(),
+                "rms_of_the_model_as_it_is": part.nominal.tolist(), "rms_as_identified": part.identified.tolist(),
+            } for part in found.held_back
+        ],
+        "pieces": found.pieces, "piece_s": found.length_s, "iterations": found.fit.iterations,
+    }  # fmt: skip
+
+
+def lines(found: Identified) -> list[str]:
+    """A table and what cannot be told, to print."""
+    width = max(len(k.unknown.name) for k in found.knowledge.of)
+    rows = [f"{'':{width}}  {'found':>10}   95 % interval             model  unit"]
+    for k in found.knowledge.of:
+        interval = f"[{k.low:.4g}, {k.high:.4g}]"
+        value = f"{k.value:.4g}" if k.told else "not told"
+        rows.append(
+            f"{k.unknown.name:{width}}  {value:>10}   {interval:24}  {k.unknown.nominal:6.4g}  {k.unknown.unit}"
+        )
+    rows += [f"not told apart: {line}" for line in found.knowledge.combinations]
+    rows += [f"tied: {line}" for line in tied(found)]
+    for part in found.held_back:
+        worst = int(np.argmax(part.identified / part.noise))
+        rows.append(
+            f"held back, {part.kind}: {_rms(part.nominal):.3g} off with the model as it is, "
+            f"{_rms(part.identified):.3g} as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
+            f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
+        )
+    return [*rows, *(f"warning: {line}" for line in unexplained(found))]
+
+
+def unexplained(found: Identified) -> list[str]:
+    """Joints whose motion the best world does not explain: something is missing from the model."""
+    return [
+        f"the model does not explain the {part.kind} of {joint} (off by {error / max(noise, 1e-12):.0f} times its "
+        "noise): something is missing from it or from what was looked for, and intervals may not hold the truth"
+        for part in found.held_back
+        for joint, error, noise in zip(part.joints, part.identified, part.noise, strict=True)
+        if error > _UNEXPLAINED * noise and error > _SHARE * part.nominal.max()
+    ]
+
+
+def tied(found: Identified) -> list[str]:
+    """Pairs whose values depend on each other."""
+    of, correlations = found.knowledge.of, found.knowledge.correlations
+    pairs = [
+        (abs(correlations[i, j]), f"{of[i].unknown.name} and {of[j].unknown.name} ({correlations[i, j]:+.2f})")
+        for i in range(len(of)) for j in range(i)
+        if of[i].told and of[j].told and abs(correlations[i, j]) > _TIED
+    ]  # fmt: skip
+    return [text for _, text in sorted(pairs, reverse=True)]
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt((values**2).mean()))

@@ -1,0 +1,166 @@
+"""From logs to what is known of the world: starts, fits, intervals, and a look at what was held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.task import Task
+from randomization.parameters import Parameter
+from simreal.common.errors import UserError
+
+from .fit import Fit, Fitter
+from .knowledge import Knowledge, knowledge
+from .pieces import cut, noise_of
+from .recording import Recording
+from .simulation import Piece, Player
+from .unknowns import Scales, Unknown, unknown_of
+
+Numbers = NDArray[np.float64]
+_HELD_BACK = 5  # every fifth piece is not fitted
+_DELAYS = 7  # tried, evenly over their range
+_FEWEST = 6  # pieces
+_ROUNDS = 3  # of fits, each with the noise that the last one's residuals have
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """How well pieces that were not fitted are explained, for one track.
+
+    Attributes:
+        kind: position or velocity.
+        joints: n names.
+        noise: [n] of the log.
+        nominal, identified: [n] root mean square of measured less simulated, by the model as it is and by what was
+        found.
+    """
+
+    kind: str
+    joints: tuple[str, ...]
+    noise: Numbers
+    nominal: Numbers
+    identified: Numbers
+
+
+@dataclass(frozen=True)
+class Identified:
+    """All that `identify` found.
+
+    Attributes:
+        knowledge: of each unknown.
+        fit: the best one.
+        held_back: per track.
+        pieces: fitted; their length is `length_s`.
+        example: pieces that were held back, with what is shown of them by the model as it is and as identified.
+    """
+
+    knowledge: Knowledge
+    fit: Fit
+    held_back: tuple[HeldBack, ...]
+    pieces: int
+    length_s: float
+    example: tuple[tuple[Piece, list[Numbers], list[Numbers]], ...]
+
+
+def identify(
+    task: Task,
+    recordings: Sequence[Recording],
+    parameters: Sequence[Parameter],
+    *,
+    offsets: Sequence[tuple[str, float]] = (),
+    length_s: float = 0.5,
+    starts: int = 4,
+    seed: int = 0,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Identified:
+    """What logs tell of a robot's parameters.
+
+    Args:
+        task: with the robot's model.
+        recordings: of one robot.
+        parameters: looked for; their limits are what is believed beforehand.
+        offsets: joints whose sensors may be off, with the largest offset, rad or m.
+        length_s: of the pieces that logs are cut into: motion over longer times tells more of slow effects, and errors
+            grow over it.
+        starts: places from which the search begins: the model as it is, and others at random.
+        seed: of those, and of the bootstrap.
+        threads: of physics.
+        say: told of progress.
+
+    Raises:
+        UserError: the logs are too short, or the simulation is unstable.
+    """
+    unknowns = [unknown_of(parameter) for parameter in parameters]
+    unknowns += [
+        Unknown(f"{joint} offset", "offset", 0.0, (-most, most), "rad or m", joint=joint) for joint, most in offsets
+    ]
+    if not unknowns:
+        raise UserError("nothing to look for: expected parameters, or offsets of sensors")
+    scales = Scales(unknowns)
+    late = next((u.limits[1] for u in unknowns if u.role == "delay"), 0.0) * 1e-3
+    player = Player(task, unknowns, max(2, round(length_s / float(task.model.opt.timestep))), threads)
+    pieces = cut(recordings, player.model, length_s, late)
+    if len(pieces) < _FEWEST:
+        raise UserError(
+            f"{recordings[0].name}: {len(pieces)} pieces of {length_s:g} s, expected at least {_FEWEST}: a longer "
+            "log, or shorter pieces"
+        )
+    kept_back = pieces[_HELD_BACK // 2 :: _HELD_BACK]
+    fitted = [piece for k, piece in enumerate(pieces) if k % _HELD_BACK != _HELD_BACK // 2]
+    say(f"{len(unknowns)} unknowns, {len(fitted)} pieces of {length_s:g} s, {len(kept_back)} held back")
+    fitter = Fitter(player, fitted, scales, say)
+    fit = fitter.fit(_start(fitter, unknowns, scales, starts, seed, say))
+    for _ in range(_ROUNDS - 1):
+        before = fit.z
+        fitter.rescale(fit)
+        fit = fitter.fit(fit.z)
+        if np.abs(fit.z - before).max() < 1e-2:
+            break
+    half = Player(task, unknowns, player.steps, threads, finer=2)
+    known = knowledge(fit, unknowns, scales, seed, fitter.finer(half, fit))
+    held_back, example = _compared(player, kept_back, scales, fit.z)
+    return Identified(known, fit, held_back, len(fitted), length_s, example)
+
+
+def _start(
+    fitter: Fitter, unknowns: Sequence[Unknown], scales: Scales, starts: int, seed: int, say: Callable[[str], None]
+) -> Numbers:
+    """The best of some worlds: that of the model, and others drawn evenly from the prior ranges."""
+    generator = np.random.default_rng(seed)
+    delay = next((k for k, u in enumerate(unknowns) if u.role == "delay"), None)
+    drawn = [scales.nominal, *(generator.uniform(-0.8, 0.8, len(scales.nominal)) for _ in range(max(starts, 1) - 1))]
+    if delay is not None:  # of all unknowns the one with the most valleys
+        for late in np.linspace(-0.9, 0.9, _DELAYS):
+            drawn.append(scales.nominal.copy())
+            drawn[-1][delay] = late
+    costs = [fitter.cost_at(z) for z in drawn]
+    if not np.isfinite(min(costs)):
+        raise UserError("the simulation is unstable in every world tried: see `simreal check`")
+    say(f"starts from the best of {len(drawn)} worlds")
+    return drawn[int(np.argmin(costs))].copy()
+
+
+def _compared(
+    player: Player, pieces: list[Piece], scales: Scales, z: Numbers
+) -> tuple[tuple[HeldBack, ...], tuple[tuple[Piece, list[Numbers], list[Numbers]], ...]]:
+    """Pieces that were not fitted, from the states that the log shows at their beginnings."""
+    states = np.array([np.concatenate((piece.qpos, piece.qvel)) for piece in pieces])
+    shown = [
+        player.play(pieces, np.repeat(scales.outward(at)[None], len(pieces), axis=0), states)
+        for at in (scales.nominal, z)
+    ]
+    compared: list[HeldBack] = []
+    for k, track in enumerate(pieces[0].recording.tracks):
+        errors = [
+            np.concatenate(
+                [p.recording.tracks[k].values[p.samples[k]] - s[k] for p, s in zip(pieces, worlds, strict=True)]
+            )
+            for worlds in shown
+        ]
+        nominal, identified = (np.sqrt((error**2).mean(axis=0)) for error in errors)
+        compared.append(HeldBack(track.kind, track.joints, noise_of(track), nominal, identified))
+    return tuple(compared), tuple(zip(pieces, shown[0], shown[1], strict=True))

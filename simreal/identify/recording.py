@@ -1,0 +1,130 @@
+"""What a log says of a robot, in real time: what its actuators were told, and what its joints showed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from simreal.common.errors import UserError
+
+Numbers = NDArray[np.float64]
+Kind = Literal["position", "velocity"]
+_FEWEST = 20  # samples below which a track says nothing
+SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+_STILL = 1e-9  # spread of a command that counts as constant, in its unit
+
+
+@dataclass(frozen=True)
+class Track:
+    """What joints showed.
+
+    Attributes:
+        kind: of the values: rad or m, or these per second.
+        joints: names [n].
+        columns: of qpos or qvel [n].
+        time: [M] s, increasing.
+        values: [M, n].
+    """
+
+    kind: Kind
+    joints: tuple[str, ...]
+    columns: NDArray[np.int64]
+    time: Numbers
+    values: Numbers
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One log.
+
+    Attributes:
+        name: of the log, for messages.
+        command_time: [K] s, increasing: when a command was given; it held until the next.
+        commands: [K, C], all controls of the model.
+        tracks: what was measured, positions first.
+    """
+
+    name: str
+    command_time: Numbers
+    commands: Numbers
+    tracks: tuple[Track, ...]
+
+    @property
+    def begin_s(self) -> float:
+        """From when on all of it is known."""
+        return max(float(self.command_time[0]), *(float(track.time[0]) for track in self.tracks))
+
+    @property
+    def end_s(self) -> float:
+        """Until when all of it is known; a last command holds as long as the others did."""
+        usual = float(np.median(np.diff(self.command_time))) if len(self.command_time) > 1 else 0.0
+        return min(float(self.command_time[-1]) + usual, *(float(track.time[-1]) for track in self.tracks))
+
+    def held(self, begin_s: Numbers, step_s: float) -> Numbers:
+        """Mean of what was commanded over steps of `step_s` that begin at `begin_s` [...]: [..., C].
+
+        Commands hold until the next one, and need not arrive on a step: the mean over a step changes smoothly with
+        their delay, which a fit by derivatives needs.
+        """
+        flat = begin_s.reshape(-1)
+        before, after = self._integral(flat), self._integral(flat + step_s)
+        return ((after - before) / step_s).reshape(*begin_s.shape, self.commands.shape[1])
+
+    def _integral(self, time: Numbers) -> Numbers:
+        """Integral of the commands from the first on [T, C]; before it the first one held."""
+        areas = np.concatenate(
+            (np.zeros((1, self.commands.shape[1])),
+             np.cumsum(np.diff(self.command_time)[:, None] * self.commands[:-1], axis=0))
+        )  # fmt: skip
+        last = np.clip(np.searchsorted(self.command_time, time, side="right") - 1, 0, None)
+        return areas[last] + (time - self.command_time[last])[:, None] * self.commands[last]
+
+
+def check_recording(recording: Recording, model: mujoco.MjModel) -> None:
+    """Refuse a log from which nothing can be told.
+
+    Raises:
+        UserError: no commands, constant ones, time that goes backwards, values that are not finite, too few samples.
+    """
+    name = recording.name
+    series: list[tuple[str, Numbers, Numbers]] = [("commands", recording.command_time, recording.commands)]
+    series += [(f"{track.kind} of joints", track.time, track.values) for track in recording.tracks]
+    if not recording.tracks or recording.tracks[0].kind != "position":
+        raise UserError(f"{name}: no positions of joints; expected what joints showed, by name")
+    for what, time, values in series:
+        if len(time) < _FEWEST:
+            raise UserError(f"{name}: {what}: {len(time)} samples, expected at least {_FEWEST}")
+        if not np.isfinite(time).all() or not np.isfinite(values).all():
+            raise UserError(f"{name}: {what}: a value is not finite")
+        if not (np.diff(time) > 0.0).all():
+            k = int(np.argmax(np.diff(time) <= 0.0)) + 1
+            raise UserError(f"{name}: {what}: time goes back or stands still at sample {k} ({time[k]:.6f} s)")
+    if not (np.ptp(recording.commands, axis=0) > _STILL).any():
+        raise UserError(f"{name}: its commands are constant, nothing can be told; see `simreal excite`")
+    length = recording.end_s - recording.begin_s
+    if length < 50 * float(model.opt.timestep):
+        raise UserError(f"{name}: commands and measurements overlap for {length:.3f} s, expected a second or more")
+
+
+def tracks_of(
+    model: mujoco.MjModel, kind: Kind, joints: Sequence[str], time: Numbers, values: Numbers, name: str
+) -> Track:
+    """A track of hinges and slides, by name.
+
+    Raises:
+        UserError: a joint does not exist in the model, or has no single coordinate.
+    """
+    addresses = model.jnt_qposadr if kind == "position" else model.jnt_dofadr
+    single = {model.joint(i).name: int(addresses[i]) for i in range(model.njnt) if int(model.jnt_type[i]) in SINGLE}
+    for joint in joints:
+        if joint not in single:
+            from envs.common.messages import nearest
+
+            raise UserError(f"{name}: the model has no hinge or slide {joint!r}{nearest(joint, list(single))}")
+    columns = np.array([single[joint] for joint in joints], dtype=np.int64)
+    return Track(kind, tuple(joints), columns, np.asarray(time, float), np.asarray(values, float))

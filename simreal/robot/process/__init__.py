@@ -1,0 +1,1 @@
+"""A robot that is another process: MuJoCo in real time, known through messages only."""

@@ -1,0 +1,198 @@
+"""Identification, on an arm whose world is known: right values, honest intervals, and what cannot be told is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+
+from conftest import TinyTask
+from randomization.parameters import RandomizationError, build_parameters
+from simreal.common.errors import UserError
+from simreal.identify.identify import identify
+from simreal.identify.pieces import noise_of
+from simreal.identify.reading import recording_of
+from simreal.identify.recording import Recording, check_recording, tracks_of
+from simreal.identify.rehearsal import multisine, rehearse
+from simreal.identify.simulation import Player
+from simreal.identify.unknowns import unknown_of
+from simreal.logs import Log, Signal
+
+ARM = """
+<mujoco><option timestep="0.004"/><worldbody>
+  <body name="upper" pos="0 0 1">
+    <joint name="shoulder" axis="0 1 0" damping="0.4" frictionloss="0.1" armature="0.02"/>
+    <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.03" mass="1" contype="0" conaffinity="0"/>
+    <body name="lower" pos="0.3 0 0">
+      <joint name="elbow" axis="0 1 0" damping="0.2" frictionloss="0.05" armature="0.01"/>
+      <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.025" mass="0.6" contype="0" conaffinity="0"/></body></body>
+</worldbody><actuator>
+  <position name="a" joint="shoulder" kp="60" kv="3"/><position name="b" joint="elbow" kp="30" kv="1"/>
+</actuator></mujoco>"""
+JOINTS = ("shoulder", "elbow")
+WANTED: dict[str, Any] = {
+    "kp": {"quantity": "actuator_kp", "of": "a", "range": [0.5, 2.0]},
+    "damping": {"quantity": "joint_damping", "of": "elbow", "range": [0.3, 3.0]},
+    "payload": {"quantity": "body_mass", "of": "lower", "range": [0.5, 2.0]},
+    "action_delay": {"range": [0, 40]},
+}
+TRUE = {"kp": 0.8, "damping": 1.6, "payload": 1.3, "action_delay": 17.0}
+
+
+def world(task: TinyTask, entries: dict[str, Any], values: dict[str, float]) -> mujoco.MjModel:
+    """The model of a world, at half the timestep."""
+    unknowns = [unknown_of(p) for p in build_parameters(task, entries)]
+    model = Player(task, unknowns, 2).model_of(np.array([values[u.name] for u in unknowns]))
+    model.opt.timestep /= 2.0
+    return model
+
+
+def log(task: TinyTask, entries: dict[str, Any], values: dict[str, float], **options: Any) -> Recording:
+    time = np.arange(0.0, options.pop("length_s", 6.0), 0.02)
+    generator = np.random.default_rng(options.pop("excitation", 0))
+    commands = multisine(time, np.array([0.3, -0.5]), np.array([0.5, 0.6]), (0.3, 4.0), 6, generator)
+    settings: dict[str, Any] = {
+        "noise": (2e-4, 4e-3),
+        "delay_s": values.get("action_delay", 0.0) * 1e-3,
+        "jitter_s": 5e-4,
+    }
+    model = world(task, entries, values)
+    return rehearse(model, np.zeros(2), time, commands, JOINTS, **settings | options)
+
+
+def test_a_world_is_found_with_intervals_that_hold_it_from_a_simulation_of_another_timestep() -> None:
+    task = TinyTask(ARM)
+    found = identify(task, [log(task, WANTED, TRUE)], build_parameters(task, WANTED), length_s=0.4, threads=1)
+    for known in found.knowledge.of:
+        true = TRUE[known.unknown.name]
+        assert known.told
+        assert known.low <= true <= known.high, known
+        assert abs(known.value / true - 1.0) < 0.1, known
+    held_back = found.held_back[0]
+    assert (held_back.identified < 2.0 * held_back.noise).all()
+    assert (held_back.nominal > 5.0 * held_back.noise).all()
+
+
+def test_what_can_be_told_only_together_is_said_in_words_and_keeps_its_range() -> None:
+    """A motor's strength and the factor on both of its gains are one and the same to its torque."""
+    task = TinyTask(ARM)
+    entries = {
+        "gain": {"quantity": "actuator_gain", "of": "a", "range": [0.5, 2.0]},
+        "strength": {"quantity": "actuator_strength", "of": "a", "range": [0.5, 2.0]},
+        "damping": WANTED["damping"],
+    }
+    recording = log(task, entries, {"gain": 1.2, "strength": 0.9, "damping": 1.5})
+    found = identify(task, [recording], build_parameters(task, entries), length_s=0.4, threads=1)
+    gain, strength, damping = found.knowledge.of
+    assert found.knowledge.combinations == ("gain and strength: only their product",)
+    assert not gain.told
+    assert (gain.low, gain.high) == (0.5, 2.0)
+    assert not strength.told
+    assert damping.told
+    assert damping.low <= 1.5 <= damping.high
+
+
+def test_what_does_not_move_the_robot_is_not_told() -> None:
+    task = TinyTask(ARM)
+    time = np.arange(0.0, 6.0, 0.02)
+    commands = multisine(time, np.array([0.3, -0.5]), np.array([0.5, 0.0]), (0.3, 4.0), 6, np.random.default_rng(0))
+    task.model.opt.gravity[:] = 0.0
+    entries = {
+        "kp": WANTED["kp"],
+        "elbow offset": {"quantity": "joint_frictionloss", "of": "elbow", "range": [0.9, 1.1]},
+    }
+    recording = rehearse(task.model, np.zeros(2), time, commands, JOINTS, noise=(5e-3, 5e-2))
+    found = identify(task, [recording], build_parameters(task, entries), length_s=0.4, threads=1)
+    assert found.knowledge.of[0].told
+    assert not found.knowledge.of[1].told
+    assert found.knowledge.combinations == ("elbow offset: nothing",)
+
+
+def test_offsets_of_sensors_are_found_where_gravity_shows_them() -> None:
+    task = TinyTask(ARM)
+    recording = log(task, {"kp": WANTED["kp"]}, {"kp": 1.0}, offsets=np.array([0.02, -0.03]))
+    offsets = [("shoulder", 0.1), ("elbow", 0.1)]
+    found = identify(task, [recording], [], offsets=offsets, length_s=0.4, threads=1)
+    for known, true in zip(found.knowledge.of, (0.02, -0.03), strict=True):
+        assert known.low <= true <= known.high
+        assert known.value == pytest.approx(true, abs=2e-3)
+
+
+def test_commands_are_held_and_arrive_between_steps() -> None:
+    track = tracks_of(mujoco.MjModel.from_xml_string(ARM), "position", JOINTS, np.arange(3.0), np.zeros((3, 2)), "log")
+    recording = Recording("log", np.array([0.0, 1.0, 2.0]), np.array([[0.0], [4.0], [8.0]]), (track,))
+    means = recording.held(np.array([-1.0, 0.0, 0.75, 1.0, 1.9, 5.0]), 0.5)[:, 0]
+    np.testing.assert_allclose(means, [0.0, 0.0, 2.0, 4.0, 7.2, 8.0], atol=1e-12)
+
+
+def test_noise_is_told_from_motion_and_from_jumps() -> None:
+    time = np.arange(0.0, 5.0, 0.01)
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(len(time))
+    values = np.sin(3.0 * time) + noise
+    values[100] += 5.0
+    model = mujoco.MjModel.from_xml_string(ARM)
+    assert noise_of(tracks_of(model, "position", ["elbow"], time, values[:, None], ""))[0] == pytest.approx(
+        1e-3, rel=0.15
+    )
+
+
+def test_logs_from_which_nothing_can_be_told_are_refused() -> None:
+    task = TinyTask(ARM)
+    good = log(task, {"kp": WANTED["kp"]}, {"kp": 1.0}, length_s=2.0)
+    position = good.tracks[0]
+
+    def refused(match: str, **changes: Any) -> None:
+        values = {"name": "log", "command_time": good.command_time, "commands": good.commands, "tracks": good.tracks}
+        with pytest.raises(UserError, match=match):
+            check_recording(Recording(**values | changes), task.model)
+
+    refused("its commands are constant", commands=np.ones_like(good.commands))
+    back = good.command_time.copy()
+    back[5] = back[3]
+    refused("commands: time goes back or stands still at sample 5", command_time=back)
+    refused("5 samples, expected at least 20", command_time=good.command_time[:5], commands=good.commands[:5])
+    nan = position.values.copy()
+    nan[3] = np.nan
+    refused("a value is not finite", tracks=(tracks_of(task.model, "position", JOINTS, position.time, nan, "log"),))
+    with pytest.raises(UserError, match=r"no hinge or slide 'elbo' \(did you mean 'elbow'"):
+        tracks_of(task.model, "position", ["elbo"], position.time, position.values[:, :1], "log")
+    with pytest.raises(UserError, match=r"2 pieces of 0\.5 s, expected at least 6"):
+        identify(task, [log(task, WANTED, TRUE, length_s=1.2)], build_parameters(task, WANTED), threads=1)
+
+
+def signal(name: str, elements: tuple[str, ...], values: float = 0.0) -> Signal:
+    time = np.arange(0.0, 3.0, 0.02)
+    return Signal(name, time, values + np.sin(time)[:, None] * np.ones((1, len(elements))), elements)
+
+
+def test_signals_are_found_by_name_and_joints_by_theirs() -> None:
+    model = mujoco.MjModel.from_xml_string(ARM)
+    signals = [
+        signal("/simreal/sent/target:position", ("elbow", "shoulder"), 2.0),
+        signal("/joint_states:velocity", JOINTS, 3.0),
+        signal("/joint_states:position", ("elbow", "shoulder"), 1.0), signal("/imu", ("x", "y")),
+    ]  # fmt: skip
+    found = recording_of(Log({s.name: s for s in signals}, None, Path("log")), model, {})
+    assert [track.kind for track in found.tracks] == ["position", "velocity"]
+    assert found.tracks[0].joints == ("elbow", "shoulder")
+    assert found.tracks[0].columns.tolist() == [1, 0]
+    np.testing.assert_allclose(found.commands[:, 1], signals[0].values[:, 0])
+    other = [signal("/joint_states:position", ("hip", "knee"))]
+    with pytest.raises(UserError, match="no commands of this robot's joints by name; expected commands of a, b, elbow"):
+        recording_of(Log({s.name: s for s in other}, None, Path("log")), model, {})
+    with pytest.raises(UserError, match="no signal 'x'; there are: /simreal/sent"):
+        recording_of(Log({s.name: s for s in signals}, None, Path("log")), model, {"command": "x"})
+
+
+def test_a_range_may_have_a_nominal_value_of_its_own() -> None:
+    task = TinyTask(ARM)
+    entries = {"kp": {"quantity": "actuator_kp", "of": "a", "range": [0.7, 0.9], "nominal": 0.82}}
+    assert build_parameters(task, entries)[0].nominal == 0.82
+    entries["kp"]["nominal"] = 1.0
+    with pytest.raises(
+        RandomizationError, match=r"kp.nominal: expected a number within the range \[0.7, 0.9\], got 1.0"
+    ):
+        build_parameters(task, entries)
