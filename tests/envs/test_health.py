@@ -68,6 +68,20 @@ def test_a_defect_is_named_and_nothing_else(kind: str, name: str, word: str, xml
     assert all("\n" not in finding.line() for finding in found)
 
 
+def test_a_speed_that_flips_by_way_of_standing_still_flips(tmp_path: Path) -> None:
+    """Without damping but the servo's, and with a force that turns full speed into none in a step: v, 0, -v, 0, ..."""
+    servo = '<position name="bend" joint="elbow" kp="400" kv="40" ctrlrange="-2 2" forcerange="-15 15"/>'
+    xml = arm(damping=0.0, armature=0.0, mass=0.1, bend=servo).replace('"elbow" axis="0 1 0"', '"elbow" axis="1 0 0"')
+    found = looked_at(xml, tmp_path, 0.04)
+    assert [(finding.kind, finding.of) for finding in found] == [("sign_flips", "joint 'elbow'")]
+    assert looked_at(xml.replace('armature="0.0"', f'armature="{found[0].armature}"'), tmp_path, 0.04) == []
+
+
+def test_a_servo_that_swings_about_its_target_has_arrived(tmp_path: Path) -> None:
+    swings = arm(damping=0.01, bend='<position name="bend" joint="elbow" kp="100" kv="0.02" ctrlrange="-2 2"/>')
+    assert "does_not_arrive" not in {finding.kind for finding in looked_at(swings, tmp_path, 0.04)}
+
+
 def test_the_armature_that_is_named_cures_the_xarms_last_joint() -> None:
     try:
         path = robot_path(XARM)

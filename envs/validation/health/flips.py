@@ -28,13 +28,28 @@ _CHATTER = 0.05  # rad/s or m/s: below it, flips are rounding
 # Shares of physics steps: servos of tasks that come along flip in up to 0.13 of them, those that do not follow in 0.25
 # or more.
 _FLIPS, _CURED = 0.2, 0.13
+_WINDOW = 100
 _ARMATURES = [m * 10.0**e for e in range(-5, 3) for m in (1.0, 2.0, 5.0)]  # kg m^2 or kg
 
 
-def flips(speed: np.ndarray) -> np.ndarray:
-    """Whether speeds [T, nv] change their sign from a step to the next one, [T - 1, nv] of bool."""
-    before, after = speed[:-1], speed[1:]
+def flips(speed: np.ndarray, steps: int = 1) -> np.ndarray:
+    """Whether speeds [T, nv] have the other sign so many steps later, [T - steps, nv] of bool."""
+    before, after = speed[:-steps], speed[steps:]
     return (before * after < 0) & (np.minimum(np.abs(before), np.abs(after)) > _CHATTER)
+
+
+def flip_share(speed: np.ndarray) -> np.ndarray:
+    """In which share of the steps speeds [T, nv] flip, [nv].
+
+    From one step to the next; or, in some `_WINDOW` steps on end, by way of standing still, as of a servo without any
+    damping but its own: full speed, none, full speed back, none. (Steps are compared with the last but one for that,
+    which finds a single change of sign twice.)
+    """
+    slow = np.cumsum(np.pad(flips(speed, 2), ((1, 0), (0, 0))), axis=0) if len(speed) > 2 else np.zeros((1, 1))
+    width = min(_WINDOW, len(slow) - 1)
+    if width < 1:
+        return np.zeros(speed.shape[1])
+    return np.maximum(flips(speed).mean(axis=0), 0.5 * (slow[width:] - slow[:-width]).max(axis=0) / width)
 
 
 def flipping(subject: Subject, rest: list[Motion], moved: list[Motion]) -> tuple[list[Finding], set[int]]:
@@ -88,7 +103,7 @@ def _motions(subject: Subject, model: mujoco.MjModel, rest_steps: int) -> Iterat
 
 def _shares(motions: Iterable[Motion], nv: int) -> np.ndarray:
     """The largest share of a motion's physics steps in which each degree of freedom flips, [nv]."""
-    return np.max([np.zeros(nv)] + [flips(m.speed).mean(axis=0) for m in motions if m.broken is None], axis=0)
+    return np.max([np.zeros(nv)] + [flip_share(m.speed) for m in motions if m.broken is None], axis=0)
 
 
 def _cure(subject: Subject, dof: int, rest_steps: int) -> float | None:
@@ -98,9 +113,7 @@ def _cure(subject: Subject, dof: int, rest_steps: int) -> float | None:
     while low < high:  # more inertia flips less
         middle = (low + high) // 2
         model = _with_armature(subject.model, dof, candidates[middle])
-        calm = (
-            m.broken is None and flips(m.speed)[:, dof].mean() < _CURED for m in _motions(subject, model, rest_steps)
-        )
+        calm = (m.broken is None and flip_share(m.speed)[dof] < _CURED for m in _motions(subject, model, rest_steps))
         low, high = (low, middle) if all(calm) else (middle + 1, high)
     return candidates[low] if low < len(candidates) else None
 
@@ -115,16 +128,17 @@ def _with_armature(model: mujoco.MjModel, dof: int, armature: float) -> mujoco.M
 def _finding(subject: Subject, dof: int, rest: list[Motion], moved: list[Motion], cure: float | None) -> Finding:
     """What to say of a degree of freedom that flips."""
     still, busy = (float(_shares(motions, subject.model.nv)[dof]) for motions in (rest, moved))
-    speed = np.concatenate([m.speed[1:, dof][flips(m.speed)[:, dof]] for m in rest + moved if m.broken is None])
+    shown = rest if still > busy else moved
+    speed = np.abs(np.concatenate([m.speed[:, dof] for m in shown if m.broken is None]))
     joint = int(subject.model.dof_jntid[dof])
     unit = units_of(subject.model, joint)
     remedy = "lower the damping (kv) of what drives it, or the timestep"
     if cure is not None:
         kind, armature = "kg m^2" if unit == "rad" else "kg", float(subject.model.dof_armature[dof])
         remedy = f"give it a rotor: armature {cure:g} {kind} (it has {armature:g}) ends it; or {remedy}"
-    when = "at rest" if still > busy else "under random commands"
+    when, usual = "at rest" if still > busy else "under random commands", np.median(speed[speed > _CHATTER])
     evidence = (
-        f"its speed flips its sign from physics step to physics step, about ±{np.median(np.abs(speed)):.3g} {unit}/s, "
+        f"its speed flips its sign from physics step to physics step, about ±{usual:.3g} {unit}/s, "
         f"in {100 * max(still, busy):.0f} % of all steps {when}"
     )
     return Finding("sign_flips", subject.joint_name(joint), evidence, remedy, cure)

@@ -89,9 +89,16 @@ def _arrival(subject: Subject, step: Step) -> list[Finding]:
     """A joint that is not where it was sent."""
     tail = max(len(step.moved) // 10, 1)
     share = float(step.moved[-tail:].mean()) / step.asked
+    if _swing(step)[1] > _RINGING:  # it swings about where it has arrived on average
+        share = float(step.moved[len(step.moved) // 2 :].mean()) / step.asked
+        return [] if share >= _ARRIVED else _not_there(subject, step, share)
     creeping = share - float(step.moved[len(step.moved) // 2]) / step.asked
     if share >= _ARRIVED and creeping < _CREEPING:
         return []
+    return _not_there(subject, step, share)
+
+
+def _not_there(subject: Subject, step: Step, share: float) -> list[Finding]:
     unit, gear = _unit(subject, step.drive), step.drive.gear
     asked, moved = step.asked / gear, step.moved[-1] / gear
     evidence = f"asked to move by {asked:.3g} {unit}, it has moved by {moved:.3g} {unit} after {STEP_S:g} s"
