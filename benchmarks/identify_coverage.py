@@ -29,9 +29,9 @@ import simreal
 from envs.registry import make_task
 from envs.task import Task
 from randomization.parameters import build_parameters
+from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
 from simreal.identify.recording import Recording
-from simreal.identify.rehearsal import multisine, rehearse
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import Scales, unknown_of
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.identify import cli as identification
 from simreal.robot import cli as robots
 
 app = typer.Typer(
@@ -146,67 +147,8 @@ def export(
             run, output, task, _out, code, int8, int8_limit), _out.print)  # fmt: skip
 
 
-@app.command()
-def excite(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
-    ],
-    output: Annotated[Path, typer.Option(metavar="FILE.csv", help="the table of commands to write")],
-    parameters: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
-    speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
-    force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
-    travel: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="largest share of a command's range, to either side of the start")
-    ] = 0.15,
-    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="of commands, Hz; default: the task's")] = None,
-    band: Annotated[tuple[float, float], typer.Option(help="lowest and highest frequency, Hz")] = (0.1, 3.0),
-    noise: Annotated[
-        tuple[float, float], typer.Option(help="of measured positions and velocities, assumed: rad or m, and per s")
-    ] = (5e-4, 5e-3),
-    draws: Annotated[int, typer.Option(min=1, max=1000, help="motions to choose from")] = 6,
-    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these")] = 0,
-) -> None:
-    """Write a motion that shows a robot's parameters, and say what a log of it will tell."""
-    _out.print(f"{task}: drawing motions ...")
-    from simreal.cli.identify import excite_command
-    from simreal.identify.excitation import Limits
-
-    limits = Limits(speed, force, travel)
-    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, _out)
-
-
-@app.command()
-def identify(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="whose model is the robot's: a task's id, or FILE.py:CLASS")
-    ],
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG ...", help="rosbag2, MCAP, CSV or npz, of one robot")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for what is found")],
-    parameters: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="YAML: parameters with their ranges; default: every driven joint's"),
-    ] = None,
-    command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: what actuators were told")] = None,
-    position: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions of joints")] = None,
-    velocity: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: velocities of joints")] = None,
-    offset: Annotated[float, typer.Option(min=0, help="largest offset of a joint's sensor, rad or m; 0: none")] = 0.0,
-    piece: Annotated[
-        float, typer.Option(min=0.02, max=60, help="length of the pieces that logs are cut into, s")
-    ] = 0.5,
-    starts: Annotated[int, typer.Option(min=1, max=1000, help="worlds from which the search may begin")] = 4,
-    seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of these worlds and of the bootstrap")] = 0,
-) -> None:
-    """Find a robot's parameters, with their uncertainty, from its logs."""
-    _out.print(f"{task}: reading {', '.join(map(str, logs))} ...")
-    from simreal.cli.identify import identify_command
-
-    chosen = {"command": command, "position": position, "velocity": velocity}
-    signals = {key: value for key, value in chosen.items() if value is not None}
-    identify_command(task, logs, parameters, output, signals, offset, piece, starts, seed, _out)
+app.command()(identification.excite)
+app.command()(identification.identify)
 
 
 @app.command()

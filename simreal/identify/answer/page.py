@@ -9,11 +9,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from simreal.identify.answer.files import tied, unexplained
+from simreal.identify.identify import Identified
 from simreal.report.figures import svg
 from simreal.report.page import render, write_sections
-
-from .answer import tied, unexplained
-from .identify import Identified
 
 _SHOWN = 3  # held-back pieces in a drawing
 _LAGS = 40

@@ -14,14 +14,13 @@ from envs.validation.drives import Drive
 from envs.validation.health.subject import Subject
 from randomization.parameters import Parameter
 from simreal.common.errors import UserError
-
-from .fit import Fitter
-from .knowledge import Knowledge, knowledge
-from .pieces import cut
-from .recording import Recording
-from .rehearsal import multisine, rehearse
-from .simulation import Player
-from .unknowns import Scales, unknown_of
+from simreal.identify.excite.rehearsal import multisine, rehearse
+from simreal.identify.fit import Fitter
+from simreal.identify.knowledge import Knowledge, knowledge
+from simreal.identify.pieces import cut
+from simreal.identify.recording import Recording
+from simreal.identify.simulation import Player
+from simreal.identify.unknowns import Scales, unknown_of
 
 Numbers = NDArray[np.float64]
 WORLDS = 4  # drawn from the prior ranges, in which a motion has to stay within its limits too

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .recording import Kind, Recording, Track, tracks_of
+from simreal.identify.recording import Kind, Recording, Track, tracks_of
 
 Numbers = NDArray[np.float64]
 
@@ -47,24 +47,8 @@ def rehearse(
         seed: of noise and jitter.
         name: of the log.
     """
+    grid, positions, speeds, commands = _played(model, start, command_time, commands, delay_s, feedback)
     generator = np.random.default_rng(seed)
-    data = mujoco.MjData(model)
-    data.qpos[:] = start
-    timestep = float(model.opt.timestep)
-    length = float(command_time[-1] - command_time[0])
-    grid = command_time[0] + np.arange(round(length / timestep) + 1) * timestep
-    # A command counts from the first physics step at which it has arrived; it is given at the first step that is not
-    # before.
-    which = np.clip(np.searchsorted(command_time, grid - delay_s + 1e-9, side="right") - 1, 0, None)
-    given = np.searchsorted(command_time, grid + 1e-9, side="right")
-    commands = np.array(commands, dtype=float)
-    positions, speeds = np.empty((len(grid), model.nq)), np.empty((len(grid), model.nv))
-    for k, command in enumerate(which):
-        positions[k], speeds[k] = data.qpos, data.qvel
-        if feedback is not None and given[k] > (given[k - 1] if k else 0):
-            commands[given[k] - 1] += feedback(positions[k], speeds[k])
-        data.ctrl[:] = commands[command]
-        mujoco.mj_step(model, data)
     ideal = np.arange(grid[0], grid[-1], 1.0 / rate_hz)
     time = np.clip(np.sort(ideal + jitter_s * generator.standard_normal(len(ideal))), grid[0], grid[-1])
     time = np.maximum.accumulate(time + 1e-9 * np.arange(len(time)))
@@ -82,6 +66,34 @@ def rehearse(
             shown = shown + offsets
         tracks.append(tracks_of(model, kind, joints, time, shown, name))
     return Recording(name, command_time, commands, tuple(tracks))
+
+
+def _played(
+    model: mujoco.MjModel,
+    start: Numbers,
+    command_time: Numbers,
+    commands: Numbers,
+    delay_s: float,
+    feedback: Callable[[Numbers, Numbers], Numbers] | None,
+) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Times [T], positions [T, nq] and velocities [T, nv] of all physics steps, and what was commanded [K, C]."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = start
+    timestep = float(model.opt.timestep)
+    length = float(command_time[-1] - command_time[0])
+    grid = command_time[0] + np.arange(round(length / timestep) + 1) * timestep
+    # A command counts from the first physics step at which it has arrived, and is given at the first one of its time.
+    which = np.clip(np.searchsorted(command_time, grid - delay_s + 1e-9, side="right") - 1, 0, None)
+    given = np.searchsorted(command_time, grid + 1e-9, side="right")
+    commands = np.array(commands, dtype=float)
+    positions, speeds = np.empty((len(grid), model.nq)), np.empty((len(grid), model.nv))
+    for k, command in enumerate(which):
+        positions[k], speeds[k] = data.qpos, data.qvel
+        if feedback is not None and given[k] > (given[k - 1] if k else 0):
+            commands[given[k] - 1] += feedback(positions[k], speeds[k])
+        data.ctrl[:] = commands[command]
+        mujoco.mj_step(model, data)
+    return grid, positions, speeds, commands
 
 
 def multisine(

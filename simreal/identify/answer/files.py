@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .identify import Identified
-from .knowledge import Known
+from simreal.identify.identify import Identified
+from simreal.identify.knowledge import Known
 
 _UNEXPLAINED, _SHARE = 5.0, 0.05  # times the noise; and of how far off the model as it is was
 _TIED = 0.8  # correlation from which on two unknowns are said to be tied to each other

@@ -17,8 +17,8 @@ from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json, write_target
 from simreal.common.trusted_code import module_of, use_current_folder
-from simreal.identify.answer import block, document, lines, world
-from simreal.identify.excitation import WORLDS, Excitations, Limits
+from simreal.identify.answer.files import block, document, lines, world
+from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.reading import recording_of
 from simreal.logs import read_log
@@ -59,7 +59,7 @@ def identify_command(
     write_text(output / "identified.yaml", block(found, heading))
     write_text(output / "world.yaml", world(found, heading))
     write_text(output / "identified.json", to_json(document(found)))
-    from simreal.identify.page import write_page
+    from simreal.identify.answer.page import write_page
 
     write_page(found, f"{name}: identified from {', '.join(path.name for path in logs)}", output / "identified.html")
     for line in lines(found):
