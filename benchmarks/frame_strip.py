@@ -12,13 +12,15 @@ import imageio.v2 as imageio
 import numpy as np
 
 import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
+from simreal.evaluation.worlds import find_world
 from simreal.rendering.viewer import film
 from simreal.training.run_directory import load_policy
 
 
 def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -> None:
     """`count` moments of the first episode of a seed, closer together at its beginning."""
-    frames, _ = film(load_policy(Path(run)), "nominal", 1, seed, size=(edge or 720, edge or 720))
+    policy = load_policy(Path(run))
+    frames, _ = film(policy, find_world("nominal", policy), 1, seed, size=(edge or 720, edge or 720))
     last = len(frames) - 2  # the final frame shows the next episode
     chosen = [round(last * (i / (count - 1)) ** 1.5) for i in range(count)]
     part = np.s_[:, :] if edge else np.s_[200:540, 150:490]

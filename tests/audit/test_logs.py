@@ -95,7 +95,7 @@ def test_csv_and_npz_hold_the_same(tmp_path: Path) -> None:
     columns |= {f"{name}/{e}": SHORT[name][:, i] for name in ("gyro", "projected_gravity") for i, e in enumerate("xyz")}
     table = np.column_stack([0.02 * np.arange(80), *columns.values()])
     np.savetxt(tmp_path / "log.csv", table, "%.17g", ",", header=",".join(["time", *columns]), comments="")
-    arrays = {f"{name}/values": values for name, values in SHORT.items()}
+    arrays: dict[str, Any] = {f"{name}/values": values for name, values in SHORT.items()}
     arrays |= {f"{name}/time": 0.02 * np.arange(80) for name in SHORT}
     arrays |= {f"{name}/names": np.array(JOINTS if v.shape[1] == 6 else ("x", "y", "z")) for name, v in SHORT.items()}
     np.savez(tmp_path / "log.npz", **arrays, meta=json.dumps({}))

@@ -77,7 +77,7 @@ def signals(seed: int = 0, cycles: int = 700) -> dict[str, Numbers]:
 
 def log(values: dict[str, Numbers], period_s: float = PERIOD_S) -> Log:
     """A log of these values, as simreal's controller names its topics."""
-    time = 1.7e9 + period_s * np.arange(len(values["joint_pos"]))
+    time: Numbers = 1.7e9 + period_s * np.arange(len(values["joint_pos"]), dtype=np.float64)
     found: dict[str, Signal] = {}
     for name, array in values.items():
         topic = f"/simreal/{'sent' if name == 'joint_target' else 'observation'}/{name}"
