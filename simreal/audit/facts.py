@@ -35,7 +35,7 @@ class Facts:
         joints: of the part of the log in which all sensors work; None without any.
         rate, position, velocity, level: relations of velocity to position, of both to targets, and of position to
             target as they are; None where the log does not have the signals.
-        dynamic: whether the robot does more than follow its targets gently.
+        dynamic: whether the robot does more than follow its targets gently, and its joints answer their own targets.
         imu: the IMU's halves.
         imu_lag: cycles that the gyroscope is later than the joints, its interval, and the share of variance explained.
     """
@@ -65,8 +65,15 @@ def facts_of(record: Recording) -> Facts:
         level = level_relation(whole, joints)
         lag = _imu_lag(whole, joints)
     response = velocity or position
-    dynamic = response is not None and float(np.median(response.score.max(axis=0))) > _DYNAMIC
+    dynamic = response is not None and float(np.median(response.score.max(axis=0))) > _DYNAMIC and _own(response)
     return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag)
+
+
+def _own(response: Relation) -> bool:
+    """Whether joints answer their own targets, or each that of another one. In a gait that repeats itself exactly, every
+    target and every joint follows from the others' past as well, and what explains a joint best says nothing."""
+    best = response.score.argmax(axis=0)
+    return 2 * int((best == np.arange(len(best))).sum()) >= len(best) or len(set(best.tolist())) == len(best)
 
 
 def _without_frozen(record: Recording, came: dict[str, Arrivals]) -> Recording:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plain_robot import JOINTS, PERIOD_S, Numbers, contract, log, signals
+from plain_robot import HOME, JOINTS, PERIOD_S, Numbers, contract, log, signals
 from simreal.audit.facts import facts_of
 from simreal.audit.findings import Finding
 from simreal.audit.imu import imu_findings
@@ -117,6 +117,21 @@ def test_a_fault_is_named(case: str) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_nothing_is_said_of_a_sound_robot(seed: int) -> None:
     assert found(signals(seed)) == []
+
+
+def test_a_gait_that_repeats_itself_exactly_is_not_called_late() -> None:
+    """Every target follows from the others' past there, so that a joint is explained by any of them, at any shift."""
+    phase = 2.0 * np.pi / 12.0 * np.arange(700)[:, None] + np.array([0.0, 0.5, 1.0, np.pi, np.pi + 0.5, np.pi + 1.0])
+    target = HOME + 0.25 * np.sin(phase) + 0.1 * np.sin(2.0 * phase + np.array([0.0, 0.0, 0.0, 3.0, 3.0, 3.0]))
+    q, v, step = HOME.copy(), np.zeros(6), PERIOD_S / 10
+    position, velocity = np.empty_like(target), np.empty_like(target)
+    for k in range(len(target)):
+        position[k], velocity[k] = q, v
+        for _ in range(10):
+            pushed = 12.0 * np.roll(np.maximum(q - HOME, 0.0), 3)  # by the ground, with the leg on the other side
+            v = v + step * (40.0 * (target[k] - q) - 1.0 * v - pushed) / 0.05
+            q = q + step * v
+    assert found(SOUND | {"joint_pos": position, "joint_vel": velocity, "joint_target": target}) == []
 
 
 def test_figures_of_a_lag_a_loss_and_an_exchange() -> None:

@@ -13,7 +13,7 @@ from simreal.logs import Log, Signal
 Numbers = NDArray[np.float64]
 JOINTS = tuple(f"j{i}" for i in range(6))
 PERIOD_S, _FINE = 0.02, 10
-_HOME = np.array([0.2, 0.9, -1.6, -0.2, 0.8, -1.5])
+HOME = np.array([0.2, 0.9, -1.6, -0.2, 0.8, -1.5])
 
 
 def part(name: str, unit: str, size: int, **given: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def part(name: str, unit: str, size: int, **given: Any) -> dict[str, Any]:
 def contract() -> dict[str, Any]:
     gravity = part("projected_gravity", "1", 3, offset=[0.0, 0.0, -1.0], scale=[0.1, 0.1, 0.1], description="down")
     observation = [
-        part("joint_pos", "rad", 6, offset=_HOME.tolist(), scale=[0.3] * 6), part("joint_vel", "rad/s", 6),
+        part("joint_pos", "rad", 6, offset=HOME.tolist(), scale=[0.3] * 6), part("joint_vel", "rad/s", 6),
         part("gyro", "rad/s", 3), gravity,
     ]  # fmt: skip
     servo = {
@@ -51,8 +51,8 @@ def signals(seed: int = 0, cycles: int = 700) -> dict[str, Numbers]:
     wave = 0.25 * np.sin(
         2.0 * np.pi * (1.0 + 0.3 * rng.random(6)) * PERIOD_S * np.arange(cycles)[:, None] + 6.0 * rng.random(6)
     )
-    target = _HOME + wave + 0.2 * np.tanh(smooth) + rng.normal(0.0, 0.06, (cycles, 6))
-    q, v, fine = _HOME.copy(), np.zeros(6), PERIOD_S / _FINE
+    target = HOME + wave + 0.2 * np.tanh(smooth) + rng.normal(0.0, 0.06, (cycles, 6))
+    q, v, fine = HOME.copy(), np.zeros(6), PERIOD_S / _FINE
     position, velocity = np.empty((cycles, 6)), np.empty((cycles, 6))
     for k in range(cycles):
         position[k], velocity[k] = q, v
