@@ -70,8 +70,11 @@ def facts_of(record: Recording) -> Facts:
 
 
 def _own(response: Relation) -> bool:
-    """Whether joints answer their own targets, or each that of another one. In a gait that repeats itself exactly, every
-    target and every joint follows from the others' past as well, and what explains a joint best says nothing."""
+    """Whether joints answer their own targets, or each that of another one.
+
+    In a gait that repeats itself exactly, every target and every joint follows from the others' past as well, and what
+    explains a joint best says nothing.
+    """
     best = response.score.argmax(axis=0)
     return 2 * int((best == np.arange(len(best))).sum()) >= len(best) or len(set(best.tolist())) == len(best)
 

@@ -21,6 +21,7 @@ from simreal.identify.answer.files import block, document, lines, world
 from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.reading import recording_of
+from simreal.identify.recording import check_fixed
 from simreal.logs import read_log
 
 
@@ -44,6 +45,7 @@ def identify_command(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists; expected a new folder")
     task = _task(name)
+    check_fixed(task.model, name)
     wanted = _wanted(task, parameters)
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
     joints = recordings[0].tracks[0].joints
@@ -89,6 +91,7 @@ def excite_command(
     """
     target = write_target(output, ".csv")
     task = _task(name)
+    check_fixed(task.model, name)
     wanted = _wanted(task, parameters)
     period = task.control_period_s if rate_hz is None else 1.0 / rate_hz
     excitations = Excitations(task, subject_of_task(task), wanted, limits, seconds, period, noise)

@@ -97,6 +97,20 @@ def test_wrong_input_is_one_line_and_writes_nothing(here: Path, capsys: pytest.C
     assert "no such log" in refused(capsys, "g.csv")
 
 
+@pytest.mark.parametrize("command", [["identify", "Swimmer", "log.csv"], ["excite", "Swimmer"]])
+def test_a_floating_robot_is_refused(here: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    text = FILES["lift.py"].replace("class Lift", "class Swimmer")
+    text = text.replace(
+        '<body name="upper" pos="0 0 1">', '<body name="hull"><freejoint/><geom size="0.1"/><body name="upper">'
+    )
+    (here / "swimmer.py").write_text(text.replace("      </body>\n    </body>", "      </body>\n    </body></body>"))
+    (here / "log.csv").write_text("time,command/m1\n0,0\n1,1\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([command[0], "swimmer:Swimmer", *command[2:], "--output", "found.csv"])
+    assert stopped.value.code == 2
+    assert "its base (hull) floats, and a log of joints does not show it: hang the robot up" in capsys.readouterr().err
+
+
 def test_a_motion_that_no_limit_allows_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(
