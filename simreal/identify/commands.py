@@ -48,6 +48,9 @@ def identify_command(
     check_fixed(task.model, name)
     wanted = _wanted(task, parameters)
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
+    for recording in recordings:
+        for i in np.flatnonzero(~recording.commands.any(axis=0)).tolist():
+            out.print(f"note: {recording.name}: control {i} ({_driven(task, i)}) is told 0 all the time, or nothing")
     joints = recordings[0].tracks[0].joints
     found = identify(
         task, recordings, wanted, offsets=[(joint, offset) for joint in joints] if offset else (), length_s=piece_s,
@@ -112,6 +115,12 @@ def excite_command(
         out.print(f"not told apart: {line}", markup=False, highlight=False)
     out.print(f"\n{target}: commands, each held until the next. Play them, record joints and commands, then")
     out.print(f"  simreal identify {name} LOG --output identified")
+
+
+def _driven(task: Task, column: int) -> str:
+    """The actuator of a column of ctrl."""
+    addresses = task.model.actuator_ctrladr.tolist()
+    return task.model.actuator(max(i for i, first in enumerate(addresses) if first <= column)).name
 
 
 def _task(name: str) -> Task:

@@ -34,8 +34,8 @@ class HeldBack:
         kind: position or velocity.
         joints: n names.
         noise: [n] of the log.
-        nominal, identified: [n] root mean square of measured less simulated, by the model as it is and by what was
-        found.
+        nominal, identified: [n] root mean square of measured less simulated, by the model as it is and by the best
+            world of the model at its own timestep; `Knowledge` leads values on to a robot without one.
     """
 
     kind: str
@@ -92,8 +92,9 @@ def identify(
         say: told of progress.
 
     Raises:
-        UserError: the logs are too short, or the simulation is unstable.
+        UserError: the logs are too short or show other joints than the first, or the simulation is unstable.
     """
+    _check_alike(recordings)
     unknowns = [unknown_of(parameter) for parameter in parameters]
     unknowns += [
         Unknown(f"{joint} offset", "offset", 0.0, (-most, most), "rad or m", joint=joint) for joint, most in offsets
@@ -124,6 +125,21 @@ def identify(
     known = knowledge(fit, unknowns, scales, seed, fitter.finer(half, fit))
     held_back, example = _compared(player, kept_back, scales, fit.z)
     return Identified(known, fit, held_back, len(fitted), length_s, example)
+
+
+def _check_alike(recordings: Sequence[Recording]) -> None:
+    """Raise UserError where logs show other joints than the first."""
+    shown = [[(str(track.kind), track.joints) for track in recording.tracks] for recording in recordings]
+    for recording, tracks in zip(recordings, shown, strict=True):
+        if tracks != shown[0]:
+            raise UserError(
+                f"{recording.name}: shows {_listed(tracks)}, but {recordings[0].name} {_listed(shown[0])}; expected "
+                "logs that show the same joints in the same order"
+            )
+
+
+def _listed(tracks: list[tuple[str, tuple[str, ...]]]) -> str:
+    return " and ".join(f"{kind} of {', '.join(joints)}" for kind, joints in tracks)
 
 
 def _start(

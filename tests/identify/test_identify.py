@@ -196,3 +196,14 @@ def test_a_range_may_have_a_nominal_value_of_its_own() -> None:
         RandomizationError, match=r"kp.nominal: expected a number within the range \[0.7, 0.9\], got 1.0"
     ):
         build_parameters(task, entries)
+
+
+def test_logs_that_show_other_joints_than_the_first_are_refused() -> None:
+    task = TinyTask(ARM)
+    first = log(task, {"kp": WANTED["kp"]}, {"kp": 1.0})
+    second = log(task, {"kp": WANTED["kp"]}, {"kp": 1.0}, velocities=False)
+    parameters = build_parameters(task, {"kp": WANTED["kp"]})
+    with pytest.raises(
+        UserError, match="shows position of shoulder, elbow, but rehearsal position of shoulder, elbow and vel"
+    ):
+        identify(task, [first, second], parameters, threads=1)
