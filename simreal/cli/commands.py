@@ -181,7 +181,7 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
     Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
-    a run that began without a fixed number stays free to choose (`simreal.training.threads`).
+    a run that began without a fixed number stays free to choose (`simreal.training.updates.threads`).
     """
     if config.train.torch_threads is not None:
         return config

@@ -134,12 +134,16 @@ class Learner(ABC):
         share: of the environments of a run on many ranks; ranks: of that run.
         steps: environment steps recorded, in the whole run.
         updates: made so far.
+        begun: what the update works on that `begin` has begun; None once it is made.
     """
 
     policy: Any  # a Module; subclasses know which
 
     ROWS: ClassVar[Mapping[str, Rows] | None] = None
     """What in the state is of environments, for learners that run on many ranks; None: it runs on one process only."""
+
+    COLLECTED: ClassVar[tuple[str, ...] | None] = None
+    """What `act` and `record` change, by the names of attributes, for learners that have `begin`; None: it has not."""
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.depends_on_length and total_steps is None:
@@ -149,6 +153,7 @@ class Learner(ABC):
         torch.manual_seed(seed)
         self.generator = torch.Generator(spec.device).manual_seed(seed)
         self.steps = self.updates = 0
+        self.begun: Any = None
 
     @abstractmethod
     def act(self, observed: Observed) -> Tensor:
@@ -169,12 +174,22 @@ class Learner(ABC):
     def ready(self) -> bool:
         """Whether enough was recorded for an update."""
 
+    def begin(self) -> None:
+        """Take in all that the next update learns from, so that it can be made while `act` and `record` go on.
+
+        From now on they change what is in `COLLECTED` only, and the update changes everything else. Until `begin` is
+        called again `act` follows the weights of this moment.
+
+        Raises NotImplementedError for learners whose updates have to be waited for.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
-        """Learn from what was recorded; returns what to log.
+        """Make the update that has begun, or else learn from what was recorded; returns what to log.
 
         Args:
-            before_step: called before every gradient step, see `simreal.training.threads`.
+            before_step: called before every gradient step, see `simreal.training.updates.threads`.
         """
 
     @abstractmethod
