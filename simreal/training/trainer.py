@@ -197,8 +197,7 @@ class Trainer:
         log: RunLog | NoLog = NoLog()
         if self.ranks.first:
             log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
-        beside = self._background if self._overlaps else contextlib.nullcontext()
-        with SignalHandler().listening() as stop, log, progress, beside:
+        with SignalHandler().listening() as stop, log, progress, self.overlapping():
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < total:
                 self._proceed()
@@ -219,6 +218,16 @@ class Trainer:
             if self._best is not None:
                 self._judge(self._best, progress)
             self._save(log)
+
+    @contextlib.contextmanager
+    def overlapping(self) -> Iterator[None]:
+        """Within the block updates can run beside collecting; at its end the last one is made."""
+        if not self._overlaps:
+            yield
+            return
+        with self._background:
+            yield
+            self._settle()
 
     def _agreed(self, stop: bool, save: bool) -> tuple[bool, bool]:
         """Whether the run stops, as any rank was told, and whether it saves, as the first one's clock says."""

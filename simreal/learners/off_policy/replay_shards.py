@@ -1,4 +1,4 @@
-"""A replay divided among ranks by environment: brought together for a checkpoint, and dealt out again. So is a batch."""
+"""A replay divided among ranks by environment, and a batch: brought together for a checkpoint, and dealt out again."""
 
 from __future__ import annotations
 

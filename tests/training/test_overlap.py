@@ -1,0 +1,261 @@
+"""Updates beside collecting: what comes out does not depend on when which thread does what."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.ranks_equal import compare, on_ranks
+from benchmarks.ranks_equal import configuration as of_ranks
+from benchmarks.ranks_equal import train as train_ranks
+from resuming import advance
+from shortcuts import with_short_rehearsals
+from simreal.common.errors import UserError
+from simreal.learners.networks import polyak_
+from simreal.learners.off_policy.transitions import normalized
+from simreal.training.checkpoint import load_checkpoint
+from simreal.training.replay_failure import repeat_update
+from simreal.training.run_config import RunConfig
+from simreal.training.trainer import Interrupted, NonFiniteUpdate, Trainer
+from simreal.training.updates.background import Background
+from simreal.training.updates.threads import UpdateThreads
+from tiny import Script, configuration, differences, leaves, train, unequal
+
+NAN = float("nan")
+
+
+def overlapping(kind: str = "sac", steps: int = 240, **more: Any) -> RunConfig:
+    settings = {"env_steps": steps, "log_interval": 30, "torch_threads": 1, "keep": "last", "overlap": True}
+    return configuration(kind, "adr", train=settings, **more)
+
+
+DQN: dict[str, Any] = {
+    "learner": {"algorithm": "dqn", "hidden": [8], "batch_size": 16, "warmup_steps": 60, "updates_per_cycle": 5,
+                "updates_per_step": 0.5, "n_steps": 2, "bins": 3},
+}  # fmt: skip
+
+
+def by_hand(config: RunConfig, folder: Path, steps: int) -> Trainer:
+    """The same without threads, step by step: a cycle is played by the policy from before the update that is due at its
+    beginning, and that update, on what was drawn then, is made at its end."""
+    trainer = Trainer(config.model_copy(update={"train": config.train.model_copy(update={"overlap": False})}), folder)
+    learner: Any = trainer.learner
+    acting: Any = learner.network.actor
+    drawn: Any = None
+    for _ in range(steps):
+        learner.behavior = acting
+        trainer._collect()
+        if not learner.ready():
+            continue
+        gradient_steps(learner, drawn)
+        acting = copy.deepcopy(learner.network.actor)
+        count, size = int(learner.updates_due), learner.config.batch_size
+        learner.updates_due -= count
+        learner._set_step_sizes()
+        batch = normalized(learner._sample(size * count), learner.network.normalizer, learner.history.layout)
+        drawn = batch, torch.randn(learner.NOISES, size * count, learner.spec.action_size, generator=learner.generator)
+    gradient_steps(learner, drawn)
+    return trainer
+
+
+def gradient_steps(learner: Any, drawn: Any) -> None:
+    size = learner.config.batch_size
+    for i in range(0 if drawn is None else len(drawn[0].action) // size):
+        learner.updates += 1
+        learner._update(drawn[0].rows(i * size, (i + 1) * size), drawn[1][:, i * size : (i + 1) * size])
+        if average := learner.config.average_updates:
+            polyak_(learner._averaged, learner._online_policy, 1.0 / min(learner.updates, average))
+
+
+def state(trainer: Trainer) -> dict[str, Any]:
+    return leaves({"learner": trainer.learner.state_dict(), "environment": trainer.environment.state_dict()})
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3", "ddpg her", "dqn"])
+def test_it_is_one_cycle_behind_and_nothing_else(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_short_rehearsals(monkeypatch)
+    config = overlapping("sac", **DQN) if kind == "dqn" else overlapping(kind)
+    trainer = Trainer(config, tmp_path)
+    advance(trainer, 41)
+    reference = by_hand(config, tmp_path, 41)
+    assert trainer.learner.updates == reference.learner.updates > 20
+    mine = state(trainer)
+    acting = [path for path in mine if path.startswith("/learner/behavior")]
+    assert acting
+    assert [path for path in unequal(mine, state(reference)) if path not in acting] == []
+
+
+def test_without_it_nothing_is_behind(tmp_path: Path) -> None:
+    overlapped, plain = Trainer(overlapping(), tmp_path), by_hand(overlapping(), tmp_path, 0)
+    for trainer in (overlapped, plain):
+        advance(trainer, 36)
+    assert overlapped.learner.updates == plain.learner.updates
+    assert "/learner/policy/actor.net.0.weight" in unequal(state(overlapped), state(plain))
+
+
+def slowly(action: Callable[..., Any], delays_ms: tuple[int, ...]) -> Callable[..., Any]:
+    calls = iter(delays_ms * 1000)
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(next(calls) / 1000)
+        return action(*arguments, **options)
+
+    return slow
+
+
+def test_the_timing_of_threads_changes_nothing(tmp_path: Path) -> None:
+    def trained(collecting: tuple[int, ...], learning: tuple[int, ...]) -> dict[str, Any]:
+        trainer = Trainer(overlapping(), tmp_path)
+        learner: Any = trainer.learner
+        trainer.environment.step = slowly(trainer.environment.step, collecting)
+        learner.record = slowly(learner.record, collecting)
+        learner._update = slowly(learner._update, learning)
+        advance(trainer, 45)
+        assert learner.updates > 20
+        return leaves(load_checkpoint(trainer.save()))
+
+    runs = [trained(*delays) for delays in (((0,), (0,)), ((0,), (4, 0, 9)), ((3, 0, 7), (0, 1)))]
+    assert [unequal(runs[0], run) for run in runs[1:]] == [[], []]
+
+
+@pytest.mark.parametrize("cut", [29, 31, 32])
+def test_a_resumed_run_is_the_uninterrupted_one(cut: int, tmp_path: Path) -> None:
+    config = overlapping()  # a cycle is three or four control steps
+    whole, resumed = (Trainer(config, tmp_path / name) for name in ("whole", "resumed"))
+    advance(whole, cut)
+    assert whole.learner.updates
+    resumed.load(load_checkpoint(whole.save()))
+    for trainer in (whole, resumed):
+        advance(trainer, 50 - cut)
+    assert unequal(*(leaves(load_checkpoint(trainer.save())) for trainer in (whole, resumed))) == []
+
+
+def test_saving_and_dying_leave_no_trace(tmp_path: Path) -> None:
+    config = overlapping(steps=150)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Exception, match=r"^$"):
+        train(config, tmp_path / "other", saves={87, 114}, dies=129)
+    train(config, tmp_path / "other")
+    assert differences(tmp_path / "whole", tmp_path / "other") == []  # logs and checkpoints
+
+
+class Interrupting(Script):
+    """Sends SIGTERM at a step."""
+
+    def update(self, steps: int, score: str, entropy: float) -> None:
+        if steps == self._dies:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_sigterm_saves_and_the_rest_is_as_if_nothing_had_been(tmp_path: Path) -> None:
+    config = overlapping(steps=180)
+    train(config, tmp_path / "whole")
+    run = tmp_path / "other"
+    (run / "checkpoints").mkdir(parents=True)
+    trainer = Trainer(config, run)
+    with pytest.raises(Interrupted):
+        trainer.train(Interrupting(trainer, set(), 120))  # pyright: ignore[reportArgumentType]
+    train(config, run)
+    assert differences(tmp_path / "whole", run) == []
+
+
+def threads_of_updates() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("update")]
+
+
+def failing(after: int, action: Callable[..., Any]) -> Callable[..., Any]:
+    calls = iter(range(10**6))
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == after:
+            raise RuntimeError("no more")
+        return action(*arguments, **options)
+
+    return fail
+
+
+@pytest.mark.parametrize("where", ["collecting", "updating"])
+def test_an_error_in_either_thread_ends_the_run(where: str, tmp_path: Path) -> None:
+    trainer = Trainer(overlapping(), tmp_path)
+    owner, name = (trainer.environment, "step") if where == "collecting" else (trainer.learner, "_update")
+    setattr(owner, name, failing(40, getattr(owner, name)))
+    with pytest.raises(RuntimeError, match=r"^no more$"):
+        trainer.train(Script(trainer, set()))  # pyright: ignore[reportArgumentType]
+    assert threads_of_updates() == []
+
+
+def test_an_update_that_loses_its_numbers_is_taken_back_and_can_be_repeated(tmp_path: Path) -> None:
+    def spoil(trainer: Trainer) -> None:
+        learner: Any = trainer.learner
+        next(learner.critic.parameters()).register_hook(lambda gradient: gradient * NAN)
+
+    trainer = Trainer(overlapping(), tmp_path)
+    advance(trainer, 32)
+    learner: Any = trainer.learner
+    before = {name: value.clone() for name, value in learner.common_state()["critic"].items()}
+    updates = learner.updates
+    spoil(trainer)
+    with pytest.raises(NonFiniteUpdate, match=r"(not finite|is nan) after an update"):
+        advance(trainer, 10)
+    (kept,) = (tmp_path / "failure").glob("step_*.safetensors")
+    found = load_checkpoint(kept)["learner"]
+    assert all(torch.equal(value, found["critic"][name]) for name, value in before.items())
+    assert found["counters"]["updates"] == updates
+    assert isinstance(found["begun"]["batch"]["observation"], Tensor)
+    assert repeat_update(kept) == []  # nothing spoils the gradient there
+    # and the run goes on from it, with the update that it lost
+    resumed = Trainer(overlapping(), tmp_path)
+    resumed.load(load_checkpoint(kept))
+    assert resumed.due
+    advance(resumed, 6)
+    assert resumed.learner.updates > updates
+
+
+def test_ranks_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_short_rehearsals(monkeypatch)
+    config = of_ranks("ddpg her", "adr", 6, overlap=True)
+    middle = config.train.env_steps // 2 // 4 * 4
+    train_ranks(config, tmp_path / "1")
+    on_ranks(2, lambda ranks: train_ranks(config, tmp_path / "2", ranks, stop=middle))
+    on_ranks(2, lambda ranks: train_ranks(config, tmp_path / "2", ranks))
+    found = compare(tmp_path / "1", tmp_path / "2")
+    assert found["unequal"] == []
+    assert found["weights"] < 1e-5
+
+
+def test_a_learner_whose_updates_have_to_be_waited_for_says_so(tmp_path: Path) -> None:
+    config = configuration("ppo", "adr", train={"overlap": True})
+    with pytest.raises(UserError, match=r"^train\.overlap: updates of ppo have to be waited for; expected false$"):
+        Trainer(config, tmp_path)
+
+
+def test_an_update_has_all_processors_only_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    background: Background[None] = Background(torch.device("cpu"))
+    threads = UpdateThreads(8, 8, True, alone=lambda: background.awaited, beside=3)
+    waits = threading.Event()
+
+    def work() -> None:
+        threads.begin()
+        threads.step()
+        waits.set()
+        while not background.awaited:
+            time.sleep(1e-3)
+        threads.step()
+        threads.end()
+
+    with background:
+        background.start(work)
+        waits.wait()
+        background.finish()
+    assert used == [3, 8, 1]
