@@ -143,7 +143,8 @@ class Learner(ABC):
     """What in the state is of environments, for learners that run on many ranks; None: it runs on one process only."""
 
     COLLECTED: ClassVar[tuple[str, ...] | None] = None
-    """What `act` and `record` change, by the names of attributes, for learners that have `begin`; None: it has not."""
+    """What `act`, `record` and `draw` change, by the names of attributes, for learners that have `draw`; None: it has
+    not."""
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.depends_on_length and total_steps is None:
@@ -174,14 +175,21 @@ class Learner(ABC):
     def ready(self) -> bool:
         """Whether enough was recorded for an update."""
 
-    def begin(self) -> None:
-        """Take in all that the next update learns from, so that it can be made while `act` and `record` go on.
+    def draw(self) -> Any:
+        """All that the next update learns from, so that it can be made while `act` and `record` go on.
 
-        From now on they change what is in `COLLECTED` only, and the update changes everything else. Until `begin` is
-        called again `act` follows the weights of this moment.
-
+        Called when it is `ready`; the update before it may still be running: only what is in `COLLECTED` may change.
         Raises NotImplementedError for learners whose updates have to be waited for.
         """
+        raise NotImplementedError
+
+    def put_back(self, drawn: Any) -> None:
+        """Take back a `draw` whose update will not be made, as the one before it has failed."""
+        raise NotImplementedError
+
+    def begin(self, drawn: Any) -> None:
+        """Begin the update of what was drawn: `update` makes it, while `act` follows the weights of this moment and,
+        with `record`, changes what is in `COLLECTED` only."""
         raise NotImplementedError
 
     @abstractmethod

@@ -279,26 +279,38 @@ class Trainer:
         if not self._overlaps:
             self._fail(self.learn())
             return
-        if not self.due:
+        if self._saved_before is not None:
+            drawn = self._saved_before
+        elif self.learner.ready():
+            drawn = self.learner.draw()
+        else:
             return
-        self._settle()
+        self._settle(drawn)
         self.statistics.learner = self._learnt or self.statistics.learner
-        if self.learner.begun is None:
-            self.learner.begin()
+        self.learner.begin(drawn)
         self._guard.snapshot()
         self._background.start(self._update)
 
-    def _settle(self) -> None:
-        """Wait for the update that runs beside, if one does. Raises NonFiniteUpdate."""
-        if self._background.busy:
-            metrics, broken = self._background.finish()
-            self._fail(self._counted(broken))
-            self._learnt = metrics
+    @property
+    def _saved_before(self) -> Any:
+        """What an update works on that had begun, and failed, when the run was saved."""
+        return None if self._background.busy else self.learner.begun
+
+    def _settle(self, next_drawn: Any = None) -> None:
+        """Wait for the update that runs beside, if one does. Raises NonFiniteUpdate, after what was drawn for the next
+        one was put back."""
+        if not self._background.busy:
+            return
+        metrics, broken = self._background.finish()
+        if self._counted(broken) and next_drawn is not None:
+            self.learner.put_back(next_drawn)
+        self._fail(broken)
+        self._learnt = metrics
 
     @property
     def due(self) -> bool:
-        """Whether an update has to begin, or had begun when the run was saved."""
-        return self.learner.ready() or (not self._background.busy and self.learner.begun is not None)
+        """Whether an update has to be made, or had begun when the run was saved."""
+        return self._saved_before is not None or self.learner.ready()
 
     def _fail(self, broken: list[str]) -> None:
         """Save the state before an update that was taken back. Raises NonFiniteUpdate if `broken` says why."""

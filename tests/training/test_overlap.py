@@ -97,7 +97,7 @@ def test_it_is_one_cycle_behind_and_nothing_else(kind: str, tmp_path: Path, monk
 def test_without_it_nothing_is_behind(tmp_path: Path) -> None:
     overlapped, plain = Trainer(overlapping(), tmp_path), by_hand(overlapping(), tmp_path, 0)
     for trainer in (overlapped, plain):
-        advance(trainer, 36)
+        advance(trainer, 52)
     assert overlapped.learner.updates == plain.learner.updates
     assert "/learner/policy/actor.net.0.weight" in unequal(state(overlapped), state(plain))
 

@@ -141,23 +141,29 @@ class OffPolicyLearner(Learner):
         """Whether enough updates are due, and there is something to sample."""
         return int(self.updates_due) >= self.config.updates_per_cycle and self.replay.sound()
 
-    def begin(self) -> None:
-        """Draw what the next update learns from; until this is called again the present policy acts."""
-        if self.behavior is self.network.actor:
-            self.behavior = copy.deepcopy(self.network.actor)
-        self.behavior.load_state_dict(self.network.actor.state_dict())
-        self.begun = self._draw_update()
-
-    def _draw_update(self) -> Begun:
+    def draw(self) -> Begun:
         """One large sample for all gradient steps that are due, and their random numbers."""
         size, count = self.config.batch_size, int(self.updates_due)
         self.updates_due -= count
-        self._set_step_sizes()
+        before = self.generator.get_state()
         sampled = self._sample(size * count)
         batch = normalized(sampled, self.network.normalizer, self.history.layout)
         shape = (self.NOISES, size * count, self.spec.action_size)
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
-        return Begun(batch, noise, count, self._told())
+        return Begun(batch, noise, count, self._told(), before)
+
+    def put_back(self, drawn: Begun) -> None:
+        """Take back a `draw`."""
+        self.updates_due += drawn.count
+        self.generator.set_state(drawn.generator)
+
+    def begin(self, drawn: Begun) -> None:
+        """Until this is called again the present policy acts."""
+        if self.behavior is self.network.actor:
+            self.behavior = copy.deepcopy(self.network.actor)
+        self.behavior.load_state_dict(self.network.actor.state_dict())
+        self._set_step_sizes()
+        self.begun = drawn
 
     def _told(self) -> dict[str, float]:
         """What to log of the moment in which an update begins."""
@@ -169,7 +175,8 @@ class OffPolicyLearner(Learner):
         config, begun = self.config, self.begun
         if begun is None:
             self.behavior = self.network.actor
-            begun = self._draw_update()
+            begun = self.draw()
+            self._set_step_sizes()
         logs: list[dict[str, Tensor]] = []
         size = config.batch_size
         for i in range(begun.count):

@@ -47,6 +47,7 @@ class Begun:
     noise: Tensor  # [NOISES, B, A]
     count: int  # of gradient steps
     told: dict[str, float]  # what to log beside losses
+    generator: Tensor  # its state before this was drawn
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -56,7 +57,7 @@ class Begun:
     def of(cls, state: dict[str, Any], device: torch.device) -> Begun:
         """Of a `state_dict`."""
         batch = ReplayBatch(**{name: part.to(device) for name, part in state["batch"].items()})
-        return cls(batch, state["noise"].to(device), state["count"], state["told"])
+        return cls(batch, state["noise"].to(device), state["count"], state["told"], state["generator"])
 
 
 class Returns:
