@@ -1,11 +1,11 @@
 """Wall time of whole trainings of two builds, which take turns: five pairs each, medians.
 
     python -m benchmarks.speed.builds OLD NEW                          # two checkouts; the three runs below
-    python -m benchmarks.speed.builds . . --new-option train.overlap=true   # one checkout with and without an option
+    python -m benchmarks.speed.builds . . --new-option train.overlap=true # an option of one
     python -m benchmarks.speed.builds OLD NEW --only fetch_reach --pairs 3 --scale 0.1 --json FILE
 
 Pair p trains with seed p modulo 3 in both builds. Beside wall time: processor time of the command and all that it
-started, which says on a busy machine how much of the two was work, and the evaluation at the end. On a quiet machine with
+started, which says on a busy machine how much of it was work, and the evaluation at the end. On a quiet machine with
 more than two processors: `taskset -c 0,1 python -m benchmarks.speed.builds ...`.
 """
 
