@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from envs.common.ranks import ALONE, Share
+from envs.common.ranks import ALONE, Ranks, Share
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
 from randomization.parameters import Parameter
@@ -155,6 +155,10 @@ class Learner(ABC):
         self.generator = torch.Generator(spec.device).manual_seed(seed)
         self.steps = self.updates = 0
         self.begun: Any = None
+
+    def talk_through(self, ranks: Ranks) -> None:
+        """Have updates talk with other ranks through these: others than those of the thread that collects."""
+        self.ranks = ranks
 
     @abstractmethod
     def act(self, observed: Observed) -> Tensor:

@@ -101,8 +101,9 @@ def update_threads(config: RunConfig) -> int:
 
 
 def physics_threads(config: RunConfig) -> int | None:
-    """Threads of physics: those configured, or what an update beside it leaves; None takes all processors."""
-    if config.threads is not None or not config.train.overlap:
+    """Threads of physics: those configured, or what an update beside it leaves; None takes all processors. So it does
+    beside updates of on-policy learners, which take less time than a rollout."""
+    if config.threads is not None or not config.train.overlap or config.learner.STAGGERED:
         return config.threads
     return max(available_threads() - update_threads(config), 1)
 
@@ -132,7 +133,7 @@ class Trainer:
         self.learner: Learner = make_learner(config, self.environment, given_policies(config))
         self._device = learner_device(config.device)
         if self._overlaps:
-            self._prepare_overlap()
+            self.learner.talk_through(self.ranks.beside())
         self._background: Background[tuple[dict[str, float], list[str]]] = Background(self._device)
         self._learnt: dict[str, float] | None = None  # told by an update beside, to be logged once its time is over
         at_once = _RANKS_STEPS if ranks.size > 1 else 1 if self._device.type == "cpu" else _GPU_STEPS
@@ -160,13 +161,6 @@ class Trainer:
         )  # fmt: skip
         environment.reset()
         return environment
-
-    def _prepare_overlap(self) -> None:
-        """Have updates run beside collecting. Raises UserError where the learner cannot."""
-        if self.learner.COLLECTED is None:
-            name = self.config.learner.algorithm
-            raise UserError(f"train.overlap: updates of {name} have to be waited for; expected false")
-        self.learner.ranks = self.ranks.beside()
 
     @cached_property
     def _layout(self) -> Layout:
@@ -279,22 +273,20 @@ class Trainer:
         if not self._overlaps:
             self._fail(self.learn())
             return
-        if self._saved_before is not None:
-            drawn = self._saved_before
-        elif self.learner.ready():
-            drawn = self.learner.draw()
-        else:
+        if not self.due:
             return
-        self._settle(drawn)
-        self.statistics.learner = self._learnt or self.statistics.learner
-        self.learner.begin(drawn)
+        if not self._was_begun:
+            drawn = self.learner.draw()
+            self._settle(drawn)
+            self.statistics.learner = self._learnt or self.statistics.learner
+            self.learner.begin(drawn)
         self._guard.snapshot()
         self._background.start(self._update)
 
     @property
-    def _saved_before(self) -> Any:
-        """What an update works on that had begun, and failed, when the run was saved."""
-        return None if self._background.busy else self.learner.begun
+    def _was_begun(self) -> bool:
+        """Whether an update has begun and does not run: the run was saved before it, after it had failed."""
+        return not self._background.busy and self.learner.begun is not None
 
     def _settle(self, next_drawn: Any = None) -> None:
         """Wait for the update that runs beside, if one does. Raises NonFiniteUpdate, after what was drawn for the next
@@ -310,7 +302,7 @@ class Trainer:
     @property
     def due(self) -> bool:
         """Whether an update has to be made, or had begun when the run was saved."""
-        return self._saved_before is not None or self.learner.ready()
+        return self._was_begun or self.learner.ready()
 
     def _fail(self, broken: list[str]) -> None:
         """Save the state before an update that was taken back. Raises NonFiniteUpdate if `broken` says why."""

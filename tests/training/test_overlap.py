@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from shortcuts import with_short_rehearsals
 from simreal.common.errors import UserError
 from simreal.learners.networks import polyak_
 from simreal.learners.off_policy.transitions import normalized
+from simreal.training.build import make_learner
 from simreal.training.checkpoint import load_checkpoint
 from simreal.training.replay_failure import repeat_update
 from simreal.training.run_config import RunConfig
@@ -220,9 +222,10 @@ def test_an_update_that_loses_its_numbers_is_taken_back_and_can_be_repeated(tmp_
     assert resumed.learner.updates > updates
 
 
-def test_ranks_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("learner", "updates"), [("ddpg her", 6), ("ppo", 3)])
+def test_ranks_are_one_run(learner: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_short_rehearsals(monkeypatch)
-    config = of_ranks("ddpg her", "adr", 6, overlap=True)
+    config = of_ranks(learner, "adr", updates, overlap=True)
     middle = config.train.env_steps // 2 // 4 * 4
     train_ranks(config, tmp_path / "1")
     on_ranks(2, lambda ranks: train_ranks(config, tmp_path / "2", ranks, stop=middle))
@@ -232,10 +235,74 @@ def test_ranks_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found["weights"] < 1e-5
 
 
+def ppo_by_hand(config: RunConfig, folder: Path, rollouts: int) -> tuple[dict[str, Any], Trainer]:
+    """The same with plain learners one after the other: a rollout of one of them is put into another, which learns."""
+    plain = config.model_copy(update={"train": config.train.model_copy(update={"overlap": False})})
+    trainer, other = Trainer(plain, folder), Trainer(plain, folder)
+    learner: Any = other.learner
+    learner.generator.manual_seed(plain.seed + 1)
+    collector: Any = trainer.learner
+    for k in range(rollouts):
+        while not collector.rollout.full:
+            trainer._collect()
+        before = copy.deepcopy((learner.network.state_dict(), learner.critic.state_dict()))
+        if k == 0:
+            before = copy.deepcopy((collector.network.state_dict(), collector.critic.state_dict()))
+            learner.network.load_state_dict(before[0])
+            learner.critic.load_state_dict(before[1])
+        learner.rollout.load_state_dict(copy.deepcopy(collector.rollout.state_dict()))
+        learner._ended.copy_(collector._ended)
+        learner.steps = collector.steps
+        learner.update()
+        collector._ended.zero_()
+        collector.rollout.time = 0
+        if k + 1 < rollouts:  # the weights from before the update that runs beside its next rollout
+            collector.network.load_state_dict(before[0])
+            collector.critic.load_state_dict(before[1])
+            collector.updates = learner.updates
+    return leaves({name: getattr(learner, name).state_dict() for name in ("network", "critic", "optimizer")}), trainer
+
+
+def test_ppo_learns_from_its_last_rollout_while_the_next_is_collected(tmp_path: Path) -> None:
+    config = overlapping("ppo")
+    trainer = Trainer(config, tmp_path)
+    advance(trainer, 4 * 12)
+    expected, reference = ppo_by_hand(config, tmp_path, 4)
+    learner: Any = trainer.learner
+    assert learner.updates == 4
+    found = leaves({name: getattr(learner, name).state_dict() for name in ("network", "critic", "optimizer")})
+    assert unequal(found, expected) == []
+    assert torch.equal(trainer.environment.observed.policy, reference.environment.observed.policy)
+
+
+@pytest.mark.parametrize("cut", [24, 29])
+def test_a_resumed_run_of_ppo_is_the_uninterrupted_one(cut: int, tmp_path: Path) -> None:
+    config = overlapping("ppo")
+    whole, resumed = (Trainer(config, tmp_path / name) for name in ("whole", "resumed"))
+    advance(whole, cut)
+    resumed.load(load_checkpoint(whole.save()))
+    for trainer in (whole, resumed):
+        advance(trainer, 50 - cut)
+    assert unequal(*(leaves(load_checkpoint(trainer.save())) for trainer in (whole, resumed))) == []
+
+
+@pytest.mark.parametrize(
+    ("learner", "said"),
+    [
+        ({"algorithm": "ppo", "memory": "lstm"}, "learner: memory: expected none with train.overlap, got lstm"),
+        ({"algorithm": "ppo", "observation_history": 2}, "learner: observation_history, action_history: expected 0"),
+    ],
+)
+def test_what_has_to_be_waited_for_is_said(learner: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(said)}"):
+        Trainer(overlapping("ppo", learner=learner), tmp_path)
+
+
 def test_a_learner_whose_updates_have_to_be_waited_for_says_so(tmp_path: Path) -> None:
-    config = configuration("ppo", "adr", train={"overlap": True})
-    with pytest.raises(UserError, match=r"^train\.overlap: updates of ppo have to be waited for; expected false$"):
-        Trainer(config, tmp_path)
+    environment = Trainer(overlapping(), tmp_path).environment
+    config = overlapping("ppo", learner={"algorithm": "distill", "teacher": "none"})
+    with pytest.raises(UserError, match=r"^train\.overlap: updates of distill have to be waited for; expected false$"):
+        make_learner(config, environment)
 
 
 def test_an_update_has_all_processors_only_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
