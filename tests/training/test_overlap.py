@@ -70,10 +70,12 @@ def by_hand(config: RunConfig, folder: Path, steps: int) -> Trainer:
 
 
 def gradient_steps(learner: Any, drawn: Any) -> None:
-    size = learner.config.batch_size
-    for i in range(0 if drawn is None else len(drawn[0].action) // size):
+    if drawn is None:
+        return
+    (batch, noise), size = drawn, learner.config.batch_size
+    for start in range(0, len(batch.action), size):
         learner.updates += 1
-        learner._update(drawn[0].rows(i * size, (i + 1) * size), drawn[1][:, i * size : (i + 1) * size])
+        learner._update(batch.rows(start, start + size), noise[:, start : start + size])
         if average := learner.config.average_updates:
             polyak_(learner._averaged, learner._online_policy, 1.0 / min(learner.updates, average))
 
