@@ -1,9 +1,9 @@
 """An update beside the collecting of the next steps, on a thread of its own.
 
 Threads of one Python process take turns: one of them executes Python at a time. Physics (C), products of matrices and
-the backward pass let the other go on meanwhile. A thread that wants its turn asks for it after `_TURN_S`. 400 small torch
-operations, as many as a step of the environments has, took 0.9 ms alone; beside a thread with larger ones 18 ms with
-Python's usual 5 ms, and 1.0 ms with these.
+the backward pass let the other go on meanwhile. A thread that wants its turn asks for it after `_TURN_S`. 400 small
+torch operations, as many as a step of the environments has, took 0.9 ms alone; beside a thread with larger ones 18 ms
+with Python's usual 5 ms, and 1.0 ms with these.
 """
 
 from __future__ import annotations
