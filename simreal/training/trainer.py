@@ -388,6 +388,8 @@ class Trainer:
                 whole = None if checkpoint is None else self._layout.split(checkpoint, self._share)
                 checkpoint = self.ranks.dealt(whole)
             assert checkpoint is not None
+            if "collector" in checkpoint["learner"] and not self._overlaps:
+                raise UserError(f"{self.run}: train.overlap: the run has a rollout under way beside; expected true")
             self.learner.load_state_dict(checkpoint["learner"])
             self.environment.load_state_dict(checkpoint["environment"])
             self.statistics.load_state_dict(checkpoint["statistics"])

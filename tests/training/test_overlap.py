@@ -288,6 +288,28 @@ def test_a_resumed_run_of_ppo_is_the_uninterrupted_one(cut: int, tmp_path: Path)
     assert unequal(*(leaves(load_checkpoint(trainer.save())) for trainer in (whole, resumed))) == []
 
 
+@pytest.mark.parametrize("kind", ["sac", "ppo"])
+def test_a_run_may_begin_to_overlap_when_it_is_resumed(kind: str, tmp_path: Path) -> None:
+    plain = overlapping(kind).model_copy(
+        update={"train": overlapping(kind).train.model_copy(update={"overlap": False})}
+    )
+    first, second, third = (Trainer(config, tmp_path) for config in (plain, overlapping(kind), plain))
+    advance(first, 41)
+    second.load(load_checkpoint(first.save()))
+    advance(second, 20)
+    learner: Any = second.learner
+    assert learner.updates > first.learner.updates
+    assert sum(p.isfinite().all() for p in learner.policy.parameters()) == len(list(learner.policy.parameters()))
+    saved = load_checkpoint(second.save())
+    if kind == "ppo":
+        with pytest.raises(UserError, match=r"train\.overlap: the run has a rollout under way beside; expected true$"):
+            third.load(saved)
+        return
+    third.load(saved)
+    advance(third, 20)
+    assert third.learner.updates > learner.updates
+
+
 @pytest.mark.parametrize(
     ("learner", "said"),
     [

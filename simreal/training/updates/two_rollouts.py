@@ -91,7 +91,8 @@ class OverlappingPPO(PPO):
         return super().state_dict() | {"collector": self.collector.state_dict(), "begun": self.begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
+        """Go on from a `state_dict`, also of `PPO`. Raises KeyError, ValueError or RuntimeError where it is of other
+        settings."""
         super().load_state_dict(state)
-        self.collector.load_state_dict(state["collector"])
-        self.begun = state["begun"]
+        self.collector.load_state_dict(state.get("collector", state))
+        self.begun = state.get("begun")
