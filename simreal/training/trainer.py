@@ -172,7 +172,7 @@ class Trainer:
         total = self.config.learner.run_length(config.env_steps)
         log: RunLog | NoLog = NoLog()
         if self.ranks.first:
-            log = RunLog(self.run, self.layer.sampler, self.env_steps, total, self.config.learner.COUNTS)
+            log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config)
         with SignalHandler().listening() as stop, log, progress:
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < total:
