@@ -45,6 +45,9 @@ class TrainConfig(Strict):
     overlap: bool = Field(
         False, description="make updates beside the next steps, which then follow the policy before them"
     )
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="where curves go beside metrics.csv and adr.csv"
+    )
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of an update; null: as many as pay at present"
     )
