@@ -55,7 +55,7 @@ def lines(arguments: list[str], whole: bool = True) -> list[float]:
 
 def main() -> None:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_line", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_line", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--whole", action="store_true")

@@ -274,7 +274,8 @@ def test_values_of_some_joints_are_written_by_their_names() -> None:
 def test_what_cannot_be_written_is_one_line(written: dict[str, Any], message: str) -> None:
     class Started(SmallArm):
         def start(self, mask: Tensor) -> None:
-            self.write(mask, **{k: v if k == "of" else self.tensor(v) for k, v in written.items()})
+            values: dict[str, Any] = {k: v if k == "of" else self.tensor(v) for k, v in written.items()}
+            self.write(mask, **values)
 
     with pytest.raises(TaskError, match=message):
         build(Started(JointPosition(0.1), [JointState()]), 2).reset()
