@@ -49,6 +49,12 @@ class Samples(_Lenient):
     returns: tuple[float, ...] = Field((), alias="return")
     actions: tuple[float, ...] = ()
 
+    def agrees(self, other: Samples) -> bool:
+        """Whether the episodes that both have are the same, to the last action."""
+        count = min(len(self.actions), len(other.actions))
+        mine, theirs = ([figures[:count] for figures in vars(samples).values()] for samples in (self, other))
+        return count > 0 and mine == theirs
+
 
 class WorldFigures(_Lenient):
     """How a policy did in one world."""
@@ -90,7 +96,7 @@ class Evaluation(_Lenient):
         nominal = next((world.samples for world in self.worlds if world.kind == "nominal"), None)
         return [
             world.name for world in self.worlds
-            if world.kind not in ("nominal", "trained") and world.samples.actions and world.samples == nominal
+            if nominal is not None and world.kind not in ("nominal", "trained") and world.samples.agrees(nominal)
         ]  # fmt: skip
 
 
@@ -356,16 +362,16 @@ def read_figures(path: Path) -> Evaluation | Comparison:
 
 
 def with_figures(run: Run, figures: Evaluation) -> Run:
-    """A run with further worlds that its policy was evaluated in; those that were played anew take the new figures."""
+    """A run with further worlds that its policy was evaluated in; of those that were played twice, the figures of more
+    episodes, or the new ones."""
     if figures.task != run.config.task:
         raise UserError(
             f"{run.name}: is of {run.config.task}, but the figures of {figures.policy} are of {figures.task}"
         )
-    own = () if run.evaluation is None else run.evaluation.worlds
-    names = {world.name for world in figures.worlds}
-    worlds = (*(world for world in own if world.name not in names), *figures.worlds)
+    worlds = {} if run.evaluation is None else {world.name: world for world in run.evaluation.worlds}
+    worlds |= {w.name: w for w in figures.worlds if w.name not in worlds or w.episodes >= worlds[w.name].episodes}
     evaluation = figures if run.evaluation is None else run.evaluation
-    return replace(run, evaluation=evaluation.model_copy(update={"worlds": worlds}))
+    return replace(run, evaluation=evaluation.model_copy(update={"worlds": tuple(worlds.values())}))
 
 
 def load_arms(paths: list[Path], figures: Sequence[tuple[Path, Evaluation]] = ()) -> list[Arm]:
