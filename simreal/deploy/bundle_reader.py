@@ -382,7 +382,7 @@ def open_golden(raw: bytes, layout: Layout) -> dict[str, NDArray[Any]]:
         _expect(unpacked <= _MAX_BYTES_OTHER, f"unpacks to {unpacked} bytes; expected {_MAX_BYTES_OTHER} at most")
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             if "targets" in arrays:  # bundles of earlier versions have none, nor those that do not know the first
-                shapes["targets"] = shapes["actions"]
+                shapes["targets"] = (layout.action[-1].sent.stop,)
             golden = {name: np.asarray(arrays[name]) for name in shapes}
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise BundleError(f"cannot be read: {one_line(error)}") from None

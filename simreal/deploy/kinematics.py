@@ -52,6 +52,14 @@ class InverseKinematics:
         """Number of joints."""
         return len(self._pos)
 
+    def tables(self) -> dict[str, Numbers]:
+        """The chain's numbers: `slides` (1 or 0) and `zero` [joints], `pos` and `axis` [joints, 3], `fixed`
+        [joints, 3, 3], `tip` [3]."""
+        return {
+            "slides": np.array(self._slides, dtype=np.float64), "pos": np.array(self._pos),
+            "fixed": np.array(self._fixed), "axis": np.array(self._axis), "zero": self._zero, "tip": self._tip,
+        }  # fmt: skip
+
     def steps(self, q: Numbers, wanted: Numbers) -> Numbers:
         """Steps [B, joints] of joints at q [B, joints] that move the tool by about `wanted` [B, size]."""
         j = self._jacobian(q)[:, : self.size]

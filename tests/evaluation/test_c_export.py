@@ -61,6 +61,7 @@ class Compiled:
         self._policy = ctypes.create_string_buffer(1 << 20)
         sizes = dict(re.findall(r"#define POLICY_(\w+)_SIZE (\d+)", (folder / "contract.h").read_text()))
         self.observations, self.actions = int(sizes["OBSERVATION"]), int(sizes["ACTION"])
+        self.sent = int(sizes["TARGET"])
         self.reset()
 
     def reset(self, targets: Any = None) -> None:
@@ -77,7 +78,7 @@ class Compiled:
         return action if status == 0 else np.array([status])
 
     def targets(self, action: Any) -> np.ndarray:
-        sent = np.zeros(self.actions)
+        sent = np.zeros(self.sent)
         status = self._library.policy_targets(self._policy, _pointer(np.asarray(action, np.float32)), _pointer(sent))
         return sent if status == 0 else np.array([status])
 
@@ -325,8 +326,30 @@ def test_targets_that_are_added_to_something_are_those_of_the_bundle(spec: Any, 
             np.testing.assert_allclose(compiled.targets(action), sent, rtol=0.0, atol=1e-12)
 
 
-def test_steps_of_a_tool_are_refused_in_c(tmp_path: Path) -> None:
-    task = SmallArm(EndEffectorDelta("tool", 0.03), JointState())
-    with pytest.raises(ExportError, match="'tool_step' are steps of a tool that need inverse kinematics"):
-        export_bundle(nn.Linear(6, 3), task, tmp_path / "bundle", c=tmp_path / "c")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    "spec",
+    [
+        EndEffectorDelta("tool", 0.03),
+        EndEffectorDelta("tool", 0.03, turn_scale=0.1, relative="joint", smoothing=0.5),
+    ],
+)
+def test_steps_of_a_tool_become_the_steps_of_joints_of_the_bundle(spec: Any, tmp_path: Path) -> None:
+    task = SmallArm(spec, JointState())
+    size = task.action_size
+    bundle = export_bundle(nn.Linear(6, size), task, tmp_path / "bundle", c=tmp_path / "c")
+    policy, compiled = Policy.load(bundle), Compiled(tmp_path / "c")
+    contract = (tmp_path / "c" / "contract.h").read_text()
+    assert f"#define POLICY_ACTION_SIZE {size}\n" in contract
+    assert "#define POLICY_TARGET_SIZE 3\n" in contract
+    assert '{"yaw", "m_yaw", "rad", ' in (tmp_path / "c" / "policy.c").read_text()
+    rows = np.random.default_rng(0).normal(0.0, 0.7, (40, 6)).astype(np.float32)
+    for begin in (0, 20):
+        policy.reset()
+        compiled.reset()
+        for row in rows[begin:]:
+            action = policy(row)
+            sent = np.concatenate(list(policy.targets(action).values()))
+            compiled(row)
+            assert np.abs(sent - row[:3]).max() > 1e-4 or spec.relative == "target"
+            np.testing.assert_allclose(compiled.targets(action), sent, rtol=0.0, atol=1e-9)
+    assert "64 golden steps" in run(found("make"), "sanitize", folder=tmp_path / "c")

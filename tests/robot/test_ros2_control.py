@@ -33,7 +33,7 @@ MAIN = """
 #include "policy_core.hpp"
 int main() {
   simreal::PolicyCore core;
-  double p[8], v[8], e[8] = {0}, in[8], t[POLICY_ACTION_SIZE];
+  double p[8], v[8], e[8] = {0}, in[8], t[POLICY_TARGET_SIZE];
   simreal::Imu imu;
   const int n = static_cast<int>(sizeof(simreal::JOINTS) / sizeof(simreal::JOINTS[0]));
   for (;;) {

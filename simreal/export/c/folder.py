@@ -29,13 +29,7 @@ def refuse_place(folder: Path, bundle: Path) -> None:
 
 
 def refuse_unstated(source: Source) -> None:
-    """Raise ExportError unless the policy states its layers, and targets follow from actions without kinematics."""
-    tool = next((part for part in source.task.action if part.inverse is not None), None)
-    if tool is not None:
-        raise ExportError(
-            f"C is written of targets, and {tool.name!r} are steps of a tool that need inverse kinematics; export "
-            "without --c, and run the bundle with simreal.deploy"
-        )
+    """Raise ExportError unless the policy states its layers."""
     if source.layers is None:
         raise ExportError(
             f"C is written from a policy's layers, and {type(source.step.policy).__name__} does not state them; "

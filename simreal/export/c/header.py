@@ -32,10 +32,17 @@ typedef struct {
     double stiffness, damping, effort_limit;
 } policy_action_value;
 
+/* A value that is sent; other ones than those of the action where a tool's steps become steps of joints. */
+typedef struct {
+    const char *joint, *actuator, *unit;
+    double low, high;
+} policy_target_value;
+
 extern const policy_component policy_observation_components[POLICY_OBSERVATION_COMPONENTS];
 extern const policy_observation_value policy_observation_values[POLICY_OBSERVATION_SIZE];
 extern const policy_component policy_action_components[POLICY_ACTION_COMPONENTS];
 extern const policy_action_value policy_action_values[POLICY_ACTION_SIZE];
+extern const policy_target_value policy_target_values[POLICY_TARGET_SIZE];
 """
 
 
@@ -100,13 +107,18 @@ def contract_tables(contract: Mapping[str, Any]) -> str:
         [*(string(_of(e, key, i)) for key in ("elements", "joints", "actuators")), string(_added_to(e)),
          number(e["offset"][i]), number(e["scale"][i]), *_limits(e, i), number(e["smoothing"]),
          *(number(_of(e, key, i)) for key in ("stiffness", "damping", "effort_limit"))]
-        for e in done for i in range(*e["shape"])
+        for e in map(_of_action, done) for i in range(*e["shape"])
+    ]  # fmt: skip
+    sent = [
+        [*(string(_of(e, key, i)) for key in ("joints", "actuators")), string(_unit(e)), *_limits(e, i)]
+        for e in done for i in range(_sent(e))
     ]  # fmt: skip
     return "\n".join([
         _table("policy_component policy_observation_components[POLICY_OBSERVATION_COMPONENTS]", map(_component, seen)),
         _table("policy_observation_value policy_observation_values[POLICY_OBSERVATION_SIZE]", observed),
         _table("policy_component policy_action_components[POLICY_ACTION_COMPONENTS]", map(_component, done)),
         _table("policy_action_value policy_action_values[POLICY_ACTION_SIZE]", told),
+        _table("policy_target_value policy_target_values[POLICY_TARGET_SIZE]", sent),
     ])  # fmt: skip
 
 
@@ -120,6 +132,26 @@ def _of(entry: Mapping[str, Any], key: str, i: int) -> Any:
     """What an entry says of its value i; None where it says nothing. One name may hold for all."""
     values = entry[key]
     return values[i] if i < len(values) else None
+
+
+def _of_action(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry without what it says of the joints that carry a tool: its values are none of them."""
+    if entry.get("inverse") is None:
+        return entry
+    of_joints = ("joints", "actuators", "stiffness", "damping", "effort_limit")
+    return {**entry, **dict.fromkeys(of_joints, ()), "target_limits": None}
+
+
+def _sent(entry: Mapping[str, Any]) -> int:
+    """How many values are sent of a component."""
+    inverse = entry.get("inverse")
+    return entry["shape"][0] if inverse is None else len(inverse["links"])
+
+
+def _unit(entry: Mapping[str, Any]) -> str:
+    """Of what is sent."""
+    inverse = entry.get("inverse")
+    return entry["unit"] if inverse is None else inverse["unit"]
 
 
 def _added_to(entry: Mapping[str, Any]) -> str:

@@ -181,3 +181,89 @@ static void policy_bins(const float *restrict values, const float *restrict x, f
         y[i] = x[i * k + best] == x[i * k + best] ? values[best] : x[i * k + best];
     }
 }
+
+/* kernel about */
+/* turn := turn [9] times the rotation about an axis [3] of length 1 by an angle (Rodrigues). */
+static void policy_about(double *turn, const double *axis, double angle)
+{
+    const double s = sin(angle), c = 1.0 - cos(angle), x = axis[0], y = axis[1], z = axis[2];
+    const double by[9] = {1.0 - c * (y * y + z * z), c * x * y - s * z, c * x * z + s * y,
+                          c * x * y + s * z, 1.0 - c * (x * x + z * z), c * y * z - s * x,
+                          c * x * z - s * y, c * y * z + s * x, 1.0 - c * (x * x + y * y)};
+    double whole[9];
+    int i, j, k;
+    for (i = 0; i < 3; i++)
+        for (j = 0; j < 3; j++) {
+            whole[3 * i + j] = 0.0;
+            for (k = 0; k < 3; k++) whole[3 * i + j] += turn[3 * i + k] * by[3 * k + j];
+        }
+    memcpy(turn, whole, sizeof whole);
+}
+
+/* kernel turned */
+/* y [3] := turn [9] times x [3]. */
+static void policy_turned(const double *turn, const double *x, double *y)
+{
+    int i;
+    for (i = 0; i < 3; i++) y[i] = turn[3 * i] * x[0] + turn[3 * i + 1] * x[1] + turn[3 * i + 2] * x[2];
+}
+
+/* kernel tool: about turned */
+/* Steps [n] of joints at q that move a tool by about `wanted` [m], 3 values or 6 with turns: damped least squares,
+ * J^T (J J^T + damping^2 1)^-1 wanted, the square solved by Cholesky. j: room for 6 n numbers. */
+static void policy_tool(const int *slides, const double *pos, const double *fixed, const double *axis, const double *zero,
+                        const double *tip, double damping, int n, int m, const double *q, const double *wanted,
+                        double *j, double *steps)
+{
+    double at[3] = {0.0, 0.0, 0.0}, turn[9] = {1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0}, way[3];
+    double square[36], x[6];
+    int i, k, l;
+    for (i = 0; i < n; i++) { /* places of the joints in rows 0 to 2, their axes in 3 to 5 */
+        double whole[9];
+        policy_turned(turn, pos + 3 * i, way);
+        for (k = 0; k < 3; k++) at[k] += way[k];
+        for (k = 0; k < 9; k++)
+            whole[k] = turn[k / 3 * 3] * fixed[9 * i + k % 3] + turn[k / 3 * 3 + 1] * fixed[9 * i + 3 + k % 3] +
+                       turn[k / 3 * 3 + 2] * fixed[9 * i + 6 + k % 3];
+        memcpy(turn, whole, sizeof whole);
+        policy_turned(turn, axis + 3 * i, way);
+        if (slides[i])
+            for (k = 0; k < 3; k++) at[k] += way[k] * (q[i] - zero[i]);
+        else
+            policy_about(turn, axis + 3 * i, q[i] - zero[i]);
+        for (k = 0; k < 3; k++) {
+            j[k * n + i] = at[k];
+            j[(3 + k) * n + i] = way[k];
+        }
+    }
+    policy_turned(turn, tip, way);
+    for (k = 0; k < 3; k++) at[k] += way[k];
+    for (i = 0; i < n; i++) { /* velocities of the tool: linear, then angular */
+        const double arm[3] = {at[0] - j[i], at[1] - j[n + i], at[2] - j[2 * n + i]};
+        const double a[3] = {j[3 * n + i], j[4 * n + i], j[5 * n + i]};
+        for (k = 0; k < 3; k++) {
+            j[k * n + i] = slides[i] ? a[k] : a[(k + 1) % 3] * arm[(k + 2) % 3] - a[(k + 2) % 3] * arm[(k + 1) % 3];
+            j[(3 + k) * n + i] = slides[i] ? 0.0 : a[k];
+        }
+    }
+    for (k = 0; k < m; k++)
+        for (l = 0; l <= k; l++) {
+            double sum = k == l ? damping * damping : 0.0;
+            for (i = 0; i < n; i++) sum += j[k * n + i] * j[l * n + i];
+            for (i = 0; i < l; i++) sum -= square[6 * k + i] * square[6 * l + i];
+            square[6 * k + l] = k == l ? sqrt(sum) : sum / square[6 * l + l];
+        }
+    for (k = 0; k < m; k++) {
+        x[k] = wanted[k];
+        for (i = 0; i < k; i++) x[k] -= square[6 * k + i] * x[i];
+        x[k] /= square[6 * k + k];
+    }
+    for (k = m - 1; k >= 0; k--) {
+        for (i = k + 1; i < m; i++) x[k] -= square[6 * i + k] * x[i];
+        x[k] /= square[6 * k + k];
+    }
+    for (i = 0; i < n; i++) {
+        steps[i] = 0.0;
+        for (k = 0; k < m; k++) steps[i] += j[k * n + i] * x[k];
+    }
+}

@@ -26,9 +26,9 @@ typedef enum {
 } policy_status;
 
 typedef struct {
-    double sent[POLICY_ACTION_SIZE]; /* what was sent last, where it counts; NaN: not known */
+    double sent[POLICY_TARGET_SIZE]; /* what was sent last, where it counts; NaN: not known */
 #if POLICY_ADDS_TO_OBSERVED
-    double shown[POLICY_ACTION_SIZE]; /* what the last observation shows of what targets are added to */
+    double shown[POLICY_TARGET_SIZE]; /* what the last observation shows of what targets are added to */
 #endif
     float a[POLICY_WORK_SIZE], b[POLICY_WORK_SIZE];
 #if POLICY_STATE_SIZE > 0
@@ -41,7 +41,7 @@ typedef struct {
 void policy_reset(policy *p);
 
 /* The same; the robot has been told to hold these targets, from where smoothing starts. */
-void policy_reset_to(policy *p, const double targets[POLICY_ACTION_SIZE]);
+void policy_reset_to(policy *p, const double targets[POLICY_TARGET_SIZE]);
 
 /* The action in [-1, 1] for an observation in the contract's units; the next call goes on from it. */
 policy_status policy_step(policy *p, const float observation[POLICY_OBSERVATION_SIZE],
@@ -49,8 +49,8 @@ policy_status policy_step(policy *p, const float observation[POLICY_OBSERVATION_
 
 /* What is sent for the action of a step, in the contract's units: offset + scale * action, added to what was sent before
  * or to what was observed where the contract says so, within its limits, of which smoothing goes a part of the way from
- * what was sent before. Call it once after each policy_step. */
-policy_status policy_targets(policy *p, const float action[POLICY_ACTION_SIZE], double targets[POLICY_ACTION_SIZE]);
+ * what was sent before. Steps of a tool become steps of the joints that carry it. Call it once after each policy_step. */
+policy_status policy_targets(policy *p, const float action[POLICY_ACTION_SIZE], double targets[POLICY_TARGET_SIZE]);
 
 #ifdef __cplusplus
 }

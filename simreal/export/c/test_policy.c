@@ -27,7 +27,7 @@ static double worse(double error, double x, double y)
 static void replay(policy *p, double errors[3])
 {
     float action[POLICY_ACTION_SIZE];
-    double targets[POLICY_ACTION_SIZE];
+    double targets[POLICY_TARGET_SIZE];
     int step, i;
     policy_reset(p);
     for (step = 0; step < GOLDEN_STEPS; step++) {
@@ -41,7 +41,7 @@ static void replay(policy *p, double errors[3])
 #endif
 #if GOLDEN_TARGETS
         check(policy_targets(p, golden_actions[step], targets) == POLICY_OK, "targets");
-        for (i = 0; i < POLICY_ACTION_SIZE; i++)
+        for (i = 0; i < POLICY_TARGET_SIZE; i++)
             errors[2] = worse(errors[2], targets[i], golden_targets[step][i]);
 #else
         (void)targets;
@@ -97,7 +97,7 @@ static void refuse_nan(policy *p)
 #endif
     action[0] = NAN;
     {
-        double targets[POLICY_ACTION_SIZE];
+        double targets[POLICY_TARGET_SIZE];
         check(policy_targets(p, action, targets) == POLICY_ACTION_NOT_FINITE, "an action that is NaN is refused");
     }
 }

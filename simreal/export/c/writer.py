@@ -28,6 +28,7 @@ from simreal.common.layers import (
 from simreal.deploy.bundle_reader import ActionPart
 from simreal.export.c.header import MARK, contract_header, contract_tables
 from simreal.export.c.int8 import int8
+from simreal.export.c.targets import targets_code, targets_tables
 from simreal.export.c.text import array, single
 from simreal.export.source import EXPORT_TOLERANCE
 
@@ -56,7 +57,13 @@ def c_files(
     body = _Body(nobs, int8_error is not None)
     for layer in layers:
         body.add(layer)
-    sizes = {"observation": nobs, "action": size, "state": body.states, "work": body.widest}
+    sizes = {
+        "observation": nobs,
+        "action": size,
+        "target": action[-1].sent.stop,
+        "state": body.states,
+        "work": body.widest,
+    }
     eight = int8_error is not None
     told = {"WEIGHTS": '"int8"' if eight else '"float32"', "INT8": str(int(eight)), "INT8_ERROR": int8_error or 0.0}
     told["ADDS_TO_OBSERVED"] = str(int(any(part.onto_columns is not None for part in action)))
@@ -67,12 +74,12 @@ def c_files(
         '#include "policy.h"\n\n#include <math.h>\n#include <stdint.h>\n#include <string.h>\n',
         contract_tables(contract),
         *body.tables,
-        _targets(action),
+        targets_tables(action),
         array("float", "policy_initial_state", initial) if body.states else "",
-        *_kernels(body.kernels),
+        *_kernels(body.kernels | ({"tool"} if any(part.inverse is not None for part in action) else set())),
         _reset(body.states > 0),
         body.step(),
-        _TARGETS_CODE,
+        targets_code(action),
     ]
     return {
         "policy.c": "\n".join(part for part in parts if part),
@@ -138,10 +145,10 @@ class _Body:
             f"memcpy(action, {self._now}, POLICY_ACTION_SIZE * sizeof *action);",
             *self._after,
             *keep,
-            "for (i = 0; i < POLICY_ACTION_SIZE; i++)",
+            "for (i = 0; i < POLICY_TARGET_SIZE; i++)",
             "    if (isnan(p->sent[i]) && policy_seen[i] >= 0) p->sent[i] = (double)observation[policy_seen[i]];",
             "#if POLICY_ADDS_TO_OBSERVED",
-            "for (i = 0; i < POLICY_ACTION_SIZE; i++)",
+            "for (i = 0; i < POLICY_TARGET_SIZE; i++)",
             "    if (policy_onto[i] >= 0) p->shown[i] = (double)observation[policy_onto[i]];",
             "#endif",
             "return POLICY_OK;",
@@ -207,24 +214,6 @@ class _Body:
             self._after.append(f"memcpy(p->next + {last}, action, {layer.action_size} * sizeof *action);")
 
 
-def _targets(parts: Sequence[ActionPart]) -> str:
-    """Tables of what is sent for an action; see `simreal.deploy.targets`."""
-    columns: dict[str, list[Any]] = {key: [] for key in ("offset", "scale", "low", "high")}
-    smoothing, start, seen, onto = [], [], [], []
-    for part in parts:
-        size, looks_back = len(part.scale), part.smoothing < 1.0 or part.onto_last
-        for key, values in columns.items():
-            values += getattr(part, key).tolist()
-        smoothing += [part.smoothing] * size
-        known = part.initial if looks_back else np.zeros(size)
-        start += [math.nan] * size if known is None else known.tolist()
-        seen += part.initial_columns.tolist() if looks_back and part.initial_columns is not None else [-1] * size
-        onto += [-1 if part.onto_last else -2] * size if part.onto_columns is None else part.onto_columns.tolist()
-    tables = [array("double", f"policy_{key}", values) for key, values in columns.items()]
-    tables += [array("double", "policy_smoothing", smoothing), array("double", "policy_start", start)]
-    return "".join([*tables, array("int", "policy_seen", seen), array("int", "policy_onto", onto)])
-
-
 def _reset(remembers: bool) -> str:
     """The functions that begin an episode."""
     state = "    memcpy(p->state, policy_initial_state, sizeof p->state);\n" if remembers else ""
@@ -234,44 +223,16 @@ def _reset(remembers: bool) -> str:
 #if POLICY_ADDS_TO_OBSERVED
     {{
         int i;
-        for (i = 0; i < POLICY_ACTION_SIZE; i++) p->shown[i] = NAN;
+        for (i = 0; i < POLICY_TARGET_SIZE; i++) p->shown[i] = NAN;
     }}
 #endif
 }}
 
-void policy_reset_to(policy *p, const double targets[POLICY_ACTION_SIZE])
+void policy_reset_to(policy *p, const double targets[POLICY_TARGET_SIZE])
 {{
     policy_reset(p);
     memcpy(p->sent, targets, sizeof p->sent);
 }}
-"""
-
-
-_TARGETS_CODE = """policy_status policy_targets(policy *p, const float action[POLICY_ACTION_SIZE],
-                             double targets[POLICY_ACTION_SIZE])
-{
-    int i;
-    for (i = 0; i < POLICY_ACTION_SIZE; i++) {
-        if (isnan(action[i])) return POLICY_ACTION_NOT_FINITE;
-        if ((policy_smoothing[i] < 1.0 || policy_onto[i] == -1) && !isfinite(p->sent[i])) return POLICY_START_NOT_KNOWN;
-#if POLICY_ADDS_TO_OBSERVED
-        if (policy_onto[i] >= 0 && !isfinite(p->shown[i])) return POLICY_START_NOT_KNOWN;
-#endif
-    }
-    for (i = 0; i < POLICY_ACTION_SIZE; i++) {
-        const double a = action[i] < -1.0f ? -1.0 : (action[i] > 1.0f ? 1.0 : (double)action[i]);
-        double target = policy_offset[i] + policy_scale[i] * a;
-        if (policy_onto[i] == -1) target = p->sent[i] + target;
-#if POLICY_ADDS_TO_OBSERVED
-        if (policy_onto[i] >= 0) target = p->shown[i] + target;
-#endif
-        target = target < policy_low[i] ? policy_low[i] : target;
-        target = target > policy_high[i] ? policy_high[i] : target;
-        if (policy_smoothing[i] < 1.0) target = p->sent[i] + policy_smoothing[i] * (target - p->sent[i]);
-        p->sent[i] = targets[i] = target;
-    }
-    return POLICY_OK;
-}
 """
 
 

@@ -70,7 +70,7 @@ class PolicyController : public controller_interface::ControllerInterface {
       const std::unique_lock<std::mutex> guard(lock_, std::try_to_lock);  // never wait in the control loop
       if (guard.owns_lock()) now_ = inputs_;
     }
-    double targets[POLICY_ACTION_SIZE];
+    double targets[POLICY_TARGET_SIZE];
     const bool good = core_.step(position_.data(), velocity_.data(), effort_.data(), measured_, now_.data(), targets);
     for (std::size_t i = 0; i < command_interfaces_.size(); ++i) {
       const double hold = HOLDS_POSITION ? position_[static_cast<std::size_t>(DRIVEN[i])] : 0.0;

@@ -31,7 +31,7 @@ class PolicyCore {
     }
   }
 
-  // One control period: targets [POLICY_ACTION_SIZE] for states of JOINTS, the IMU, and inputs [INPUTS].
+  // One control period: targets [POLICY_TARGET_SIZE] for states of JOINTS, the IMU, and inputs [INPUTS].
   // False: something is not finite, or the policy cannot go on; nothing must be sent.
   bool step(const double *position, const double *velocity, const double *effort, const Imu &imu,
             const double *inputs, double *targets) {
@@ -57,7 +57,7 @@ class PolicyCore {
       }
       observation[i] = static_cast<float>(value - from.minus);
     }
-    std::array<double, POLICY_ACTION_SIZE> next{};
+    std::array<double, POLICY_TARGET_SIZE> next{};
     if (policy_step(&policy_, observation.data(), action_.data()) != POLICY_OK) return false;
     if (policy_targets(&policy_, action_.data(), next.data()) != POLICY_OK) return false;
     targets_ = next;
@@ -78,7 +78,7 @@ class PolicyCore {
 
   policy policy_{};
   std::array<float, POLICY_ACTION_SIZE> action_{};
-  std::array<double, POLICY_ACTION_SIZE> targets_{};
+  std::array<double, POLICY_TARGET_SIZE> targets_{};
 };
 
 }  // namespace simreal

@@ -86,7 +86,7 @@ def _texts(contract: Mapping[str, Any]) -> dict[str, str]:
     """Files that depend on the contract."""
     found = sources_of(contract["observation"], _own(contract))
     driven = [name for entry in contract["action"] for name in driven_joints(entry)]
-    units = {str(entry["unit"]) for entry in contract["action"]}
+    units = {str((entry.get("inverse") or entry)["unit"]) for entry in contract["action"]}
     safe_actions(units)  # one interface for all
     if not units <= set(_INTERFACES):
         raise UserError(f"--ros2-control: targets in {', '.join(sorted(units))} are of no interface of ros2_control")
@@ -117,9 +117,8 @@ def _observation(contract: Mapping[str, Any], found: Sources, driven: Sequence[s
     joints = list(found.names | dict.fromkeys(driven))
     own, rows, inputs = _own(contract), list[str](), list[str]()
     by_joints, by_imu = {s.component: s for s in found.joints}, {s.component: s for s in found.imu}
-    targets = dict(
-        zip([e["name"] for e in contract["action"]], [e["index"][0] for e in contract["action"]], strict=True)
-    )
+    sizes = [len(driven_joints(entry)) for entry in contract["action"]]
+    targets = {entry["name"]: sum(sizes[:i]) for i, entry in enumerate(contract["action"])}
     for entry in contract["observation"]:
         name, size = entry["name"], entry["shape"][0]
         if name in by_joints:
