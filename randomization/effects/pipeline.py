@@ -87,6 +87,16 @@ class EffectPipeline(Stateful):
             command = effect.on_command(command)
         return command
 
+    @property
+    def within_steps(self) -> bool:
+        """Whether anything acts before each physics step."""
+        return bool(self._on["physics"])
+
+    def before_physics(self) -> None:
+        """Act before a physics step, for which the command has been written."""
+        for effect in self._on["physics"]:
+            effect.on_physics_step()
+
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """Clean observation [N, nobs] -> measured: a new tensor, or `observation` itself where nothing acts on sensors.
 
