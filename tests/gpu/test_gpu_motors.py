@@ -47,7 +47,7 @@ def speeds(kind: type[Engine], limit: str) -> torch.Tensor:
     for action in (1.0, -1.0, 0.3):
         for _ in range(10):
             env.step(torch.full((2, 1), action, dtype=engine.dtype, device=engine.device))
-            shown.append(engine.data("qvel")[:, 0].double().cpu())
+            shown.append(engine.data("qvel")[:, 0].double().cpu().clone())
     return torch.stack(shown)
 
 

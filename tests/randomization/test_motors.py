@@ -183,6 +183,11 @@ def test_a_gear_that_is_hard_to_drive_back_holds_a_load_and_still_starts() -> No
 def test_friction_grows_with_load() -> None:
     env = play(rotors({"motor_friction_load": {}}, [[0.25], [0.0]]), 0.1, 0.5, 0.0)  # 1 N m
     np.testing.assert_allclose(speed(env), np.array([0.75, 1.0]) * 0.1 / INERTIA, rtol=5e-3)
+    # of the 2 N m that the motor exerts, not of the 20 that its servo asks for
+    servo = '<position name="a" joint="a" kp="20" {}/>'
+    for limit, joint in (('forcerange="-2 2"', ""), ("", 'actuatorfrcrange="-2 2"')):
+        env = rotors({"motor_friction_load": {}}, [[0.25], [0.0]], a=servo.format(limit), joint=joint)
+        np.testing.assert_allclose(speed(play(env, 0.05, 1.0, 0.0)), np.array([1.5, 2.0]) * 0.05 / INERTIA, rtol=5e-3)
 
 
 def test_friction_at_rest_holds_and_is_lost_with_speed() -> None:

@@ -87,6 +87,7 @@ class Motors(Effect):
         self._free = torch.tensor(free, dtype=torch.int64, device=engine.device)
         if free:
             engine.field("actuator_forcelimited")[:, free] = True
+            self._motors.unlimited.zero_()
             peak = self._motors.peak / self._motors.gear.abs()
             self._free_range = torch.stack((-peak, peak), dim=1)[[motors.index(a) for a in free]]
 
@@ -104,7 +105,7 @@ class Motors(Effect):
         """Take note of what the world, and effects that change it, say for this control step."""
         motors, self._now = self._motors, {name: values.now for name, values in self._values.items()}
         now, timestep_s = self._now, self._timestep_s[:, None].to(self._dtype)
-        motors.read_gains()
+        motors.read()
         if self._curve:
             no_load, stall = now["motor_no_load_speed"], now["motor_stall_torque"] * motors.peak
             self._below, self._beyond = slopes(stall, no_load, motors.inertia, timestep_s)
@@ -113,9 +114,6 @@ class Motors(Effect):
         if self._warms:
             self._continuous = now["motor_continuous_torque"] * motors.peak
             self._share = -torch.expm1(-timestep_s / now["motor_thermal_time"])
-        if self._curve or self._warms:
-            low, high = (self._range[:, self._places] * motors.gear[:, None]).unbind(dim=2)
-            self._low, self._high = torch.minimum(low, high), torch.maximum(low, high)
         if self._rubs:
             self._own_friction = self._friction[:, self._dofs].clone()
             self._lost_driving = 1.0 - now["gear_efficiency"]
@@ -126,12 +124,11 @@ class Motors(Effect):
         angle, speed = self._motors.now()
         if self._counts:
             angle = self._seen(angle)
-        torque = self._motors.asked(angle, speed)
+        low, high = self._motors.low, self._motors.high
         if self._curve or self._warms:
             low, high = self._limits(speed)
             self._write_limits(low, high)
-            torque = torch.clamp(torque, low, high)
-        torque = self._motors.within_joint(torque)
+        torque = self._motors.within_joint(torch.clamp(self._motors.asked(angle, speed), low, high))
         if self._rubs:
             self._rub(torque, speed)
         if self._warms:
@@ -157,7 +154,7 @@ class Motors(Effect):
 
     def _limits(self, speed: Tensor) -> tuple[Tensor, Tensor]:
         """Lowest and highest torque of each motor now [N, m]."""
-        low, high = self._low, self._high
+        low, high = self._motors.low, self._motors.high
         if self._warms:
             high = torch.minimum(high, derated(high, self._continuous, self.heat))
             low = torch.maximum(low, -derated(-low, self._continuous, self.heat))

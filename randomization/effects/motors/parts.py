@@ -57,9 +57,12 @@ class MotorState:
         motors: its actuators.
 
     Attributes:
-        dofs: of their joints.
+        dofs: of their joints [m].
         gear: torque at the joint for an actuator's force of 1 [m].
         peak: largest torques, N m [m].
+        unlimited: motors [m] (bool) to which the model gives no limit of their own.
+        low, high: limits of the torque by the actuator itself, N m [N, m].
+        bias: MuJoCo's first three parameters of the actuators' bias [N, m, 3].
         inertia: that a motor feels where nothing else is held, kg m^2 [m].
     """
 
@@ -83,13 +86,18 @@ class MotorState:
         self.gear = real([gear_of(model, a) for a in motors])
         self.peak = real([min(largest_torque(model, a), _UNLIMITED) for a in motors])
         self.inertia = 1.0 / real(model.dof_invweight0[self.dofs])
+        self._range = engine.field("actuator_forcerange")
+        self.unlimited = torch.tensor([not model.actuator_forcelimited[a] for a in motors], device=device)
         self._qpos, self._qvel, self._ctrl = (engine.data(name) for name in ("qpos", "qvel", "ctrl"))
         self._qfrc_constraint = engine.data("qfrc_constraint")
         self._gain_field, self._bias_field = (engine.field(f"actuator_{k}prm") for k in ("gain", "bias"))
-        self.read_gains()
+        self.read()
 
-    def read_gains(self) -> None:
-        """Take note of the gains of the present worlds; they hold for a control step."""
+    def read(self) -> None:
+        """Take note of gains and limits of the present worlds; they hold for a control step."""
+        low, high = (self._range[:, self._all] * self.gear[:, None]).unbind(dim=2)
+        self.low = torch.minimum(low, high).masked_fill(self.unlimited, -torch.inf)
+        self.high = torch.maximum(low, high).masked_fill(self.unlimited, torch.inf)
         self._gain = self._gain_field[:, self._all, 0].clone()
         self.bias = self._bias_field[:, self._all, :3].clone()  # [N, m, 3]
 
@@ -98,7 +106,7 @@ class MotorState:
         return self._qpos[:, self._angles], self._qvel[:, self._dofs]
 
     def asked(self, angle: Tensor, speed: Tensor) -> Tensor:
-        """The torque at the joint that the present command asks for [N, m], before limits of the motor."""
+        """The torque at the joint that the present command asks for [N, m], before any limits."""
         command = torch.clamp(self._ctrl[:, self._controls], self._lowest, self._highest)
         b0, b1, b2 = self.bias.unbind(dim=2)
         return self.gear * (self._gain * command + b0 + self.gear * (b1 * angle + b2 * speed))
