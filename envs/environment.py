@@ -139,6 +139,8 @@ class Environment:
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
         self.layer.attach(self)
+        if task.actuator is not None and not self.layer.within_steps:
+            raise ValueError("a task with an actuator network needs a layer that runs it, as make_environment makes it")
 
     @property
     def divergences(self) -> int:

@@ -23,7 +23,7 @@ from randomization.effects.motors.equations import (
     voltage_share,
     warmed,
 )
-from randomization.effects.motors.parts import MotorState, MotorValues
+from randomization.effects.motors.parts import MotorState, MotorValues, TorqueLimits
 from randomization.effects.parameter_index import index_of
 
 _STILL = 0.01  # rad/s (or m/s): far below, a joint counts as at rest
@@ -65,7 +65,7 @@ class Motors(Effect):
         self.heat, self.voltage = (context.zeros(size).to(engine.dtype) for size in (len(motors), 1))
         self.voltage += 1.0
         if self._curve or self._warms:
-            self._prepare_limits(context, motors)
+            self._torque_limits = TorqueLimits(context, self._motors, motors)
         if self._rubs:
             dofs = sorted(set(self._motors.dofs))
             self._friction = context.model_values("dof_frictionloss", dofs).live
@@ -77,29 +77,14 @@ class Motors(Effect):
             self._offset = context.model_values("actuator_biasprm", [width * a for a in motors]).live
             self._offsets = index_of([width * a for a in motors], engine.device)
 
-    def _prepare_limits(self, context: EffectContext, motors: list[int]) -> None:
-        """Limits of force for all motors, also for those that the model has left without."""
-        engine, model = context.engine, context.task.model
-        context.model_values("actuator_forcerange", [2 * a + end for a in motors for end in (0, 1)])
-        self._range, self._places = engine.field("actuator_forcerange"), index_of(motors, engine.device)
-        self._turned = bool((self._motors.gear < 0).any())
-        free = [a for a in motors if not model.actuator_forcelimited[a]]
-        self._free = torch.tensor(free, dtype=torch.int64, device=engine.device)
-        if free:
-            engine.field("actuator_forcelimited")[:, free] = True
-            self._motors.unlimited.zero_()
-            peak = self._motors.peak / self._motors.gear.abs()
-            self._free_range = torch.stack((-peak, peak), dim=1)[[motors.index(a) for a in free]]
-
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take what new worlds lam [N, d] in mask [N] say of motors, which have the temperature of the start."""
         for values in self._values.values():
             values.take(mask, lam)
         self.heat = torch.where(mask[:, None], self._values["motor_start_heat"].now, self.heat)
         self.voltage = self.voltage.masked_fill(mask[:, None], 1.0)
-        if (self._curve or self._warms) and len(self._free):
-            present = self._range[:, self._free]
-            self._range[:, self._free] = torch.where(mask[:, None, None], self._free_range, present)
+        if self._curve or self._warms:
+            self._torque_limits.reset(mask)
 
     def on_step(self) -> None:
         """Take note of what the world, and effects that change it, say for this control step."""
@@ -127,7 +112,7 @@ class Motors(Effect):
         low, high = self._motors.low, self._motors.high
         if self._curve or self._warms:
             low, high = self._limits(speed)
-            self._write_limits(low, high)
+            self._torque_limits.write(low, high)
         torque = self._motors.within_joint(torch.clamp(self._motors.asked(angle, speed), low, high))
         if self._rubs:
             self._rub(torque, speed)
@@ -135,14 +120,6 @@ class Motors(Effect):
             self.heat = warmed(self.heat, torque, self._continuous, self._share)
         if self._sags:
             self._sag(torque, speed)
-
-    def _write_limits(self, low: Tensor, high: Tensor) -> None:
-        """Let the engine keep torques [N, m] within these."""
-        low, high = low / self._motors.gear, high / self._motors.gear
-        if self._turned:
-            low, high = torch.minimum(low, high), torch.maximum(low, high)
-        self._range[:, self._places, 0] = low
-        self._range[:, self._places, 1] = high
 
     def _seen(self, angle: Tensor) -> Tensor:
         """Angles [N, m] as encoders show them; servos act on these."""

@@ -62,6 +62,7 @@ class MotorState:
         peak: largest torques, N m [m].
         unlimited: motors [m] (bool) to which the model gives no limit of their own.
         low, high: limits of the torque by the actuator itself, N m [N, m].
+        gain: MuJoCo's first parameter of the actuators' gain [N, m].
         bias: MuJoCo's first three parameters of the actuators' bias [N, m, 3].
         inertia: that a motor feels where nothing else is held, kg m^2 [m].
     """
@@ -98,18 +99,21 @@ class MotorState:
         low, high = (self._range[:, self._all] * self.gear[:, None]).unbind(dim=2)
         self.low = torch.minimum(low, high).masked_fill(self.unlimited, -torch.inf)
         self.high = torch.maximum(low, high).masked_fill(self.unlimited, torch.inf)
-        self._gain = self._gain_field[:, self._all, 0].clone()
+        self.gain = self._gain_field[:, self._all, 0].clone()
         self.bias = self._bias_field[:, self._all, :3].clone()  # [N, m, 3]
 
     def now(self) -> tuple[Tensor, Tensor]:
         """Angles and speeds of the joints [N, m]."""
         return self._qpos[:, self._angles], self._qvel[:, self._dofs]
 
+    def command(self) -> Tensor:
+        """The present controls [N, m], within their ranges."""
+        return torch.clamp(self._ctrl[:, self._controls], self._lowest, self._highest)
+
     def asked(self, angle: Tensor, speed: Tensor) -> Tensor:
         """The torque at the joint that the present command asks for [N, m], before any limits."""
-        command = torch.clamp(self._ctrl[:, self._controls], self._lowest, self._highest)
         b0, b1, b2 = self.bias.unbind(dim=2)
-        return self.gear * (self._gain * command + b0 + self.gear * (b1 * angle + b2 * speed))
+        return self.gear * (self.gain * self.command() + b0 + self.gear * (b1 * angle + b2 * speed))
 
     def constrained(self) -> Tensor:
         """Torque of friction, limits and contacts on the joints in the physics step before, N m [N, m]."""
@@ -118,3 +122,41 @@ class MotorState:
     def within_joint(self, torque: Tensor) -> Tensor:
         """What the limits of the joints leave of torques [N, m]."""
         return torch.clamp(torque, -self._joint_limit, self._joint_limit)
+
+
+class TorqueLimits:
+    """Limits of motors' torques, written to `actuator_forcerange`; motors that the model leaves without get some.
+
+    Args:
+        context: of the effect.
+        state: of the motors.
+        motors: their actuators.
+    """
+
+    def __init__(self, context: EffectContext, state: MotorState, motors: list[int]) -> None:
+        engine, model = context.engine, context.task.model
+        context.model_values("actuator_forcerange", [2 * a + end for a in motors for end in (0, 1)])
+        self._range, self._places = engine.field("actuator_forcerange"), index_of(motors, engine.device)
+        self._gear, self._turned = state.gear, bool((state.gear < 0).any())
+        free = [a for a in motors if not model.actuator_forcelimited[a]]
+        self._free = torch.tensor(free, dtype=torch.int64, device=engine.device)
+        if free:
+            engine.field("actuator_forcelimited")[:, free] = True
+            state.unlimited.zero_()
+            peak = state.peak / state.gear.abs()
+            self._free_range = torch.stack((-peak, peak), dim=1)[[motors.index(a) for a in free]]
+
+    def reset(self, mask: Tensor) -> None:
+        """Give back, in mask [N], what the model says of motors without limits: that they have none, or the largest
+        that their commands lead to."""
+        if len(self._free):
+            present = self._range[:, self._free]
+            self._range[:, self._free] = torch.where(mask[:, None, None], self._free_range, present)
+
+    def write(self, low: Tensor, high: Tensor) -> None:
+        """Let the engine keep torques [N, m] within these."""
+        low, high = low / self._gear, high / self._gear
+        if self._turned:
+            low, high = torch.minimum(low, high), torch.maximum(low, high)
+        self._range[:, self._places, 0] = low
+        self._range[:, self._places, 1] = high
