@@ -172,7 +172,7 @@ class Trainer:
         total = self.config.learner.run_length(config.env_steps)
         log: RunLog | NoLog = NoLog()
         if self.ranks.first:
-            log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
+            log = RunLog(self.run, self.layer.sampler, self.env_steps, total, self.config.learner.COUNTS)
         with SignalHandler().listening() as stop, log, progress:
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < total:
@@ -180,7 +180,8 @@ class Trainer:
                 self._learn()
                 self.seconds = before + time.monotonic() - started
                 if not self._acts or self.env_steps % config.log_interval < self.config.num_envs:
-                    log.write(self.env_steps, self._row())
+                    for text in log.write(self.env_steps, self._row()):
+                        progress.note(f"curriculum: {text}")
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if self._best is not None and self._best.due(self.env_steps):
                     before -= self._judge(self._best, progress)
