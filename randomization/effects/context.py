@@ -63,7 +63,6 @@ class EffectContext:
     @cached_property
     def effects(self) -> dict[str, type[Effect]]:
         """The effects that lambda has a parameter of, by the quantity that is first in the catalogue."""
-
         asked = {QUANTITIES[p.quantity].effect for p in self.parameters}
         first: dict[type[Effect], str] = {}
         for name, quantity in QUANTITIES.items():

@@ -14,6 +14,7 @@ from rich.console import Console
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.identify import cli as identification
+from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 
 app = typer.Typer(
@@ -149,6 +150,7 @@ def export(
 
 app.command()(identification.excite)
 app.command()(identification.identify)
+app.command()(actuators.actuator)
 
 
 @app.command()
