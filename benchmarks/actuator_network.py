@@ -2,12 +2,12 @@
 
     python benchmarks/actuator_network.py FOLDER logs       # of the hidden robot: 8 logs, in seconds
     simreal actuator FOLDER/log*.npz --output FOLDER/actuator
-    python benchmarks/actuator_network.py FOLDER train [--steps N] [--seed S]  # on the network, on ideal servos; resumes
+    python benchmarks/actuator_network.py FOLDER train      # a Go1 on it, on ideal servos; resumes (--steps, --seed)
     python benchmarks/actuator_network.py FOLDER judge      # both in the true world
 
-The hidden motor of a Go1's joints, as a plug-in: its command arrives 12 ms late, its current loop has a time
-constant of 4 ms, its torque saturates smoothly and falls with speed where it drives, and dry friction with a Stribeck peak, which
-grows with load, takes its part. None of this is what `simreal actuator` fits, nor what simreal's own motors are.
+The hidden motor of a Go1's joints, as a plug-in: its command arrives 12 ms late, its current loop has a time constant
+of 4 ms, its torque saturates smoothly and falls with speed where it drives, and dry friction with a Stribeck peak
+that grows with load takes its part. None of this is what `simreal actuator` fits, nor what simreal's own motors are.
 """
 
 from __future__ import annotations

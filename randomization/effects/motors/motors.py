@@ -94,7 +94,8 @@ class Motors(Effect):
         if self._curve:
             no_load, stall = now["motor_no_load_speed"], now["motor_stall_torque"] * motors.peak
             self._below, self._beyond = slopes(stall, no_load, motors.inertia, timestep_s)
-            self._copper = no_load / stall
+            # R / k^2 of those that draw from the supply
+            self._copper, self._draws = no_load / stall, no_load.isfinite()
             self._settled = -torch.expm1(-timestep_s / _SUPPLY_S)
         if self._warms:
             self._continuous = now["motor_continuous_torque"] * motors.peak
@@ -159,7 +160,6 @@ class Motors(Effect):
 
     def _sag(self, torque: Tensor, speed: Tensor) -> None:
         """Let the supply's voltage follow the power that all motors draw."""
-        drawing = self._now["motor_no_load_speed"].isfinite()
-        power = torch.where(drawing, electrical_power(torque, speed, self._copper), 0.0).sum(dim=1, keepdim=True)
+        power = torch.where(self._draws, electrical_power(torque, speed, self._copper), 0.0).sum(dim=1, keepdim=True)
         share = voltage_share(power, 1e-3 * self._now["supply_sag"])
         self.voltage = torch.lerp(self.voltage, share, self._settled)

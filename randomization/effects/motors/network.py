@@ -22,7 +22,7 @@ class NetworkActuators(Effect):
     """
 
     order = 85
-    _state = ("_history", "_newest", "_fresh")
+    _state = ("_history", "_newest", "_fresh", "_any_fresh")
 
     def __init__(self, context: EffectContext) -> None:
         network, model, engine = context.task.actuator, context.task.model, context.engine
@@ -31,7 +31,7 @@ class NetworkActuators(Effect):
         for a in groups:
             _check_servo(model, a)
         motors = list(groups)
-        self._network = network.to(engine.device, engine.dtype, None if network.shared else list(groups.values()))
+        self._network = network.to(engine.device, torch.float32, None if network.shared else list(groups.values()))
         self._motors = MotorState(model, engine, motors)
         self._limits = TorqueLimits(context, self._motors, motors)
         prm = torch.as_tensor(model.actuator_gainprm[motors, 0]), torch.as_tensor(model.actuator_biasprm[motors, 1])
@@ -40,13 +40,13 @@ class NetworkActuators(Effect):
         self._per_command = -gain / bias / self._motors.gear  # from controls to angles
         self._lags = _lags(network, context)
         slots = self._lags[-1] + 1
-        self._history = context.zeros(slots, len(motors), 2).to(engine.dtype)  # error and velocity
+        self._history = context.zeros(slots, len(motors), 2).float()  # error and velocity
         self._fresh = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)
-        self._newest = 0
+        self._newest, self._any_fresh = 0, True
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin histories in mask [N]: the first sample counts for the time before."""
-        self._fresh = self._fresh | mask
+        self._fresh, self._any_fresh = self._fresh | mask, True
         self._limits.reset(mask)
 
     def on_step(self) -> None:
@@ -57,12 +57,13 @@ class NetworkActuators(Effect):
     def on_physics_step(self) -> None:
         """Exert the torques of this moment."""
         angle, speed = self._motors.now()
-        sample = torch.stack((self._motors.command() * self._per_command - angle, speed), dim=2)
+        sample = torch.stack((self._motors.command() * self._per_command - angle, speed), dim=2).float()
         slots = self._history.shape[1]
         self._newest = (self._newest + 1) % slots
         self._history[:, self._newest] = sample
-        self._history = torch.where(self._fresh[:, None, None, None], sample[:, None], self._history)
-        self._fresh = torch.zeros_like(self._fresh)
+        if self._any_fresh:
+            self._history = torch.where(self._fresh[:, None, None, None], sample[:, None], self._history)
+            self._fresh, self._any_fresh = torch.zeros_like(self._fresh), False
         seen = torch.stack([self._history[:, (self._newest - lag) % slots] for lag in self._lags], dim=3)
         inputs = seen.flatten(2)  # [N, m, 2 H]
         if self._network.shared:

@@ -100,7 +100,10 @@ class MotorState:
         self.low = torch.minimum(low, high).masked_fill(self.unlimited, -torch.inf)
         self.high = torch.maximum(low, high).masked_fill(self.unlimited, torch.inf)
         self.gain = self._gain_field[:, self._all, 0].clone()
-        self.bias = self._bias_field[:, self._all, :3].clone()  # [N, m, 3]
+        self.bias = self._bias_field[:, self._all, :3].clone()
+        b0, b1, b2 = self.bias.unbind(dim=2)
+        self._gain, self._offset = self.gear * self.gain, self.gear * b0  # at the joint, N m
+        self._stiffness, self._damping = self.gear.square() * b1, self.gear.square() * b2
 
     def now(self) -> tuple[Tensor, Tensor]:
         """Angles and speeds of the joints [N, m]."""
@@ -112,8 +115,8 @@ class MotorState:
 
     def asked(self, angle: Tensor, speed: Tensor) -> Tensor:
         """The torque at the joint that the present command asks for [N, m], before any limits."""
-        b0, b1, b2 = self.bias.unbind(dim=2)
-        return self.gear * (self.gain * self.command() + b0 + self.gear * (b1 * angle + b2 * speed))
+        static = torch.addcmul(self._offset, self._gain, self.command())
+        return static.addcmul_(self._stiffness, angle).addcmul_(self._damping, speed)
 
     def constrained(self) -> Tensor:
         """Torque of friction, limits and contacts on the joints in the physics step before, N m [N, m]."""

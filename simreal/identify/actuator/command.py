@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -44,17 +44,20 @@ def actuator_command(
         raise UserError(f"{output}: exists; expected a new folder")
     if stands_for and shape.each:
         raise UserError("--for: is of one network that joints share; expected it without --each")
-    logs = [actuator_log(read_log(path), signals, joints, None) for path in paths]
+    logs = [actuator_log(read_log(paths[0]), signals, joints, None)]
+    logs += [actuator_log(read_log(path), signals, joints, logs[0].step_s) for path in paths[1:]]
     for log in logs[1:]:
         if log.joints != logs[0].joints:
             raise UserError(f"{log.name}: its joints are {log.joints}, and those of {logs[0].name} {logs[0].joints}")
-    slow = next((log for log in logs if log.step_s > 1.001 * shape.period_s), None)
-    if slow is not None:
-        raise UserError(
-            f"{slow.name}: has a sample every {1e3 * slow.step_s:.3g} ms; expected --period of at least that"
-        )
+    step_s = logs[0].step_s
+    if step_s > 1.001 * shape.period_s:
+        raise UserError(f"{logs[0].name}: has a sample every {1e3 * step_s:.3g} ms; expected --period of at least that")
+    shape = replace(shape, period_s=step_s * int(shape.period_s / step_s + 1e-6))  # whole samples
     seconds = sum(log.seconds for log in logs)
-    out.print(f"{len(logs[0].joints)} joints, {seconds:.1f} s, every {1e3 * logs[0].step_s:.3g} ms")
+    out.print(
+        f"{len(logs[0].joints)} joints, {seconds:.1f} s, every {1e3 * step_s:.3g} ms; a history of {shape.samples} "
+        f"samples, {1e3 * shape.period_s:.3g} ms apart"
+    )
     networks, errors = train(logs, shape, out.print)
     about = {"logs": [path.name for path in paths], "seconds": seconds, "errors": _summary(errors)}
     document = asdict(errors) | {"shape": asdict(shape), **about}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_STEPS, _MOST = 600, 6000
+from simreal.learners.adam import Adam
+
+_STEPS, _MOST, _RATE = 600, 6000, 0.05
 _AT_REST = 0.05  # rad/s over which Coulomb friction turns its sign
 
 
@@ -37,17 +39,17 @@ def dc_motor(
     largest, fastest = float(torque.abs().max()), float(speed.abs().max())
     names = ("kp", "kd", "stall", "no_load", "coulomb", "viscous")
     values = [max(start["kp"], 1e-3), max(start["kd"], 1e-3), largest, 3.0 * fastest, 0.02 * largest, 1e-3]
-    logs = torch.tensor(values, dtype=torch.float64).clamp(min=1e-6).log().requires_grad_()
+    logs = nn.Parameter(torch.tensor(values).clamp(min=1e-6).log())
     step = max(1, len(torque) // _MOST)
-    e, v, t = error[::step], speed[::step], torque[::step]
-    optimizer = torch.optim.Adam([logs], lr=0.05)
+    e, v, t = (x[::step].float() for x in (error, speed, torque))
+    optimizer = Adam([logs], lr=_RATE)
     for i in range(_STEPS):
-        optimizer.param_groups[0]["lr"] = 0.05 * (1.0 - i / _STEPS)
+        optimizer.lr = _RATE * (1.0 - i / _STEPS)
         optimizer.zero_grad()
         loss = (_dc(logs.exp(), e, v) - t).square().mean()
         loss.backward()
         optimizer.step()
-    fitted = logs.detach().exp()
+    fitted = logs.detach().double().exp()
     return lambda e, v: _dc(fitted, e, v), dict(zip(names, fitted.tolist(), strict=True))
 
 

@@ -75,6 +75,7 @@ def actuator_log(log: Log, chosen: dict[str, str], patterns: Sequence[str], step
             f"expected at least {_SHORTEST_S:g} s"
         )
     step = step_s or max(float(np.median(np.diff(found["torque"].time))), _FINEST_S)
+    step = round(step, 9)
     grid = np.arange(begin, end, step)
     values = {kind: _on_grid(log, kind, signal, joints, grid) for kind, signal in found.items()}
     if velocity is None:

@@ -19,9 +19,10 @@ from envs.parts.actuator_network import VERSION
 from simreal.common.errors import UserError
 from simreal.identify.actuator.models import dc_motor, ideal_pd
 from simreal.identify.actuator.samples import ActuatorLog
+from simreal.learners.adam import Adam
 
 HELD_BACK, _STOPPING = 0.2, 0.1  # of each log's time, at its end: to judge; and before that: when to stop
-_BATCH, _LOOK = 1024, 100
+_BATCH, _LOOK, _RATE = 1024, 100, 8e-3
 _MARGIN = 1.1  # on the largest torque seen
 
 
@@ -137,10 +138,10 @@ def train(logs: Sequence[ActuatorLog], shape: Shape, say: Callable[[str], None])
     networks = _Networks(len(learn.torque) if shape.each else 1, learn, shape, generator)
     grouped = learn if shape.each else Data(learn.inputs.flatten(0, 1)[None], learn.torque.flatten()[None])
     target = grouped.torque.float() / networks.torque_scale[..., 0]
-    optimizer = torch.optim.Adam(networks.parameters(), lr=2e-3)
+    optimizer = Adam(networks.parameters(), lr=_RATE)
     best, kept = float("inf"), copy.deepcopy(networks.state_dict())
     for step in range(shape.steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * 0.5 * (1.0 + np.cos(np.pi * step / shape.steps))
+        optimizer.lr = _RATE * 0.5 * (1.0 + np.cos(np.pi * step / shape.steps))
         rows = torch.randint(target.shape[1], (_BATCH,), generator=generator)
         optimizer.zero_grad()
         functional.mse_loss(networks(grouped.inputs[:, rows]), target[:, rows]).backward()
