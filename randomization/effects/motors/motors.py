@@ -114,7 +114,9 @@ class Motors(Effect):
         if self._curve or self._warms:
             low, high = self._limits(speed)
             self._torque_limits.write(low, high)
-        torque = self._motors.within_joint(torch.clamp(self._motors.asked(angle, speed), low, high))
+        torque = speed  # stands for it where nothing asks for it
+        if self._loaded or self._loses or self._warms or self._sags:
+            torque = self._motors.within_joint(torch.clamp(self._motors.asked(angle, speed), low, high))
         if self._rubs:
             self._rub(torque, speed)
         if self._warms:

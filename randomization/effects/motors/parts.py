@@ -141,6 +141,7 @@ class TorqueLimits:
         context.model_values("actuator_forcerange", [2 * a + end for a in motors for end in (0, 1)])
         self._range, self._places = engine.field("actuator_forcerange"), index_of(motors, engine.device)
         self._gear, self._turned = state.gear, bool((state.gear < 0).any())
+        self._geared = bool((state.gear != 1).any())
         free = [a for a in motors if not model.actuator_forcelimited[a]]
         self._free = torch.tensor(free, dtype=torch.int64, device=engine.device)
         if free:
@@ -158,7 +159,8 @@ class TorqueLimits:
 
     def write(self, low: Tensor, high: Tensor) -> None:
         """Let the engine keep torques [N, m] within these."""
-        low, high = low / self._gear, high / self._gear
+        if self._geared:
+            low, high = low / self._gear, high / self._gear
         if self._turned:
             low, high = torch.minimum(low, high), torch.maximum(low, high)
         self._range[:, self._places, 0] = low
