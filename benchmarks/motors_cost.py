@@ -18,7 +18,7 @@ import torch
 from simreal.training.build import make_environment
 
 ENVS, TURNS, STEPS = 64, 15, 8
-CURVE = {"motor_no_load_speed": 1e9}
+CURVE = {"motor_no_load_speed": 1e6}
 ALL = CURVE | {
     "motor_stall_torque": 1.0, "supply_sag": 0.0, "motor_continuous_torque": 1.0, "motor_start_heat": 0.0,
     "motor_friction_load": 0.0, "motor_stiction": 0.0, "gear_efficiency": 1.0, "gear_backdrive_efficiency": 1.0,

@@ -10,6 +10,7 @@ import mujoco
 
 from envs.task import Task
 from randomization.catalogue.quantity import QUANTITIES, Quantity, Target
+from randomization.effects.motors.equations import UNLIMITED
 from randomization.effects.motors.motors import Motors
 from randomization.targets.motors import has_largest_torque, is_motor, is_servo
 from randomization.targets.suitable import usable_names
@@ -50,7 +51,7 @@ def _motor(
 
 
 MOTORS = (
-    _motor("motor_no_load_speed", "actuator", "rad/s or m/s", (1e-3, _INF), (5.0, 30.0), _INF,
+    _motor("motor_no_load_speed", "actuator", "rad/s or m/s", (1e-3, UNLIMITED), (5.0, 30.0), UNLIMITED,
         "speed of the joint at which its motor's torque is gone, on a straight line from the stall torque", **_LIMITED),
     _motor("motor_stall_torque", "actuator", "1", (1e-3, _INF), (1.0, 2.0), 1.0,
         "torque at rest that the voltage would allow, as a multiple of the actuator's largest, where that line begins",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+UNLIMITED = 1e6  # rad/s: a no-load speed that is none
 FOLDBACK = 0.2  # of the allowed temperature rise: where drives begin to take torque back
 
 
@@ -20,7 +21,7 @@ def slopes(stall: Tensor, no_load: Tensor, inertia: Tensor, timestep_s: Tensor) 
     """Torque that a motor has per rad/s below its no-load speed, and per rad/s beyond it [N, m].
 
     The second is no more than ends the excess within a physics step: a motor brakes no harder, or steep curves would
-    not settle. Where there is no no-load speed (infinity) nothing is limited.
+    not settle. Where the no-load speed is UNLIMITED nothing is limited.
 
     Args:
         stall: torque at rest, N m [N, m].
@@ -28,7 +29,7 @@ def slopes(stall: Tensor, no_load: Tensor, inertia: Tensor, timestep_s: Tensor) 
         inertia: that the motor feels where nothing else is held, kg m^2 [m].
         timestep_s: of a physics step [N, 1].
     """
-    below = torch.where(no_load.isfinite(), stall / no_load, 1.0)
+    below = torch.where(no_load < UNLIMITED, stall / no_load, UNLIMITED)
     return below, torch.minimum(below, inertia / timestep_s)
 
 

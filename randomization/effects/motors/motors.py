@@ -14,6 +14,7 @@ from torch import Tensor
 from randomization.effects.context import EffectContext
 from randomization.effects.effect import Effect
 from randomization.effects.motors.equations import (
+    UNLIMITED,
     derated,
     electrical_power,
     gear_loss,
@@ -29,7 +30,7 @@ from randomization.effects.parameter_index import index_of
 _STILL = 0.01  # rad/s (or m/s): far below, a joint counts as at rest
 _SUPPLY_S = 0.005  # time constant of a supply's voltage: inductance of its lines, capacitors of its drives
 _OF_MOTORS = {  # and what they are where nothing is said
-    "motor_no_load_speed": torch.inf, "motor_stall_torque": 1.0, "motor_continuous_torque": 1e6,
+    "motor_no_load_speed": UNLIMITED, "motor_stall_torque": 1.0, "motor_continuous_torque": 1e6,
     "motor_start_heat": 0.0, "motor_friction_load": 0.0, "motor_stiction": 0.0, "gear_efficiency": 1.0,
     "gear_backdrive_efficiency": 1.0, "encoder_resolution": 0.0,
 }  # fmt: skip
@@ -95,7 +96,7 @@ class Motors(Effect):
             no_load, stall = now["motor_no_load_speed"], now["motor_stall_torque"] * motors.peak
             self._below, self._beyond = slopes(stall, no_load, motors.inertia, timestep_s)
             # R / k^2 of those that draw from the supply
-            self._copper, self._draws = no_load / stall, no_load.isfinite()
+            self._copper, self._draws = no_load / stall, no_load < UNLIMITED
             self._settled = -torch.expm1(-timestep_s / _SUPPLY_S)
         if self._warms:
             self._continuous = now["motor_continuous_torque"] * motors.peak
