@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
 from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.launch import joined, restarted, together
+from simreal.training.monitoring.loggers import Loggers, check_loggers, final_figures
 from simreal.training.monitoring.progress import Progress
-from simreal.training.run_config import RunConfig, load_config
+from simreal.training.run_config import RunConfig, first_difference, load_config
 from simreal.training.run_directory import (
     LoadedPolicy,
     is_bundle,
@@ -80,6 +81,7 @@ def train_command(
             resume = resume or (ranks.size > 1 and restarted(ranks) and _is_there(name, run_dir))
             config = together(ranks, lambda: config or _configuration(name, overrides, run_dir, resume))
             check_names(config.evaluate.worlds)
+            check_loggers(config.train.loggers)
             begin = lambda: _begin(name, run_dir, resume, config, held) if ranks.first else (Path(), None)  # noqa: E731
             run, checkpoint = together(ranks, begin)
             run = ranks.objects(run)[0]
@@ -127,10 +129,15 @@ def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume
 
 
 def train_run(
-    config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console, ranks: Ranks = ALONE
+    config: RunConfig,
+    run: Path,
+    checkpoint: dict[str, Any] | None,
+    out: Console,
+    ranks: Ranks = ALONE,
+    display: Callable[..., Progress] = Progress,
 ) -> None:
-    """Train in a run directory, from the start or from its checkpoint, which the first rank has. Raises Interrupted
-    after a checkpoint."""
+    """Train in a run directory, from the start or its checkpoint, which the first rank has. Raises Interrupted after
+    a checkpoint."""
     config = ranks.objects(with_threads(config, run))[0]
     torch.set_num_threads(1)
     trainer = together(ranks, lambda: _make_trainer(config, run, ranks))
@@ -152,7 +159,7 @@ def train_run(
     for finding in look_at(trainer.environment, run) if ranks.first else ():
         out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
+        trainer.train(display(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
         raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
     out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
@@ -181,7 +188,7 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
     Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
-    a run that began without a fixed number stays free to choose (`simreal.training.threads`).
+    a run that began without a fixed number stays free to choose (`simreal.training.updates.threads`).
     """
     if config.train.torch_threads is not None:
         return config
@@ -210,9 +217,14 @@ def assess(run: Path, out: Console) -> Path | None:
     obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
     if obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {obstacle}")
-        return None
-    out.print("Writing the bundle ...")
-    return _export(run, policy, run / "bundle", figures)
+        bundle = None
+    else:
+        out.print("Writing the bundle ...")
+        bundle = _export(run, policy, run / "bundle", figures)
+    loggers = Loggers(policy.config.train.loggers, run, policy.config.model_dump(mode="json"))
+    for text in loggers.hand_over(final_figures(figures)):
+        out.print(text, markup=False)
+    return bundle
 
 
 def finish(run: Path, out: Console) -> None:
@@ -244,20 +256,12 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
     for key in now:
-        if key not in _RESUME_MAY_CHANGE and (apart := _first_difference(before[key], now[key], key)) is not None:
+        if key not in _RESUME_MAY_CHANGE and (apart := first_difference(before[key], now[key], key)) is not None:
             raise UserError(
                 f"{apart}, which {run / 'config.yaml'} has; a resumed run may change only train, evaluate; "
                 "a new --run-dir begins anew"
             )
     return checkpoint
-
-
-def _first_difference(before: Any, now: Any, key: str) -> str | None:
-    """The first value of a configuration that is another one now, "key: is X, expected Y"; None where all are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        pairs = ((name, before.get(name), now.get(name)) for name in dict.fromkeys([*now, *before]))
-        return next((f for name, a, b in pairs if (f := _first_difference(a, b, f"{key}.{name}")) is not None), None)
-    return None if before == now else f"{key}: is {now!r:.100}, expected {before!r:.100}"
 
 
 def evaluate_command(

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.csv, adr.csv and TensorBoard events."""
+"""What a run writes down: metrics.csv and adr.csv, and what its loggers are told."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import csv
 import io
 import math
 import os
-import threading
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Sampler
-from simreal.common.atomic_files import cannot_write, write_text, writing
+from simreal.common.atomic_files import write_text, writing
+from simreal.common.errors import UserError
 from simreal.training.monitoring.curriculum import concerns_of
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
+from simreal.training.monitoring.loggers import Loggers
+from simreal.training.run_config import RunConfig
 
 
 class CsvLog:
@@ -92,53 +89,37 @@ _LOOKS = 20  # at the curriculum, in a whole run
 
 
 class RunLog:
-    """The three logs of a run, written together.
+    """The logs of a run, written together.
 
     Args:
         run: the run directory.
         sampler: its bounds go to adr.csv.
         resume_step: environment steps at which a resumed run continues; 0 for a new run.
-        total: steps of the whole run.
-        counts: what the first columns count, see `LearnerOptions.COUNTS`.
+        config: of the run.
     """
 
-    def __init__(self, run: Path, sampler: Sampler, resume_step: int, total: int, counts: str = "env_steps") -> None:
-        self._sampler, self._run, self._counts = sampler, run, counts
+    def __init__(self, run: Path, sampler: Sampler, resume_step: int, config: RunConfig) -> None:
+        self._sampler, self._run, self._counts = sampler, run, config.learner.COUNTS
+        total = config.learner.run_length(config.train.env_steps)
+        self._loggers = Loggers(config.train.loggers, run, config.model_dump(mode="json"), resume_step)
         self._metrics = CsvLog(run / "metrics.csv", resume_step)
         self._adr = CsvLog(run / "adr.csv", resume_step)
-        self._resume_step, self._total = resume_step, total
+        self._total = total
         self._said: set[str] = set()  # concerns
         self._looks = resume_step * _LOOKS // total
 
-    @cached_property
-    def _board(self) -> SummaryWriter:
-        """Made with the first row: TensorBoard takes a tenth of a second to import."""
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        with writing(self._run):
-            return SummaryWriter(str(self._run), purge_step=self._resume_step)
-
     def __enter__(self) -> RunLog:
-        # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
-        self._hook, threading.excepthook = threading.excepthook, self._caught
         return self
-
-    def _caught(self, arguments: threading.ExceptHookArgs) -> None:
-        if not isinstance(arguments.exc_value, OSError):
-            self._hook(arguments)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if "_board" in vars(self):
-                self._board.close()
-        except OSError as refused:
+            self._loggers.close(more=error is None)
+        except UserError:
             if error is None:
-                raise cannot_write(self._run, refused) from None
-        finally:
-            threading.excepthook = self._hook
+                raise
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> list[str]:
-        """One row of metrics.csv and adr.csv, and their values to TensorBoard.
+        """One row of metrics.csv and adr.csv, and their values to the loggers.
 
         Returns:
             What ails the curriculum and has not been said, now and then.
@@ -157,12 +138,9 @@ class RunLog:
                     judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
                     bounds[f"{parameter.name}.{side}_performance"] = judged
         self._adr.write(bounds)
-        with writing(self._run):
-            for name, value in metrics.items():
-                self._board.add_scalar(f"train/{name}", value, env_steps)
-            for name, value in list(bounds.items())[1:]:
-                self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
-            self._board.flush()
+        shown = {f"train/{name}": value for name, value in metrics.items()}
+        shown |= {f"adr/{name.replace('.', '/')}": value for name, value in list(bounds.items())[1:]}
+        self._loggers.write(env_steps, shown)
         return self._concerns(env_steps)
 
     def _concerns(self, env_steps: int) -> list[str]:
