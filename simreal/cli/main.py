@@ -152,7 +152,6 @@ def export(
 app.command()(identification.excite)
 app.command()(identification.identify)
 app.command()(actuators.actuator)
-app.command()(probing.probe)
 app.command()(studies.probe)
 app.command()(studies.sweep)
 
