@@ -137,12 +137,15 @@ def train(folder: Path, steps: int, seed: int) -> None:
 def judge(folder: Path, episodes: int) -> None:
     """The trained policies in the true world and in their own."""
     world = folder / "true.yaml"
-    world.write_text("name: true\nrandomization:\n  sampler: manual\n  parameters: {hidden_motor: {range: [1, 1]}}\n")
+    world.write_text("name: hidden_motor\nrandomization:\n  parameters: {hidden_motor: {range: [1, 1]}}\n")
     table = {}
     for run in sorted(p.parent for p in folder.glob("*/config.yaml")):
         policy = load_policy(run)
         true = replace(policy, task_options={k: v for k, v in policy.task_options.items() if k != "actuator"})
-        results = [evaluate(p, [find_world(str(w), p)], episodes) for p, w in ((policy, "nominal"), (true, world))]
+        results = [
+            evaluate(p, [find_world(str(w), p)], episodes, None, seed=1_000_003)
+            for p, w in ((policy, "nominal"), (true, world))
+        ]
         table[run.name] = results
         print(run.name, *results, sep="\n  ")
     (folder / "judged.json").write_text(json.dumps(table, default=str, indent=1))
