@@ -43,6 +43,14 @@ class Randomizer(Protocol):
         [N, nstep, C]: a command for each physics step.
         """
 
+    @property
+    def within_steps(self) -> bool:
+        """Whether the layer acts within a control step, before each physics step."""
+        return False
+
+    def before_physics(self) -> None:
+        """Called before each physics step, whose command has been written, where `within_steps`."""
+
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """The observation [N, nobs] with the errors of sensors, for a clean one [N, nobs]: a new tensor, or the clean
         one itself where no sensor errs. `first` [N] masks first observations of episodes; None for those of a step."""
@@ -131,6 +139,8 @@ class Environment:
         self._last_reward = torch.zeros(n, dtype=engine.dtype, device=self.device)
         self._observed: Observed | None = None
         self.layer.attach(self)
+        if task.actuator is not None and not self.layer.within_steps:
+            raise ValueError("a task with an actuator network needs a layer that runs it, as make_environment makes it")
 
     @property
     def divergences(self) -> int:
@@ -177,7 +187,10 @@ class Environment:
         self.rng.set_step(self.steps)
         action = self._act(action)
         schedule, unsound_command = self._write_command(task.command(action.clone()))
-        engine.step(task.decimation, schedule)
+        if self.layer.within_steps:
+            self._step_by_step(schedule)
+        else:
+            engine.step(task.decimation, schedule)
         if task.step_stage is not None:
             engine.forward(stage=task.step_stage)
         task.after_step()
@@ -223,6 +236,14 @@ class Environment:
             return schedule, unsound
         self.engine.write_command(command if schedule is None else schedule)
         return None, unsound
+
+    def _step_by_step(self, schedule: Tensor | None) -> None:
+        """The physics of a control step, with what the layer does before each of its steps."""
+        for substep in range(self.task.decimation):
+            if schedule is not None:
+                self.engine.write_command(schedule[:, substep])
+            self.layer.before_physics()
+            self.engine.step(1)
 
     def _outcome(self, action: Tensor) -> Outcome:
         """The task's outcome of the step, in tensors of its own."""

@@ -112,6 +112,9 @@ def _of_file(path: Path, name: str) -> str | None:
 def make_task(task_id: str, **options: Any) -> Task:
     """Build a task; options override those it was registered with.
 
+    Every task that leaves its controls to the engine has the option `actuator`: the folder of a network that says what
+    its actuators exert, see `envs.parts.actuator_network`.
+
     Raises:
         UnknownTaskError: the id, the module or the class does not exist; names the nearest.
         UnknownOptionError: an option does not exist; names the nearest.
@@ -128,8 +131,12 @@ def make_task(task_id: str, **options: Any) -> Task:
 
 def build_task(task_id: str, build: Callable[..., Any], options: dict[str, Any]) -> Task:
     """Call what makes a task with options, and check the options before and the task afterwards; errors as above."""
+    from envs.parts.actuator_network import load_actuator
     from envs.validation.task_contract import check_task
     from envs.validation.task_options import checked_options
+
+    actuator = options.get("actuator")
+    options = {name: value for name, value in options.items() if name != "actuator"}
 
     parameters = inspect.signature(build).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
@@ -139,7 +146,13 @@ def build_task(task_id: str, build: Callable[..., Any], options: dict[str, Any])
             f"{task_id}: unknown option {unknown[0]!r}{nearest(unknown[0], known)}; "
             f"there are: {', '.join(known) or 'none'}"
         )
-    return check_task(task_id, build(**checked_options(task_id, build, options)))
+    task = check_task(task_id, build(**checked_options(task_id, build, options)))
+    if actuator is not None:
+        if "ctrl" not in task.command_fields:
+            raise TaskError(f"task_options: actuator: {task_id} leaves no controls to the engine")
+        task.actuator = load_actuator(actuator)
+        task.actuator.drives(task.model)
+    return task
 
 
 def _builder(task_id: str) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from envs.common.rng import EpisodeRandom
 from envs.common.step_records import Mark
 from envs.engines.base import Engine, Stage
+from envs.parts.actuator_network import ActuatorNetwork
 from envs.parts.kinematics import Chain
 
 Group = Literal["policy", "privileged"]
@@ -200,6 +201,7 @@ class Task(ABC):
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     render_camera: ClassVar[dict[str, Any]] = {}
     accepted: ClassVar[dict[str, str]] = {}  # kinds of findings of `simreal check` that are meant to be, and why
+    actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
     engine: Engine

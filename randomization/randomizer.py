@@ -102,6 +102,15 @@ class DomainRandomizer:
         """What the physics gets of a command [N, C]; see `EffectPipeline.send`."""
         return self._effects.send(command)
 
+    @property
+    def within_steps(self) -> bool:
+        """Whether anything acts before each physics step."""
+        return self._effects.within_steps
+
+    def before_physics(self) -> None:
+        """Act before a physics step; see `EffectPipeline.before_physics`."""
+        self._effects.before_physics()
+
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """What the policy observes of a clean observation [N, nobs]; see `EffectPipeline.measure`."""
         return self._effects.measure(observation, first)

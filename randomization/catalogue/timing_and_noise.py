@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 
 from envs.task import Task
+from randomization.catalogue.motors import MOTORS
 from randomization.catalogue.quantity import Channel, Quantity, Target
 from randomization.effects.actions.backlash import Backlash
 from randomization.effects.actions.commands import CommandDelay, CommandDropout, StuckActuators
@@ -147,4 +148,4 @@ _ADVERSARY = (
         "beta: a random network's force / mass on a free body, and its torque / inertia in rad/s^2", Adversary),
 )  # fmt: skip
 
-EFFECTS: tuple[Quantity, ...] = (*_ACTION, *_OBSERVATION, *_DISTURBANCE, *_ADVERSARY)
+EFFECTS: tuple[Quantity, ...] = (*_ACTION, *MOTORS, *_OBSERVATION, *_DISTURBANCE, *_ADVERSARY)

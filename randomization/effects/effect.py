@@ -13,6 +13,7 @@ STAGES = {
     "action": "on_action",
     "command": "on_command",
     "world": "on_step",
+    "physics": "on_physics_step",
     "sensor values": "on_measurement",
     "sensor timing": "on_arrival",
 }
@@ -32,7 +33,8 @@ class Effect(Stateful):
     Attributes:
         order: of two effects in one stage the one with the lower order acts first. simreal's own: of actions the
             adversary has 10, noise 20, latency 30; of commands loss 10, stuck actuators 20, backlash 30, delay 90; of
-            the world forces 10 and 20, fading motors 30, pushes 40, a moving base 50; of sensors errors and timing 10.
+            the world forces 10 and 20, fading motors 30, pushes 40, a moving base 50, motors 80, which come first in a
+            physics step too; of sensors errors and timing 10.
         _state: names of the attributes that change during an episode; checkpoints keep these.
     """
 
@@ -61,6 +63,10 @@ class Effect(Stateful):
 
     def on_step(self) -> None:
         """Change the world before the physics of a control step, or let time pass by one control step."""
+        raise NotImplementedError
+
+    def on_physics_step(self) -> None:
+        """Change the world before each physics step, of which a control step has several. Costs as many calls."""
         raise NotImplementedError
 
     def on_measurement(self, measured: Tensor) -> None:

@@ -10,6 +10,7 @@ from envs.common.stateful import Stateful
 from randomization.effects.actions.commands import FirstCommand
 from randomization.effects.context import EffectContext
 from randomization.effects.effect import STAGES, Effect
+from randomization.effects.motors.network import NetworkActuators
 
 # Effects that draw random numbers in every step, in the order in which they reserve them: another one would give other
 # numbers. Those of other packages follow by name.
@@ -30,7 +31,8 @@ class EffectPipeline(Stateful):
 
     def __init__(self, context: EffectContext) -> None:
         self._random, self._dtype = context.random, context.engine.dtype
-        kinds = context.effects
+        networks = {} if context.task.actuator is None else {"actuator": NetworkActuators}
+        kinds = context.effects | networks
         drawing = {name: place for place, name in enumerate(_DRAWING)}
         names = sorted(kinds, key=lambda name: (drawing.get(name, len(drawing)), name))
         self.effects: dict[str, Effect] = {name: kinds[name](context) for name in names}
@@ -86,6 +88,16 @@ class EffectPipeline(Stateful):
         for effect in self._on["command"]:
             command = effect.on_command(command)
         return command
+
+    @property
+    def within_steps(self) -> bool:
+        """Whether anything acts before each physics step."""
+        return bool(self._on["physics"])
+
+    def before_physics(self) -> None:
+        """Act before a physics step, for which the command has been written."""
+        for effect in self._on["physics"]:
+            effect.on_physics_step()
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """Clean observation [N, nobs] -> measured: a new tensor, or `observation` itself where nothing acts on sensors.

@@ -28,6 +28,8 @@ def makes_sense(task: Task, quantity: Quantity, index: int) -> bool:
     """Whether a quantity makes sense for object `index` of its kind; `Quantity.expected` says what that would be."""
     if quantity.target == "actuator" and _group_is_off(task.model, index):
         return False
+    if quantity.target == "actuator" and _left_out(task, quantity, index):
+        return False
     if quantity.shifts_com and task.model.body_simple[index] and not task.compiles_again:
         return False  # compiled with a diagonal inertia, and only another compilation could change that
     return quantity.is_for(task, index)
@@ -37,7 +39,15 @@ def why_unsuitable(task: Task, quantity: Quantity, name: str, index: int) -> str
     """What is wrong with an object that a quantity makes no sense for."""
     if quantity.target == "actuator" and _group_is_off(task.model, index):
         return f"{name} belongs to a group of actuators that the model has switched off"
+    if quantity.target == "actuator" and _left_out(task, quantity, index):
+        return f"{name} is driven by the task's actuator network, in which {quantity.name} has no part"
     return f"{name} is no {expected(quantity)}"
+
+
+def _left_out(task: Task, quantity: Quantity, actuator: int) -> bool:
+    """Whether an actuator network takes the place of what a quantity is of."""
+    of_the_drive = quantity.name.startswith(("actuator_kd", "actuator_ki", "motor_", "gear_", "encoder_"))
+    return of_the_drive and task.actuator is not None and actuator in task.actuator.drives(task.model)
 
 
 def expected(quantity: Quantity) -> str:

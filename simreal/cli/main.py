@@ -14,6 +14,7 @@ from rich.console import Console
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.identify import cli as identification
+from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 from simreal.study import cli as studies
 
@@ -150,6 +151,7 @@ def export(
 
 app.command()(identification.excite)
 app.command()(identification.identify)
+app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.parts.actuator_network import ActuatorNetwork
 from envs.registry import TaskError
 from envs.task import ActionComponent, Component, Task
 from envs.validation.contract_probe import look
@@ -44,7 +45,15 @@ def contract_of(source: Source, name: str) -> dict[str, Any]:
         "recurrent_state": state,
         "tolerance": EXPORT_TOLERANCE,
         "versions": _versions(),
-    }
+    } | ({} if task.actuator is None else {"actuator": plain(_actuator(task.actuator), "actuator")})
+
+
+def _actuator(network: ActuatorNetwork) -> dict[str, Any]:
+    """What stood for the actuators in training; the network itself is in the run's configuration."""
+    return {
+        "kind": "network", "joints": network.joints, "period_s": network.period_s, "history": network.history,
+        "sha256": network.packed()["sha256"], "about": network.about,
+    }  # fmt: skip
 
 
 @functools.cache

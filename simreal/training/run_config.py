@@ -205,7 +205,10 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     try:
         task = make_task(config.task, **config.task_options)
         config.randomization.sampler_for(task)
-        config = config.model_copy(update={"randomization": config.randomization.resolved(task)})
+        update: dict[str, Any] = {"randomization": config.randomization.resolved(task)}
+        if task.actuator is not None:
+            update["task_options"] = config.task_options | {"actuator": task.actuator.packed()}
+        config = config.model_copy(update=update)
     except (ValueError, OSError) as error:  # OSError: a file that an option names
         raise UserError(f"{source}: {error}") from None
     return config

@@ -27,7 +27,8 @@ def possible(task: Task) -> dict[str, Any]:
     return entries
 
 
-TASKS = [lambda: TinyTask(SLIDER, spread=0.01), lambda: TinyTask(FREE), lambda: FetchTask("FetchPickAndPlace")]
+LIMITED = SLIDER.replace('joint="x"/>', 'joint="x" ctrllimited="true" ctrlrange="-1 1"/>')
+TASKS = [lambda: TinyTask(LIMITED, spread=0.01), lambda: TinyTask(FREE), lambda: FetchTask("FetchPickAndPlace")]
 
 
 def test_every_effect_exists_for_some_task() -> None:

@@ -206,11 +206,12 @@ class Simulation:
         self._layer.begin_step()
         command = self._control.to(engine.dtype)
         schedule = self._layer.schedule(command)
-        if schedule is not None and schedule.dim() == 3:
-            engine.step(1, schedule)
-        else:
-            engine.write_command(command if schedule is None else schedule)
-            engine.step(1)
+        if schedule is not None:
+            command = schedule[:, 0] if schedule.dim() == 3 else schedule
+        engine.write_command(command)
+        if self._layer.within_steps:
+            self._layer.before_physics()
+        engine.step(1)
         env.steps += 1
         self._steps += 1
         env.rng.set_step(env.steps)
