@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from simreal.audit.messages import Arrivals, arrivals, without_repeats
 from simreal.audit.recording import Channel, Recording, cut
+from simreal.audit.relations.arrival import Commands, commands_lost
 from simreal.audit.relations.attitude import Attitude, attitude, imu_of
 from simreal.audit.relations.joints import (
     Joints,
@@ -38,6 +39,7 @@ class Facts:
         dynamic: whether the robot does more than follow its targets gently, and its joints answer their own targets.
         imu: the IMU's halves.
         imu_lag: cycles that the gyroscope is later than the joints, its interval, and the share of variance explained.
+        commands: what became of what was sent; None where that does not show.
     """
 
     record: Recording
@@ -50,6 +52,13 @@ class Facts:
     dynamic: bool
     imu: Attitude | None
     imu_lag: tuple[float, tuple[float, float], float] | None
+    commands: Commands | None
+
+    @property
+    def repeats(self) -> float:
+        """The share of the log in which the gait repeats itself, so that it says nothing of what was sent."""
+        response = self.velocity or self.position
+        return 0.0 if response is None else response.repeats
 
 
 def facts_of(record: Recording) -> Facts:
@@ -66,7 +75,8 @@ def facts_of(record: Recording) -> Facts:
         lag = _imu_lag(whole, joints)
     response = velocity or position
     dynamic = response is not None and float(np.median(response.score.max(axis=0))) > _DYNAMIC and _own(response)
-    return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag)
+    commands = commands_lost(whole, joints, int(response.lag)) if dynamic and joints and response else None
+    return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag, commands)
 
 
 def _own(response: Relation) -> bool:

@@ -9,6 +9,7 @@ from simreal.audit.findings import Finding, places
 from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
 
+_TURNS = 0.2  # rad/s of a robot that moves; one that does not may lie on its back
 _LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift
 
 
@@ -85,7 +86,7 @@ def _upside_down(imu: Attitude) -> list[Finding]:
     mean, usual = imu.gravity.values.mean(axis=0), imu.gravity.mean
     cosine = float(mean @ usual / max(float(np.linalg.norm(mean) * np.linalg.norm(usual)), 1e-9))
     start = imu.gravity.values[:25].mean(axis=0)
-    if cosine > -0.8 or float(start @ usual) > 0.0:
+    if cosine > -0.8 or float(start @ usual) > 0.0 or imu.turn < _TURNS:
         return []
     return [
         Finding(

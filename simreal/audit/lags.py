@@ -11,6 +11,7 @@ from simreal.audit.findings import Finding
 from simreal.audit.recording import Recording
 
 _LATE = 0.75  # cycles that are called late
+_REPEATS = 0.5  # of the log: a gait that repeats itself
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 Interval = tuple[float, float]
 
@@ -101,9 +102,19 @@ def answer(facts: Facts) -> tuple[float, Interval] | None:
     return None if relation is None else (relation.lag, relation.interval)
 
 
+def unjudged(facts: Facts) -> list[str]:
+    """What the log cannot show, in sentences."""
+    if facts.dynamic or facts.repeats < _REPEATS:
+        return []
+    return [
+        f"whether what is sent arrives late, and which of two joints that move alike it moves: the gait repeats itself in "
+        f"{facts.repeats:.0%} of the log, and nothing departs from it. Record a start, a change of command or a push"
+    ]
+
+
 def _behind_targets(facts: Facts, joints_only: bool) -> list[Finding]:
     joints, measured = facts.joints, answer(facts)
-    if joints is None or measured is None:
+    if joints is None or measured is None or unjudged(facts):
         return []
     lag, interval = measured
     expected = _expected(facts)

@@ -64,7 +64,8 @@ def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
     both = to_position & to_velocity if facts.dynamic and facts.velocity is not None else to_position
     for cycle in sorted(both - between):
         relation = facts.position if facts.dynamic else facts.level
-        if relation is None or not _nearer(joints, cycle):
+        alike = 1.1 if facts.repeats < 0.5 or facts.dynamic else 0.8  # where all repeats itself, joints fit each other's
+        if relation is None or not _nearer(joints, cycle, alike):
             continue
         kinds = ["position", "velocity"] if facts.rate is not None else ["position"]
         out.append(_exchange(joints, kinds, cycle, relation, "what was sent"))
@@ -86,11 +87,11 @@ def _stranger(facts: Facts, joints: Joints, cycle: tuple[int, ...]) -> str:
     return max(better, key=lambda kind: better[kind])
 
 
-def _nearer(joints: Joints, cycle: tuple[int, ...]) -> bool:
-    """Whether joints are nearer to their targets when they change places."""
+def _nearer(joints: Joints, cycle: tuple[int, ...], than: float) -> bool:
+    """Whether joints are nearer to their targets when they change places, by a factor of the mean square distance."""
     q, u = joints.position[:, cycle], joints.target[:, cycle]
     rolled = min(float(((u - np.roll(q, s, axis=1)) ** 2).mean()) for s in range(1, len(cycle)))
-    return rolled < 1.1 * float(((u - q) ** 2).mean())
+    return rolled < than * float(((u - q) ** 2).mean())
 
 
 def _exchange(joints: Joints, kinds: list[str], cycle: tuple[int, ...], relation: Relation, to: str) -> Finding:
