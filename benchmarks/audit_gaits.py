@@ -68,15 +68,18 @@ def spoilt(values: Values, fault: str) -> Values:
     q, v = values["joint_pos"], values["joint_vel"]
     order = [0, 4, 2, 3, 1, 5]
     turned = np.array([1.0, 1.0, -1.0, 1.0, 1.0, 1.0])
-    return values | {
-        "": {},
-        "exchanged": {"joint_pos": q[:, order], "joint_vel": v[:, order]},
-        "velocities exchanged": {"joint_vel": v[:, order]},
-        "sign": {"joint_pos": q * turned, "joint_vel": v * turned},
-        "velocity late": {"joint_vel": late(v, 2)},
-        "joints late": {"joint_pos": late(q, 2), "joint_vel": late(v, 2)},
-        "velocity halved": {"joint_vel": 0.5 * v},
-    }[fault]
+    return (
+        values
+        | {
+            "": {},
+            "exchanged": {"joint_pos": q[:, order], "joint_vel": v[:, order]},
+            "velocities exchanged": {"joint_vel": v[:, order]},
+            "sign": {"joint_pos": q * turned, "joint_vel": v * turned},
+            "velocity late": {"joint_vel": late(v, 2)},
+            "joints late": {"joint_pos": late(q, 2), "joint_vel": late(v, 2)},
+            "velocity halved": {"joint_vel": 0.5 * v},
+        }[fault]
+    )
 
 
 FAULTS = {

@@ -1,6 +1,7 @@
 """Logs of a Go1 that is another process, with one fault each and without any, and what `simreal audit` says of them.
 
     python -m benchmarks.audit_process record BUNDLE FOLDER [--seed S] [--faults] [--clean N] [--fifo]
+    python -m benchmarks.audit_process simulate BUNDLE FOLDER [--seed S] [--clean N]
     python -m benchmarks.audit_process audit FOLDER ... [--json FILE]
 
 `record` starts a robot process for each log and a `simreal.deploy.Controller` in this one; they know each other through
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.robot_process import LIMITS, WORLD, connect
+from simreal.audit.findings import Finding
 from simreal.deploy import Controller, Limits, Policy
 from simreal.robot.process.ports import Port, make_port
 from simreal.robot.process.simulation import Drive, Simulation, State
@@ -78,7 +80,9 @@ class FaultyPort:
         self.topics, self._port, self._robot, self._case = port.topics, port, robot, case
         self._joints = [robot.joints.index(name) for name in robot.driven]
         self._chance = np.random.default_rng(case.seed + 1)
-        self._past: deque[State] = deque(maxlen=1 + round(max(case.value, 0.0) / robot.timestep_s) if case.kind == "lag" else 1)
+        self._past: deque[State] = deque(
+            maxlen=1 + round(max(case.value, 0.0) / robot.timestep_s) if case.kind == "lag" else 1
+        )
         self._kept: State | None = None
         self._count = 0
 
@@ -101,7 +105,11 @@ class FaultyPort:
         case = self._case
         self._past.append(state)
         self._count += 1
-        if case.kind == "rate" and "states" in case.signals and self._count % round(1.0 / case.value / self._robot.timestep_s):
+        if (
+            case.kind == "rate"
+            and "states" in case.signals
+            and self._count % round(1.0 / case.value / self._robot.timestep_s)
+        ):
             return
         if case.kind == "loss" and "states" in case.signals:
             every = round(0.02 / self._robot.timestep_s)
@@ -267,7 +275,92 @@ def record_all(options: argparse.Namespace) -> None:
         timing = record(options.bundle, case, target, options.domain, options.seconds)
         done[name] = {"file": target.name, "bundle": str(options.bundle), "case": asdict(case), "timing": timing}
         index.write_text(json.dumps(done, indent=1))
-        print(f"{name}: {timing['cycles']} cycles, {timing['overruns']} overruns, real time {timing['real_time']:.1%}", flush=True)
+        print(
+            f"{name}: {timing['cycles']} cycles, {timing['overruns']} overruns, real time {timing['real_time']:.1%}",
+            flush=True,
+        )
+
+
+def simulate_all(options: argparse.Namespace) -> None:
+    """Sound logs of a policy whose robot no joint commands drive, or that falls while it waits: played in this process."""
+    from benchmarks.audit_faults import Fault, play, write
+
+    index = options.folder / "cases.json"
+    done: dict[str, Any] = {}
+    logs = play(options.bundle, [Fault()] * options.clean, options.seconds, options.seed)
+    for number, arrays in enumerate(logs):
+        name = f"clean{number}"
+        write(options.folder, name, arrays)
+        case = asdict(Case("", port="in process", world="trained", seed=options.seed))
+        done[name] = {"file": f"{name}.npz", "bundle": str(options.bundle), "case": case, "timing": {}}
+    index.write_text(json.dumps(done, indent=1))
+
+
+COMPONENTS = {
+    "position": "joint_pos", "velocity": "joint_vel", "gyro": "gyro", "orientation": "projected_gravity",
+    "commands": "joint_target",
+}  # fmt: skip
+
+
+def right(case: Case, finding: Finding) -> bool:
+    """Whether a finding names a fault: its kind, what it spoils, and how much of it."""
+    if finding.kind != case.kind:
+        return False
+    named, figures = set(finding.components), finding.figures
+    spoilt = {COMPONENTS[name] for name in case.signals if name in COMPONENTS}
+    if case.kind == "gains":
+        return 1.4 < figures["factor"] < 2.8
+    if case.kind == "rate":
+        return abs(figures["rate_hz"] - case.value) < 1.0 and bool(named) == ("states" in case.signals)
+    if case.kind == "loss":
+        there = named == spoilt if spoilt else len(named) == 4
+        return there and abs(figures["share"] - case.value) < 0.05
+    if case.kind == "lag":
+        # of joints and IMU together it may be what is sent; both are then said
+        return (
+            abs(figures["lag_ms"] - 1e3 * case.value) < 15.0
+            and spoilt <= named
+            and (len(spoilt) > 1 or named == spoilt)
+        )
+    if named != spoilt or (case.elements and set(finding.elements) != set(case.elements)):
+        return False
+    if case.kind == "scale":
+        return abs(figures["factor"] - case.value) < 0.1
+    return case.kind != "offset" or abs(figures["offset"] - case.value) < 0.12
+
+
+def audit_all(options: argparse.Namespace) -> None:
+    """Audit recorded logs, compare, print a table and write JSON."""
+    from simreal.audit import audit
+
+    rows: list[dict[str, Any]] = []
+    for folder in options.folders:
+        known: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+        for name, entry in known.items():
+            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["case"].items()}
+            case = Case(**fields)
+            began = time.process_time()
+            found = audit(entry["bundle"], folder / entry["file"])
+            rows.append(
+                {
+                    "folder": folder.name, "name": name, "case": asdict(case), "timing": entry["timing"],
+                    "findings": [{"kind": f.kind, "text": f.text, "evidence": f.evidence} for f in found.findings],
+                    "right": right(case, found.findings[0]) if case.kind and found.findings else not found.findings and not case.kind,
+                    "further": sum(f.kind != case.kind for f in found.findings), "seconds": time.process_time() - began,
+                    "not_judged": found.document()["not_judged"],
+                }
+            )  # fmt: skip
+            row = rows[-1]
+            said = "; ".join(f.text for f in found.findings) or "nothing is wrong"
+            what = f"{case.kind or 'sound'} {', '.join(case.signals)} {list(case.elements) or ''} {case.value or ''}"
+            around = f"{case.port}, {'noisy' if case.world else 'nominal'}, {case.commands}"
+            print(f"| {what} | {around} | {said} | {'yes' if row['right'] else 'no'} |", flush=True)
+    faulty, sound = ([row for row in rows if bool(row["case"]["kind"]) == some] for some in (True, False))
+    print(f"faults named rightly: {sum(r['right'] for r in faulty)} of {len(faulty)}, of which with something else beside "
+          f"{sum(r['right'] and r['further'] > 0 for r in faulty)}; sound logs of which nothing is said: "
+          f"{sum(r['right'] for r in sound)} of {len(sound)}")  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
 
 
 def main() -> None:
@@ -285,15 +378,28 @@ def main() -> None:
     making.add_argument("--constant", action="store_true", help="one command for all, in the nominal world")
     making.add_argument("--only", action="append")
     making.add_argument("--domain", type=int, default=97)
+    playing = work.add_parser("simulate")
+    playing.add_argument("bundle", type=Path)
+    playing.add_argument("folder", type=Path)
+    playing.add_argument("--seed", type=int, default=0)
+    playing.add_argument("--seconds", type=float, default=SECONDS)
+    playing.add_argument("--clean", type=int, default=4)
     being = work.add_parser("robot")
     being.add_argument("case", type=json.loads)
     being.add_argument("--domain", type=int)
+    judging = work.add_parser("audit")
+    judging.add_argument("folders", type=Path, nargs="+")
+    judging.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.work == "robot":
         case = {key: tuple(value) if isinstance(value, list) else value for key, value in options.case.items()}
         be_robot(Case(**case), options.domain)
     elif options.work == "record":
         record_all(options)
+    elif options.work == "simulate":
+        simulate_all(options)
+    else:
+        audit_all(options)
 
 
 if __name__ == "__main__":

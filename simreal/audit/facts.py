@@ -22,7 +22,9 @@ from simreal.audit.relations.joints import (
 )
 
 Numbers = NDArray[np.float64]
-_DYNAMIC = 30.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently
+_DYNAMIC = 20.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently
+_MORE = 3.0  # times what another joint's target adds
+REPEATS = 0.5  # of the log: a gait that repeats itself
 _FEWEST = 200  # cycles before a sensor froze that are worth looking at
 
 
@@ -74,19 +76,21 @@ def facts_of(record: Recording) -> Facts:
         level = level_relation(whole, joints)
         lag = _imu_lag(whole, joints)
     response = velocity or position
-    dynamic = response is not None and float(np.median(response.score.max(axis=0))) > _DYNAMIC and _own(response)
+    dynamic = response is not None and _answers(response)
     commands = commands_lost(whole, joints, int(response.lag)) if dynamic and joints and response else None
     return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag, commands)
 
 
-def _own(response: Relation) -> bool:
-    """Whether joints answer their own targets, or each that of another one.
+def _answers(response: Relation) -> bool:
+    """Whether joints answer their own targets, or each that of another one, and much more than all the others.
 
-    In a gait that repeats itself exactly, every target and every joint follows from the others' past as well, and what
-    explains a joint best says nothing.
+    What departs from a gait that repeats itself may be so little that any target explains a joint as well.
     """
-    best = response.score.argmax(axis=0)
-    return 2 * int((best == np.arange(len(best))).sum()) >= len(best) or len(set(best.tolist())) == len(best)
+    score, best = response.score, response.score.argmax(axis=0)
+    every = np.arange(len(best))
+    typical, others = float(np.median(score[best, every])), score[best[None, :] != every[:, None]]
+    own = 2 * int((best == every).sum()) >= len(best) or len(set(best.tolist())) == len(best)
+    return own and typical > _DYNAMIC and (len(best) < 4 or typical > _MORE * float(np.median(others)))
 
 
 def _without_frozen(record: Recording, came: dict[str, Arrivals]) -> Recording:

@@ -10,7 +10,7 @@ from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
 
 _TURNS = 0.2  # rad/s of a robot that moves; one that does not may lie on its back
-_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift
+_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift, as does a slow one
 
 
 def imu_findings(facts: Facts) -> list[Finding]:
@@ -18,7 +18,7 @@ def imu_findings(facts: Facts) -> list[Finding]:
     imu = facts.imu
     if imu is None:
         return []
-    lossy = max(facts.came[c.name].lost for c in (imu.gyro, imu.gravity)) > _LOSSY
+    lossy = any(facts.came[c.name].lost > _LOSSY or facts.came[c.name].every > 1 for c in (imu.gyro, imu.gravity))
     if imu.best is imu.plain or (lossy and imu.best.error > 0.7 * imu.plain.error):
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain

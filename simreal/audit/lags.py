@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from simreal.audit.facts import Facts
+from simreal.audit.facts import REPEATS, Facts
 from simreal.audit.findings import Finding
 from simreal.audit.recording import Recording
 
 _LATE = 0.75  # cycles that are called late
-_REPEATS = 0.5  # of the log: a gait that repeats itself
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 Interval = tuple[float, float]
 
@@ -104,7 +103,7 @@ def answer(facts: Facts) -> tuple[float, Interval] | None:
 
 def unjudged(facts: Facts) -> list[str]:
     """What the log cannot show, in sentences."""
-    if facts.dynamic or facts.repeats < _REPEATS:
+    if facts.dynamic or facts.repeats < REPEATS:
         return []
     return [
         f"whether what is sent arrives late, and which of two joints that move alike it moves: the gait repeats itself in "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.facts import Facts
+from simreal.audit.facts import REPEATS, Facts
 from simreal.audit.findings import Finding, places
 from simreal.audit.relations.joints import Joints, Relation, exchanges
 
 Numbers = NDArray[np.float64]
 _SURE = 20.0  # log likelihood by which a joint follows its target before its sign is believed
+_CERTAIN = 60.0  # the same where the joint is not nearer to its target with the other sign
 _TIMES = 1.25  # better that joints have to fit another's signal, where joints that move in step fit each other, too
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 _DEGREES = 180.0 / np.pi
@@ -64,8 +65,7 @@ def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
     both = to_position & to_velocity if facts.dynamic and facts.velocity is not None else to_position
     for cycle in sorted(both - between):
         relation = facts.position if facts.dynamic else facts.level
-        alike = 1.1 if facts.repeats < 0.5 or facts.dynamic else 0.8  # where all repeats itself, joints fit each other's
-        if relation is None or not _nearer(joints, cycle, alike):
+        if relation is None or not _nearer(joints, cycle, not facts.dynamic and facts.repeats > REPEATS):
             continue
         kinds = ["position", "velocity"] if facts.rate is not None else ["position"]
         out.append(_exchange(joints, kinds, cycle, relation, "what was sent"))
@@ -87,11 +87,14 @@ def _stranger(facts: Facts, joints: Joints, cycle: tuple[int, ...]) -> str:
     return max(better, key=lambda kind: better[kind])
 
 
-def _nearer(joints: Joints, cycle: tuple[int, ...], than: float) -> bool:
-    """Whether joints are nearer to their targets when they change places, by a factor of the mean square distance."""
+def _nearer(joints: Joints, cycle: tuple[int, ...], repeats: bool) -> bool:
+    """Whether joints are nearer to their targets when they change places; where all repeats itself, on the average,
+    as one that is late may be nearer to another's target."""
     q, u = joints.position[:, cycle], joints.target[:, cycle]
+    if repeats:
+        q, u = q.mean(axis=0, keepdims=True), u.mean(axis=0, keepdims=True)
     rolled = min(float(((u - np.roll(q, s, axis=1)) ** 2).mean()) for s in range(1, len(cycle)))
-    return rolled < than * float(((u - q) ** 2).mean())
+    return rolled < (0.3 if repeats else 1.1) * float(((u - q) ** 2).mean())
 
 
 def _exchange(joints: Joints, kinds: list[str], cycle: tuple[int, ...], relation: Relation, to: str) -> Finding:
@@ -136,7 +139,7 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         mirrored = _mirrored(joints, j)
         if j in flipped["between"]:
             kinds = ["position"] if mirrored and j in _negative(facts.position) else ["velocity"]
-        elif mirrored:
+        elif mirrored or (facts.dynamic and all(_certain(relation, j) for relation in commanded)):
             kinds = ["position", "velocity"] if rate is not None else ["position"]
         else:
             continue
@@ -145,6 +148,13 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
             continue
         out.append(_sign(facts, joints, j, components, elements, j in flipped["between"]))
     return out
+
+
+def _certain(relation: Relation, j: int) -> bool:
+    """Whether a joint follows its own target, and with the wrong sign, beyond doubt."""
+    at = int(np.flatnonzero(relation.joints == j)[0])
+    own = relation.score[at, at]
+    return bool(own > _CERTAIN and own == relation.score[:, at].max() and relation.sign[at, at] < 0.0)
 
 
 def _negative(relation: Relation | None) -> set[int]:

@@ -57,11 +57,18 @@ def _pace(cycles: NDArray[np.int64], x: Numbers) -> float:
 
 
 def _waves(cycles: NDArray[np.int64], pace: float, most: int) -> Numbers:
-    """An orthonormal basis of the multiples of a pace, and of a constant and a slope."""
-    phase = 2.0 * np.pi * pace * (cycles - cycles[0])[:, None] * np.arange(1, most + 1)
+    """An orthonormal basis of a constant, a slope and the multiples of a pace; above half a turn those come back as
+    slower ones, and count as long as they are none that is there already."""
+    apart = 0.7 / len(cycles)
+    kept: list[float] = [0.0]
+    for multiple in range(1, most + 1):
+        turns = abs((multiple * pace + 0.5) % 1.0 - 0.5)
+        if min(abs(turns - other) for other in kept) > apart:
+            kept.append(turns)
+    phase = 2.0 * np.pi * (cycles - cycles[0])[:, None] * np.array(kept[1:])
     along = np.linspace(-1.0, 1.0, len(cycles))
     waves, size = np.linalg.qr(np.column_stack([np.ones(len(cycles)), along, np.cos(phase), np.sin(phase)]))
-    return waves[:, np.abs(size.diagonal()) > 1e-6 * np.abs(size).max()]  # multiples beyond half a turn come again
+    return waves[:, np.abs(size.diagonal()) > 1e-6 * np.abs(size).max()]
 
 
 def _explained(waves: Numbers, x: Numbers) -> float:
