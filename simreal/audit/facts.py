@@ -77,6 +77,8 @@ def facts_of(record: Recording) -> Facts:
         lag = _imu_lag(whole, joints)
     response = velocity or position
     dynamic = response is not None and _answers(response)
+    if dynamic and velocity is not None and position is not None and not _answers(position):
+        position = None  # joints that hardly move: what they do shows in their velocities alone
     commands = commands_lost(whole, joints, int(response.lag)) if dynamic and joints and response else None
     return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag, commands)
 

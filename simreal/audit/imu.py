@@ -19,7 +19,9 @@ def imu_findings(facts: Facts) -> list[Finding]:
     if imu is None:
         return []
     lossy = any(facts.came[c.name].lost > _LOSSY or facts.came[c.name].every > 1 for c in (imu.gyro, imu.gravity))
-    if imu.best is imu.plain or (lossy and imu.best.error > 0.7 * imu.plain.error):
+    # What is integrated of noise, and of shaking faster than the log, shrinks with the gyroscope itself.
+    shrinks = imu.best.kind == "scale" and imu.best.value > 1.0
+    if imu.best is imu.plain or (lossy or shrinks) and imu.best.error > (0.5 if shrinks else 0.7) * imu.plain.error:
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain
     name = imu.gyro.name if best.what == "gyro" else imu.gravity.name

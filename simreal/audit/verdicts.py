@@ -32,7 +32,7 @@ def _commanded(facts: Facts) -> list[Relation]:
     """Relations to what was sent that can be trusted in this log."""
     if not facts.dynamic:
         return [r for r in (facts.level,) if r is not None]
-    return [] if facts.position is None else [r for r in (facts.position, facts.velocity) if r is not None]
+    return [r for r in (facts.position, facts.velocity) if r is not None]
 
 
 def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
@@ -62,9 +62,11 @@ def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
             which = _stranger(facts, joints, cycle)
         assert facts.rate is not None
         out.append(_exchange(joints, [which], cycle, facts.rate, "the rate of the position"))
-    both = to_position & to_velocity if facts.dynamic and facts.velocity is not None else to_position
+    both = to_position & to_velocity if facts.position and facts.velocity else to_position | to_velocity
+    if not facts.dynamic:
+        both = to_position
     for cycle in sorted(both - between):
-        relation = facts.position if facts.dynamic else facts.level
+        relation = (facts.position or facts.velocity) if facts.dynamic else facts.level
         if relation is None or not _nearer(joints, cycle, not facts.dynamic and facts.repeats > REPEATS):
             continue
         kinds = ["position", "velocity"] if facts.rate is not None else ["position"]
@@ -139,7 +141,7 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         mirrored = _mirrored(joints, j)
         if j in flipped["between"]:
             kinds = ["position"] if mirrored and j in _negative(facts.position) else ["velocity"]
-        elif mirrored or (facts.dynamic and all(_certain(relation, j) for relation in commanded)):
+        elif mirrored or (facts.dynamic and all(_certain(r, j) for r in commanded) and j in _negative(facts.level)):
             kinds = ["position", "velocity"] if rate is not None else ["position"]
         else:
             continue
@@ -174,7 +176,7 @@ def _mirrored(joints: Joints, j: int) -> bool:
 def _sign(
     facts: Facts, joints: Joints, j: int, components: tuple[str, ...], elements: tuple[int, ...], between: bool
 ) -> Finding:
-    relation = facts.rate if between else (facts.position if facts.dynamic else facts.level)
+    relation = facts.rate if between else ((facts.position or facts.velocity) if facts.dynamic else facts.level)
     assert relation is not None
     at = int(np.flatnonzero(relation.joints == j)[0])
     score = float(relation.score[at, at])
@@ -259,7 +261,7 @@ def _single_scales(joints: Joints, rate: Relation, strong: NDArray[np.bool_]) ->
     out: list[Finding] = []
     for at, j in enumerate(rate.joints):
         factor = float(rate.slope[at] / usual)
-        if not strong[at] or abs(np.log(factor)) < 0.5:
+        if not strong[at] or abs(np.log(factor)) < 0.5 or abs(rate.strength[at, at]) < 0.9:
             continue
         component, elements = joints.component("velocity", [int(j)])
         out.append(

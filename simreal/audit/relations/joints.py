@@ -290,7 +290,7 @@ def _drop_one(
             back = x @ (inverse[:, own] @ (np.linalg.pinv(inverse[np.ix_(own, own)]) @ weights[own]))
             without = error + back
             score[i, j] = 0.5 * count * np.log(max(float(without @ without) + known.floor, total) / total)
-            sign[i, j] = np.sign(weights[own].sum())
+            sign[i, j] = np.sign(weights[own][np.abs(weights[own]).argmax()])
             parts[:, i, j] = np.add.reduceat(0.5 * count / total * (without**2 - error**2), edges)
     return score, sign, parts
 
