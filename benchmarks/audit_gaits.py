@@ -103,7 +103,8 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     table: dict[str, Any] = {}
-    for how, (changing, noise) in {"exact": (False, 0.0), "noisy": (False, 1.0), "changing": (True, 0.0), "changing, noisy": (True, 1.0)}.items():  # fmt: skip
+    ways = {"exact": (False, 0.0), "noisy": (False, 1.0), "changing": (True, 0.0), "changing, noisy": (True, 1.0)}
+    for how, (changing, noise) in ways.items():
         for fault, kind in FAULTS.items():
             counts: Counter[str] = Counter()
             for period in PERIODS:

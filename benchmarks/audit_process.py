@@ -1,15 +1,19 @@
 """Logs of a Go1 that is another process, with one fault each and without any, and what `simreal audit` says of them.
 
+    python -m benchmarks.audit_process everything BUNDLE FOLDER [--also BUNDLE ...] [--inside BUNDLE ...] [--json FILE]
     python -m benchmarks.audit_process record BUNDLE FOLDER [--seed S] [--faults] [--clean N] [--fifo]
     python -m benchmarks.audit_process simulate BUNDLE FOLDER [--seed S] [--clean N]
     python -m benchmarks.audit_process audit FOLDER ... [--json FILE]
 
+`everything` does the other three: twelve faults and four sound logs of a Go1's bundle, four sound ones of each further
+one (`--also`), and of policies of other robots in their simulation (`--inside`), by a seed that nobody has seen.
+
 `record` starts a robot process for each log and a `simreal.deploy.Controller` in this one; they know each other through
 messages only, in real time, over ROS 2 or Unitree's. Every fault is in the robot or in its driver, before the messages
 are made (half the rate of the policy in the controller), so that the policy acts on it and the robot falls if it must.
-Kinds are the twelve of `audit_faults`; components, joints, sizes, protocol, world and kind of log are drawn by the seed.
-The controller's limits are open: with its usual ones it refuses or stops half of these robots. `audit` gives each log to
-`simreal audit` as it is, and compares what is said first with what is wrong.
+Kinds are the twelve of `audit_faults`; components, joints, sizes, protocol, world and kind of log are drawn by the
+seed. The controller's limits are open: with its usual ones it refuses or stops half of these robots. `audit` gives each
+log to `simreal audit` as it is, and compares what is said first with what is wrong.
 """
 
 from __future__ import annotations
@@ -269,7 +273,7 @@ def record_all(options: argparse.Namespace) -> None:
     for case in cases:
         name = case.kind or f"clean{clean}"
         clean += not case.kind
-        if f"{name}" in done or (options.only and name not in options.only):
+        if name in done or (options.only and name not in options.only):
             continue
         target = options.folder / f"{name}{case.log}"
         timing = record(options.bundle, case, target, options.domain, options.seconds)
@@ -282,7 +286,7 @@ def record_all(options: argparse.Namespace) -> None:
 
 
 def simulate_all(options: argparse.Namespace) -> None:
-    """Sound logs of a policy whose robot no joint commands drive, or that falls while it waits: played in this process."""
+    """Sound logs of a policy whose robot no joint commands drive, or that falls while it waits: played in here."""
     from benchmarks.audit_faults import Fault, play, write
 
     index = options.folder / "cases.json"
@@ -341,11 +345,12 @@ def audit_all(options: argparse.Namespace) -> None:
             case = Case(**fields)
             began = time.process_time()
             found = audit(entry["bundle"], folder / entry["file"])
+            named = bool(case.kind and found.findings) and right(case, found.findings[0])
             rows.append(
                 {
                     "folder": folder.name, "name": name, "case": asdict(case), "timing": entry["timing"],
                     "findings": [{"kind": f.kind, "text": f.text, "evidence": f.evidence} for f in found.findings],
-                    "right": right(case, found.findings[0]) if case.kind and found.findings else not found.findings and not case.kind,
+                    "right": named if case.kind else not found.findings,
                     "further": sum(f.kind != case.kind for f in found.findings), "seconds": time.process_time() - began,
                     "not_judged": found.document()["not_judged"],
                 }
@@ -356,50 +361,66 @@ def audit_all(options: argparse.Namespace) -> None:
             around = f"{case.port}, {'noisy' if case.world else 'nominal'}, {case.commands}"
             print(f"| {what} | {around} | {said} | {'yes' if row['right'] else 'no'} |", flush=True)
     faulty, sound = ([row for row in rows if bool(row["case"]["kind"]) == some] for some in (True, False))
-    print(f"faults named rightly: {sum(r['right'] for r in faulty)} of {len(faulty)}, of which with something else beside "
+    print(f"faults named rightly: {sum(r['right'] for r in faulty)} of {len(faulty)}, with something else beside "
           f"{sum(r['right'] and r['further'] > 0 for r in faulty)}; sound logs of which nothing is said: "
           f"{sum(r['right'] for r in sound)} of {len(sound)}")  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
 
 
+def everything(options: argparse.Namespace) -> None:
+    """Record all of it by a new seed, then audit all of it."""
+    import secrets
+
+    options.folders, seed = [], secrets.randbelow(10**6)
+    steps = [(options.bundle, record_all, True), *((bundle, record_all, False) for bundle in options.also or [])]
+    steps += [(bundle, simulate_all, False) for bundle in options.inside or []]
+    for number, (bundle, make, faults) in enumerate(steps):
+        folder = options.folder / f"{number}-{bundle.parent.name}"
+        options.folders.append(folder)
+        fields = vars(options) | {"bundle": bundle, "folder": folder, "faults": faults, "seed": seed + number}
+        make(argparse.Namespace(**fields))
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    print(f"seed {seed}")
+    audit_all(options)
+
+
 def main() -> None:
     """Record, or audit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     work = parser.add_subparsers(dest="work", required=True)
-    making = work.add_parser("record")
-    making.add_argument("bundle", type=Path)
-    making.add_argument("folder", type=Path)
-    making.add_argument("--seed", type=int, default=0)
-    making.add_argument("--seconds", type=float, default=SECONDS)
-    making.add_argument("--clean", type=int, default=0)
-    making.add_argument("--faults", action="store_true")
-    making.add_argument("--fifo", action="store_true")
+    whole = work.add_parser("everything")
+    whole.add_argument("--also", type=Path, action="append")
+    whole.add_argument("--inside", type=Path, action="append")
+    whole.set_defaults(clean=4, only=None, constant=False)
+    making, playing = work.add_parser("record"), work.add_parser("simulate")
+    for part in (whole, making, playing):
+        part.add_argument("bundle", type=Path)
+        part.add_argument("folder", type=Path)
+        part.add_argument("--seconds", type=float, default=SECONDS)
+        if part is not whole:
+            part.add_argument("--seed", type=int, default=0)
+            part.add_argument("--clean", type=int, default=0 if part is making else 4)
+        if part is not playing:
+            part.add_argument("--fifo", action="store_true")
+            part.add_argument("--domain", type=int, default=97)
     making.add_argument("--constant", action="store_true", help="one command for all, in the nominal world")
+    making.add_argument("--faults", action="store_true")
     making.add_argument("--only", action="append")
-    making.add_argument("--domain", type=int, default=97)
-    playing = work.add_parser("simulate")
-    playing.add_argument("bundle", type=Path)
-    playing.add_argument("folder", type=Path)
-    playing.add_argument("--seed", type=int, default=0)
-    playing.add_argument("--seconds", type=float, default=SECONDS)
-    playing.add_argument("--clean", type=int, default=4)
     being = work.add_parser("robot")
     being.add_argument("case", type=json.loads)
     being.add_argument("--domain", type=int)
     judging = work.add_parser("audit")
     judging.add_argument("folders", type=Path, nargs="+")
-    judging.add_argument("--json", type=Path)
+    for part in (whole, judging):
+        part.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.work == "robot":
         case = {key: tuple(value) if isinstance(value, list) else value for key, value in options.case.items()}
         be_robot(Case(**case), options.domain)
-    elif options.work == "record":
-        record_all(options)
-    elif options.work == "simulate":
-        simulate_all(options)
-    else:
-        audit_all(options)
+        return
+    works = {"everything": everything, "record": record_all, "simulate": simulate_all, "audit": audit_all}
+    works[options.work](options)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def arrival_findings(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "loss", names, (), f"{found.lost:.1%} of the commands of {', '.join(names)} are lost",
-            f"the joints go on as the command before says, in {found.lost:.1%} of {found.count} cycles (a typical command "
-            f"tells by a log likelihood of {found.tells:.0f}; by chance {found.opposite:.1%})",
+            f"the joints go on as the command before says, in {found.lost:.1%} of {found.count} cycles (a typical "
+            f"command tells by a log likelihood of {found.tells:.0f}; by chance {found.opposite:.1%})",
             "look at the network and the queue's length between controller and motors; send by a cable",
             {"share": found.lost, "by_chance": found.opposite}, 1e4,
         )

@@ -21,7 +21,8 @@ def imu_findings(facts: Facts) -> list[Finding]:
     lossy = any(facts.came[c.name].lost > _LOSSY or facts.came[c.name].every > 1 for c in (imu.gyro, imu.gravity))
     # What is integrated of noise, and of shaking faster than the log, shrinks with the gyroscope itself.
     shrinks = imu.best.kind == "scale" and imu.best.value > 1.0
-    if imu.best is imu.plain or (lossy or shrinks) and imu.best.error > (0.5 if shrinks else 0.7) * imu.plain.error:
+    doubtful = (lossy or shrinks) and imu.best.error > (0.5 if shrinks else 0.7) * imu.plain.error
+    if imu.best is imu.plain or doubtful:
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain
     name = imu.gyro.name if best.what == "gyro" else imu.gravity.name
@@ -87,7 +88,7 @@ def _upside_down(imu: Attitude) -> list[Finding]:
     """A vector that points up instead of down turns in the same way: only its usual direction tells."""
     mean, usual = imu.gravity.values.mean(axis=0), imu.gravity.mean
     cosine = float(mean @ usual / max(float(np.linalg.norm(mean) * np.linalg.norm(usual)), 1e-9))
-    start = imu.gravity.values[:25].mean(axis=0)
+    start = imu.gravity.values[:3].mean(axis=0)  # before it can have fallen
     if cosine > -0.8 or float(start @ usual) > 0.0 or imu.turn < _TURNS:
         return []
     return [

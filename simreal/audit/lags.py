@@ -106,8 +106,8 @@ def unjudged(facts: Facts) -> list[str]:
     if facts.dynamic or facts.repeats < REPEATS:
         return []
     return [
-        f"whether what is sent arrives late, and which of two joints that move alike it moves: the gait repeats itself in "
-        f"{facts.repeats:.0%} of the log, and nothing departs from it. Record a start, a change of command or a push"
+        "whether what is sent arrives late, and which of two joints that move alike it moves: the gait repeats itself "
+        f"in {facts.repeats:.0%} of the log, and too little departs from it. Record a change of command or a push"
     ]
 
 

@@ -51,7 +51,8 @@ def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
 def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
     between = set(_cycles(exchanges(facts.rate, _TIMES))) if facts.rate is not None else set()
     to_position = set(_cycles(exchanges(facts.position))) if facts.position is not None else set()
-    to_velocity = set(_cycles(exchanges(facts.velocity))) if facts.velocity is not None else set()
+    alone = (2.0, 12.0) if facts.position is not None else (5.0, 60.0)  # what one relation alone has to show
+    to_velocity = set(_cycles(exchanges(facts.velocity, *alone))) if facts.velocity is not None else set()
     if not facts.dynamic:
         to_position = set(_cycles(exchanges(facts.level, _TIMES))) if facts.level is not None else set()
         to_velocity = set()

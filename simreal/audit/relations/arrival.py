@@ -1,8 +1,8 @@
 """Commands that never arrive: the motors keep the one before, and all joints go on as that one says.
 
 Velocities of the next cycle are predicted from what all joints did and from the targets that count; a command is lost
-where the joints together fit the one before it much better. Commands that were lost are taken out, and the prediction is
-made anew, until nothing changes.
+where the joints together fit the one before it much better. Commands that were lost are taken out, and the prediction
+is made anew, until nothing changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What repeats itself in a log: in a gait that does, every signal follows from every other one's past, at any shift.
 
-So nothing that repeats itself may count for a relation between two signals, only what departs from it: a start, a push, a
-change of pace, the motors' own scatter.
+So nothing that repeats itself may count for a relation between two signals, only what departs from it: a start, a
+push, a change of pace, the scatter of steps.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SHORTEST, _STEPS = 4.0, 120  # cycles of a period; paces that are tried
 def repeating(signals: Numbers, cycles: NDArray[np.int64]) -> tuple[Numbers, float]:
     """What a common period describes of signals [T, m], at some cycles [K] of theirs.
 
-    In each stretch of some 100 cycles the pace is sought at which sines and cosines of it and of its multiples leave the
-    least of the signals unexplained.
+    In each stretch of some 100 cycles the pace is sought at which sines and cosines of it and of its multiples leave
+    the least of the signals unexplained.
 
     Returns:
         An orthonormal basis [K, c] of what repeats itself there, without columns where nothing does; and the share of
