@@ -31,7 +31,7 @@ from envs.task import Task
 from randomization.parameters import build_parameters
 from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
-from simreal.identify.recording import Recording
+from simreal.identify.measured.recording import Recording
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import Scales, unknown_of
 

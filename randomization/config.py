@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.common.messages import nearest
 from envs.common.safe_yaml import FileError, read_yaml
 from envs.task import Task
+from randomization.informed import informed, read_found
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Manual, Sampler
@@ -66,23 +67,34 @@ class RandomizationConfig(BaseModel):
     )
     adr: ADRConfig = ADRConfig()  # pyright: ignore[reportCallIssue]
     doraemon: DoraemonConfig = DoraemonConfig()  # pyright: ignore[reportCallIssue]
-    source: str | None = Field(None, alias="from", description="frozen: the run or bundle whose ranges are used")
+    source: str | None = Field(
+        None,
+        alias="from",
+        description="frozen: the run or bundle whose ranges are used; else a YAML file whose ranges replace those of "
+        "the same objects, as `simreal identify` writes it",
+    )
     parameters: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="label: {quantity, of, range, step, distribution, group}"
+        default_factory=dict, description="label: {quantity, of, range, step, distribution, group, nominal}"
+    )
+    correlations: tuple[tuple[str, str, float], ...] = Field(
+        (), description="manual: [label, label, r] of parameters that vary together (a Gaussian copula)"
     )
 
     @model_validator(mode="after")
     def _complete(self) -> RandomizationConfig:
-        if (self.sampler == "frozen") != (self.source is not None):
-            raise ValueError("sampler: 'frozen' and 'from: RUN_OR_BUNDLE' go together")
+        if self.sampler == "frozen" and self.source is None:
+            raise ValueError("sampler: 'frozen' needs 'from: RUN_OR_BUNDLE'")
         if self.sampler == "frozen" and self.parameters:
             raise ValueError("parameters: 'frozen' takes them from the run that 'from' names, expected none here")
         return self
 
     def sampler_for(self, task: Task) -> Sampler:
         """The sampler of this block for a task. Raises RandomizationError, naming the key."""
-        if self.sampler == "frozen":
-            return Frozen(build_parameters(task, self.resolved(task).parameters))
+        if self.source is not None:
+            block = self.resolved(task)
+            if self.sampler == "frozen":
+                return Frozen(build_parameters(task, block.parameters), block.correlations)
+            return block.sampler_for(task)
         if self.sampler in ("adr", "doraemon") and self.performance == "success":
             # It would stay at 0, and the ranges where they are.
             if task.counts_successes:
@@ -92,22 +104,44 @@ class RandomizationConfig(BaseModel):
         return make_sampler(self, build_parameters(task, self.parameters))
 
     def resolved(self, task: Task) -> RandomizationConfig:
-        """The block with the ranges of the run that it names written out; the same block if it names none."""
+        """The block with the ranges of what `from` names written out; the same block if it names nothing."""
         if self.source is None:
             return self
-        path = Path(self.source).expanduser()
+        return self._frozen(task, self.source) if self.sampler == "frozen" else self._informed(task, self.source)
+
+    def _frozen(self, task: Task, source: str) -> RandomizationConfig:
+        """Fixed ranges: those of a run or bundle."""
+        path, correlations = Path(source).expanduser(), ()
         contract = path if path.name == "policy.json" else path / "policy.json"
         if contract.is_file():
             entries = contract_entries(contract)
         else:
             block, state = read_run(path)
-            sampler = randomization_config(block).sampler_for(task)
+            before = randomization_config(block)
+            sampler, correlations = before.sampler_for(task), before.correlations
             try:
                 sampler.load_state_dict(dict(state))
             except (KeyError, RuntimeError) as error:
                 raise RandomizationError(f"{path}: its checkpoint does not fit its config.yaml: {error}") from None
             entries = entries_of(frozen_parameters(sampler))
-        return self.model_copy(update={"sampler": "manual", "source": None, "parameters": entries})
+        return self._with(entries, "manual", correlations)
+
+    def _informed(self, task: Task, source: str) -> RandomizationConfig:
+        """Ranges of a file, for what it speaks of, among those of this block."""
+        found = read_found(source)
+        widens = self.sampler in ("adr", "doraemon")
+        entries, labels = informed(task, self.parameters, found, widens)
+        if widens:
+            return self._with(entries, self.sampler, ())
+        theirs = randomization_config({**found.block, "sampler": "manual"}).correlations
+        kept = [pair for pair in self.correlations if {*pair[:2]} <= entries.keys() - {*labels.values()}]
+        return self._with(entries, "manual", (*kept, *((labels.get(a, a), labels.get(b, b), r) for a, b, r in theirs)))
+
+    def _with(
+        self, entries: Mapping[str, Any], sampler: str, correlations: Iterable[tuple[str, str, float]]
+    ) -> RandomizationConfig:
+        changed = {"sampler": sampler, "source": None, "parameters": entries, "correlations": tuple(correlations)}
+        return self.model_copy(update=changed)
 
 
 def make_sampler(config: RandomizationConfig, parameters: list[Parameter]) -> Sampler:
@@ -115,7 +149,9 @@ def make_sampler(config: RandomizationConfig, parameters: list[Parameter]) -> Sa
     if config.sampler == "none":
         return Manual([])
     if config.sampler == "manual":
-        return Manual(parameters)
+        return Manual(parameters, config.correlations)
+    if config.correlations:
+        raise RandomizationError(f"correlations: are of fixed ranges, not of sampler {config.sampler!r}")
     for parameter in parameters:
         if parameter.group or parameter.distribution != "uniform":
             key = "group" if parameter.group else "distribution"

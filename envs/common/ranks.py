@@ -60,6 +60,10 @@ class Ranks:
         assert values is not None
         return values[0]
 
+    def beside(self) -> Ranks:
+        """The same ranks for another thread, which may talk while this one does; all of them have to ask for it."""
+        return self
+
     def share(self, total: int) -> Share:
         """This rank's part of `total` environments."""
         return Share(self, total)
@@ -81,17 +85,23 @@ class ProcessRanks(Ranks):
     Args:
         rank, size: see `Ranks`.
         on_gpu: whether the group talks from GPU to GPU.
+        group: another group of the same processes than torch's default one.
     """
 
-    def __init__(self, rank: int, size: int, on_gpu: bool = False) -> None:
-        self.rank, self.size, self._on_gpu = rank, size, on_gpu
+    def __init__(self, rank: int, size: int, on_gpu: bool = False, group: Any = None) -> None:
+        self.rank, self.size, self._on_gpu, self._group = rank, size, on_gpu, group
+
+    def beside(self) -> Ranks:
+        import torch.distributed as group
+
+        return ProcessRanks(self.rank, self.size, self._on_gpu, group.new_group())
 
     def sum_(self, *tensors: Tensor) -> None:
         flat = [tensor.reshape(-1).to(tensors[0]) for tensor in tensors]
         packed = torch.cat(flat) if len(flat) > 1 or flat[0].data_ptr() != tensors[0].data_ptr() else flat[0]
         moved = packed if self._on_gpu or packed.device.type == "cpu" else packed.cpu()
         with self._talking(moved) as group:
-            group.all_reduce(moved)
+            group.all_reduce(moved, group=self._group)
         for tensor, part in zip(tensors, moved.split([tensor.numel() for tensor in tensors]), strict=True):
             if tensor.data_ptr() != part.data_ptr():
                 tensor.copy_(part.view_as(tensor))
@@ -102,7 +112,7 @@ class ProcessRanks(Ranks):
             counts = [len(mine)] * self.size
             if not as_many:
                 numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-                group.all_gather(numbers, torch.tensor([len(mine)]))
+                group.all_gather(numbers, torch.tensor([len(mine)]), group=self._group)
                 counts = [int(number) for number in numbers]
             most = max(counts)
             if most == 0:
@@ -110,25 +120,25 @@ class ProcessRanks(Ranks):
             padded = torch.zeros(most, *mine.shape[1:], dtype=mine.dtype)
             padded[: len(mine)] = mine
             gathered = [torch.empty_like(padded) for _ in range(self.size)]
-            group.all_gather(gathered, padded)
+            group.all_gather(gathered, padded, group=self._group)
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]).to(values)
 
     def objects(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size
         with self._talking() as group:
-            group.all_gather_object(found, value)
+            group.all_gather_object(found, value, group=self._group)
         return found
 
     def collected(self, value: Any) -> list[Any] | None:
         found: list[Any] | None = [None] * self.size if self.first else None
         with self._talking() as group:
-            group.gather_object(value, found)
+            group.gather_object(value, found, group=self._group)
         return found
 
     def dealt(self, values: Sequence[Any] | None) -> Any:
         mine: list[Any] = [None]
         with self._talking() as group:
-            group.scatter_object_list(mine, None if values is None else list(values))
+            group.scatter_object_list(mine, None if values is None else list(values), group=self._group)
         return mine[0]
 
     @contextlib.contextmanager

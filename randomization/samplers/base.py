@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from envs.common.messages import nearest
 from envs.common.rng import EpisodeRandom
 from envs.common.stateful import Stateful
 from randomization.parameters import Parameter, RandomizationError
@@ -87,15 +89,47 @@ _EDGE = 2.0  # normal ranges end at this many standard deviations
 _BELOW = 0.5 * (1.0 - math.erf(_EDGE / math.sqrt(2.0)))  # probability mass cut off on either side
 
 
+_ROUNDED = -0.02  # eigenvalue of correlations that were rounded; below it they contradict each other
+
+
+def _mixing(parameters: list[Parameter], correlations: Sequence[tuple[str, str, float]]) -> Tensor:
+    """A matrix [d, d] that makes numbers with these correlations of independent normal ones."""
+    place = {parameter.name: i for i, parameter in enumerate(parameters)}
+    wanted = torch.eye(len(parameters), dtype=torch.float64)
+    for a, b, r in correlations:
+        for name in (a, b):
+            if name not in place:
+                raise RandomizationError(f"correlations: no parameter {name!r}{nearest(name, place)}")
+            if parameters[place[name]].group:
+                raise RandomizationError(f"correlations: {name!r} is of a group, whose members share a number")
+        if a == b or not -1.0 <= r <= 1.0:
+            raise RandomizationError(f"correlations: [{a}, {b}, {r:g}]: expected two parameters and r from -1 to 1")
+        wanted[place[a], place[b]] = wanted[place[b], place[a]] = r
+    values, vectors = torch.linalg.eigh(wanted)
+    if float(values.min()) < _ROUNDED:
+        raise RandomizationError("correlations: no numbers can have all of these at once (not positive semidefinite)")
+    mixing = vectors * values.clamp(min=0.0).sqrt() @ vectors.T  # symmetric: what is alone stays as it is
+    return mixing / mixing.norm(dim=1, keepdim=True)
+
+
 class Manual(Stateful):
     """Fixed ranges: every parameter uniform, log-uniform, normal or log-normal within its limits.
 
     Normal parameters have their mean in the middle of the range and two standard deviations on either side; what
     would lie outside is not drawn. Parameters of one group share a uniform number.
+
+    Args:
+        parameters: with their ranges as limits.
+        correlations: (name, name, r) of pairs; r is that of normal variables that are mapped to each parameter's own
+            distribution (a Gaussian copula), which therefore stays as it is.
+
+    Raises:
+        RandomizationError: a correlation names no parameter, or they contradict each other.
     """
 
-    def __init__(self, parameters: list[Parameter]) -> None:
+    def __init__(self, parameters: list[Parameter], correlations: Sequence[tuple[str, str, float]] = ()) -> None:
         self.parameters = parameters
+        self._mixing = _mixing(parameters, correlations) if correlations else None
         self.lower = torch.tensor([p.limits[0] for p in parameters], dtype=torch.float64)
         self.upper = torch.tensor([p.limits[1] for p in parameters], dtype=torch.float64)
         kinds = [p.distribution for p in parameters]
@@ -109,6 +143,8 @@ class Manual(Stateful):
         """See `Sampler.draw`."""
         here = lambda name, tensor: self._copies(name, tensor, u.device)  # noqa: E731
         u = u[:, here("source", self._source)]
+        if self._mixing is not None:
+            u = torch.special.ndtr(torch.special.ndtri(u) @ here("mixing", self._mixing).T)
         lower, upper = here("lower", self.lower), here("upper", self.upper)
         if bool(self._normal.any()):
             z = torch.special.ndtri(_BELOW + (1.0 - 2.0 * _BELOW) * u)

@@ -37,6 +37,7 @@ from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
 from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.launch import joined, restarted, together
+from simreal.training.monitoring.loggers import Loggers, check_loggers, final_figures
 from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import RunConfig, load_config
 from simreal.training.run_directory import (
@@ -80,6 +81,7 @@ def train_command(
             resume = resume or (ranks.size > 1 and restarted(ranks) and _is_there(name, run_dir))
             config = together(ranks, lambda: config or _configuration(name, overrides, run_dir, resume))
             check_names(config.evaluate.worlds)
+            check_loggers(config.train.loggers)
             begin = lambda: _begin(name, run_dir, resume, config, held) if ranks.first else (Path(), None)  # noqa: E731
             run, checkpoint = together(ranks, begin)
             run = ranks.objects(run)[0]
@@ -181,7 +183,7 @@ def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
     Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
-    a run that began without a fixed number stays free to choose (`simreal.training.threads`).
+    a run that began without a fixed number stays free to choose (`simreal.training.updates.threads`).
     """
     if config.train.torch_threads is not None:
         return config
@@ -210,9 +212,14 @@ def assess(run: Path, out: Console) -> Path | None:
     obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
     if obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {obstacle}")
-        return None
-    out.print("Writing the bundle ...")
-    return _export(run, policy, run / "bundle", figures)
+        bundle = None
+    else:
+        out.print("Writing the bundle ...")
+        bundle = _export(run, policy, run / "bundle", figures)
+    loggers = Loggers(policy.config.train.loggers, run, policy.config.model_dump(mode="json"))
+    for text in loggers.hand_over(final_figures(figures)):
+        out.print(text, markup=False)
+    return bundle
 
 
 def finish(run: Path, out: Console) -> None:

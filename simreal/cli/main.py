@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
+from simreal.cli import probe as probing
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.identify import cli as identification
 from simreal.robot import cli as robots
@@ -149,6 +150,7 @@ def export(
 
 app.command()(identification.excite)
 app.command()(identification.identify)
+app.command()(probing.probe)
 
 
 @app.command()

@@ -11,6 +11,10 @@ from rich.console import Console
 
 OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 _LARGEST_SEED = 2**63 - 1
+Hang = Annotated[bool, typer.Option("--hang", help="the robot hangs by its base, level, and touches nothing")]
+Without = Annotated[
+    list[str] | None, typer.Option(metavar="BODY", help="of the task, that is not there; may come again")
+]
 
 
 def excite(
@@ -22,6 +26,8 @@ def excite(
         Path | None,
         typer.Option(metavar="FILE", help="YAML: what is to be found, with ranges; default: every driven joint's"),
     ] = None,
+    hang: Hang = False,
+    without: Without = None,
     seconds: Annotated[float, typer.Option(min=2, max=600, help="length of the motion")] = 20.0,
     speed: Annotated[float, typer.Option(min=1e-6, help="largest speed of a joint, rad/s or m/s")] = 1.5,
     force: Annotated[float, typer.Option(min=0.01, max=1, help="largest share of an actuator's force")] = 0.7,
@@ -40,9 +46,10 @@ def excite(
     OUT.print(f"{task}: drawing motions ...")
     from simreal.identify.commands import excite_command
     from simreal.identify.excite.excitation import Limits
+    from simreal.identify.rig import Rig
 
-    limits = Limits(speed, force, travel)
-    excite_command(task, output, parameters, seconds, limits, rate, band, noise, draws, seed, OUT)
+    limits, rig = Limits(speed, force, travel), Rig(hang, tuple(without or ()))
+    excite_command(task, rig, output, parameters, seconds, limits, rate, band, noise, draws, seed, OUT)
 
 
 def identify(
@@ -55,6 +62,8 @@ def identify(
         Path | None,
         typer.Option(metavar="FILE", help="YAML: parameters with their ranges; default: every driven joint's"),
     ] = None,
+    hang: Hang = False,
+    without: Without = None,
     command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: what actuators were told")] = None,
     position: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions of joints")] = None,
     velocity: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: velocities of joints")] = None,
@@ -68,7 +77,10 @@ def identify(
     """Find a robot's parameters, with their uncertainty, from its logs."""
     OUT.print(f"{task}: reading {', '.join(map(str, logs))} ...")
     from simreal.identify.commands import identify_command
+    from simreal.identify.rig import Rig
 
     chosen = {"command": command, "position": position, "velocity": velocity}
     signals = {key: value for key, value in chosen.items() if value is not None}
-    identify_command(task, logs, parameters, output, signals, offset, piece, starts, seed, OUT)
+    identify_command(
+        task, Rig(hang, tuple(without or ())), logs, parameters, output, signals, offset, piece, starts, seed, OUT
+    )

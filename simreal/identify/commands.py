@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from envs.common.safe_yaml import FileError, read_yaml
-from envs.registry import make_task
 from envs.task import Task
-from envs.validation.health.subject import subject_of_task
+from envs.validation.health.subject import Subject
 from randomization.parameters import Parameter, RandomizationError, build_parameters
 from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
@@ -20,13 +20,14 @@ from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.identify.answer.files import block, document, lines, world
 from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
-from simreal.identify.reading import recording_of
-from simreal.identify.recording import check_fixed
+from simreal.identify.measured.reading import recording_of
+from simreal.identify.rig import Rig, held
 from simreal.logs import read_log
 
 
 def identify_command(
     name: str,
+    rig: Rig,
     logs: list[Path],
     parameters: Path | None,
     output: Path,
@@ -44,8 +45,7 @@ def identify_command(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists; expected a new folder")
-    task = _task(name)
-    check_fixed(task.model, name)
+    task, _ = _held(name, rig)
     wanted = _wanted(task, parameters)
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
     for recording in recordings:
@@ -76,6 +76,7 @@ def identify_command(
 
 def excite_command(
     name: str,
+    rig: Rig,
     output: Path,
     parameters: Path | None,
     seconds: float,
@@ -93,11 +94,10 @@ def excite_command(
         UserError, TaskError: as for `identify_command`, or no motion stays within the limits; nothing is written then.
     """
     target = write_target(output, ".csv")
-    task = _task(name)
-    check_fixed(task.model, name)
+    task, start = _held(name, rig)
     wanted = _wanted(task, parameters)
     period = task.control_period_s if rate_hz is None else 1.0 / rate_hz
-    excitations = Excitations(task, subject_of_task(task), wanted, limits, seconds, period, noise)
+    excitations = Excitations(task, start(), wanted, limits, seconds, period, noise)
     best = excitations.best(draws, band_hz, seed, lambda text: out.print(text, highlight=False))
     titles = ["time", *(f"command/{actuator}" for actuator in best.actuators)]
     rows = np.column_stack((best.time, best.commands[:, list(best.columns)]))
@@ -114,7 +114,7 @@ def excite_command(
     for line in best.promise.combinations:
         out.print(f"not told apart: {line}", markup=False, highlight=False)
     out.print(f"\n{target}: commands, each held until the next. Play them, record joints and commands, then")
-    out.print(f"  simreal identify {name} LOG --output identified")
+    out.print(f"  simreal identify {name}{rig.said()} LOG --output identified")
 
 
 def _driven(task: Task, column: int) -> str:
@@ -123,10 +123,10 @@ def _driven(task: Task, column: int) -> str:
     return task.model.actuator(max(i for i, first in enumerate(addresses) if first <= column)).name
 
 
-def _task(name: str) -> Task:
+def _held(name: str, rig: Rig) -> tuple[Task, Callable[[], Subject]]:
     if module_of(name) is not None:
         use_current_folder()
-    return make_task(name)
+    return held(name, rig)
 
 
 def _wanted(task: Task, parameters: Path | None) -> list[Parameter]:

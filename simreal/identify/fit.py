@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .pieces import noise_of
+from .measured.pieces import noise_of
 from .simulation import Piece, Player
 from .unknowns import Scales
 

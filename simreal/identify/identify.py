@@ -14,8 +14,8 @@ from simreal.common.errors import UserError
 
 from .fit import Fit, Fitter
 from .knowledge import Knowledge, knowledge
-from .pieces import cut, noise_of
-from .recording import Recording
+from .measured.pieces import cut, noise_of
+from .measured.recording import Recording
 from .simulation import Piece, Player
 from .unknowns import Scales, Unknown, unknown_of
 

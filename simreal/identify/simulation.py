@@ -16,7 +16,7 @@ from envs.engines.cpu import CpuEngine
 from envs.task import Task
 from randomization.physics.writer import PhysicsWriter, simple_bodies
 
-from .recording import Recording, Track
+from .measured.recording import Recording, Track
 from .unknowns import Unknown
 
 Numbers = NDArray[np.float64]

@@ -30,11 +30,14 @@ class Adam:
         self.lr, self._eps = lr, eps
         self._first = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
         self._second = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
-        self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
+        # One number for each parameter, counted up at once: one by one they would cost as much as the moments.
+        device = self._parameters[0].device
+        self._counts = torch.zeros(len(self._parameters), dtype=torch.float32, device=device)
+        self._steps = list(self._counts.unbind())
 
     def tensors(self) -> list[Tensor]:
         """All that a step changes beside the parameters; live."""
-        return [*self._first, *self._second, *self._steps]
+        return [*self._first, *self._second, self._counts]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -47,7 +50,7 @@ class Adam:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if len(gradients) < len(self._parameters):
             raise ValueError("a parameter has no gradient")
-        torch._foreach_add_(self._steps, 1.0)
+        self._counts += 1.0
         torch._fused_adam_(
             self._parameters, gradients, self._first, self._second, [], self._steps,
             lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self._eps, amsgrad=False, maximize=False,

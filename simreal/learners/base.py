@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from envs.common.ranks import ALONE, Share
+from envs.common.ranks import ALONE, Ranks, Share
 from envs.environment import Environment, Observed, StepResult
 from envs.task import Mirror
 from randomization.parameters import Parameter
@@ -134,12 +134,17 @@ class Learner(ABC):
         share: of the environments of a run on many ranks; ranks: of that run.
         steps: environment steps recorded, in the whole run.
         updates: made so far.
+        begun: what the update works on that `begin` has begun; None once it is made.
     """
 
     policy: Any  # a Module; subclasses know which
 
     ROWS: ClassVar[Mapping[str, Rows] | None] = None
     """What in the state is of environments, for learners that run on many ranks; None: it runs on one process only."""
+
+    COLLECTED: ClassVar[tuple[str, ...] | None] = None
+    """What `act`, `record` and `draw` change, by the names of attributes, for learners that have `draw`; None: it has
+    not."""
 
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.depends_on_length and total_steps is None:
@@ -149,6 +154,11 @@ class Learner(ABC):
         torch.manual_seed(seed)
         self.generator = torch.Generator(spec.device).manual_seed(seed)
         self.steps = self.updates = 0
+        self.begun: Any = None
+
+    def talk_through(self, ranks: Ranks) -> None:
+        """Have updates talk with other ranks through these: others than those of the thread that collects."""
+        self.ranks = ranks
 
     @abstractmethod
     def act(self, observed: Observed) -> Tensor:
@@ -169,12 +179,29 @@ class Learner(ABC):
     def ready(self) -> bool:
         """Whether enough was recorded for an update."""
 
+    def draw(self) -> Any:
+        """All that the next update learns from, so that it can be made while `act` and `record` go on.
+
+        Called when it is `ready`; the update before it may still be running: only what is in `COLLECTED` may change.
+        Raises NotImplementedError for learners whose updates have to be waited for.
+        """
+        raise NotImplementedError
+
+    def put_back(self, drawn: Any) -> None:
+        """Take back a `draw` whose update will not be made, as the one before it has failed."""
+        raise NotImplementedError
+
+    def begin(self, drawn: Any) -> None:
+        """Begin the update of what was drawn: `update` makes it, while `act` follows the weights of this moment and,
+        with `record`, changes what is in `COLLECTED` only."""
+        raise NotImplementedError
+
     @abstractmethod
     def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
-        """Learn from what was recorded; returns what to log.
+        """Make the update that has begun, or else learn from what was recorded; returns what to log.
 
         Args:
-            before_step: called before every gradient step, see `simreal.training.threads`.
+            before_step: called before every gradient step, see `simreal.training.updates.threads`.
         """
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,10 +22,12 @@ class NanGuard:
 
     Args:
         learner: whose updates are watched. Make another guard after loading a state into it.
+        beside: whether it goes on collecting during an update: what that changes is no part of the state before it.
     """
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, beside: bool = False) -> None:
         self._learner = learner
+        self._apart = (learner.COLLECTED or ()) if beside else ()
         parts = list(vars(learner).values())
         self._optimizers = [part for part in parts if isinstance(part, Adam)]
         tensors = {id(part): part.data for part in parts if isinstance(part, nn.Parameter)}
@@ -33,6 +36,9 @@ class NanGuard:
         self._weights: list[Tensor] = [t for t in tensors.values() if t.is_floating_point()]
         tensors |= {id(part): part.data for part in parts if isinstance(part, Tensor)}
         tensors |= {id(t): t for optimizer in self._optimizers for t in optimizer.tensors()}
+        for part in (attrgetter(name)(learner) for name in self._apart):
+            for collected in (*part.parameters(), *part.buffers()) if isinstance(part, nn.Module) else ():
+                tensors.pop(id(collected), None)
         self._live: list[Tensor] = list(tensors.values())
         self._kept: list[Tensor] = [torch.empty_like(t) for t in self._live]
         self._plain: dict[str, Any] = {}
@@ -45,8 +51,9 @@ class NanGuard:
         self._plain = {
             name: list(value) if isinstance(value, list) else value
             for name, value in vars(self._learner).items()
-            if isinstance(value, (int, float, list))
+            if isinstance(value, (int, float, list)) and name not in self._apart
         }
+        self._plain["begun"] = self._learner.begun
         rollout = getattr(self._learner, "rollout", None)
         self._rollout_time = None if rollout is None else rollout.time
 
@@ -62,7 +69,8 @@ class NanGuard:
     def restore(self) -> None:
         """Return to the state of the last `snapshot`."""
         torch._foreach_copy_(self._live, self._kept)
-        self._learner.generator.set_state(self._random_state)
+        if "generator" not in self._apart:
+            self._learner.generator.set_state(self._random_state)
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.lr = rate
         for name, value in self._plain.items():

@@ -19,6 +19,8 @@ from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code
 from simreal.evaluation.metrics import SUCCESSES, Metric, metric_of
 from simreal.training.checkpoint import is_outdated
+from simreal.training.monitoring.curriculum import Concern, concerns_of
+from simreal.training.monitoring.metrics_log import JUDGED
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import run_config
 
@@ -230,6 +232,7 @@ class Run:
     parameters: list[Parameter]  # randomized in training, as configured
     metrics: Columns
     adr: Columns
+    concerns: list[Concern]  # of its curriculum
     evaluation: Evaluation | None
     envelope: Envelope | None
     widened: Widened | None
@@ -294,7 +297,8 @@ def load_run(path: Path) -> Run:
     config = run_config(path)
     check_code(config.task, str(path / "config.yaml"), made=path)
     task = make_task(config.task, **config.task_options)
-    measure = metric_of(task)
+    measure, sampler = metric_of(task), config.randomization.sampler_for(task)
+    metrics, adr = read_columns(path / "metrics.csv"), read_columns(path / "adr.csv")
     evaluation = _present(path, read_document(path / "evaluation.json", Evaluation))
     if measure is SUCCESSES and evaluation is not None:
         _check_counted(path / "evaluation.json", evaluation)
@@ -303,9 +307,10 @@ def load_run(path: Path) -> Run:
         path=path,
         config=config,
         measure=measure,
-        parameters=[_with_unit(p, task) for p in config.randomization.sampler_for(task).parameters],
-        metrics=read_columns(path / "metrics.csv"),
-        adr=read_columns(path / "adr.csv"),
+        parameters=[_with_unit(p, task) for p in sampler.parameters],
+        metrics=metrics,
+        adr=adr,
+        concerns=concerns_of(sampler, adr, metrics, read_columns(path / JUDGED), config.train.env_steps),
         evaluation=evaluation,
         envelope=_present(path, read_document(path / "envelope.json", Envelope)),
         widened=read_document(path / "widened.json", Widened),

@@ -84,7 +84,8 @@ def randomization(arms: Sequence[Arm]) -> Content | None:
     seen = any(max(_finite(c["entropy_npd"]), default=-99) > figures.UNSEEN_NPD for s in seeds.values() for c in s)
     drawn = figures.entropy_curves(seeds, small=len(moving) == 1) if seen else None
     entropy = None if drawn is None else _plot(drawn, "Entropy of the ranges against steps", caption=len(moving) > 1)
-    return {"entropy": entropy, "ways": {arm.name: _ranges(arm) for arm in moving}}
+    said = [f"{run.name}: {concern.text}." for arm in moving for run in arm.runs for concern in run.concerns]
+    return {"entropy": entropy, "ways": {arm.name: _ranges(arm) for arm in moving}, "concerns": said}
 
 
 def _ranges(arm: Arm) -> list[Plot]:

@@ -18,6 +18,7 @@ from simreal.study.adr_probe import WIDENED, same_request, widen
 from simreal.study.results import write_results
 from simreal.study.spec import Study, StudyArm, load_study
 from simreal.training.checkpoint import BEST, checkpoints, newest_checkpoint
+from simreal.training.monitoring.metrics_log import JUDGED
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import is_empty, load_policy, run_config
 from simreal.training.trainer import Interrupted
@@ -170,7 +171,8 @@ def _copy_run(source: Path, target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     (part / "checkpoints").mkdir(parents=True)
     newest = checkpoints(source / "checkpoints")[-1]
-    for path in (source / "config.yaml", source / "metrics.csv", source / "adr.csv", *source.glob("events.out.*")):
+    tables = (source / name for name in ("config.yaml", "metrics.csv", "adr.csv", JUDGED))
+    for path in (*tables, *source.glob("events.out.*")):
         if path.is_file():
             shutil.copy2(path, part / path.name)
     for file in (newest, *checkpoints(source / BEST)):

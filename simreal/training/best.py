@@ -37,6 +37,7 @@ from simreal.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from simreal.training.monitoring.metrics_log import JUDGED, CsvLog
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import LoadedPolicy, stepper
 
@@ -100,6 +101,8 @@ class BestPolicy:
         self._kept: int | None = None  # steps of the kept policy
         self._module: nn.Module | None = None
         self._nominal: dict[str, Any] | None = None  # how the kept one did in the nominal world
+        self._resumed_at = 0
+        self._table: CsvLog | None = None
 
     def due(self, env_steps: int) -> bool:
         """Whether a judgement is due: one has come since the last step, and the end of the run is not near."""
@@ -120,6 +123,7 @@ class BestPolicy:
             self._keep(env_steps, candidate, sampler, None)
             return None
         mine = self._play(candidate, sampler, None)
+        self._note(env_steps, mine)
         theirs = self._play(self._module, sampler, self._nominal)
         replaced = better(mine, theirs, self._measure)
         told = f"judged at step {env_steps:,}: {self._told(mine)}; the kept policy of step {self._kept:,}: "
@@ -141,6 +145,7 @@ class BestPolicy:
             UserError: the file is damaged, or the disk refuses.
         """
         at: int = checkpoint["env_steps"]
+        self._resumed_at, self._table = at, None
         path: Path | None = None
         for file in checkpoints(self._run / BEST):
             if file.name <= checkpoint_path(self._run, at).name:
@@ -176,6 +181,17 @@ class BestPolicy:
         left = worlds[len(known) :]
         found = evaluate_named(policy, left, train.judge_episodes, None, _SEED)["worlds"] if left else []
         return {"worlds": [*known, *found]}
+
+    def _note(self, env_steps: int, figures: dict[str, Any]) -> None:
+        """A row of judged.csv: mean and 95 % interval in each world."""
+        row: dict[str, float | int] = {"env_steps": env_steps}
+        for world in figures["worlds"]:
+            mean, key = world[self._measure.mean], self._measure.interval
+            low, high = world[key] if key else (mean - 1.96 * world["return_se"], mean + 1.96 * world["return_se"])
+            row |= {world["name"]: mean, f"{world['name']}_low": low, f"{world['name']}_high": high}
+        if self._table is None:
+            self._table = CsvLog(self._run / JUDGED, self._resumed_at)
+        self._table.write(row)
 
     def _told(self, figures: dict[str, Any]) -> str:
         measure = self._measure

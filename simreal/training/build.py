@@ -31,6 +31,7 @@ from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
 from simreal.learners.registry import learner_class
 from simreal.training.run_config import RunConfig
+from simreal.training.updates.two_rollouts import overlapping
 
 EngineName = Literal["auto", "cpu", "gpu"]
 _NO_CUDA = (
@@ -160,10 +161,15 @@ def make_learner(
     task = environment.task
     if config.learner.relabels and task.hindsight_obstacle is not None:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
+    make = learner_class(config.learner.algorithm)
+    if config.train.overlap:
+        make = overlapping(make)
+        if make.COLLECTED is None:
+            name = config.learner.algorithm
+            raise UserError(f"train.overlap: updates of {name} have to be waited for; expected false")
     try:
         hindsight = _hindsight(config, environment)
         spec = LearnerSpec.of(environment, learner_device(config.device), hindsight, policies)
-        make = learner_class(config.learner.algorithm)
         if environment.share.ranks.size > 1 and make.ROWS is None:
             raise ValueError(
                 f"{config.learner.algorithm} runs on one process only; start it without torchrun, or with "

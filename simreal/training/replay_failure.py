@@ -28,7 +28,7 @@ def repeat_update(path: Path) -> list[str]:
     alone = config.train.model_copy(update={"keep": "last"})  # the run's best policy is none of this
     trainer = Trainer(config.model_copy(update={"train": alone}), path.parent.parent)
     trainer.load(content)
-    if not trainer.learner.ready():
+    if not trainer.due:
         raise UserError(f"{path}: no update comes next; expected a file from RUN/{FAILURES}")
     return trainer.learn()
 

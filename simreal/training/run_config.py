@@ -42,6 +42,12 @@ class TrainConfig(Strict):
         None, ge=1, description="environment steps between judgements for keep: best; null: seldom enough to be cheap"
     )
     judge_episodes: int = Field(50, ge=10, description="episodes in each world of a judgement")
+    overlap: bool = Field(
+        False, description="make updates beside the next steps, which then follow the policy before them"
+    )
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="where curves go beside metrics.csv and adr.csv"
+    )
     torch_threads: int | None = Field(
         None, ge=1, le=1024, description="threads of an update; null: as many as pay at present"
     )

@@ -33,7 +33,8 @@ from simreal.training.monitoring.rank_clock import RankClock
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import given_policies
 from simreal.training.shards import Layout, check_alike
-from simreal.training.threads import UpdateThreads
+from simreal.training.updates.background import Background
+from simreal.training.updates.threads import UpdateThreads
 
 
 class Interrupted(Exception):
@@ -92,8 +93,19 @@ _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more t
 
 
 def update_threads(config: RunConfig) -> int:
-    """Torch threads of an update on an idle machine: one where its matrix products are small, else all processors."""
-    return 1 if config.learner.largest_product(config.num_envs) < _SMALL_PRODUCT else available_threads()
+    """Torch threads of an update on an idle machine: one where its matrix products are small, else all processors, or
+    half of them where physics runs beside it."""
+    if config.learner.largest_product(config.num_envs) < _SMALL_PRODUCT:
+        return 1
+    return max(available_threads() // (2 if config.train.overlap else 1), 1)
+
+
+def physics_threads(config: RunConfig) -> int | None:
+    """Threads of physics: those configured, or what an update beside it leaves; None takes all processors. So it does
+    beside updates of on-policy learners, which take less time than a rollout."""
+    if config.threads is not None or not config.train.overlap or config.learner.STAGGERED:
+        return config.threads
+    return max(available_threads() - update_threads(config), 1)
 
 
 class Trainer:
@@ -110,6 +122,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, run: Path, ranks: Ranks = ALONE) -> None:
         self.config, self.run, self.ranks = config, run, ranks
+        self._overlaps = config.train.overlap
         if config.num_envs < ranks.size:
             raise UserError(f"num_envs: expected at least {ranks.size}, one for each rank, got {config.num_envs}")
         self._share = ranks.share(config.num_envs)
@@ -119,6 +132,10 @@ class Trainer:
             self.environment.stagger()
         self.learner: Learner = make_learner(config, self.environment, given_policies(config))
         self._device = learner_device(config.device)
+        if self._overlaps:
+            self.learner.talk_through(self.ranks.beside())
+        self._background: Background[tuple[dict[str, float], list[str]]] = Background(self._device)
+        self._learnt: dict[str, float] | None = None  # told by an update beside, to be logged once its time is over
         at_once = _RANKS_STEPS if ranks.size > 1 else 1 if self._device.type == "cpu" else _GPU_STEPS
         self.statistics = EpisodeStatistics(at_once, ranks)
         self._clock = RankClock(ranks)
@@ -128,8 +145,9 @@ class Trainer:
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         first = config.train.torch_threads or update_threads(config)
         adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
-        self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive)
-        self._guard = NanGuard(self.learner)
+        alone = (lambda: self._background.awaited) if self._overlaps else None
+        self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive, alone, first)
+        self._guard = NanGuard(self.learner, self._overlaps)
         about = self.environment.task, self.environment.max_episode_steps, self.learner.spec
         self._best = BestPolicy(config, run, *about) if config.train.keep == "best" and ranks.first else None
 
@@ -138,7 +156,7 @@ class Trainer:
         config = self.config
         environment = make_environment(
             config.task, num_envs, config.randomization,
-            engine=config.engine, seed=config.seed, threads=config.threads,
+            engine=config.engine, seed=config.seed, threads=physics_threads(config),
             task_options=config.task_options, gpu=config.gpu.options(), share=share,
         )  # fmt: skip
         environment.reset()
@@ -172,15 +190,16 @@ class Trainer:
         total = self.config.learner.run_length(config.env_steps)
         log: RunLog | NoLog = NoLog()
         if self.ranks.first:
-            log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config.learner.COUNTS)
-        with SignalHandler().listening() as stop, log, progress:
+            log = RunLog(self.run, self.layer.sampler, self.env_steps, self.config)
+        with SignalHandler().listening() as stop, log, progress, self.overlapping():
             self._learn()  # nothing, unless the checkpoint is one before an update that failed
             while self.env_steps < total:
                 self._proceed()
                 self._learn()
                 self.seconds = before + time.monotonic() - started
                 if not self._acts or self.env_steps % config.log_interval < self.config.num_envs:
-                    log.write(self.env_steps, self._row())
+                    for text in log.write(self.env_steps, self._row()):
+                        progress.note(f"curriculum: {text}")
                 progress.update(self.env_steps, self._score(), self.layer.sampler.entropy())
                 if self._best is not None and self._best.due(self.env_steps):
                     before -= self._judge(self._best, progress)
@@ -195,6 +214,16 @@ class Trainer:
                 self._judge(self._best, progress)
             self._save(log)
 
+    @contextlib.contextmanager
+    def overlapping(self) -> Iterator[None]:
+        """Within the block updates can run beside collecting; at its end the last one is made."""
+        if not self._overlaps:
+            yield
+            return
+        with self._background:
+            yield
+            self._settle()
+
     def _agreed(self, stop: bool, save: bool) -> tuple[bool, bool]:
         """Whether the run stops, as any rank was told, and whether it saves, as the first one's clock says."""
         if self.ranks.size == 1:
@@ -207,6 +236,7 @@ class Trainer:
 
     def _judge(self, best: BestPolicy, progress: Progress) -> float:
         """Keep the better of the present policy and the kept one; returns the seconds that it took."""
+        self._settle()
         began = time.monotonic()
         with shared_by(1):  # the other ranks wait
             told = best.judge(self.env_steps, self.learner.policy, self.layer.sampler)
@@ -240,36 +270,81 @@ class Trainer:
         self.env_steps += self.config.num_envs
 
     def _learn(self) -> None:
-        broken = self.learn()
-        if broken:
-            checkpoint = self.save()
-            if not self.ranks.first:
-                raise ElsewhereError(broken[0])
-            kept = save_failed_update(self.run, checkpoint, broken)
-            raise NonFiniteUpdate(
-                f"{self.run}: step {self.env_steps:,}: {broken[0]} after an update; the state before it is in "
-                f"{checkpoint}, `python -m simreal.training.replay_failure {kept}` repeats it; lower the learning rate"
-            )
+        """The update that is due, if one is; where the run overlaps it begins, and is made beside the next steps."""
+        if not self._overlaps:
+            self._fail(self.learn())
+            return
+        if not self.due:
+            return
+        if not self._was_begun:
+            drawn = self.learner.draw()
+            self._settle(drawn)
+            self.statistics.learner = self._learnt or self.statistics.learner
+            self.learner.begin(drawn)
+        self._guard.snapshot()
+        self._background.start(self._update)
+
+    @property
+    def _was_begun(self) -> bool:
+        """Whether an update has begun and does not run: the run was saved before it, after it had failed."""
+        return not self._background.busy and self.learner.begun is not None
+
+    def _settle(self, next_drawn: Any = None) -> None:
+        """Wait for the update that runs beside, if one does. Raises NonFiniteUpdate, after what was drawn for the next
+        one was put back."""
+        if not self._background.busy:
+            return
+        metrics, broken = self._background.finish()
+        if self._counted(broken) and next_drawn is not None:
+            self.learner.put_back(next_drawn)
+        self._fail(broken)
+        self._learnt = metrics
+
+    @property
+    def due(self) -> bool:
+        """Whether an update has to be made, or had begun when the run was saved."""
+        return self._was_begun or self.learner.ready()
+
+    def _fail(self, broken: list[str]) -> None:
+        """Save the state before an update that was taken back. Raises NonFiniteUpdate if `broken` says why."""
+        if not broken:
+            return
+        checkpoint = self.save()
+        if not self.ranks.first:
+            raise ElsewhereError(broken[0])
+        kept = save_failed_update(self.run, checkpoint, broken)
+        raise NonFiniteUpdate(
+            f"{self.run}: step {self.env_steps:,}: {broken[0]} after an update; the state before it is in "
+            f"{checkpoint}, `python -m simreal.training.replay_failure {kept}` repeats it; lower the learning rate"
+        )
 
     def learn(self) -> list[str]:
         """An update, if one is due. If it ends in NaN or infinity it is taken back: returns what was not finite."""
-        if not self.learner.ready():
+        if not self.due:
             return []
         self._guard.snapshot()
+        metrics, broken = self._update()
+        if not self._counted(broken):
+            self.statistics.learner = metrics
+        return broken
+
+    def _update(self) -> tuple[dict[str, float], list[str]]:
+        """Make an update; returns what to log, and what was not finite."""
         self._threads.begin()
         try:
-            with self._clock.learning():
+            with self._clock.learning(self.learner.ranks):
                 metrics = self.learner.update(self._threads.step)
         finally:
             self._threads.end()
+        return metrics, self._guard.nonfinite(metrics)
+
+    def _counted(self, broken: list[str]) -> list[str]:
+        """Count an update, look whether it is the same on all ranks, and take it back if it is `broken`."""
         self._updates += 1
         if self.ranks.size > 1 and self._updates % _COMPARED == 0:
             check_alike(self.learner.common_state() | {"sampler": self.layer.sampler.state_dict()}, self.ranks)
-        broken = self._guard.nonfinite(metrics)
         if broken:
             self._guard.restore()
-        else:
-            self.statistics.learner = metrics
         return broken
 
     def _score(self) -> str:
@@ -286,6 +361,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint of everything that changes during training: the first rank, of all; the others wait."""
+        self._settle()
         content = {
             "task": self.config.task,
             "config": self.config.to_yaml(),
@@ -293,6 +369,7 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "environment": self.environment.state_dict(),
             "statistics": self.statistics.state_dict(),
+            "learnt": self._learnt,
         }
         if self.ranks.size > 1:
             divided = {name: on_device(content[name], torch.device("cpu")) for name in ("learner", "environment")}
@@ -312,11 +389,14 @@ class Trainer:
                 whole = None if checkpoint is None else self._layout.split(checkpoint, self._share)
                 checkpoint = self.ranks.dealt(whole)
             assert checkpoint is not None
+            if "collector" in checkpoint["learner"] and not self._overlaps:
+                raise UserError(f"{self.run}: train.overlap: the run has a rollout under way beside; expected true")
             self.learner.load_state_dict(checkpoint["learner"])
             self.environment.load_state_dict(checkpoint["environment"])
             self.statistics.load_state_dict(checkpoint["statistics"])
             self.env_steps, self.seconds = checkpoint["env_steps"], checkpoint["seconds"]
-            self._guard = NanGuard(self.learner)
+            self._learnt = checkpoint.get("learnt")  # earlier versions had none
+            self._guard = NanGuard(self.learner, self._overlaps)
             if self._best is not None:
                 self._best.load(checkpoint, self.learner.policy, self.layer.sampler)
         except MISFITS as error:

@@ -14,9 +14,9 @@ from randomization.parameters import RandomizationError, build_parameters
 from simreal.common.errors import UserError
 from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
-from simreal.identify.pieces import noise_of
-from simreal.identify.reading import recording_of
-from simreal.identify.recording import Recording, check_recording, tracks_of
+from simreal.identify.measured.pieces import noise_of
+from simreal.identify.measured.reading import recording_of
+from simreal.identify.measured.recording import Recording, check_recording, tracks_of
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import unknown_of
 from simreal.logs import Log, Signal

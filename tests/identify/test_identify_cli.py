@@ -108,7 +108,7 @@ def test_a_floating_robot_is_refused(here: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as stopped:
         main([command[0], "swimmer:Swimmer", *command[2:], "--output", "found.csv"])
     assert stopped.value.code == 2
-    assert "its base (hull) floats, and a log of joints does not show it: hang the robot up" in capsys.readouterr().err
+    assert "its base (hull) floats, and a log of joints does not show it: hang the robot" in capsys.readouterr().err
 
 
 def test_a_motion_that_no_limit_allows_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

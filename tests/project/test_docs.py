@@ -31,6 +31,7 @@ _COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
     (re.compile(r"(simreal evaluate )(?![^\n]*--episodes)"), r"\g<1>--episodes 1 "),
+    (re.compile(r"(simreal probe [^\n]*--episodes) 1\b"), r"\g<1> 50"),  # the fewest
     (re.compile(r"40_000"), "4_096"),
     (re.compile(r"(simreal train fetch_reach) train.env_steps=2000"), r"\g<1> train.env_steps=880"),  # 800 of them
     (re.compile(r"(simreal train fetch_reach) train.env_steps=3000"), r"\g<1> train.env_steps=896"),  # at random

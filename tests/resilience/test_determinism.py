@@ -17,8 +17,8 @@ from envs.common.deterministic_ops import Linear, column_sums, expand_rows, gru,
 from envs.common.fast_matmul import fast_matmul, thread_independent
 from resuming import advance
 from simreal.training.run_config import parse_config
-from simreal.training.threads import ThreadChoice
 from simreal.training.trainer import Trainer
+from simreal.training.updates.threads import ThreadChoice
 from tiny import LEARNERS, PARAMETERS, leaves
 
 _ON_POLICY = {"horizon": 16, "minibatches": 2, "actor_hidden": [32, 16], "critic_hidden": [24], "segment": 8}

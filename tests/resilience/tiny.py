@@ -76,6 +76,9 @@ class Script:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         return None
 
+    def note(self, text: str) -> None:
+        """Lines that nobody reads."""
+
     def update(self, steps: int, score: str, entropy: float) -> None:
         if steps in self._saves:
             self._trainer.save()

@@ -7,6 +7,7 @@ from simreal.training.trainer import Trainer
 
 def advance(trainer: Trainer, steps: int) -> None:
     """Collect and learn some times."""
-    for _ in range(steps):
-        trainer._collect()
-        trainer._learn()
+    with trainer.overlapping():
+        for _ in range(steps):
+            trainer._collect()
+            trainer._learn()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.platform.processors import available_threads, processor_quota
-from simreal.training.threads import ThreadChoice, UpdateThreads
+from simreal.training.updates.threads import ThreadChoice, UpdateThreads
 
 Machine = Callable[[int], float]  # threads -> seconds of a piece of work
 
@@ -84,7 +84,7 @@ def test_a_fixed_number_stays_and_torch_gets_one_thread_in_between() -> None:
 
 def test_what_follows_the_last_step_of_an_update_is_not_taken_for_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("simreal.training.threads.time.perf_counter", lambda: now)
+    monkeypatch.setattr("simreal.training.updates.threads.time.perf_counter", lambda: now)
     taken: list[float] = []
     threads = UpdateThreads(1, first=1, adaptive=True)
     monkeypatch.setattr(ThreadChoice, "took", lambda _, seconds: taken.append(seconds))

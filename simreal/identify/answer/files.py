@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from simreal.identify.identify import Identified
 from simreal.identify.knowledge import Known
 
 _UNEXPLAINED, _SHARE = 5.0, 0.05  # times the noise; and of how far off the model as it is was
+_CORRELATED = 0.3  # and from which on the file states it
+_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # of YAML 1.1, which are no text there
 _TIED = 0.8  # correlation from which on two unknowns are said to be tied to each other
 
 
 def block(found: Identified, heading: str) -> str:
-    """A YAML document with a `randomization:` block: the 95 % intervals as fixed ranges, each with its best value."""
+    """A YAML document for `randomization.from`: the 95 % intervals as fixed ranges, each with its best value, how they
+    depend on each other, and what was asked for, as far as a curriculum may go."""
     lines = [f"# {line}" for line in heading.splitlines()]
     lines += [f"# not told apart: {line}" for line in found.knowledge.combinations]
     lines += ["randomization:", "  sampler: manual", "  parameters:"]
@@ -22,8 +26,26 @@ def block(found: Identified, heading: str) -> str:
         if known.unknown.parameter is None:
             continue
         told = f"{known.value:.4g}" if known.told else "not told by the log: the range asked for"
-        lines.append(f"    {known.unknown.name}: {{{_entry(known)}}} # {told}")
+        lines.append(f"    {_label(known)}: {{{_entry(known)}}} # {told}")
+    if pairs := _pairs(found):
+        lines += ["  correlations:", *(f"    - [{_label(a)}, {_label(b)}, {r:.2f}]" for a, b, r in pairs)]
+    lines.append("asked:")
+    for known in found.knowledge.of:
+        if known.unknown.parameter is not None:
+            lines.append(f"  {_label(known)}: [{', '.join(_number(end) for end in known.unknown.limits)}]")
     return "\n".join(lines) + "\n"
+
+
+def _pairs(found: Identified) -> list[tuple[Known, Known, float]]:
+    """Parameters that the log tells and that depend on each other, as many as can be stated without contradiction."""
+    of, correlations = found.knowledge.of, found.knowledge.correlations
+    known = [i for i, k in enumerate(of) if k.told and k.unknown.parameter is not None]
+    for least in (_CORRELATED, _CORRELATED / 2.0, 0.005):
+        stated = np.where(np.abs(correlations) < least, 0.0, correlations.round(2))
+        np.fill_diagonal(stated, 1.0)
+        if not known or np.linalg.eigvalsh(stated[np.ix_(known, known)]).min() > -0.01:
+            return [(of[i], of[j], float(stated[i, j])) for i in known for j in known if j < i and stated[i, j]]
+    return []
 
 
 def world(found: Identified, heading: str) -> str:
@@ -34,8 +56,12 @@ def world(found: Identified, heading: str) -> str:
     for known in found.knowledge.of:
         if known.unknown.parameter is not None and known.told:
             value = _number(known.value)
-            lines.append(f"    {known.unknown.name}: {{{_target(known)}, range: [{value}, {value}]}}")
+            lines.append(f"    {_label(known)}: {{{_target(known)}, range: [{value}, {value}]}}")
     return "\n".join(lines) + "\n"
+
+
+def _label(known: Known) -> str:
+    return _quoted(known.unknown.name)
 
 
 def _target(known: Known) -> str:
@@ -51,8 +77,9 @@ def _entry(known: Known) -> str:
 
 
 def _quoted(name: str) -> str:
+    """A name as YAML reads it back: quoted where it would be taken for something else."""
     plain = name.replace("_", "").replace("-", "").isalnum() and not name[0].isdigit()
-    return name if plain else f'"{name}"'
+    return name if plain and name.lower() not in _WORDS else json.dumps(name)
 
 
 def _number(value: float) -> str:

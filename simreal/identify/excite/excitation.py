@@ -17,8 +17,8 @@ from simreal.common.errors import UserError
 from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.fit import Fitter
 from simreal.identify.knowledge import Knowledge, knowledge
-from simreal.identify.pieces import cut
-from simreal.identify.recording import Recording
+from simreal.identify.measured.pieces import cut
+from simreal.identify.measured.recording import Recording
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import Scales, unknown_of
 

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.identify.recording import Kind, Recording, Track, tracks_of
+from simreal.identify.measured.recording import Kind, Recording, Track, tracks_of
 
 Numbers = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
-from simreal.learners.off_policy.replay_shards import ReplayShards
-from simreal.learners.off_policy.transitions import ReplayBatch, normalized
+from simreal.learners.off_policy.replay_shards import BatchShards, ReplayShards
+from simreal.learners.off_policy.transitions import Begun, ReplayBatch, normalized
 from simreal.learners.options import ActorCriticOptions, BatchOptions
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
@@ -70,10 +70,16 @@ class OffPolicyLearner(Learner):
     Args:
         spec, config, seed, total_steps: see `Learner`.
         actor: makes the policy's network for a number of inputs.
+
+    Attributes:
+        behavior: the network that acts: the policy's, or a copy of it where updates are made beside collecting.
     """
 
     NOISES: ClassVar[int]
     """Standard normal numbers that a gradient step needs per transition and action."""
+
+    COLLECTED = ("steps", "updates_due", "generator", "network.normalizer")
+    begun: Begun | None
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class OffPolicyLearner(Learner):
         layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
         self.inputs = spec.observation_size + layout.inputs  # of networks
         self.network = OffPolicyPolicy(spec, config, actor(self.inputs)).to(spec.device)
+        self.behavior: Any = self.network.actor
         self.history = History(layout, spec.num_envs, spec.device)
         leaving = self._leaving_network()
         self.policy: nn.Module = HistoryPolicy(leaving, layout) if layout.size else leaving
@@ -125,7 +132,7 @@ class OffPolicyLearner(Learner):
             final.achieved_goal, result.diverged, result.success,
         )  # fmt: skip
         self.history.advance(observed.policy, action, result.done)
-        self.network.normalizer.update(self.replay.ripened(), self.ranks)
+        self.network.normalizer.update(self.replay.ripened(), self.share.ranks)
         self.steps += self.share.total
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.share.total
@@ -134,33 +141,57 @@ class OffPolicyLearner(Learner):
         """Whether enough updates are due, and there is something to sample."""
         return int(self.updates_due) >= self.config.updates_per_cycle and self.replay.sound()
 
-    @fast_matmul()
-    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
-        """Make all updates that are due, from one large sample; returns means to log."""
-        config, count = self.config, int(self.updates_due)
+    def draw(self) -> Begun:
+        """One large sample for all gradient steps that are due, and their random numbers."""
+        size, count = self.config.batch_size, int(self.updates_due)
         self.updates_due -= count
-        self._set_step_sizes()
-        logs: list[dict[str, Tensor]] = []
-        size = config.batch_size
+        before = self.generator.get_state()
         sampled = self._sample(size * count)
         batch = normalized(sampled, self.network.normalizer, self.history.layout)
         shape = (self.NOISES, size * count, self.spec.action_size)
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
-        for i in range(count):
+        return Begun(batch, noise, count, self._told(), before)
+
+    def put_back(self, drawn: Begun) -> None:
+        """Take back a `draw`."""
+        self.updates_due += drawn.count
+        self.generator.set_state(drawn.generator)
+
+    def begin(self, drawn: Begun) -> None:
+        """Until this is called again the present policy acts."""
+        if self.behavior is self.network.actor:
+            self.behavior = copy.deepcopy(self.network.actor)
+        self.behavior.load_state_dict(self.network.actor.state_dict())
+        self._set_step_sizes()
+        self.begun = drawn
+
+    def _told(self) -> dict[str, float]:
+        """What to log of the moment in which an update begins."""
+        return {"replay": float(len(self.replay))}
+
+    @fast_matmul()
+    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Make all gradient steps that are due, or that were when the update began; returns means to log."""
+        config, begun = self.config, self.begun
+        if begun is None:
+            self.behavior = self.network.actor
+            begun = self.draw()
+            self._set_step_sizes()
+        logs: list[dict[str, Tensor]] = []
+        size = config.batch_size
+        for i in range(begun.count):
             if before_step is not None:
                 before_step()
             self.updates += 1
             start, stop = i * size, (i + 1) * size
-            part = batch.rows(start, stop)
+            part = begun.batch.rows(start, stop)
             numbers = slice(start, stop) if part.place is None else part.place
-            log = self._update(part, noise[:, numbers])
+            log = self._update(part, begun.noise[:, numbers])
             logs.append({name: value.detach() for name, value in log.items()})
             if config.average_updates:
                 polyak_(self._averaged, self._online_policy, 1.0 / min(self.updates, config.average_updates))
-        return mean_metrics(sums(logs, self.ranks)) | {
-            "updates": float(self.updates),
-            "replay": float(len(self.replay)),
-        }
+        self.begun = None
+        return mean_metrics(sums(logs, self.ranks)) | {"updates": float(self.updates)} | begun.told
 
     def _sample(self, count: int) -> ReplayBatch:
         """A batch of transitions to learn from."""
@@ -205,13 +236,15 @@ class OffPolicyLearner(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
-        return self.common_state() | {"replay": self.replay.state_dict(), "history": self.history.state}
+        state = self.common_state() | {"replay": self.replay.state_dict(), "history": self.history.state}
+        return state | {"begun": None if self.begun is None else self.begun.state_dict()}
 
     def common_state(self) -> dict[str, Any]:
         """The part of the state that is the same on all ranks."""
         stateful = (name for name in self._stateful() if name != "replay")
         return {name: getattr(self, name).state_dict() for name in stateful} | {
             "actor": self.network.actor.state_dict() if self.config.average_updates else {},
+            "behavior": {} if self.behavior is self.network.actor else self.behavior.state_dict(),
             "generator": self.generator.get_state(),
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
@@ -222,6 +255,10 @@ class OffPolicyLearner(Learner):
             getattr(self, name).load_state_dict(state[name])
         if self.config.average_updates:
             self.network.actor.load_state_dict(state["actor"])
+        if state.get("behavior"):  # earlier versions had none
+            self.behavior = copy.deepcopy(self.network.actor)
+            self.behavior.load_state_dict(state["behavior"])
+        self.begun = Begun.of(state["begun"], self.spec.device) if state.get("begun") else None
         self.history.state = state["history"].to(self.spec.device, copy=True)
         self.generator.set_state(state["generator"])
         for name, value in state["counters"].items():
@@ -239,7 +276,7 @@ class ActorCritic(OffPolicyLearner):
         critics: estimates of Q that the critic gives.
     """
 
-    ROWS = {"replay": ReplayShards(), "history": 0}  # noqa: RUF012
+    ROWS = {"replay": ReplayShards(), "history": 0, "begun": BatchShards()}  # noqa: RUF012
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class DDPG(ActorCritic):
         random = self._draw(torch.rand, a) * 2.0 - 1.0
         if self.steps < self.config.warmup_steps:
             return random
-        action = self.network.of_features(self._features(observed))
+        action = self.behavior(self._features(observed))
         noise = self._draw(torch.randn, a)
         action = (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
         uniform = self._draw(torch.rand, 1)

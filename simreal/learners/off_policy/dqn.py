@@ -22,7 +22,6 @@ the two values; here experience is drawn evenly, targets follow by `tau`, and th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +154,7 @@ class DQN(OffPolicyLearner):
         share = self.epsilon()
         if share < 1.0:
             explores = torch.rand(shape, generator=generator, device=device) < share
-            chosen = torch.where(explores, chosen, self.network.actor.best(self._features(observed)))
+            chosen = torch.where(explores, chosen, self.behavior.best(self._features(observed)))
         return self.network.actor.values[chosen]
 
     def epsilon(self) -> float:
@@ -179,9 +178,8 @@ class DQN(OffPolicyLearner):
         self._move_targets()
         return log
 
-    def update(self, before_step: Callable[[], None] | None = None) -> dict[str, float]:
-        """Make all updates that are due; returns means to log."""
-        return super().update(before_step) | {"epsilon": self.epsilon()}
+    def _told(self) -> dict[str, float]:
+        return super()._told() | {"epsilon": self.epsilon()}
 
     def _stateful(self) -> tuple[str, ...]:
         return (*super()._stateful(), "target_q")

@@ -1,4 +1,4 @@
-"""A replay divided among ranks by environment: brought together for a checkpoint, and dealt out again."""
+"""A replay divided among ranks by environment, and a batch: brought together for a checkpoint, and dealt out again."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ class ReplayShards(Divided):
             "next": whole["next"][(column >= start) & (column < stop)],
             "evidence": whole["evidence"] if first else torch.zeros_like(whole["evidence"]),
         }
+
+
+class BatchShards(Divided):
+    """How what an update works on (`Begun`) is divided: each rank has the transitions that it drew from its replay."""
+
+    def join(self, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """All transitions, in the order in which gradient steps take them."""
+        batches = [part["batch"] for part in parts if part is not None]
+        if not batches:
+            return None
+        order = torch.cat([batch["place"] for batch in batches]).argsort()
+        return {**(parts[0] or {}), "batch": {k: torch.cat([b[k] for b in batches])[order] for k in batches[0]}}
+
+    def split(self, whole: dict[str, Any] | None, start: int, stop: int, first: bool) -> dict[str, Any] | None:
+        """Which rank has what makes no difference to sums: the first one has everything."""
+        if whole is None or first:
+            return whole
+        return whole | {"batch": {name: part[:0] for name, part in whole["batch"].items()}}

@@ -53,7 +53,7 @@ class SAC(ActorCritic):
         observation = observed.policy.to(self.spec.device)
         if self.history.layout.size:
             observation = observation.float()  # as the replay has it
-        return self.network.actor.sample(self.history.features(observation, self.network.normalizer), noise)[0]
+        return self.behavior.sample(self.history.features(observation, self.network.normalizer), noise)[0]
 
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
         config, actor = self.config, self.network.actor

@@ -55,7 +55,7 @@ class TD3(ActorCritic):
         """Actions [N, A]: the policy's with normal noise; uniform ones during the warm-up."""
         if self.steps < self.config.warmup_steps:
             return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
-        action = self.network.of_features(self._features(observed))
+        action = self.behavior(self._features(observed))
         noise = self._draw(torch.randn, self.spec.action_size)
         return (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
 

@@ -39,6 +39,27 @@ class ReplayBatch:
         return ReplayBatch(**parts)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """All that an update works on."""
+
+    batch: ReplayBatch  # of all its gradient steps, one after the other, as networks see it
+    noise: Tensor  # [NOISES, B, A]
+    count: int  # of gradient steps
+    told: dict[str, float]  # what to log beside losses
+    generator: Tensor  # its state before this was drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {**vars(self), "batch": {name: part for name, part in vars(self.batch).items() if part is not None}}
+
+    @classmethod
+    def of(cls, state: dict[str, Any], device: torch.device) -> Begun:
+        """Of a `state_dict`."""
+        batch = ReplayBatch(**{name: part.to(device) for name, part in state["batch"].items()})
+        return cls(batch, state["noise"].to(device), state["count"], state["told"], state["generator"])
+
+
 class Returns:
     """The discounted sum of rewards along transitions [B], step by step, until their episodes end."""
 

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.csv, adr.csv and TensorBoard events."""
+"""What a run writes down: metrics.csv and adr.csv, and what its loggers are told."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import csv
 import io
 import math
 import os
-import threading
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from randomization.samplers.adr import ADR
 from randomization.samplers.base import Sampler
-from simreal.common.atomic_files import cannot_write, write_text, writing
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
+from simreal.common.atomic_files import write_text, writing
+from simreal.common.errors import UserError
+from simreal.training.monitoring.curriculum import concerns_of
+from simreal.training.monitoring.loggers import Loggers
+from simreal.training.run_config import RunConfig
 
 
 class CsvLog:
@@ -37,7 +35,7 @@ class CsvLog:
         self._columns: list[str] = []
         rows: list[list[str]] = []
         if resume_step > 0 and path.is_file():
-            self._columns, rows = self._read()
+            self._columns, rows = _read(path)
             rows = [row for row in rows if int(row[0]) <= resume_step]
         self._rewrite(rows)
 
@@ -45,7 +43,7 @@ class CsvLog:
         """Append a row; the next process sees it whole or not at all."""
         new = [name for name in row if name not in self._columns]
         if new:
-            _, rows = self._read()
+            _, rows = _read(self._path)
             self._columns += new
             self._rewrite([cells + [""] * len(new) for cells in rows])
         cells = [row.get(name, "") for name in self._columns]
@@ -53,20 +51,31 @@ class CsvLog:
         with writing(self._path), self._path.open("ab") as file:
             file.write(line.encode())
 
+    def columns(self) -> dict[str, list[float]]:
+        """The whole table; empty cells are NaN."""
+        return read_columns(self._path)
+
     def sync(self) -> None:
         """Bring the table to the disk."""
         with writing(self._path), self._path.open("ab") as file:
             os.fsync(file.fileno())
 
-    def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Header and whole rows."""
-        whole, _, _ = self._path.read_bytes().rpartition(b"\n")
-        table = list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))
-        header = table[0] if table else []
-        return header, [row for row in table[1:] if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
-
     def _rewrite(self, rows: list[list[str]]) -> None:
         write_text(self._path, _csv([self._columns, *rows]) if self._columns else "")
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    """The whole rows of a table, by column; empty cells are NaN. None if there is no file."""
+    names, rows = _read(path) if path.is_file() else ([], [])
+    return {name: [float(row[i] or "nan") for row in rows] for i, name in enumerate(names)}
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and whole rows."""
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    table = list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))
+    header = table[0] if table else []
+    return header, [row for row in table[1:] if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
 
 
 def _csv(rows: list[list[str]]) -> str:
@@ -75,51 +84,49 @@ def _csv(rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
+JUDGED = "judged.csv"  # in a run's directory: how its policy did when it was judged
+_LOOKS = 20  # at the curriculum, in a whole run
+
+
 class RunLog:
-    """The three logs of a run, written together.
+    """The logs of a run, written together.
 
     Args:
         run: the run directory.
         sampler: its bounds go to adr.csv.
         resume_step: environment steps at which a resumed run continues; 0 for a new run.
-        counts: what the first columns count, see `LearnerOptions.COUNTS`.
+        config: of the run.
     """
 
-    def __init__(self, run: Path, sampler: Sampler, resume_step: int, counts: str = "env_steps") -> None:
-        self._sampler, self._run, self._counts = sampler, run, counts
+    def __init__(self, run: Path, sampler: Sampler, resume_step: int, config: RunConfig) -> None:
+        self._sampler, self._run, self._counts = sampler, run, config.learner.COUNTS
+        total = config.learner.run_length(config.train.env_steps)
+        self._loggers = Loggers(config.train.loggers, run, config.model_dump(mode="json"), resume_step)
         self._metrics = CsvLog(run / "metrics.csv", resume_step)
         self._adr = CsvLog(run / "adr.csv", resume_step)
-        self._resume_step = resume_step
-
-    @cached_property
-    def _board(self) -> SummaryWriter:
-        """Made with the first row: TensorBoard takes a tenth of a second to import."""
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        with writing(self._run):
-            return SummaryWriter(str(self._run), purge_step=self._resume_step)
+        self._total = total
+        self._said: set[str] = set()  # concerns
+        self._looks = resume_step * _LOOKS // total
 
     def __enter__(self) -> RunLog:
-        # TensorBoard writes in a thread; what the disk says there is raised again here, by its next call.
-        self._hook, threading.excepthook = threading.excepthook, self._caught
         return self
-
-    def _caught(self, arguments: threading.ExceptHookArgs) -> None:
-        if not isinstance(arguments.exc_value, OSError):
-            self._hook(arguments)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if "_board" in vars(self):
-                self._board.close()
-        except OSError as refused:
+            self._loggers.close(more=error is None)
+        except UserError:
             if error is None:
-                raise cannot_write(self._run, refused) from None
-        finally:
-            threading.excepthook = self._hook
+                raise
 
-    def write(self, env_steps: int, metrics: dict[str, float]) -> None:
-        """One row of metrics.csv and adr.csv, and their values to TensorBoard. Raises UserError if the disk refuses."""
+    def write(self, env_steps: int, metrics: dict[str, float]) -> list[str]:
+        """One row of metrics.csv and adr.csv, and their values to the loggers.
+
+        Returns:
+            What ails the curriculum and has not been said, now and then.
+
+        Raises:
+            UserError: the disk refuses.
+        """
         self._metrics.write({self._counts: env_steps, **metrics})
         bounds: dict[str, float | int] = {self._counts: env_steps, "entropy_npd": self._sampler.entropy()}
         for i, parameter in enumerate(self._sampler.parameters):
@@ -131,12 +138,20 @@ class RunLog:
                     judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
                     bounds[f"{parameter.name}.{side}_performance"] = judged
         self._adr.write(bounds)
-        with writing(self._run):
-            for name, value in metrics.items():
-                self._board.add_scalar(f"train/{name}", value, env_steps)
-            for name, value in list(bounds.items())[1:]:
-                self._board.add_scalar(f"adr/{name.replace('.', '/')}", value, env_steps)
-            self._board.flush()
+        shown = {f"train/{name}": value for name, value in metrics.items()}
+        shown |= {f"adr/{name.replace('.', '/')}": value for name, value in list(bounds.items())[1:]}
+        self._loggers.write(env_steps, shown)
+        return self._concerns(env_steps)
+
+    def _concerns(self, env_steps: int) -> list[str]:
+        before, self._looks = self._looks, env_steps * _LOOKS // self._total
+        if self._looks == before:
+            return []
+        tables = self._adr.columns(), self._metrics.columns(), read_columns(self._run / JUDGED)
+        found = concerns_of(self._sampler, *tables, self._total)
+        new = [concern for concern in found if concern.kind not in self._said]
+        self._said |= {concern.kind for concern in new}
+        return [concern.text for concern in new]
 
     def sync(self) -> None:
         """Bring the tables to the disk: a checkpoint must not be ahead of them."""
@@ -150,8 +165,9 @@ class NoLog(contextlib.AbstractContextManager[None]):
     def __exit__(self, *_: object) -> None:
         return None
 
-    def write(self, env_steps: int, metrics: dict[str, float]) -> None:
+    def write(self, env_steps: int, metrics: dict[str, float]) -> list[str]:
         """Nothing."""
+        return []
 
     def sync(self) -> None:
         """Nothing."""

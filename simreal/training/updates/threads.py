@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -104,26 +105,32 @@ class UpdateThreads:
         most: largest number of threads.
         first: the number to begin with.
         adaptive: False: all updates get `first`.
+        alone: whether nothing runs beside the update at present; None: always so.
+        beside: the number for gradient steps beside others, where it is `adaptive`.
     """
 
-    def __init__(self, most: int, first: int, adaptive: bool) -> None:
+    def __init__(
+        self, most: int, first: int, adaptive: bool, alone: Callable[[], bool] | None = None, beside: int = 1
+    ) -> None:
         self._choice = ThreadChoice(most, first) if adaptive else None
         self._first = self._set = first
+        self._is_alone, self._beside = alone or (lambda: True), beside
+        self._alone = True  # when this gradient step began
         self._steps = 0  # gradient steps of this update that have begun
         self._began = 0.0
 
     def begin(self) -> None:
         """An update begins."""
         self._steps = 0
-        self._use(self._first if self._choice is None else self._choice.choose())
+        self._use(self._first if self._choice is None else self._chosen(self._choice))
 
     def step(self) -> None:
         """A gradient step of the update begins, and with it the one before it has ended."""
         if self._choice is None:
             return
         if self._steps > 0:
-            self._choice.took(time.perf_counter() - self._began)
-            number = self._choice.choose()
+            self._took(self._choice)
+            number = self._chosen(self._choice)
             if number != self._set:
                 self._use(number)
         self._steps += 1
@@ -135,8 +142,16 @@ class UpdateThreads:
         What an update does after its last step is no step; where it has one only, nothing else can be compared.
         """
         if self._choice is not None and self._steps == 1:
-            self._choice.took(time.perf_counter() - self._began)
+            self._took(self._choice)
         torch.set_num_threads(1)
+
+    def _chosen(self, choice: ThreadChoice) -> int:
+        self._alone = self._is_alone()
+        return choice.choose() if self._alone else self._beside
+
+    def _took(self, choice: ThreadChoice) -> None:
+        if self._alone:
+            choice.took(time.perf_counter() - self._began)
 
     def _use(self, number: int) -> None:
         self._set = number

@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from simreal.identify.simulation import Piece
+
 from .recording import Recording, Track
-from .simulation import Piece
 
 Numbers = NDArray[np.float64]
 _AROUND_S = 0.04  # samples this far to either side say where a joint was and how fast it moved

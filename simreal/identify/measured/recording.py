@@ -111,25 +111,6 @@ def check_recording(recording: Recording, model: mujoco.MjModel) -> None:
         raise UserError(f"{name}: commands and measurements overlap for {length:.3f} s, expected a second or more")
 
 
-def check_fixed(model: mujoco.MjModel, name: str) -> None:
-    """Refuse a robot whose base floats: a log of joints does not say where it is, and contacts decide how it moves.
-
-    Raises:
-        UserError: a joint that an actuator acts on hangs from a free body.
-    """
-    free = int(mujoco.mjtJoint.mjJNT_FREE)
-    for joint in model.actuator_trnid[:, 0].tolist():
-        if not 0 <= joint < model.njnt:
-            continue
-        root = int(model.body_rootid[model.jnt_bodyid[joint]])
-        first = int(model.body_jntadr[root])
-        if first >= 0 and int(model.jnt_type[first]) == free:
-            raise UserError(
-                f"{name}: its base ({model.body(root).name or 'a free body'}) floats, and a log of joints does not "
-                "show it: hang the robot up, and give a task whose model is fixed there"
-            )
-
-
 def tracks_of(
     model: mujoco.MjModel, kind: Kind, joints: Sequence[str], time: Numbers, values: Numbers, name: str
 ) -> Track:

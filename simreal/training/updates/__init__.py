@@ -1,0 +1,1 @@
+"""How updates run: on how many threads, and beside what."""
