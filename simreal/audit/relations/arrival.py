@@ -53,7 +53,7 @@ def commands_lost(record: Recording, joints: Joints, lag: int) -> Commands | Non
     known = np.column_stack([np.ones(len(k)), q[k], v[k], q[k - 1], v[k - 1]])
     next_v, sent = v[k + 1], k - lag
     lost = np.zeros(len(q), dtype=bool)
-    chance, size = np.zeros(len(k)), np.zeros(len(k))
+    chance, opposite, size = (np.zeros(len(k)) for _ in range(3))
     for _ in range(_ROUNDS):
         held = u[np.maximum.accumulate(np.where(lost, 0, np.arange(len(u))))]  # what the motors have
         x = np.column_stack([known, held[sent], held[sent - 1], held[sent - 2]])
@@ -70,13 +70,13 @@ def commands_lost(record: Recording, joints: Joints, lag: int) -> Commands | Non
         later = error[follows + 1] - np.where(was[follows], second[follows], 0.0)
         chance[follows] += _better(later, second[follows], precision)
         size = np.einsum("ki,ij,kj->k", first, precision, first)
+        opposite = _better(arrived, -first, precision)
         now = lost.copy()
         now[sent] = chance > _SURE
         if (now == lost).all():
             break
         lost = now
-    opposite = _better(arrived, -first, precision) > _SURE
-    return Commands(float((chance > _SURE).mean()), float(opposite.mean()), len(k), float(np.median(size)))
+    return Commands(float((chance > _SURE).mean()), float((opposite > _SURE).mean()), len(k), float(np.median(size)))
 
 
 def _better(error: Numbers, change: Numbers, precision: Numbers) -> Numbers:
