@@ -135,7 +135,9 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         }
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
-        good = {int(j) for j, s, g in zip(relation.joints, sign, own, strict=True) if s < 0 and g > _SURE / 2}
+        best = own >= relation.score.max(axis=0) if facts.dynamic else np.ones(len(own), dtype=bool)
+        rows = zip(relation.joints, sign, own, best, strict=True)
+        good = {int(j) for j, s, g, b in rows if s < 0 and g > _SURE / 2 and b}
         flipped["sent"] = good if number == 0 else flipped["sent"] & good
     out: list[Finding] = []
     for j in sorted(flipped["between"] | flipped["sent"]):
