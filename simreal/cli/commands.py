@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdat
 from simreal.training.launch import joined, restarted, together
 from simreal.training.monitoring.loggers import Loggers, check_loggers, final_figures
 from simreal.training.monitoring.progress import Progress
-from simreal.training.run_config import RunConfig, load_config
+from simreal.training.run_config import RunConfig, first_difference, load_config
 from simreal.training.run_directory import (
     LoadedPolicy,
     is_bundle,
@@ -129,10 +129,15 @@ def _configuration(name: str, overrides: list[str], run_dir: Path | None, resume
 
 
 def train_run(
-    config: RunConfig, run: Path, checkpoint: dict[str, Any] | None, out: Console, ranks: Ranks = ALONE
+    config: RunConfig,
+    run: Path,
+    checkpoint: dict[str, Any] | None,
+    out: Console,
+    ranks: Ranks = ALONE,
+    display: Callable[..., Progress] = Progress,
 ) -> None:
-    """Train in a run directory, from the start or from its checkpoint, which the first rank has. Raises Interrupted
-    after a checkpoint."""
+    """Train in a run directory, from the start or its checkpoint, which the first rank has. Raises Interrupted after
+    a checkpoint."""
     config = ranks.objects(with_threads(config, run))[0]
     torch.set_num_threads(1)
     trainer = together(ranks, lambda: _make_trainer(config, run, ranks))
@@ -154,7 +159,7 @@ def train_run(
     for finding in look_at(trainer.environment, run) if ranks.first else ():
         out.print(f"warning: simulation: {finding.line()} (simreal check {config.task})")
     try:
-        trainer.train(Progress(total, trainer.env_steps, out, adr, unit))
+        trainer.train(display(total, trainer.env_steps, out, adr, unit))
     except Interrupted:
         raise Interrupted(f"interrupted at {unit[:-1]} {trainer.env_steps:,}") from None
     out.print(f"Trained {trainer.env_steps:,} {unit} in {trainer.seconds:.1f} s")
@@ -251,20 +256,12 @@ def _checkpoint_to_resume(run: Path, config: RunConfig) -> dict[str, Any] | None
     if checkpoint is None and (run / EVALUATION).exists():
         raise UserError(f"{run}: has an evaluation but no checkpoint to resume; expected the checkpoints that it had")
     for key in now:
-        if key not in _RESUME_MAY_CHANGE and (apart := _first_difference(before[key], now[key], key)) is not None:
+        if key not in _RESUME_MAY_CHANGE and (apart := first_difference(before[key], now[key], key)) is not None:
             raise UserError(
                 f"{apart}, which {run / 'config.yaml'} has; a resumed run may change only train, evaluate; "
                 "a new --run-dir begins anew"
             )
     return checkpoint
-
-
-def _first_difference(before: Any, now: Any, key: str) -> str | None:
-    """The first value of a configuration that is another one now, "key: is X, expected Y"; None where all are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        pairs = ((name, before.get(name), now.get(name)) for name in dict.fromkeys([*now, *before]))
-        return next((f for name, a, b in pairs if (f := _first_difference(a, b, f"{key}.{name}")) is not None), None)
-    return None if before == now else f"{key}: is {now!r:.100}, expected {before!r:.100}"
 
 
 def evaluate_command(

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
-from simreal.cli import probe as probing
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.identify import cli as identification
 from simreal.robot import cli as robots
+from simreal.study import cli as studies
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -150,7 +150,8 @@ def export(
 
 app.command()(identification.excite)
 app.command()(identification.identify)
-app.command()(probing.probe)
+app.command()(studies.probe)
+app.command()(studies.sweep)
 
 
 @app.command()
@@ -230,7 +231,7 @@ def study(
     ] = None,
 ) -> None:
     """Make the runs, evaluations, table and report that a study describes, as far as they are missing."""
-    from simreal.study import study_command
+    from simreal.study.runner import study_command
 
     study_command(study, run_dir, pictures, _out, ray)
 

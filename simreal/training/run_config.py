@@ -218,3 +218,11 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     if module_of(document.get("task")) is not None:
         use_current_folder()
     return parse_config(document, str(path))
+
+
+def first_difference(before: Any, now: Any, key: str) -> str | None:
+    """The first value of a configuration that is another one now, "key: is X, expected Y"; None where all are equal."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = ((name, before.get(name), now.get(name)) for name in dict.fromkeys([*now, *before]))
+        return next((f for name, a, b in pairs if (f := first_difference(a, b, f"{key}.{name}")) is not None), None)
+    return None if before == now else f"{key}: is {now!r:.100}, expected {before!r:.100}"

@@ -1,4 +1,4 @@
-"""`simreal probe`: what a policy knows of the world it is in."""
+"""The commands `simreal probe` and `simreal sweep`, as `simreal.cli.main` takes them."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def probe(
     if target is not None:
         write_text(target, to_json(document))
         OUT.print(f"{target}: all figures")
+
+
+def sweep(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="a YAML file")],
+    run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default sweeps/NAME")] = None,
+) -> None:
+    """Look for settings: trainings that a search proposes, judged by the same episodes, and how sure the best is."""
+    OUT.print(f"{sweep}: reading ...")
+    from simreal.study.sweep import sweep_command
+
+    sweep_command(sweep, run_dir, OUT)
 
 
 def _times(length_s: float) -> list[float]:
