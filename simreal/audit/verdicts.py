@@ -135,7 +135,7 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         }
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
-        best = own >= relation.score.max(axis=0) if facts.dynamic else np.ones(len(own), dtype=bool)
+        best = own >= relation.score.max(axis=0)
         rows = zip(relation.joints, sign, own, best, strict=True)
         good = {int(j) for j, s, g, b in rows if s < 0 and g > _SURE / 2 and b}
         flipped["sent"] = good if number == 0 else flipped["sent"] & good
