@@ -135,9 +135,9 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         }
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
-        best = own >= relation.score.max(axis=0)
+        best = (own >= relation.score.max(axis=0)) | (own > _CERTAIN)
         rows = zip(relation.joints, sign, own, best, strict=True)
-        good = {int(j) for j, s, g, b in rows if s < 0 and g > _SURE / 2 and b}
+        good = {int(j) for j, s, g, b in rows if s < 0 and g > _SURE / 2 and (b or _mirrored(joints, int(j), 0.3))}
         flipped["sent"] = good if number == 0 else flipped["sent"] & good
     out: list[Finding] = []
     for j in sorted(flipped["between"] | flipped["sent"]):
@@ -168,12 +168,12 @@ def _negative(relation: Relation | None) -> set[int]:
     return {int(j) for j, s in zip(relation.joints, relation.sign.diagonal(), strict=True) if s < 0}
 
 
-def _mirrored(joints: Joints, j: int) -> bool:
+def _mirrored(joints: Joints, j: int, than: float = 1.2) -> bool:
     """Whether a joint is nearer to its targets with the other sign; True where nothing is sent to it."""
     q, u = joints.position[:, j], joints.target[:, j]
     if not (np.isfinite(u).all() and np.isfinite(q).all()):
         return True
-    return float(((u + q) ** 2).mean()) < 1.2 * float(((u - q) ** 2).mean())
+    return float(((u + q) ** 2).mean()) < than * float(((u - q) ** 2).mean())
 
 
 def _sign(
