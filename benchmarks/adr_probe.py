@@ -8,20 +8,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from randomization.config import RandomizationConfig
-from randomization.parameters import RandomizationError
-from simreal.common.atomic_files import write_text
-from simreal.common.errors import UserError
-from simreal.common.json_io import to_json, write_target
-from simreal.evaluation.metrics import METRICS
-from simreal.study.adr_probe import widen
-from simreal.training.run_config import load_config
-from simreal.training.run_directory import LoadedPolicy, load_policy, run_config
+if TYPE_CHECKING:  # what takes seconds to import comes after the first line
+    from randomization.config import RandomizationConfig
+    from simreal.training.run_directory import LoadedPolicy
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=2_000_003, help="of the episodes")
     parser.add_argument("--task", metavar="MODULE:CLASS", help="the task's class, where a run names your own code")
     options = parser.parse_args(arguments)
+    print(f"{options.policy}: loading ...", flush=True)
+    from randomization.parameters import RandomizationError
+    from simreal.common.atomic_files import write_text
+    from simreal.common.errors import UserError
+    from simreal.common.json_io import to_json, write_target
+    from simreal.study.adr_probe import widen
+    from simreal.training.run_directory import load_policy
+
     try:
         policy = load_policy(options.policy, options.task)
         block = adr_block(policy, options.like)
@@ -49,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
     """The ADR block of a run directory or a configuration; of the policy's own run for None. Raises UserError."""
+    from simreal.common.errors import UserError
+    from simreal.training.run_config import load_config
+    from simreal.training.run_directory import run_config
+
     if like is None:
         if policy.config is None or policy.config.randomization.sampler != "adr":
             raise UserError(f"{policy.name}: was not trained under ADR; name a run or configuration that is: --like")
@@ -63,6 +69,8 @@ def adr_block(policy: LoadedPolicy, like: str | None) -> RandomizationConfig:
 
 def print_widened(document: dict[str, Any], out: Console) -> None:
     """The result of `widen` for people."""
+    from simreal.evaluation.metrics import METRICS
+
     why = "no boundary went further" if document["stopped"] == "quiet" else "the budget was spent"
     title = f"{document['policy']} on {document['task']}, frozen: entropy {document['entropy_npd']:+.2f} npd"
     block = document["request"]["randomization"]

@@ -35,7 +35,8 @@ class Component:
         name: as configurations and exported policies spell it.
         size: number of values.
         unit: SI unit of the values ("m", "rad/s", "1" for none).
-        frame: frame of reference ("world", "base", "joint", ...).
+        frame: frame of reference ("world", "base", "joint", ...). Where none is given: "joint" for one value of each of
+            `joints`, else "world".
         elements: a name for each value.
         joints: the joints that the values belong to, in order (empty for Cartesian values). Several values of one
             joint are told apart by `elements`.
@@ -51,7 +52,7 @@ class Component:
     name: str
     size: int
     unit: str
-    frame: str = "world"
+    frame: str = ""
     elements: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
     bodies: tuple[str, ...] = ()
@@ -61,6 +62,10 @@ class Component:
     limits: tuple[float, float] | None = None
     description: str = ""
     relative_to: tuple[float, ...] = ()  # what is subtracted from each value, as a stance from joint angles
+
+    def __post_init__(self) -> None:
+        if not self.frame:
+            object.__setattr__(self, "frame", "joint" if 0 < self.size == len(self.joints) else "world")
 
 
 def vector(name: str, unit: str, bodies: Sequence[str], description: str, **more: Any) -> Component:
@@ -110,7 +115,7 @@ class ActionComponent:
     elements: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
     actuators: tuple[str, ...] = ()
-    frame: str = "world"
+    frame: str = ""
     stiffness: tuple[float, ...] = ()  # N m/rad, or N/m
     damping: tuple[float, ...] = ()  # N m s/rad, or N s/m
     effort_limit: tuple[float, ...] = ()  # N m, or N
@@ -121,6 +126,11 @@ class ActionComponent:
     afterwards: str = ""
     relative: str | None = None
     inverse: InverseKinematics | None = None
+
+    def __post_init__(self) -> None:
+        if not self.frame:
+            of_joints = self.inverse is None and 0 < self.size == len(self.joints)
+            object.__setattr__(self, "frame", "joint" if of_joints else "world")
 
     @property
     def sent_size(self) -> int:

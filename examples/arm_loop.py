@@ -17,7 +17,8 @@ bundle, given = sys.argv[1], [int(number) for number in sys.argv[2:]]
 episodes, late_ms = (given + [20, 0][len(given) :])[:2]
 # The MJCF of your arm; simreal is imported for the place of this one, and for nothing else.
 spec = mujoco.MjSpec.from_file(str(simreal.robot_path("ufactory_xarm7", scene=True)))
-spec.joint("joint7").armature = 0.05  # as in training: the arm's servo has a rotor
+for joint in spec.joints:
+    joint.armature = 0.1  # kg m2, as in training: servos have rotors
 model = spec.compile()
 data, tool = mujoco.MjData(model), model.site("attachment_site").id
 policy = Policy.load(bundle)

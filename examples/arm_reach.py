@@ -23,7 +23,8 @@ class ArmReach(simreal.ComposedTask):
     def __init__(self, tolerance: float = 0.02, smoothing: float = 0.4) -> None:
         self.tolerance = tolerance
         spec = simreal.load_robot("ufactory_xarm7", scene=True)  # or mujoco.MjSpec.from_file("my_arm.xml")
-        spec.joint("joint7").armature = 0.05  # without a rotor's inertia its servo is unstable at this timestep
+        for joint in spec.joints:
+            joint.armature = 0.1  # kg m2, of rotors: without them servos are unstable at this timestep (simreal check)
         tool = simreal.BodyPose("attachment_site", name="tool")
         self.compose(
             simreal.compile_spec(spec),

@@ -105,8 +105,9 @@ class JointPosition(ActionSpec):
         if (self.scale is None and self.relative is not None) or (self.scale is None and not bounded):
             why = "relative targets" if self.relative else "joints without limits"
             raise TaskError(f"{where}: scale: expected numbers, as {why} have no range to take it from")
-        half, middle = ((np.array(high) - low) / 2.0).tolist(), ((np.array(high) + low) / 2.0).tolist()
-        given = (0.0 if self.relative or not bounded else middle) if self.offset is None else self.offset
+        half = ((np.array(high) - low) / 2.0).tolist() if bounded else 1.0
+        middle = ((np.array(high) + low) / 2.0).tolist() if bounded and not self.relative else 0.0
+        given = middle if self.offset is None else self.offset
         scale = per_value(f"{where}: scale", half if self.scale is None else self.scale, size)
         offset = per_value(f"{where}: offset", given, size)
         reach = np.abs(scale)

@@ -19,9 +19,11 @@ from envs.parts.actions import ActionSpec
 from envs.parts.kinematics import WORLD, find_frame
 from envs.parts.observations import Command, Goal, ObservationSpec
 from envs.parts.readings import Scene, Source, true_pose
+from envs.parts.selection import Patterns, select_joints
 from envs.parts.targets import Targets
 from envs.task import Component, Fixed, Outcome, Task
 
+_OF_JOINTS = {"qpos": "jnt_qposadr", "qvel": "jnt_dofadr"}
 _MARKERS = ("goal", "target")  # as scenes of MuJoCo Menagerie call what shows a goal
 _STAGES: tuple[Stage | None, ...] = (None, "kinematics", "position", "velocity", "acceleration")
 
@@ -115,12 +117,42 @@ class ComposedTask(Task):
         """By the name of a `Command`, what is wanted [N, size]; writable."""
         return self.scene.commanded
 
-    def write(self, mask: Tensor, goal: Tensor | None = None, **fields: Tensor) -> None:
-        """Write values [N, ...] to fields of mjData (`qpos`, ...) and to the goal, in the rows of `mask` [N]."""
+    def write(self, mask: Tensor, goal: Tensor | None = None, of: Patterns | None = None, **fields: Tensor) -> None:
+        """Write values [N, ...] to fields of mjData (`qpos`, ...) and to the goal, in the rows of `mask` [N].
+
+        With `of`, names or patterns of hinges and slides, `qpos` and `qvel` are values of these joints alone, in the
+        model's order or in that of several patterns; the others keep theirs.
+
+        Raises:
+            TaskError: values of another shape, or no such joints.
+        """
+        joints = None if of is None else select_joints("write", self.model, of)
         for name, values in fields.items():
-            write_rows(self.engine.data(name), values, mask)
+            field = self.engine.data(name)
+            if joints is None:
+                self._fits(name, values, field.shape, name in _OF_JOINTS)
+                write_rows(field, values, mask)
+                continue
+            columns, new = self._places(name, joints), field.clone()
+            self._fits(name, values, new[:, columns].shape, False)
+            new[:, columns] = values.to(new.dtype)
+            write_rows(field, new, mask)
         if goal is not None:
+            self._fits("goal", goal, self.goal.shape, False)
             write_rows(self.goal, goal, mask)
+
+    def _places(self, field: str, joints: list[int]) -> list[int]:
+        """Where a field has the values of joints."""
+        if field not in _OF_JOINTS:
+            raise TaskError(f"task: {self.id}: write: of: expected {' or '.join(_OF_JOINTS)} beside it, got {field!r}")
+        return getattr(self.model, _OF_JOINTS[field])[joints].tolist()
+
+    def _fits(self, name: str, values: Tensor, shape: Sequence[int], advise: bool) -> None:
+        """Raise TaskError where values do not expand to a shape."""
+        got = tuple(values.shape)
+        if len(got) > len(shape) or any(a not in (1, b) for a, b in zip(got[::-1], tuple(shape)[::-1], strict=False)):
+            advice = "; `of` says to which joints values belong, where they are not of all" if advise else ""
+            raise TaskError(f"task: {self.id}: write: {name}: expected {list(shape)}, got {list(got)}{advice}")
 
     def tensor(self, values: Sequence[float]) -> Tensor:
         """Numbers as a tensor of the engine's type, on its device."""

@@ -129,8 +129,23 @@ def _check_unit(task: Task, where: str, part: Component | ActionComponent) -> No
             units = [unit for unit, (q, a) in UNITS.items() if q == quantity and a == turns]
             kind = "hinge" if turns else "slide"
             raise problem(task, f"{where}: unit", f"expected {units[0]!r} as {name!r} is a {kind}", repr(unit))
-        if turns and part.frame not in ("joint", "world") and (isinstance(part, Component) or part.inverse is None):
+        if isinstance(part, ActionComponent) and part.inverse is not None:
+            continue
+        if turns and part.frame not in ("joint", "world"):
             raise problem(task, f"{where}: frame", f"expected 'joint' for angles of {name!r}", repr(part.frame))
+        if part.frame == "world" and turns is not None and _is_turned(task.model, joint):
+            raise problem(task, f"{where}: frame", f"expected 'joint' as {name!r} turns with the joints before it",
+                          repr(part.frame))  # fmt: skip
+
+
+def _is_turned(model: mujoco.MjModel, joint: int) -> bool:
+    """Whether the axis of a joint changes its direction in the world, as joints before it turn."""
+    body = int(model.jnt_bodyid[joint])
+    before = list(range(int(model.body_jntadr[body]), joint))
+    while body := int(model.body_parentid[body]):
+        first = int(model.body_jntadr[body])
+        before += range(first, first + int(model.body_jntnum[body])) if first >= 0 else []
+    return any(int(model.jnt_type[j]) != int(mujoco.mjtJoint.mjJNT_SLIDE) for j in before)
 
 
 def _check_driven(task: Task, where: str, part: ActionComponent) -> None:

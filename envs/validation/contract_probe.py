@@ -8,7 +8,6 @@ only the order of the values can be told, and often not even that. Nothing is sa
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from weakref import WeakKeyDictionary
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
+from envs.common.messages import warn_once
 from envs.parts.kinematics import Kinematics, damped_least_squares
 from envs.task import ActionComponent, Attached, Task
 from envs.validation.contract_model import problem
@@ -29,7 +29,6 @@ from envs.validation.rehearsal import AGAIN, USUAL, Rehearsal, rehearse
 
 _PLAIN = (str, int, float, bool, tuple, list, dict, slice, type(None))
 _OF_ENGINES = (Tensor, np.ndarray, torch.dtype, torch.device)  # what `on_attach` looks up, the same for all options
-_log = logging.getLogger("simreal")
 # Classes, and attributes with which they kept their contract.
 _passed: WeakKeyDictionary[type[Task], set[str]] = WeakKeyDictionary()
 
@@ -274,7 +273,7 @@ class _Probe:
 
     def _warn(self, message: str) -> None:
         advice = "`afterwards` of the component can say so, and a robot has to do the same"
-        _log.warning("warning: %s: %s; %s", self.task.id, message, advice)
+        warn_once(f"{self.task.id}: {message}; {advice}")
 
     def _fit(self, i: int) -> _Fit | None:
         """The value of the action, its own if possible, that explains an element's commands."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.common.errors import TaskError
 from envs.task import Component, Task
-from envs.validation.contract_frames import check_frames
+from envs.validation.contract_frames import check_frames, multiple
 from envs.validation.contract_model import problem
 from envs.validation.drives import FACTORS, UNITS
 from envs.validation.rehearsal import Rehearsal
@@ -83,9 +83,14 @@ def _compare(task: Task, part: Component, seen: np.ndarray, truth: np.ndarray) -
         i = differs[0]
         raise problem(task, where, f"expected joint {part.joints[i]!r} as number {i}, as the contract says",
                       f"{part.joints[shown[i]]!r}: another order")  # fmt: skip
+    for i, said in enumerate(part.relative_to):
+        shown_less = float((truth[:, i] - seen[:, i]).mean())
+        if i not in differs and abs(shown_less - said) > _tolerance(truth[:, i]):
+            raise problem(task, f"{where}: relative_to", f"expected {shown_less:.4g}, which is subtracted from joint "
+                          f"{part.joints[i]!r}", f"{said:.4g}")  # fmt: skip
     for i in differs:
-        scale = _scale(seen[:, i], truth[:, i])
-        if scale is not None:
+        scale = multiple(seen[:, i], truth[:, i])
+        if scale not in (None, 1.0):
             what = "velocity" if part.unit.endswith("/s") else "position"
             raise TaskError(
                 f"task: {task.id}: {where}: shows {scale:.4g} times the {what} of joint {part.joints[i]!r}, where the "
@@ -104,19 +109,3 @@ def _shown_instead(seen: np.ndarray, truth: np.ndarray, own: int) -> int | None:
         if k != own and np.ptp(truth[:, k]) > _MOVES and np.ptp(seen - truth[:, k]) <= _tolerance(truth[:, k])
     ]  # fmt: skip
     return found[0] if len(found) == 1 else None
-
-
-def _scale(seen: np.ndarray, truth: np.ndarray) -> float | None:
-    """By how much a joint's coordinate is multiplied, but for a constant; None if that is not what is shown.
-
-    The negative of a coordinate with a constant is the way to something that stays, and no other scale.
-    """
-    if np.ptp(truth) <= _MOVES or len(np.unique(truth.round(6))) < 5:
-        return None
-    matrix = np.stack((truth, np.ones_like(truth)), axis=1)
-    scale, constant = np.linalg.lstsq(matrix, seen, rcond=None)[0].tolist()
-    if np.abs(matrix @ (scale, constant) - seen).max() > _SAME * np.ptp(seen) + 1e-12 or np.ptp(seen) == 0.0:
-        return None
-    if abs(scale - 1.0) < 1e-3 or (abs(scale + 1.0) < 1e-3 and abs(constant) > _tolerance(truth)):
-        return None
-    return scale

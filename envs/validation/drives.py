@@ -61,7 +61,12 @@ class Drive:
     gear: float
 
     def per_ctrl(self, model: mujoco.MjModel, unit: str) -> float | None:
-        """What one unit of `ctrl` is in `unit`; None where the input is something else."""
+        """What one unit of `ctrl` is in `unit`; None where the input is something else.
+
+        The input of muscles and the like has no unit, and is compared with what has none.
+        """
+        if self.follows is None and unit == "1":
+            return 1.0
         quantity, angular = UNITS.get(unit, (None, None))
         if quantity is None or quantity != self.follows or self.gear == 0.0:
             return None

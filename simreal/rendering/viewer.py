@@ -63,7 +63,7 @@ def film(
     read = policy.reader(environment)
     scene = Scene(environment, *size, camera, daylight=True)
     label = f"world {world.name}, episode 1"
-    progress = _Progress(say)
+    progress = Progress(say)
     frames = [scene.picture(0, label=label)]
     played = steps = 0
     while played < episodes:
@@ -84,7 +84,7 @@ def film(
     return frames, 1.0 / (stride * task.control_period_s)
 
 
-class _Progress:
+class Progress:
     """Says now and then how long a video takes still, at most: episodes may end early."""
 
     def __init__(self, say: Callable[[str], object]) -> None:

@@ -20,6 +20,7 @@ from simreal.evaluation.metrics import RETURN, SUCCESS, metric_of
 from simreal.evaluation.worlds import GROUPS, World, find_world
 from simreal.rendering.offscreen import Image
 from simreal.rendering.scene import Scene, write_video
+from simreal.rendering.viewer import Progress
 from simreal.report.records import Run
 from simreal.report.summary import value
 from simreal.training.checkpoint import policy_file
@@ -97,12 +98,13 @@ def _draw(run: Run, folder: Path, wanted: dict[str, Any], say: Callable[[str], o
     played: dict[str, Episodes] = {}  # often the nominal world is also the worst
     for kind, name in zip(("best", "worst"), wanted["worlds"], strict=True):
         world = _find(name, policy, run)
-        say(f"{run.name}: playing {_EPISODES} episodes in world {world.name}, and drawing the {kind}")
         if name not in played:
+            say(f"{run.name}: playing {_EPISODES} episodes in world {world.name}")
             environment = world.make_environment(policy, _EPISODES, run.config.evaluate.seed)
             played[name] = run_episodes(policy, environment, _EPISODES)
         score, number = _extreme(policy, played[name], kind == "best")
-        frames, fps = _film(policy, world, number, run.config.evaluate.seed)
+        say(f"{run.name}: drawing the {kind}, episode {number}")
+        frames, fps = _film(policy, world, number, run.config.evaluate.seed, say)
         stills, poster, video = (folder / f"{kind}{end}" for end in ("-stills.jpg", ".jpg", ".mp4"))
         imageio.imwrite(stills, _side_by_side(frames), quality=80)
         imageio.imwrite(poster, frames[len(frames) // 2], quality=70)
@@ -142,19 +144,22 @@ def _extreme(policy: LoadedPolicy, episodes: Episodes, best: bool) -> tuple[str,
     return said, chosen
 
 
-def _film(policy: LoadedPolicy, world: World, episode: int, seed: int) -> tuple[list[Image], float]:
+def _film(
+    policy: LoadedPolicy, world: World, episode: int, seed: int, say: Callable[[str], object]
+) -> tuple[list[Image], float]:
     """Frames of the end of one episode, and how many make a second."""
     length = _end_of_interest(policy, world, episode, seed)
     replay = itertools.islice(_replay(policy, world, episode, seed), length + 1)
     environment = next(replay)[0]
     period = environment.task.control_period_s
     stride = max(1, round(1.0 / (_FPS * period)))
-    scene = Scene(environment, _WIDTH, _HEIGHT, daylight=True)
+    scene, progress = Scene(environment, _WIDTH, _HEIGHT, daylight=True), Progress(say)
     try:
         frames = [scene.picture(0)] if length <= _FRAMES * stride else []
         for step, _ in enumerate(replay, start=1):
             if (length - step) % stride == 0 and length - step < _FRAMES * stride:
                 frames.append(scene.picture(0))
+            progress.at(step, length - step)
     finally:
         scene.close()
     return frames, 1.0 / (stride * period)

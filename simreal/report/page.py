@@ -16,6 +16,7 @@ from simreal.common.errors import UserError
 from simreal.common.json_io import write_target
 from simreal.common.version import __version__
 from simreal.report import sections, words
+from simreal.report.arms import load_arms
 from simreal.report.clips import find_clips
 from simreal.report.records import (
     GROUPS,
@@ -23,7 +24,6 @@ from simreal.report.records import (
     Comparison,
     Evaluation,
     StudyDocument,
-    load_arms,
     read_document,
     read_figures,
 )

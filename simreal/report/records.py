@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -49,6 +48,12 @@ class Samples(_Lenient):
     returns: tuple[float, ...] = Field((), alias="return")
     actions: tuple[float, ...] = ()
 
+    def agrees(self, other: Samples) -> bool:
+        """Whether the episodes that both have are the same, to the last action."""
+        count = min(len(self.actions), len(other.actions))
+        mine, theirs = ([figures[:count] for figures in vars(samples).values()] for samples in (self, other))
+        return count > 0 and mine == theirs
+
 
 class WorldFigures(_Lenient):
     """How a policy did in one world."""
@@ -90,7 +95,7 @@ class Evaluation(_Lenient):
         nominal = next((world.samples for world in self.worlds if world.kind == "nominal"), None)
         return [
             world.name for world in self.worlds
-            if world.kind not in ("nominal", "trained") and world.samples.actions and world.samples == nominal
+            if nominal is not None and world.kind not in ("nominal", "trained") and world.samples.agrees(nominal)
         ]  # fmt: skip
 
 
@@ -353,60 +358,6 @@ def read_figures(path: Path) -> Evaluation | Comparison:
     found = read_document(path, Comparison if several else Evaluation)
     assert found is not None
     return found
-
-
-def with_figures(run: Run, figures: Evaluation) -> Run:
-    """A run with further worlds that its policy was evaluated in; those that were played anew take the new figures."""
-    if figures.task != run.config.task:
-        raise UserError(
-            f"{run.name}: is of {run.config.task}, but the figures of {figures.policy} are of {figures.task}"
-        )
-    own = () if run.evaluation is None else run.evaluation.worlds
-    names = {world.name for world in figures.worlds}
-    worlds = (*(world for world in own if world.name not in names), *figures.worlds)
-    evaluation = figures if run.evaluation is None else run.evaluation
-    return replace(run, evaluation=evaluation.model_copy(update={"worlds": worlds}))
-
-
-def load_arms(paths: list[Path], figures: Sequence[tuple[Path, Evaluation]] = ()) -> list[Arm]:
-    """Read runs and put those together that differ by their seed alone.
-
-    Args:
-        paths: of the runs.
-        figures: evaluations of their policies that are in no run, and the file of each.
-
-    Raises:
-        UserError: naming the run or the file that is wrong.
-    """
-    runs = [load_run(path) for path in paths]
-    names = [run.name for run in runs]
-    for path, found in figures:
-        name = names[0] if found.policy == "bundle" and len(names) == 1 else found.policy
-        if name not in names:
-            raise UserError(f"{path}: is of policy {found.policy!r}, expected one of the runs: {', '.join(names)}")
-        runs[names.index(name)] = with_figures(runs[names.index(name)], found)
-    if len(set(names)) != len(names):
-        raise UserError(f"runs must have different names, got {', '.join(names)}")
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        same = run.config.model_dump(mode="json", exclude={"seed", "threads", "evaluate"})
-        for key in ("checkpoint_interval_s", "keep_checkpoints", "torch_threads", "log_interval"):
-            del same["train"][key]
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
-    arms = [Arm(_common_name(group), group) for group in groups.values()]
-    if len({arm.name for arm in arms}) == len(arms):
-        return arms
-    return [Arm(", ".join(run.name for run in arm.runs), arm.runs) for arm in arms]
-
-
-def _common_name(runs: list[Run]) -> str:
-    names = [run.name for run in runs]
-    if len(names) == 1:
-        return names[0]
-    shared = names[0]
-    while not all(name.startswith(shared) for name in names):
-        shared = shared[:-1]
-    return shared.rstrip("0123456789").rstrip("-_. ") or names[0]
 
 
 def read_columns(path: Path) -> Columns:

@@ -5,14 +5,18 @@ The xArm7 of MuJoCo Menagerie has no rotors' inertia; MuJoCo alone, at a twentie
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
 
 from envs.platform.menagerie import ModelUnavailableError, load_robot
+from envs.registry import build_task
 from envs.validation.health.checkup import checkup
 from envs.validation.health.finding import Finding
-from envs.validation.health.subject import Subject
+from envs.validation.health.subject import Subject, subject_of_task
 
 HOME = np.array([0.0, -0.247, 0.0, 0.909, 0.0, 1.15644, 0.0])  # rad
 
@@ -79,3 +83,10 @@ def test_a_few_flips_after_a_step_do_no_harm() -> None:
     rotors = {f"joint{i}": 0.05 for i in range(1, 8)}
     assert looked_at(xarm(rotors)) == {}
     assert wrong_speed(rotors).max() < 0.05
+
+
+def test_the_example_of_an_arm_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    xarm({})
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    task = build_task("arm_reach:ArmReach", importlib.import_module("arm_reach").ArmReach, {})
+    assert checkup(subject_of_task(task)) == []

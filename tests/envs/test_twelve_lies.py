@@ -100,6 +100,12 @@ LIES: dict[str, tuple[Lie, str]] = {
     "frame of the gyro": (shown("gyro", frame="world"), "'gyro': frame: expected '(imu|trunk)', as it shows"),
     "frame of gravity": (shown("projected_gravity", frame="world"), "gravity': frame: expected '(imu|trunk)'"),
     "frame of joints": (shown("joint_pos", frame="base"), "'joint_pos': frame: expected 'joint' for angles of"),
+    "frame of joints, the world": (
+        shown("joint_vel", frame="world"), "'joint_vel': frame: expected 'joint' as .* turns with the joints before it"
+    ),
+    "order of axes": (
+        shown("gyro", elements=("z", "y", "x")), "'gyro': element 'z' shows .* velocity of .* along x: another order",
+    ),
     "smoothing": (action(smoothing=0.3, initial_target=None), "smoothed by 0.3, the task sends .*another smoothing"),
     "limits that are none": (
         action(target_limits=lambda p: tuple(tuple(o + e * abs(s) for o, s in zip(p.offset, p.scale, strict=True))
@@ -137,7 +143,14 @@ OF_ARM: dict[str, tuple[Lie, str]] = {
         shown("ball_quat", frame="upper"),
         "'ball_quat': frame: expected 'world', .* is turned",
     ),
-}
+    "order of a quaternion": (
+        shown("ball_quat", elements=("x", "y", "z", "w")),
+        "'ball_quat': elements: expected the order w, x, y, z, .*, got x, y, z, w",
+    ),
+    "name of another body": (
+        shown("tool_pos", bodies=("upper",)), "'tool_pos': bodies: expected 'tool', whose position it shows",
+    ),
+}  # fmt: skip
 
 
 def refused(task: Task, lie: Lie, message: str) -> None:
@@ -156,6 +169,21 @@ def test_a_lie_about_an_arm_is_one_line(lie: str) -> None:
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_about_a_walking_robot_is_one_line(lie: str) -> None:
     refused(Go1VelocityTask(), *LIES[lie])
+
+
+@pytest.mark.parametrize(("factors", "message"), [
+    ((1.1, 1.1, 1.1), "element 'x' shows 1.1 times the position of 'tool' along x: another scale"),
+    ((1.0, 1.0, -1.0), "element 'z' shows -1 times the position of 'tool' along z: another scale"),
+])  # fmt: skip
+def test_a_position_in_another_scale_is_one_line(factors: tuple[float, ...], message: str) -> None:
+    class Louder(SmallArm):
+        def observe(self) -> Tensor:
+            seen = super().observe().clone()
+            seen[:, self.slices()["tool_pos"]] *= torch.tensor(factors)
+            return seen
+
+    task = Louder(JointPosition(0.5), [JointState(), BodyPose("tool")])
+    refused(task, lambda task: None, message)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +258,9 @@ TRUE: dict[str, Callable[[], Task]] = {
     "a wrapped angle": lambda: written(TARGET, lambda a, q, c: 0.5 * a, ANGLE, lambda q, v: torch.remainder(q, 0.2)),
     "added to the joint by hand": lambda: written(replace(TARGET, relative="angle"), lambda a, q, c: q + 0.5 * a),
     "added to the command by hand": lambda: written(replace(TARGET, relative="target"), lambda a, q, c: c + 0.5 * a),
+    "from a stance that is said": lambda: written(
+        TARGET, lambda a, q, c: 0.5 * a, replace(ANGLE, relative_to=(0.3,)), lambda q, v: q - 0.3
+    ),
     "in words": lambda: written(replace(TARGET, afterwards="squared"), lambda a, q, c: 0.25 * a * a),
     "a cube seen from the tool": lambda: composed(JointPosition(), BodyPose("ball", frame="tool", rotation="quat")),
     "relative to the joint": lambda: composed(JointPosition(0.2, relative="joint", smoothing=0.5), LastTarget()),
@@ -238,6 +269,12 @@ TRUE: dict[str, Callable[[], Task]] = {
     "steps of a tool": lambda: composed(EndEffectorDelta("tool", 0.03, turn_scale=0.1), Goal("tool", frame="upper")),
     "a floating body": lambda: composed(JointPosition(), Imu("ball"), BodyPose("ball", group="privileged")),
 }  # fmt: skip
+
+
+def test_another_stance_than_what_is_subtracted_is_one_line() -> None:
+    of_stance = replace(ANGLE, relative_to=(0.5,))
+    task = written(TARGET, lambda a, q, c: 0.5 * a, of_stance, lambda q, v: q - 0.3)
+    refused(task, lambda task: None, "'angle': relative_to: expected 0.3, which is subtracted .*, got 0.5")
 
 
 @pytest.mark.parametrize("name", TRUE)

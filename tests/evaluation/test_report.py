@@ -22,7 +22,8 @@ from simreal.evaluation.evaluate import run_episodes
 from simreal.evaluation.intervals import wilson
 from simreal.evaluation.worlds import find_world
 from simreal.report import clips, figures, sections, write_report
-from simreal.report.records import Arm, load_arms, load_run, read_columns
+from simreal.report.arms import load_arms
+from simreal.report.records import Arm, load_run, read_columns
 from simreal.report.summary import cell, entropy, training_score
 from simreal.report.words import percent
 from simreal.training.checkpoint import checkpoints

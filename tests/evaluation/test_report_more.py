@@ -42,6 +42,16 @@ def test_figures_of_one_policy_are_read_beside_its_run(copy: Callable[[str], Pat
     assert "Not measured" not in text
 
 
+def test_figures_of_fewer_episodes_take_no_place(copy: Callable[[str], Path], tmp_path: Path) -> None:
+    run = evaluated(copy("a"), world("nominal", 50))
+    few = world("nominal", 10) | {"episodes": 10}
+    more = {"task": "FetchReach-v4", "policy": "a", "adr_entropy_npd": None, "worlds": [few]}
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    text = report(run, tmp_path / "more.json").replace("\u202f", " ")
+    assert "50.0 %" in text
+    assert "10.0 %" not in text
+
+
 def test_the_health_of_the_simulation_is_shown(copy: Callable[[str], Path]) -> None:
     run = copy("a")
     assert "Nothing was wrong when training began" in report(run)

@@ -250,3 +250,32 @@ def test_a_pose_is_drawn_with_axes_and_the_models_own_target_goes_there() -> Non
     np.testing.assert_allclose(np.append(marks[0].pos, marks[0].quat), task.goal[0], atol=1e-7)
     body = data.body("target")
     np.testing.assert_allclose(np.append(body.xpos, body.xquat), task.goal[0], atol=1e-7)
+
+
+def test_values_of_some_joints_are_written_by_their_names() -> None:
+    class Started(SmallArm):
+        def start(self, mask: Tensor) -> None:
+            self.write(mask, qpos=self.tensor((0.1, -0.2)), qvel=self.tensor((0.3, 0.4)), of=["elbow", "yaw"])
+
+    env = build(Started(JointPosition(0.1), [JointState()]), 2)
+    env.reset()
+    model = env.task.model
+    for field, address, values in (("qpos", "jnt_qposadr", (0.1, -0.2)), ("qvel", "jnt_dofadr", (0.3, 0.4))):
+        places = [int(getattr(model, address)[model.joint(name).id]) for name in ("elbow", "yaw", "pitch")]
+        assert env.engine.data(field)[1, places].tolist() == [*values, 0.0]
+
+
+@pytest.mark.parametrize(("written", "message"), [
+    ({"qpos": (0.1, 0.2)}, r"write: qpos: expected \[2, 10\], got \[2\]; `of` says to which joints"),
+    ({"qpos": (0.1,) * 3, "of": "elbow"}, r"write: qpos: expected \[2, 1\], got \[3\]$"),
+    ({"ctrl": (0.1,), "of": "elbow"}, "write: of: expected qpos or qvel beside it, got 'ctrl'"),
+    ({"qpos": (0.1,), "of": "elbo"}, "write: of: no hinge or slide 'elbo' .did you mean 'elbow'"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_one_line(written: dict[str, Any], message: str) -> None:
+    class Started(SmallArm):
+        def start(self, mask: Tensor) -> None:
+            values: dict[str, Any] = {k: v if k == "of" else self.tensor(v) for k, v in written.items()}
+            self.write(mask, **values)
+
+    with pytest.raises(TaskError, match=message):
+        build(Started(JointPosition(0.1), [JointState()]), 2).reset()

@@ -75,6 +75,9 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
         "energy", "bend", "kv",
         arm(damping=0.05, bend=_bend("general", 'gainprm="1" biastype="affine" biasprm="0 0 .5" ctrlrange="-1 1"')),
     ),
+    "damping below zero that a second of rest does not show": (
+        "energy", "elbow", "positive", arm(damping=-0.02, bend=_bend("position", 'kp="50" ctrlrange="-2 2"')),
+    ),
     "spring too stiff for the timestep": (
         "energy", "shoulder", "timestep", arm(timestep=0.01, integrator="Euler", stiffness=20_000.0),
     ),

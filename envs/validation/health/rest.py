@@ -52,6 +52,8 @@ def instability(subject: Subject, motion: Motion, doing: str = "") -> list[Findi
     if motion.broken is None:
         return []
     fastest = int(np.abs(motion.speed[-1]).argmax()) if subject.model.nv else 0
+    if not doing and (pushed := _undamped(subject)) is not None:
+        return [pushed]
     evidence = f"the simulation becomes unstable {motion.broken:.3g} s after it began to {doing}; this joint is fastest"
     if not doing:
         evidence = f"its energy grows at rest until the simulation becomes unstable after {motion.broken:.3g} s"
@@ -67,7 +69,10 @@ def _calmer(subject: Subject) -> str:
 
 
 def growing_energy(subject: Subject, motion: Motion) -> list[Finding]:
-    """Energy that comes from nowhere while commands stay as they are."""
+    """Energy that comes from nowhere while commands stay as they are, or would once something moves faster."""
+    pushed = _undamped(subject)
+    if pushed is not None:
+        return [pushed]
     if not knows_energy(subject.model) or motion.broken is not None:
         return []
     early = max(len(motion.energy) // 20, 1)
@@ -87,16 +92,26 @@ def growing_energy(subject: Subject, motion: Motion) -> list[Finding]:
 def _source(subject: Subject, motion: Motion) -> tuple[str, str]:
     """Where energy may come from."""
     model = subject.model
-    pushed = np.flatnonzero(model.dof_damping < 0)
-    if len(pushed):
-        dof = int(pushed[0])
-        return subject.dof_name(dof), f"its damping is {model.dof_damping[dof]:g}, below 0: make it positive"
     for drive in subject.drives():
         if model.actuator_biasprm[drive.actuator, 2] > 0:
             value = float(model.actuator_biasprm[drive.actuator, 2])
             return subject.drive_name(drive), f"it pushes in the direction of motion (kv {-value:g}): make kv positive"
     fastest = int(np.abs(motion.speed[-len(motion.speed) // 5 :]).max(axis=0).argmax())
     return subject.dof_name(fastest), _calmer(subject)
+
+
+def _undamped(subject: Subject) -> Finding | None:
+    """The first hinge or slide whose damping and that of its servo are below zero together: whatever moves it grows."""
+    model, damping = subject.model, subject.model.dof_damping.copy()
+    for drive in subject.drives():
+        if drive.joint is not None:
+            damping[model.jnt_dofadr[drive.joint]] -= model.actuator_biasprm[drive.actuator, 2] * drive.gear**2
+    pushed = np.flatnonzero((model.dof_damping < 0) & (damping < 0))
+    if not len(pushed):
+        return None
+    dof = int(pushed[0])
+    evidence = f"its damping is {model.dof_damping[dof]:g}, below 0, so that motion grows from nowhere"
+    return Finding("energy", subject.dof_name(dof), evidence, "make it positive")
 
 
 def saturated(subject: Subject, motion: Motion, start: mujoco.MjData, skip: set[int]) -> list[tuple[int, Finding]]:
