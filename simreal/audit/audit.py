@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from simreal.audit.commands import command_findings
+from simreal.audit.commands import arrival_findings, command_findings
 from simreal.audit.facts import Facts, facts_of
 from simreal.audit.findings import Finding
 from simreal.audit.imu import imu_findings
-from simreal.audit.lags import answer, lag_findings
+from simreal.audit.lags import answer, lag_findings, unjudged
 from simreal.audit.messages import message_findings, outside
 from simreal.audit.recording import recording
 from simreal.audit.replay import Replay, replay
@@ -85,6 +85,7 @@ class Audit:
             "gains": self.gains and {"factor": self.gains.factor, "interval": list(self.gains.interval)},
             "components": self.components(),
             "missing": list(record.missing),
+            "not_judged": unjudged(self.facts),
             "simulated": self.simulated or "yes",
         }  # fmt: skip
 
@@ -145,7 +146,7 @@ def _ordinary(known: Reference, policy: Policy) -> set[tuple[Any, ...]]:
 def _direct(facts: Facts, policy: Policy, replayed: Replay | None) -> list[Finding]:
     """What one log shows by itself, with consequences of other faults left out."""
     found = message_findings(facts.record, list(facts.came.values()))
-    found += command_findings(facts.record, policy)
+    found += command_findings(facts.record, policy) + arrival_findings(facts)
     found += replayed.findings if replayed is not None and not replayed.same else []
     values = joint_findings(facts) + imu_findings(facts)
     found += values

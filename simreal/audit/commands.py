@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+from simreal.audit.facts import Facts
 from simreal.audit.findings import Finding, places
 from simreal.audit.recording import Recording
 from simreal.deploy import Policy
 
 _SAME, _CLAMPED = 1e-3, 0.1  # of a target's scale; share of cycles
+_LOST, _TELLS = 0.04, 12.0  # share of the commands; log likelihood of a typical one, below which nothing can be said
 
 
 def command_findings(record: Recording, policy: Policy) -> list[Finding]:
     """Targets that are not scale times action plus offset, and targets that were cut off on the way."""
     return _remembered(record) + _targets(record, policy) + _clamped(record)
+
+
+def arrival_findings(facts: Facts) -> list[Finding]:
+    """Commands that did not arrive."""
+    found = facts.commands
+    if found is None or found.tells < _TELLS or found.lost - 2.0 * found.opposite < _LOST:
+        return []
+    names = tuple(facts.record.sent)
+    return [
+        Finding(
+            "loss", names, (), f"{found.lost:.1%} of the commands of {', '.join(names)} are lost",
+            f"the joints go on as the command before says, in {found.lost:.1%} of {found.count} cycles (a typical "
+            f"command tells by a log likelihood of {found.tells:.0f}; by chance {found.opposite:.1%})",
+            "look at the network and the queue's length between controller and motors; send by a cable",
+            {"share": found.lost, "by_chance": found.opposite}, 1e4,
+        )
+    ]  # fmt: skip
 
 
 def _remembered(record: Recording) -> list[Finding]:

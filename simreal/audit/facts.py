@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from simreal.audit.messages import Arrivals, arrivals, without_repeats
 from simreal.audit.recording import Channel, Recording, cut
+from simreal.audit.relations.arrival import Commands, commands_lost
 from simreal.audit.relations.attitude import Attitude, attitude, imu_of
 from simreal.audit.relations.joints import (
     Joints,
@@ -21,7 +22,9 @@ from simreal.audit.relations.joints import (
 )
 
 Numbers = NDArray[np.float64]
-_DYNAMIC = 30.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently
+_DYNAMIC = 20.0  # log likelihood that targets add for a typical joint where the robot does more than follow gently
+_MORE = 3.0  # times what another joint's target adds
+REPEATS = 0.5  # of the log: a gait that repeats itself
 _FEWEST = 200  # cycles before a sensor froze that are worth looking at
 
 
@@ -38,6 +41,7 @@ class Facts:
         dynamic: whether the robot does more than follow its targets gently, and its joints answer their own targets.
         imu: the IMU's halves.
         imu_lag: cycles that the gyroscope is later than the joints, its interval, and the share of variance explained.
+        commands: what became of what was sent; None where that does not show.
     """
 
     record: Recording
@@ -50,6 +54,13 @@ class Facts:
     dynamic: bool
     imu: Attitude | None
     imu_lag: tuple[float, tuple[float, float], float] | None
+    commands: Commands | None
+
+    @property
+    def repeats(self) -> float:
+        """The share of the log in which the gait repeats itself, so that it says nothing of what was sent."""
+        response = self.velocity or self.position
+        return 0.0 if response is None else response.repeats
 
 
 def facts_of(record: Recording) -> Facts:
@@ -65,18 +76,23 @@ def facts_of(record: Recording) -> Facts:
         level = level_relation(whole, joints)
         lag = _imu_lag(whole, joints)
     response = velocity or position
-    dynamic = response is not None and float(np.median(response.score.max(axis=0))) > _DYNAMIC and _own(response)
-    return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag)
+    dynamic = response is not None and _answers(response)
+    if dynamic and velocity is not None and position is not None and not _answers(position):
+        position = None  # joints that hardly move: what they do shows in their velocities alone
+    commands = commands_lost(whole, joints, int(response.lag)) if dynamic and joints and response else None
+    return Facts(record, came, joints, rate, position, velocity, level, dynamic, attitude(whole), lag, commands)
 
 
-def _own(response: Relation) -> bool:
-    """Whether joints answer their own targets, or each that of another one.
+def _answers(response: Relation) -> bool:
+    """Whether joints answer their own targets, or each that of another one, and much more than all the others.
 
-    In a gait that repeats itself exactly, every target and every joint follows from the others' past as well, and what
-    explains a joint best says nothing.
+    What departs from a gait that repeats itself may be so little that any target explains a joint as well.
     """
-    best = response.score.argmax(axis=0)
-    return 2 * int((best == np.arange(len(best))).sum()) >= len(best) or len(set(best.tolist())) == len(best)
+    score, best = response.score, response.score.argmax(axis=0)
+    every = np.arange(len(best))
+    typical, others = float(np.median(score[best, every])), score[best[None, :] != every[:, None]]
+    own = 2 * int((best == every).sum()) >= len(best) or len(set(best.tolist())) == len(best)
+    return own and typical > _DYNAMIC and (len(best) < 4 or typical > _MORE * float(np.median(others)))
 
 
 def _without_frozen(record: Recording, came: dict[str, Arrivals]) -> Recording:

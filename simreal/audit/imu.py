@@ -9,7 +9,8 @@ from simreal.audit.findings import Finding, places
 from simreal.audit.relations.attitude import Attitude, Reading
 from simreal.audit.verdicts import scale_finding
 
-_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift
+_TURNS = 0.2  # rad/s of a robot that moves; one that does not may lie on its back
+_LOSSY = 0.02  # share of messages whose loss makes the integrated gyroscope drift, as does a slow one
 
 
 def imu_findings(facts: Facts) -> list[Finding]:
@@ -17,8 +18,11 @@ def imu_findings(facts: Facts) -> list[Finding]:
     imu = facts.imu
     if imu is None:
         return []
-    lossy = max(facts.came[c.name].lost for c in (imu.gyro, imu.gravity)) > _LOSSY
-    if imu.best is imu.plain or (lossy and imu.best.error > 0.7 * imu.plain.error):
+    lossy = any(facts.came[c.name].lost > _LOSSY or facts.came[c.name].every > 1 for c in (imu.gyro, imu.gravity))
+    # What is integrated of noise, and of shaking faster than the log, shrinks with the gyroscope itself.
+    shrinks = imu.best.kind == "scale" and imu.best.value > 1.0
+    doubtful = (lossy or shrinks) and imu.best.error > (0.5 if shrinks else 0.7) * imu.plain.error
+    if imu.best is imu.plain or doubtful:
         return _length(imu) or _upside_down(imu)
     best, plain = imu.best, imu.plain
     name = imu.gyro.name if best.what == "gyro" else imu.gravity.name
@@ -84,8 +88,8 @@ def _upside_down(imu: Attitude) -> list[Finding]:
     """A vector that points up instead of down turns in the same way: only its usual direction tells."""
     mean, usual = imu.gravity.values.mean(axis=0), imu.gravity.mean
     cosine = float(mean @ usual / max(float(np.linalg.norm(mean) * np.linalg.norm(usual)), 1e-9))
-    start = imu.gravity.values[:25].mean(axis=0)
-    if cosine > -0.8 or float(start @ usual) > 0.0:
+    start = imu.gravity.values[:3].mean(axis=0)  # before it can have fallen
+    if cosine > -0.8 or float(start @ usual) > 0.0 or imu.turn < _TURNS:
         return []
     return [
         Finding(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simreal.audit.facts import Facts
+from simreal.audit.facts import REPEATS, Facts
 from simreal.audit.findings import Finding
 from simreal.audit.recording import Recording
 
@@ -101,9 +101,19 @@ def answer(facts: Facts) -> tuple[float, Interval] | None:
     return None if relation is None else (relation.lag, relation.interval)
 
 
+def unjudged(facts: Facts) -> list[str]:
+    """What the log cannot show, in sentences."""
+    if facts.dynamic or facts.repeats < REPEATS:
+        return []
+    return [
+        "whether what is sent arrives late, and which of two joints that move alike it moves: the gait repeats itself "
+        f"in {facts.repeats:.0%} of the log, and too little departs from it. Record a change of command or a push"
+    ]
+
+
 def _behind_targets(facts: Facts, joints_only: bool) -> list[Finding]:
     joints, measured = facts.joints, answer(facts)
-    if joints is None or measured is None:
+    if joints is None or measured is None or unjudged(facts):
         return []
     lag, interval = measured
     expected = _expected(facts)

@@ -13,6 +13,7 @@ from simreal.audit.recording import Channel, Recording
 
 Numbers = NDArray[np.float64]
 _LOST, _LATE_CYCLES, _FROZEN_S = 0.04, 0.1, 1.0  # shares of cycles that are worth a word; the shortest freeze
+_MOVES = 0.01  # of the spread of training: the change from cycle to cycle of a robot that moves, or has noise
 _LONGEST_LOSS = 10  # cycles without news that count as lost messages; more is a frozen sensor
 
 
@@ -92,10 +93,11 @@ def _missed(
 
 
 def _standstills(record: Recording, channel: Channel) -> dict[int, tuple[int, int]]:
-    """Elements whose value stays exactly the same for a second or more while other readings of the robot change."""
+    """Elements whose value stays exactly the same for a second or more while the robot's other readings move: first and
+    last cycle. Of several that do so, those that do so together."""
     least = max(int(_FROZEN_S / record.step_s), 25)
-    others = [c.values for c in record.seen.values() if c.part["measured"] and c is not channel]
-    values, out = channel.values, dict[int, tuple[int, int]]()
+    others = [(c.values, c.spread) for c in record.seen.values() if c.part["measured"] and c is not channel]
+    values, found = channel.values, dict[int, tuple[int, int]]()
     for i in range(values.shape[1]):
         same = np.r_[False, values[1:, i] == values[:-1, i]]
         starts, lengths = _runs(same)
@@ -103,10 +105,24 @@ def _standstills(record: Recording, channel: Channel) -> dict[int, tuple[int, in
             continue
         at = int(lengths.argmax())
         first, last = int(starts[at]) - 1, int(starts[at] + lengths[at] - 1)
-        beside = [np.delete(values, i, axis=1), *others]
-        if any(o.shape[1] and (np.diff(o[first : last + 1], axis=0) != 0.0).any(axis=1).mean() > 0.5 for o in beside):
-            out[i] = (first, last)
-    return out
+        own = values[first : last + 1]
+        alone = np.ptp(own, axis=0).any()  # others of its component go on
+        beside = [(own, channel.spread)] if alone else [(x[first : last + 1], spread) for x, spread in others]
+        if any(_moves(x, spread) for x, spread in beside):
+            found[i] = (first, last)
+    if not found:
+        return {}
+    start, stop = max(found.values(), key=lambda f: f[1] - f[0])
+    return {i: (a, b) for i, (a, b) in found.items() if min(b, stop) - max(a, start) > 0.5 * (stop - start)}
+
+
+def _moves(values: Numbers, spread: Numbers) -> bool:
+    """Whether readings [T, n] change from cycle to cycle, a tenth of the time at least, more than where a robot lies
+    still."""
+    if len(values) < 2:
+        return False
+    change = (np.abs(np.diff(values, axis=0)) / np.maximum(spread, 1e-9)).max(axis=1)
+    return float(np.quantile(change, 0.9)) > _MOVES
 
 
 def message_findings(record: Recording, found: list[Arrivals]) -> list[Finding]:
@@ -228,18 +244,24 @@ def _clipped_findings(channel: Channel) -> list[Finding]:
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:
-    """One finding where several components lose messages or stand still alike: they come in one message."""
+    """One finding where several components lose messages, or come as slowly as each other: they come in one message."""
     out: list[Finding] = []
-    for kind in dict.fromkeys((f.kind, round(float(f.figures.get("rate_hz", 0.0)), 1)) for f in findings):
-        same = [f for f in findings if (f.kind, round(float(f.figures.get("rate_hz", 0.0)), 1)) == kind]
-        if kind[0] != "loss" or len(same) == 1:
+    groups: dict[Any, list[Finding]] = {}
+    for finding in findings:
+        alone = (id(finding),) if finding.kind not in ("loss", "rate") or not finding.components else ()
+        groups.setdefault((finding.kind, round(float(finding.figures.get("rate_hz", 0.0)), 1), *alone), []).append(
+            finding
+        )
+    for (kind, hz, *_), same in groups.items():
+        if len(same) == 1:
             out += same
             continue
-        names = tuple(name for f in same for name in f.components)
-        shares = [float(f.figures["share"]) for f in same]
-        text = f"{np.mean(shares):.1%} of the messages of {', '.join(names)} are lost"
-        figures: dict[str, Any] = {"share": float(np.mean(shares))}
-        out.append(Finding("loss", names, (), text, same[0].evidence, same[0].fix, figures, same[0].weight))
+        names, first = tuple(name for f in same for name in f.components), same[0]
+        share = float(np.mean([f.figures.get("share", 0.0) for f in same]))
+        what = f"{share:.1%} of the messages of {', '.join(names)} are lost"
+        text = what if kind == "loss" else f"{', '.join(names)} come at {hz:.1f} Hz"
+        figures: dict[str, Any] = {"share": share} if kind == "loss" else first.figures
+        out.append(Finding(first.kind, names, (), text, first.evidence, first.fix, figures, first.weight))
     return out
 
 

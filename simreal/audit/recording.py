@@ -123,9 +123,11 @@ def recording(log: Log, contract: dict[str, Any], chosen: Mapping[str, str]) -> 
         )
     clock = _clock(log, action, sent, there, parts)
     seen: dict[str, Channel] = {}
+    cycle = log.signals.get("/simreal/cycle")  # of our controller: one row for each, whatever the stamps of its sensors
     for name, signal in there.items():
         values = ordered(log.source, signal, parts[name])
-        index = _held(signal.time, clock)
+        rows = cycle is not None and signal.name.startswith("/simreal/") and len(signal.time) == len(cycle.time)
+        index = _held(cycle.time if rows and cycle is not None else signal.time, clock)
         seen[name] = Channel(parts[name], values[index], signal.time[index] - clock[0], signal.time - clock[0], values)
     size = contract["action"][-1]["index"][1]
     return Recording(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.audit.facts import Facts
+from simreal.audit.facts import REPEATS, Facts
 from simreal.audit.findings import Finding, places
 from simreal.audit.relations.joints import Joints, Relation, exchanges
 
 Numbers = NDArray[np.float64]
 _SURE = 20.0  # log likelihood by which a joint follows its target before its sign is believed
+_CERTAIN = 60.0  # the same where the joint is not nearer to its target with the other sign
 _TIMES = 1.25  # better that joints have to fit another's signal, where joints that move in step fit each other, too
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 _DEGREES = 180.0 / np.pi
@@ -31,7 +32,7 @@ def _commanded(facts: Facts) -> list[Relation]:
     """Relations to what was sent that can be trusted in this log."""
     if not facts.dynamic:
         return [r for r in (facts.level,) if r is not None]
-    return [] if facts.position is None else [r for r in (facts.position, facts.velocity) if r is not None]
+    return [r for r in (facts.position, facts.velocity) if r is not None]
 
 
 def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
@@ -50,7 +51,8 @@ def _cycles(moved: dict[int, int]) -> list[tuple[int, ...]]:
 def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
     between = set(_cycles(exchanges(facts.rate, _TIMES))) if facts.rate is not None else set()
     to_position = set(_cycles(exchanges(facts.position))) if facts.position is not None else set()
-    to_velocity = set(_cycles(exchanges(facts.velocity))) if facts.velocity is not None else set()
+    alone = (2.0, 12.0) if facts.position is not None else (5.0, 60.0)  # what one relation alone has to show
+    to_velocity = set(_cycles(exchanges(facts.velocity, *alone))) if facts.velocity is not None else set()
     if not facts.dynamic:
         to_position = set(_cycles(exchanges(facts.level, _TIMES))) if facts.level is not None else set()
         to_velocity = set()
@@ -61,10 +63,12 @@ def _exchange_findings(facts: Facts, joints: Joints) -> list[Finding]:
             which = _stranger(facts, joints, cycle)
         assert facts.rate is not None
         out.append(_exchange(joints, [which], cycle, facts.rate, "the rate of the position"))
-    both = to_position & to_velocity if facts.dynamic and facts.velocity is not None else to_position
+    both = to_position & to_velocity if facts.position and facts.velocity else to_position | to_velocity
+    if not facts.dynamic:
+        both = to_position
     for cycle in sorted(both - between):
-        relation = facts.position if facts.dynamic else facts.level
-        if relation is None or not _nearer(joints, cycle):
+        relation = (facts.position or facts.velocity) if facts.dynamic else facts.level
+        if relation is None or not _nearer(joints, cycle, not facts.dynamic and facts.repeats > REPEATS):
             continue
         kinds = ["position", "velocity"] if facts.rate is not None else ["position"]
         out.append(_exchange(joints, kinds, cycle, relation, "what was sent"))
@@ -86,11 +90,14 @@ def _stranger(facts: Facts, joints: Joints, cycle: tuple[int, ...]) -> str:
     return max(better, key=lambda kind: better[kind])
 
 
-def _nearer(joints: Joints, cycle: tuple[int, ...]) -> bool:
-    """Whether joints are nearer to their targets when they change places."""
+def _nearer(joints: Joints, cycle: tuple[int, ...], repeats: bool) -> bool:
+    """Whether joints are nearer to their targets when they change places; where all repeats itself, on the average,
+    as one that is late may be nearer to another's target."""
     q, u = joints.position[:, cycle], joints.target[:, cycle]
+    if repeats:
+        q, u = q.mean(axis=0, keepdims=True), u.mean(axis=0, keepdims=True)
     rolled = min(float(((u - np.roll(q, s, axis=1)) ** 2).mean()) for s in range(1, len(cycle)))
-    return rolled < 1.1 * float(((u - q) ** 2).mean())
+    return rolled < (0.3 if repeats else 1.1) * float(((u - q) ** 2).mean())
 
 
 def _exchange(joints: Joints, kinds: list[str], cycle: tuple[int, ...], relation: Relation, to: str) -> Finding:
@@ -128,14 +135,16 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
         }
     for number, relation in enumerate(commanded):
         own, sign = relation.score.diagonal(), relation.sign.diagonal()
-        good = {int(j) for j, s, g in zip(relation.joints, sign, own, strict=True) if s < 0 and g > _SURE / 2}
+        best = (own >= relation.score.max(axis=0)) | (own > _CERTAIN)
+        rows = zip(relation.joints, sign, own, best, strict=True)
+        good = {int(j) for j, s, g, b in rows if s < 0 and g > _SURE / 2 and (b or _mirrored(joints, int(j), 0.3))}
         flipped["sent"] = good if number == 0 else flipped["sent"] & good
     out: list[Finding] = []
     for j in sorted(flipped["between"] | flipped["sent"]):
         mirrored = _mirrored(joints, j)
         if j in flipped["between"]:
             kinds = ["position"] if mirrored and j in _negative(facts.position) else ["velocity"]
-        elif mirrored:
+        elif mirrored or (facts.dynamic and all(_certain(r, j) for r in commanded) and j in _negative(facts.level)):
             kinds = ["position", "velocity"] if rate is not None else ["position"]
         else:
             continue
@@ -146,24 +155,31 @@ def _sign_findings(facts: Facts, joints: Joints, taken: set[int]) -> list[Findin
     return out
 
 
+def _certain(relation: Relation, j: int) -> bool:
+    """Whether a joint follows its own target, and with the wrong sign, beyond doubt."""
+    at = int(np.flatnonzero(relation.joints == j)[0])
+    own = relation.score[at, at]
+    return bool(own > _CERTAIN and own == relation.score[:, at].max() and relation.sign[at, at] < 0.0)
+
+
 def _negative(relation: Relation | None) -> set[int]:
     if relation is None:
         return set()
     return {int(j) for j, s in zip(relation.joints, relation.sign.diagonal(), strict=True) if s < 0}
 
 
-def _mirrored(joints: Joints, j: int) -> bool:
+def _mirrored(joints: Joints, j: int, than: float = 1.2) -> bool:
     """Whether a joint is nearer to its targets with the other sign; True where nothing is sent to it."""
     q, u = joints.position[:, j], joints.target[:, j]
     if not (np.isfinite(u).all() and np.isfinite(q).all()):
         return True
-    return float(((u + q) ** 2).mean()) < 1.2 * float(((u - q) ** 2).mean())
+    return float(((u + q) ** 2).mean()) < than * float(((u - q) ** 2).mean())
 
 
 def _sign(
     facts: Facts, joints: Joints, j: int, components: tuple[str, ...], elements: tuple[int, ...], between: bool
 ) -> Finding:
-    relation = facts.rate if between else (facts.position if facts.dynamic else facts.level)
+    relation = facts.rate if between else ((facts.position or facts.velocity) if facts.dynamic else facts.level)
     assert relation is not None
     at = int(np.flatnonzero(relation.joints == j)[0])
     score = float(relation.score[at, at])
@@ -248,7 +264,7 @@ def _single_scales(joints: Joints, rate: Relation, strong: NDArray[np.bool_]) ->
     out: list[Finding] = []
     for at, j in enumerate(rate.joints):
         factor = float(rate.slope[at] / usual)
-        if not strong[at] or abs(np.log(factor)) < 0.5:
+        if not strong[at] or abs(np.log(factor)) < 0.5 or abs(rate.strength[at, at]) < 0.9:
             continue
         component, elements = joints.component("velocity", [int(j)])
         out.append(

@@ -56,6 +56,8 @@ def _show(result: Audit, out: Console) -> None:
     if result.gains is not None:
         low, high = result.gains.interval
         out.print(f"gains: {result.gains.factor:.2f} times the contract's (95 % interval {low:.2f} to {high:.2f})")
+    for text in document["not_judged"]:
+        out.print(f"cannot be told: {text}")
     if result.simulated:
         out.print(f"not compared with simulation, so gains and offsets were not judged: {result.simulated}")
     looked = f"{len(record.time)} cycles, {record.time[-1]:.1f} s at {1.0 / record.step_s:.1f} Hz"

@@ -29,6 +29,7 @@ def run(
     shared_clock: Annotated[bool, typer.Option("--shared-clock", help="the robot's clock agrees with ours")] = False,
     imu_mount: Annotated[str | None, typer.Option(metavar="W,X,Y,Z", help="turns the IMU's axes to its body's")] = None,
     log: Annotated[Path | None, typer.Option(help="rosbag2 directory, FILE.mcap or FILE.npz of every cycle")] = None,
+    library: Annotated[Path | None, typer.Option(help="libpolicy.so of `export --c`, in place of ONNX Runtime")] = None,
     wait: Annotated[float, typer.Option(min=0, help="s for publishers, subscribers and first messages")] = 5.0,
 ) -> None:
     """Run a policy on a robot behind ROS 2 or Unitree messages; exit status 1 where it had to be stopped."""
@@ -36,7 +37,7 @@ def run(
 
     if not run_command(
         bundle, ros2, unitree, topics or [], domain, interface, seconds, inputs or [], safe, joints, shared_clock,
-        imu_mount, log, wait, typer.echo,
+        imu_mount, log, wait, typer.echo, library,
     ):  # fmt: skip
         sys.exit(1)
 

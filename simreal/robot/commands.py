@@ -66,9 +66,9 @@ def robot_command(
 def run_command(
     bundle: Path, ros2: bool, unitree: bool, topics: Sequence[str], domain: int | None, interface: str | None,
     seconds: float | None, inputs: Sequence[str], safe: str | None, order: str | None, shared_clock: bool,
-    mount: str | None, record: Path | None, wait_s: float, tell: Tell,
+    mount: str | None, record: Path | None, wait_s: float, tell: Tell, library: Path | None = None,
 ) -> bool:  # fmt: skip
-    """Run a bundle's policy on a robot behind messages.
+    """Run a bundle's policy, or what was compiled of it, on a robot behind messages.
 
     Returns:
         Whether nothing had to stop it.
@@ -81,7 +81,7 @@ def run_command(
         raise UserError("expected --ros2 or --unitree: how is the robot spoken to?")
     if record is not None and record.exists():
         raise UserError(f"{record}: exists; name another --log")
-    policy = _policy(bundle)
+    policy = _policy(bundle, library)
     given = _inputs(inputs, policy)
     turned = None if mount is None else _floats("--imu-mount", mount, 4)
     named = _topics(topics)
@@ -111,9 +111,9 @@ def run_command(
     return not any(event.kind in _FAULTS for event in controller.events)
 
 
-def _policy(bundle: Path) -> Policy:
+def _policy(bundle: Path, library: Path | None) -> Policy:
     try:
-        return Policy.load(bundle)
+        return Policy.load(bundle, library=library)
     except BundleError as error:
         raise UserError(str(error)) from None
 

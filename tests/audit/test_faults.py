@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from plain_robot import HOME, JOINTS, PERIOD_S, Numbers, contract, log, signals
+from simreal.audit.commands import arrival_findings
 from simreal.audit.facts import facts_of
 from simreal.audit.findings import Finding
 from simreal.audit.imu import imu_findings
-from simreal.audit.lags import lag_findings
+from simreal.audit.lags import lag_findings, unjudged
 from simreal.audit.messages import message_findings
 from simreal.audit.recording import recording
 from simreal.audit.verdicts import joint_findings
@@ -119,19 +120,66 @@ def test_nothing_is_said_of_a_sound_robot(seed: int) -> None:
     assert found(signals(seed)) == []
 
 
-def test_a_gait_that_repeats_itself_exactly_is_not_called_late() -> None:
-    """Every target follows from the others' past there, so that a joint is explained by any of them, at any shift."""
-    phase = 2.0 * np.pi / 12.0 * np.arange(700)[:, None] + np.array([0.0, 0.5, 1.0, np.pi, np.pi + 0.5, np.pi + 1.0])
+def walk(period: float, lost: float = 0.0, scatter: float = 0.0, late: int = 0) -> Values:
+    """A gait that repeats itself, exactly or with some scatter; a share of its targets never arrives, or all of them
+    do some cycles late."""
+    rng, count = np.random.default_rng(3), 700
+    phase = 2.0 * np.pi / period * np.arange(count)[:, None]
+    phase = phase + np.array([0.0, 0.5, 1.0, np.pi, np.pi + 0.5, np.pi + 1.0])
     target = HOME + 0.25 * np.sin(phase) + 0.1 * np.sin(2.0 * phase + np.array([0.0, 0.0, 0.0, 3.0, 3.0, 3.0]))
-    q, v, step = HOME.copy(), np.zeros(6), PERIOD_S / 10
+    target += scatter * np.random.default_rng(4).standard_normal(target.shape)
+    q, v, step, held = HOME.copy(), np.zeros(6), PERIOD_S / 10, target[0]
     position, velocity = np.empty_like(target), np.empty_like(target)
     for k in range(len(target)):
         position[k], velocity[k] = q, v
+        held = held if rng.random() < lost else target[max(k - late, 0)]
         for _ in range(10):
             pushed = 12.0 * np.roll(np.maximum(q - HOME, 0.0), 3)  # by the ground, with the leg on the other side
-            v = v + step * (40.0 * (target[k] - q) - 1.0 * v - pushed) / 0.05
+            v = v + step * (40.0 * (held - q) - 1.0 * v - pushed) / 0.05
             q = q + step * v
-    assert found(SOUND | {"joint_pos": position, "joint_vel": velocity, "joint_target": target}) == []
+    return SOUND | {"joint_pos": position, "joint_vel": velocity, "joint_target": target}
+
+
+@pytest.mark.parametrize("period", [8.0, 11.1, 12.0, 24.9])
+def test_nothing_is_said_of_a_gait_that_repeats_itself_exactly_but_that_it_cannot_be_told(period: float) -> None:
+    """Every target follows from the others' past there, so that a joint is explained by any of them, at any shift."""
+    values = walk(period)
+    assert found(values) == []
+    (text,) = unjudged(facts_of(recording(log(values), contract(), {})))
+    assert "the gait repeats itself in 100% of the log" in text
+
+
+def test_what_departs_from_a_gait_shows_how_late_what_is_sent_arrives() -> None:
+    assert found(walk(12.0, scatter=0.02)) == []
+    (late,) = found(walk(12.0, scatter=0.02, late=2))
+    assert (late.kind, set(late.components) >= {"joint_pos", "joint_vel"}) == ("lag", True)
+    assert late.figures["lag_ms"] == pytest.approx(40.0, abs=5.0)
+
+
+def test_commands_that_never_arrive_are_counted() -> None:
+    (said,) = arrival_findings(facts_of(recording(log(walk(12.0, lost=0.1, scatter=0.02)), contract(), {})))
+    gone = np.random.default_rng(3).random(700) < 0.1
+    assert (said.kind, said.components) == ("loss", ("joint_target",))
+    assert said.figures["share"] == pytest.approx(gone.mean(), abs=0.01)
+    assert said.figures["by_chance"] < 0.005
+    assert arrival_findings(facts_of(recording(log(SOUND), contract(), {}))) == []
+    assert arrival_findings(facts_of(recording(log(walk(12.0, scatter=0.02)), contract(), {}))) == []
+
+
+def test_sensors_of_a_robot_that_lies_still_are_not_frozen() -> None:
+    """Without noise what does not move stays the same to the last bit: an axis of gravity, a joint at rest."""
+    values = {name: array.copy() for name, array in SOUND.items()}
+    rng = np.random.default_rng(0)
+    for array in values.values():
+        array[400:] = array[400] + 1e-6 * rng.standard_normal(array[400:].shape)
+    values["projected_gravity"][400:] = values["projected_gravity"][400:].astype(np.float32)
+    values["projected_gravity"][400:, 2] = -1.0
+    values["joint_pos"][400:, 1] = values["joint_pos"][400, 1]
+    assert "frozen" not in {f.kind for f in found(values)}
+    values["joint_pos"][400:] = values["joint_pos"][400]
+    values["joint_vel"][400:] = SOUND["joint_vel"][400:]  # positions stand still and the robot does not
+    (frozen_,) = (f for f in found(values) if f.kind == "frozen")
+    assert (frozen_.components, frozen_.elements) == (("joint_pos",), ())
 
 
 def test_figures_of_a_lag_a_loss_and_an_exchange() -> None:

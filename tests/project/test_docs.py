@@ -59,7 +59,7 @@ _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not ever
 _EXPORTS = {
     "arm.md": "arm",
     "audit.md": "pole",
-    "c.md": "pole",
+    "c.md": "pole go1",
     "evaluate.md": "r",
     "robot.md": "swing",
     "ros2.md": "go1",

@@ -266,7 +266,7 @@ def _gravity_readings(fit: _Fit, plain: float) -> list[Reading]:
     inverse = fit.wahba(lambda window: fit.turns(fit.w, window) @ DOWN)
     out.append(_reading("gravity", "frame", "inverse", inverse, less=0.03))
     for name, order in (("xyzw read as wxyz", (1, 2, 3, 0)), ("wxyz read as xyzw", (3, 0, 1, 2))):
-        if plain > 0.08:
+        if plain > 0.04:
             out.append(_reading("gravity", "quaternion_order", name, _quaternion_errors(fit, order), less=0.05))
     return out
 

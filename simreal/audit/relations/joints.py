@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simreal.audit.recording import Recording
+from simreal.audit.relations.periodic import repeating
 
 Numbers = NDArray[np.float64]
 _LATEST = 8  # cycles that one signal is tried to be later than another
+_GRAIN = 1e-3  # of a signal's own spread: what is smaller is its grain, and says nothing
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Relation:
         interval: of the lag (95 %, bootstrap over stretches of the log), cycles.
         strength: [n, n] correlation at `lag`.
         slope: [n] of b on a of the same joint, where it means something.
+        repeats: share of the log in which everything repeats itself, where that was left out.
     """
 
     joints: NDArray[np.int64]
@@ -116,6 +119,7 @@ class Relation:
     interval: tuple[float, float]
     strength: Numbers
     slope: Numbers
+    repeats: float = 0.0
 
 
 def usual_steps(record: Recording) -> NDArray[np.bool_]:
@@ -214,7 +218,8 @@ def response_relation(record: Recording, joints: Joints, of: str) -> Relation | 
     """Positions or velocities (`of`) of the next cycle against targets that were sent before.
 
     For each joint the next value is predicted from what the joint did and from all targets, with and without one of
-    them; the gain of log likelihood says whether the joint follows that target, whatever moves in step with it.
+    them; the gain of log likelihood says whether the joint follows that target, whatever moves in step with it. What
+    repeats itself does not count (see `periodic`).
     """
     chosen = joints.has(of, "target")
     if not len(chosen):
@@ -225,7 +230,8 @@ def response_relation(record: Recording, joints: Joints, of: str) -> Relation | 
     good = usual_steps(record)
     k = np.arange(_LATEST + 2, len(y) - 1)
     k = k[good[k] & good[k - 1]]
-    past = [_unpredicted(y, history, k, j) for j in range(len(chosen))]
+    waves, repeats = repeating(u, k)
+    past = [_unpredicted(y, history, k, j, waves) for j in range(len(chosen))]
     lags = np.arange(0, _LATEST + 1)
     scores = [_drop_one(u, k, (int(lag),), past) for lag in lags]  # one tap for the lag, two for a lag between cycles
     best = int(np.argmax([s.max(axis=0).sum() for s, _, _ in scores]))
@@ -234,40 +240,57 @@ def response_relation(record: Recording, joints: Joints, of: str) -> Relation | 
     curves = np.stack([blocks[:, partner, np.arange(len(chosen))].sum(axis=1) for _, _, blocks in scores], axis=1)
     lag, interval = _peak(lags.astype(float), curves)
     strength = np.sqrt(-np.expm1(-2.0 * score / len(k)))
-    return Relation(chosen, score, sign, curves.sum(axis=0), lag, interval, strength, np.full(len(chosen), np.nan))
+    slope = np.full(len(chosen), np.nan)
+    return Relation(chosen, score, sign, curves.sum(axis=0), lag, interval, strength, slope, repeats)
 
 
-def _unpredicted(y: Numbers, history: list[Numbers], k: NDArray[np.int64], j: int) -> tuple[Numbers, Numbers]:
-    """A basis [K, m] of what joint j did in cycles k and before, and what of y[k + 1] does not follow from it [K]."""
+@dataclass(frozen=True)
+class _Past:
+    """A basis [K, m] of what a joint did in cycles k and before, and of what repeats itself; what of its value in the
+    next cycle does not follow from it [K]; the sum of squares below which nothing is worth explaining."""
+
+    basis: Numbers
+    rest: Numbers
+    floor: float
+
+
+def _unpredicted(y: Numbers, history: list[Numbers], k: NDArray[np.int64], j: int, waves: Numbers) -> _Past:
+    """What joint j does beyond its past; `waves` [K, c] orthonormal."""
     past = np.column_stack([np.ones(len(k)), *(h[k - back, j] for h in history for back in (0, 1))])
     past[:, 1:] -= past[:, 1:].mean(axis=0)
-    basis, _ = np.linalg.qr(past)
-    rest = y[k + 1, j]
-    return basis, rest - basis @ (basis.T @ rest)
+    past /= np.maximum(np.linalg.norm(past, axis=0), 1e-300)
+    for _ in range(2):  # once more for what rounding leaves
+        past = past - waves @ (waves.T @ past)
+    basis, size = np.linalg.qr(past)
+    basis = np.column_stack([waves, basis[:, np.abs(size.diagonal()) > _GRAIN]])
+    value = y[k + 1, j]
+    return _Past(basis, value - basis @ (basis.T @ value), len(k) * float(_GRAIN * value.std()) ** 2)
 
 
 def _drop_one(
-    u: Numbers, k: NDArray[np.int64], lags: tuple[int, ...], past: list[tuple[Numbers, Numbers]], blocks: int = 10
+    u: Numbers, k: NDArray[np.int64], lags: tuple[int, ...], past: list[_Past], blocks: int = 10
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Log likelihood that every target adds to all others for every joint [n, n], its sign, and the same by stretches
     of the log [blocks, n, n]."""
     n, count = u.shape[1], len(k)
     taps = np.column_stack([u[k - lag] for lag in lags])
+    least = _GRAIN * np.linalg.norm(taps - taps.mean(axis=0), axis=0)
     score, sign, parts = np.zeros((n, n)), np.zeros((n, n)), np.zeros((blocks, n, n))
     edges = np.linspace(0, count, blocks + 1).astype(int)[:-1]
-    for j, (basis, rest) in enumerate(past):
-        x = taps - basis @ (basis.T @ taps)
+    for j, known in enumerate(past):
+        x = taps - known.basis @ (known.basis.T @ taps)
+        x[:, np.linalg.norm(x, axis=0) < least] = 0.0
         inverse = np.linalg.pinv(x.T @ x, rcond=1e-9, hermitian=True)
-        weights = inverse @ (x.T @ rest)
-        error = rest - x @ weights
-        total = max(float(error @ error), 1e-300)
+        weights = inverse @ (x.T @ known.rest)
+        error = known.rest - x @ weights
+        total = float(error @ error) + known.floor + 1e-300
         for i in range(n):
             own = [i + n * tap for tap in range(len(lags))]
             # Leaving regressors out: what the others cannot take over comes back into the error.
             back = x @ (inverse[:, own] @ (np.linalg.pinv(inverse[np.ix_(own, own)]) @ weights[own]))
             without = error + back
-            score[i, j] = 0.5 * count * np.log(max(float(without @ without), total) / total)
-            sign[i, j] = np.sign(weights[own].sum())
+            score[i, j] = 0.5 * count * np.log(max(float(without @ without) + known.floor, total) / total)
+            sign[i, j] = np.sign(weights[own][np.abs(weights[own]).argmax()])
             parts[:, i, j] = np.add.reduceat(0.5 * count / total * (without**2 - error**2), edges)
     return score, sign, parts
 
@@ -300,16 +323,20 @@ def exchanges(relation: Relation, times: float = 2.0, least: float = 12.0) -> di
     """Joints whose signal is that of another one: joint -> the joint that it shows, of `Joints`.
 
     Starts from everything in its place and exchanges pairs as long as both joints of a pair are then explained better:
-    together by a log likelihood of `least`, and each at least `times` as well as by its own partner.
+    together by a log likelihood of `least`, and each at least `times` as well as by its own partner; or as well, where
+    both follow their own with the wrong sign.
     """
-    n, score = len(relation.joints), relation.score
+    n, score, sign = len(relation.joints), relation.score, relation.sign
     source = list(range(n))
     while True:
         gains: list[tuple[float, int, int]] = []
         for i in range(n):
             for j in range(i):
                 before, after = (score[source[i], i], score[source[j], j]), (score[source[j], i], score[source[i], j])
-                if after[0] > times * before[0] and after[1] > times * before[1]:
+                turned = sign[source[i], i] < 0.0 and sign[source[j], j] < 0.0
+                right = sign[source[j], i] > 0.0 and sign[source[i], j] > 0.0
+                more = 1.0 if turned and right else times
+                if after[0] > more * before[0] and after[1] > more * before[1]:
                     gains.append((after[0] + after[1] - before[0] - before[1], i, j))
         if not gains or max(gains)[0] < least:
             break
