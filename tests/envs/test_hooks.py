@@ -27,7 +27,7 @@ MODEL = """
       <geom type="capsule" fromto="0 0 0 .3 0 0" size=".02"/>
     </body>
   </worldbody>
-  <actuator><position name="servo" joint="hinge" kp="20" ctrlrange="-2 2"/></actuator>
+  <actuator><position name="servo" joint="hinge" kp="20" ctrlrange="-2 2" forcerange="-50 50"/></actuator>
 </mujoco>
 """
 N = 3

@@ -211,7 +211,8 @@ def test_a_pattern_chooses_the_actuators_that_it_can_act_on(quantity: str) -> No
     task = TinyTask(zoo())
     names = usable_names(task, QUANTITIES[quantity])
     assert names
-    entries = {quantity: {"of": "*"}} | ({"actuator_backlash": {}} if quantity == "actuator_backlash_spread" else {})
+    needed = QUANTITIES[quantity].needs
+    entries = {quantity: {"of": "*"}} | ({needed: {}} if needed else {})
     assert build_parameters(task, entries)[0].targets == tuple(names)
     for kind in KINDS:
         if kind not in names:

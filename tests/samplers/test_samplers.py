@@ -243,8 +243,7 @@ def test_an_environment_under_doraemon_resumes_from_a_file_bit_for_bit(tmp_path:
         ({"sampler": "doraemon", "doraemon": {"success_rate": 0}}, "randomization.doraemon.success_rate: "),
         ({"sampler": "doraemon", "doraemon": {"kl": -1}}, "randomization.doraemon.kl: "),
         ({"doraemon": {"epsilon": 1}}, "randomization.doraemon.epsilon: unknown key"),
-        ({"sampler": "frozen"}, "'frozen' and 'from: RUN_OR_BUNDLE' go together"),
-        ({"sampler": "manual", "from": "x"}, "'frozen' and 'from: RUN_OR_BUNDLE' go together"),
+        ({"sampler": "frozen"}, "randomization.sampler: 'frozen' needs 'from: RUN_OR_BUNDLE'"),
         ({"sampler": "frozen", "from": "x", "parameters": {"body_mass": {}}}, "'frozen' takes them from the run"),
     ],
 )

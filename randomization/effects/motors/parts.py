@@ -140,8 +140,8 @@ class TorqueLimits:
         engine, model = context.engine, context.task.model
         context.model_values("actuator_forcerange", [2 * a + end for a in motors for end in (0, 1)])
         self._range, self._places = engine.field("actuator_forcerange"), index_of(motors, engine.device)
-        self._gear, self._turned = state.gear, bool((state.gear < 0).any())
-        self._geared = bool((state.gear != 1).any())
+        gears = [gear_of(model, a) for a in motors]  # of the model: a tensor of a GPU would have to be waited for
+        self._gear, self._turned, self._geared = state.gear, min(gears) < 0.0, any(gear != 1.0 for gear in gears)
         free = [a for a in motors if not model.actuator_forcelimited[a]]
         self._free = torch.tensor(free, dtype=torch.int64, device=engine.device)
         if free:
