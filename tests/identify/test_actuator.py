@@ -60,7 +60,7 @@ def write_log(
         signal = kind if kind == "command" else f"joint_states:{kind}"
         arrays |= {f"{signal}/time": time, f"{signal}/values": np.array(values).T, f"{signal}/names": np.array(names)}
     arrays = {k: v for k, v in (arrays | changed).items() if v is not None}
-    np.savez(path, **arrays)
+    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
     return path
 
 
