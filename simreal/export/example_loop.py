@@ -26,7 +26,7 @@ import numpy as np
 from simreal.deploy import Policy  # or the folder simreal/deploy, copied to the robot under any name
 
 policy = Policy.load(Path(__file__).parent)  # checks every file, and the answers on this machine
-
+{sent}
 
 def measure() -> dict[str, np.ndarray]:
     """What is observed now, in the units and frames of the contract."""
@@ -46,19 +46,31 @@ policy.reset({reset})  # an episode begins
 due = time.monotonic()
 for _ in range(steps):
     action = policy(measure())  # [{size}], in -1 to 1
-    send(policy.targets(action))
+{tell}
     due += {period}  # s, as in training: a policy run at another rate is another policy
     time.sleep(max(0.0, due - time.monotonic()))
 '''
 
 
+_REMEMBERING = """    targets = policy.targets(action)
+    send(targets)
+    sent.update(targets)"""
+
+
 def example_loop(contract: Mapping[str, Any]) -> str:
     """The text of a loop for a contract, a program that runs as it stands."""
-    observation = [_component(part) for part in contract["observation"]]
+    sizes = {f"{part['name']} as it was sent last": (part["name"], _sent(part)) for part in contract["action"]}
+    remembered = {p["name"]: sizes[p["description"]] for p in contract["observation"] if p["description"] in sizes}
+    observation = [_component(part, remembered.get(part["name"])) for part in contract["observation"]]
+    starts = ", ".join(f"{name!r}: np.zeros({size})" for name, size in dict(remembered.values()).items())
     untold = [part for part in contract["action"] if _starts_untold(part)]
     held = ", ".join(f"{part['name']!r}: np.zeros({_sent(part)})" for part in untold)
     return _LOOP.format(
         task=_plain(str(contract["task"])),
+        sent=f"sent = {{{starts}}}  # what was sent last; when an episode begins, what the robot holds\n"
+        if starts
+        else "",
+        tell=_REMEMBERING if starts else "    send(policy.targets(action))",
         observation="\n".join(observation),
         action="\n".join(_target(part) for part in contract["action"]),
         reset=f"targets={{{held}}}" if untold else "",
@@ -81,13 +93,17 @@ def kept_or_new(folder: Path, contract: Mapping[str, Any]) -> bytes:
     return new if untouched else text
 
 
-def _component(part: Mapping[str, Any]) -> str:
+def _component(part: Mapping[str, Any], remembered: tuple[str, int] | None) -> str:
+    """A line of `measure`; `remembered`: the action component whose last targets it is."""
     size, about = part["shape"][0], [part["unit"], f"frame {part['frame']}", part["description"]]
+    if any(part.get("relative_to") or ()):
+        about.append(f"what is measured less {part['relative_to']}")
     if part["derived_from"]:
         about.append(f"computed from {', '.join(part['derived_from'])}")
     if not part["measured"]:
         about.append("known, not measured")
-    return f"        {part['name']!r}: np.zeros({size}),  # {_said(about, part['elements'])}"
+    value = f"np.zeros({size})" if remembered is None else f"sent[{remembered[0]!r}]"
+    return f"        {part['name']!r}: {value},  # {_said(about, part['elements'])}"
 
 
 def _target(part: Mapping[str, Any]) -> str:

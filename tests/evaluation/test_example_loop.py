@@ -29,7 +29,7 @@ def still(observations: int) -> nn.Module:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps of a tool: the loop has to send targets of joints."""
-    parts = [JointState(), LastTarget(), BodyPose("tool", rotation="6d")]
+    parts = [JointState(stance=(0.1, 0.2, 0.3)), LastTarget(), BodyPose("tool", rotation="6d")]
     task = SmallArm(EndEffectorDelta("tool", 0.03), parts)
     return export_bundle(still(18), task, tmp_path_factory.mktemp("loop") / "bundle", observations=torch.zeros(2, 18))
 
@@ -40,8 +40,13 @@ def test_it_names_all_that_the_contract_names_and_runs(
     text = (bundle / "example_loop.py").read_text()
     contract = json.loads((bundle / "policy.json").read_text())
     for part in contract["observation"]:
-        assert f"{part['name']!r}: np.zeros({part['shape'][0]})" in text
-    assert "rad; frame joint; joint positions; yaw, pitch, elbow" in text
+        if part["name"] != "last_target":
+            assert f"{part['name']!r}: np.zeros({part['shape'][0]})" in text
+    # Before anything is sent it is what the robot holds, and then what was sent.
+    assert "sent = {'tool_step': np.zeros(3)}" in text
+    assert "'last_target': sent['tool_step']," in text
+    assert "sent.update(targets)" in text
+    assert "joint positions from the stance; what is measured less [0.1, 0.2, 0.3]; yaw" in text
     assert "computed from joint_pos" in text
     assert "due += 0.02" in text
     monkeypatch.setattr(sys, "argv", ["example_loop.py", "2"])
