@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 from simreal.cli.main import main as simreal
 from simreal.evaluation.intervals import wilson
 
-_STEPS = {"teacher": 1_900_000, "student": 400_000, "further": 3_700_000, "direct": 6_000_000}
+_STEPS = {"teacher": 2_500_000, "student": 500_000, "further": 3_000_000, "direct": 6_000_000}
 _STUDENT: dict[str, Any] = {
     "algorithm": "distill", "observation_history": 10, "actor_hidden": [128, 128], "horizon": 24, "rollouts": 8,
     "gradient_steps": 20, "batch_size": 2048, "lr": 1e-3, "lr_schedule": "linear", "initial_std": 0.12,
