@@ -323,17 +323,22 @@ class Task(ABC):
     def outcome(self, action: Tensor) -> Outcome:
         """Reward, termination and success of the step that ended in the present state."""
 
+    def _missing(self, method: str) -> TypeError:
+        """What a goal task lacks, or that it is none."""
+        lacks = f"{self.id}: {method} is not implemented, and goal tasks need it"
+        return TypeError(lacks if self.goal_size else f"{self.id} is not a goal task")
+
     def achieved_goal(self) -> Tensor:
         """Goal tasks: the goal [N, G] that the present state reaches."""
-        raise TypeError(f"{self.id} is not a goal task")
+        raise self._missing("achieved_goal")
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """Goal tasks: reward [...] for goals [..., G]; used to relabel experience."""
-        raise TypeError(f"{self.id} is not a goal task")
+        raise self._missing("goal_reward")
 
     def goal_success(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """Goal tasks: success [...] (bool) for goals [..., G]."""
-        raise TypeError(f"{self.id} is not a goal task")
+        raise self._missing("goal_success")
 
     def goal_terminated(self, achieved: Tensor, desired: Tensor) -> Tensor | None:
         """Goal tasks: whether an episode ends [...] (bool) because `achieved` reaches `desired`, goals [..., G]; zeros

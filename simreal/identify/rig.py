@@ -15,6 +15,7 @@ from envs.validation.health.subject import Subject, subject_of_task
 from simreal.common.errors import UserError
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
+_NO_EPISODES = "a robot that is held for its log is simulated, and plays no episodes"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Rig:
 
 
 class Held(Task):
-    """A robot to be identified: the model of a task, changed as a rig says. It is simulated, and nothing else."""
+    """A robot to be identified: the model of a task, changed as a rig says. It is simulated, and plays no episodes."""
 
     observation, has_success = (), False
 
@@ -49,16 +50,16 @@ class Held(Task):
         self.model = compile_spec(self._spec, bodies)
 
     def reset(self, mask: object) -> None:
-        raise NotImplementedError
+        raise RuntimeError(_NO_EPISODES)
 
     def command(self, action: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise NotImplementedError
+        raise RuntimeError(_NO_EPISODES)
 
     def observe(self) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise NotImplementedError
+        raise RuntimeError(_NO_EPISODES)
 
     def outcome(self, action: object) -> Outcome:
-        raise NotImplementedError
+        raise RuntimeError(_NO_EPISODES)
 
 
 class _Noted:
@@ -97,7 +98,8 @@ def held(name: str, rig: Rig) -> tuple[Task, Callable[[], Subject]]:
             f"{name}: its model cannot be changed; compile it with simreal.compile_spec, docs/tasks.md, or give a task "
             "whose model is as the robot is held"
         )
-    changed = Held(task, _changed(noted.spec, task.model, root, rig.without, name))
+    _change(noted.spec, task.model, root, rig.without, name)
+    changed = Held(task, noted.spec)
     return changed, lambda: _carried(subject_of_task(task), changed)
 
 
@@ -124,28 +126,25 @@ def _driven(model: mujoco.MjModel, body: int) -> bool:
     return False
 
 
-def _changed(
-    spec: mujoco.MjSpec, model: mujoco.MjModel, root: int | None, without: Sequence[str], name: str
-) -> mujoco.MjSpec:
-    """The specification as a rig holds the robot."""
+def _change(spec: mujoco.MjSpec, model: mujoco.MjModel, root: int | None, without: Sequence[str], name: str) -> None:
+    """Edit a specification as a rig holds the robot. Raises UserError."""
     bodies = {model.body(i).name: i for i in range(1, model.nbody)}
     for body in without:
         if body not in bodies:
             raise UserError(f"{name}: --without {body}: no such body{nearest(body, bodies)}")
         if _driven(model, bodies[body]):
             raise UserError(f"{name}: --without {body}: is part of the robot")
-        spec.delete(spec.body(body))
-    if root is not None:
-        base = spec.bodies[root]
+    if root is not None:  # first: bodies have the numbers of the model until one is taken away
         robot = set(np.flatnonzero(model.body_rootid == root).tolist())
         for body in spec.bodies:  # nothing else is near a robot that hangs
             if body.id not in robot:
                 for geom in body.geoms:
                     geom.contype = geom.conaffinity = 0
-        spec.delete(base.joints[0])
+        spec.delete(spec.bodies[root].joints[0])
+    for body in without:
+        spec.delete(spec.body(body))
     for key in list(spec.keys):  # they are as long as the state was
         spec.delete(key)
-    return spec
 
 
 def _carried(subject: Subject, task: Held) -> Subject:
@@ -153,6 +152,8 @@ def _carried(subject: Subject, task: Held) -> Subject:
     before, model = subject.model, task.model
     data = mujoco.MjData(model)
     for joint in range(model.njnt):
+        if not model.joint(joint).name:
+            continue
         there = before.joint(model.joint(joint).name)
         data.joint(joint).qpos[:] = subject.starts[0].qpos[there.qposadr[0] :][: len(data.joint(joint).qpos)]
     data.ctrl[:] = subject.starts[0].ctrl

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,28 +78,22 @@ class SweepSpec(Strict):
     prune: PruneSpec | None = PruneSpec()  # pyright: ignore[reportCallIssue]
     seed: int = Field(0, ge=0, lt=2**31, description="of the search")
 
+    @model_validator(mode="after")
+    def _of_trials(self) -> SweepSpec:
+        for key in (*self.set, *self.space):
+            if key.partition(".")[0] in ("seed", "evaluate"):
+                raise ValueError(f"{key}: belongs to the whole sweep, see seeds and evaluate")
+        return self
+
     def config_of(self, values: dict[str, Any], seed: int) -> RunConfig:
         """The configuration of a run: `values` by key. Raises UserError, naming the sweep and the key."""
-        document = dict(self.config) if isinstance(self.config, dict) else read_yaml(find_config(self.config))
+        document = copy.deepcopy(self.config) if isinstance(self.config, dict) else read_yaml(find_config(self.config))
         if module_of(document.get("task")) is not None:
             use_current_folder()
-        document = apply_overrides(document, [])
-        for key, value in {**self.set, **values}.items():
-            _put(document, key.split("."), value, key)
+        chosen = {**self.set, **values}
+        document = apply_overrides(document, [f"{key}={json.dumps(value)}" for key, value in chosen.items()])
         document |= {"seed": seed, "evaluate": self.evaluate.model_dump(mode="json")}
         return parse_config(document, f"sweep {self.name}")
-
-
-def _put(document: dict[str, Any], path: list[str], value: Any, key: str) -> None:
-    """Set a value by its dotted key; mappings on the way are copied."""
-    node = document
-    for part in path[:-1]:
-        inner = node.get(part, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"{key}: {part} is not a mapping")
-        node[part] = dict(inner)
-        node = node[part]
-    node[path[-1]] = value
 
 
 def load_sweep(name: str) -> SweepSpec:

@@ -138,6 +138,8 @@ def test_how_sure_the_best_is_follows_from_pairs_of_episodes() -> None:
         ({"space": {"learner.lr": {"low": 0, "high": 1, "log": True}}}, "log: low is 0, expected a number above 0"),
         ({"space": {"learner.lr": {"choices": [1]}}}, "space.learner.lr.choices"),
         ({"space": {"learner.epochs": {"low": 0, "high": 3}}}, "learner.epochs"),
+        ({"space": {"seed": {"low": 0, "high": 9}}}, "seed: belongs to the whole sweep, see seeds and evaluate"),
+        ({"set": {"evaluate.episodes": 3}}, "evaluate.episodes: belongs to the whole sweep"),
         ({"config": "no_such"}, "no_such: no such file"),
         ({"evaluate": {"episods": 3}}, "evaluate.episods: unknown key (did you mean 'episodes'?)"),
     ],
@@ -147,6 +149,16 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, changes: dict[str, An
         load_sweep(write(tmp_path, **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_configuration_that_is_written_out_is_the_same_in_every_trial(tmp_path: Path) -> None:
+    written = {"task": "InvertedPendulum-v5", "learner": {"algorithm": "ppo"}}
+    spec = load_sweep(write(tmp_path, config=written, set={}))
+    first = spec.config_of({"learner.gamma": 0.5}, 0)
+    second = spec.config_of({"learner.lr": 0.01}, 1)
+    assert first.learner.model_dump()["gamma"] == 0.5
+    assert second.learner.model_dump()["gamma"] != 0.5  # nothing is left of the trial before
+    assert (second.learner.model_dump()["lr"], second.seed) == (0.01, 1)
 
 
 def test_whole_numbers_stay_whole() -> None:

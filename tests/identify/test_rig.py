@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_hung_robot_moves_as_one_whose_base_is_fixed_and_touches_nothing() -> 
     assert subject.starts[0].qpos.shape == (1,)
     (mass,) = build_parameters(task, {"arm": {"quantity": "body_mass", "of": "arm", "range": [0.5, 2]}})
     assert mass.targets == ("arm",)
+
+
+def test_what_is_left_out_may_stand_before_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = WORLD.replace("    {robot}\n    {other}\n", "    {other}\n    {robot}\n")
+    monkeypatch.setattr(sys.modules[__name__], "WORLD", first)
+    task, _ = held("Swimmer-v0", Rig(hang=True, without=("ball",)))
+    assert [task.model.body(i).name for i in range(task.model.nbody)] == ["world", "hull", "arm"]
+    assert task.model.nq == 1
+    assert not task.model.geom("floor").contype[0]
+    assert task.model.geom("upper").contype[0] == 1
 
 
 def test_a_body_of_the_task_may_be_missing() -> None:
