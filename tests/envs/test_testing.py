@@ -340,3 +340,15 @@ def test_every_contract_that_comes_along_is_true(caplog: pytest.LogCaptureFixtur
 def test_every_task_that_comes_along_keeps_its_promises() -> None:
     for task_id in tasks(lambda task: task.id):
         check_task(task_id, steps=60)
+
+
+def test_a_goal_task_is_told_which_method_it_lacks() -> None:
+    task = TinyTask()
+    with pytest.raises(TypeError, match=r"^Tiny-v0 is not a goal task$"):
+        task.goal_success(torch.zeros(1), torch.zeros(1))
+    task.goal_size = 1
+    for method in ("goal_reward", "goal_success"):
+        with pytest.raises(TypeError, match=rf"^Tiny-v0: {method} is not implemented, and goal tasks need it$"):
+            getattr(task, method)(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(TypeError, match=r"^Tiny-v0: achieved_goal is not implemented"):
+        task.achieved_goal()
