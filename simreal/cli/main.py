@@ -87,6 +87,10 @@ def evaluate(
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="of the task, in place of its training's; may be repeated"),
+    ] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     _out.print(f"{', '.join(map(str, policies))}: loading ...")
@@ -97,7 +101,17 @@ def evaluate(
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
         evaluate_command(
-            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+            policies,
+            worlds,
+            episodes or _EPISODES,
+            seed,
+            json_file,
+            baseline,
+            ranges_of,
+            task,
+            engine,
+            _out,
+            task_option,
         )
         return
     from simreal.evaluation.envelope import EnvelopeSettings

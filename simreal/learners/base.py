@@ -219,6 +219,16 @@ class Learner(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers, by the names that they have in `state_dict`."""
+        return ("policy",)
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`; optimizers, experience and counters
+        are new. Raises KeyError, ValueError or RuntimeError where they are of other sizes."""
+        for name in self.networks():
+            getattr(self, name).load_state_dict(state[name])
+
 
 def mean_metrics(logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     """Means of scalars [] logged by name; the device is waited for here only."""

@@ -195,6 +195,10 @@ class Distill(Learner):
                     log[f"latent.{parameter.name}"] = 1.0 - missed / variance
         return log
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers."""
+        return ("policy", "latent")
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
         names = ("raw", "reward", "ends", "age", "state", "steered")

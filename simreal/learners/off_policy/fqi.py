@@ -111,6 +111,10 @@ class FQI(Learner):
         self.updates += 1
         return mean_metrics(logs) | {"updates": float(self.updates * config.updates_per_sweep)}
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers."""
+        return ("policy", "target_q")
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning; the dataset only by its fingerprint."""
         parts = {name: getattr(self, name).state_dict() for name in ("policy", "target_q", "optimizer")}

@@ -419,6 +419,15 @@ class PPO(Learner):
         )  # fmt: skip
         return {name: float(value) for name, value in log.items()}
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers."""
+        return ("policy", "critic")
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`."""
+        super().start_from(state)
+        self._young = []
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
         return {
