@@ -14,6 +14,7 @@ from shortcuts import without_bundles
 from simreal.common.errors import UserError
 from simreal.training.checkpoint import newest_checkpoint
 from simreal.training.run_config import parse_config
+from simreal.training.run_directory import start_from
 from simreal.training.trainer import Trainer
 
 _PPO = {"algorithm": "ppo", "memory": "lstm", "memory_size": 8, "actor_hidden": [8], "critic_hidden": [8],
@@ -51,8 +52,6 @@ def trained(learner: dict[str, Any], run: Path, **train: Any) -> Path:
 
 @pytest.mark.parametrize("name", _LEARNERS)
 def test_networks_and_normalizers_are_taken_over_and_optimizers_are_new(name: str, tmp_path: Path) -> None:
-    from simreal.training.run_directory import start_from
-
     run = trained(_LEARNERS[name], tmp_path / "first")
     state = newest_checkpoint(run)["learner"]
     config = parse_config(document(_LEARNERS[name] | {}, **{"from": str(run)}) | {"seed": 5}, "config")
@@ -67,7 +66,7 @@ def test_networks_and_normalizers_are_taken_over_and_optimizers_are_new(name: st
     assert any(not torch.equal(state["policy"][key], fresh["policy"][key]) for key in weights)
     if state.get("actor"):
         assert all(torch.equal(now["actor"][key], value) for key, value in state["actor"].items())
-    assert now["counters"] == fresh["counters"]
+    assert {name: now["counters"][name] for name in fresh["counters"]} == fresh["counters"]
     for key in (key for key in now if "optimizer" in key):
         assert str(now[key]) == str(fresh[key])
 
@@ -79,6 +78,26 @@ def test_the_next_run_learns_on_from_there_and_is_resumed_without_it(tmp_path: P
     mean = next(key for key in before if key.endswith("normalizer.count"))
     assert float(after[mean]) == 2 * float(before[mean])  # the statistics went on
     assert f"from: {first}" in (second / "config.yaml").read_text()
+
+
+def test_a_run_that_stops_before_its_first_update_remembers_that_its_normalizers_know_something(tmp_path: Path) -> None:
+    first = trained(_PPO, tmp_path / "first")
+    config = parse_config(document(_PPO, **{"from": str(first)}), "config")
+    whole, stopped, resumed = (Trainer(config, tmp_path / name) for name in ("whole", "stopped", "resumed"))
+    for trainer in (whole, stopped):
+        start_from(trainer.learner, config)
+        for _ in range(5):  # of a rollout of 16
+            trainer._proceed()
+    resumed.load(newest_checkpoint(stopped.save().parents[1]))
+    for trainer in (whole, resumed):
+        for _ in range(11):
+            trainer._proceed()
+        assert trainer.due
+        trainer.learn()
+    policies = [trainer.learner.state_dict()["policy"] for trainer in (whole, resumed)]
+    assert all(torch.equal(value, policies[1][key]) for key, value in policies[0].items())
+    count = next(value for key, value in policies[0].items() if key.endswith("normalizer.count"))
+    assert float(count) == float(newest_checkpoint(first)["learner"]["policy"]["normalizer.count"]) + 64
 
 
 def test_a_wrong_run_is_one_line(

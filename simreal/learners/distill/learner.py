@@ -40,6 +40,7 @@ class Distill(Learner):
     """The learner; see `Learner`. Without teachers (`spec.policies` is empty) it holds the policy only."""
 
     config: DistillConfig
+    NETWORKS = ("policy", "latent")
 
     def __init__(self, spec: LearnerSpec, config: DistillConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)
@@ -194,10 +195,6 @@ class Distill(Learner):
                     missed = float(mean((estimate[..., i] - true).square(), share))
                     log[f"latent.{parameter.name}"] = 1.0 - missed / variance
         return log
-
-    def networks(self) -> tuple[str, ...]:
-        """Attributes with networks and their normalizers."""
-        return ("policy", "latent")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""

@@ -44,6 +44,7 @@ class FQI(Learner):
     """
 
     config: FQIConfig
+    NETWORKS = ("policy", "target_q")
     policy: OffPolicyPolicy
 
     def __init__(self, spec: LearnerSpec, config: FQIConfig, seed: int, total_steps: int | None = None) -> None:
@@ -110,10 +111,6 @@ class FQI(Learner):
                 logs.append({name: value.detach() for name, value in log.items()})
         self.updates += 1
         return mean_metrics(logs) | {"updates": float(self.updates * config.updates_per_sweep)}
-
-    def networks(self) -> tuple[str, ...]:
-        """Attributes with networks and their normalizers."""
-        return ("policy", "target_q")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning; the dataset only by its fingerprint."""
