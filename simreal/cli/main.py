@@ -13,6 +13,7 @@ from rich.console import Console
 
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.evaluation import cli as evaluations
 from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
@@ -168,6 +169,7 @@ app.command()(identification.identify)
 app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
+app.command()(evaluations.solve)
 
 
 @app.command()
