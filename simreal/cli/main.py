@@ -13,6 +13,7 @@ from rich.console import Console
 
 from envs.common.messages import warn_again
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.evaluation import cli as evaluations
 from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
@@ -87,6 +88,10 @@ def evaluate(
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="of the task, in place of its training's; may be repeated"),
+    ] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     _out.print(f"{', '.join(map(str, policies))}: loading ...")
@@ -97,7 +102,17 @@ def evaluate(
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
         evaluate_command(
-            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+            policies,
+            worlds,
+            episodes or _EPISODES,
+            seed,
+            json_file,
+            baseline,
+            ranges_of,
+            task,
+            engine,
+            _out,
+            task_option,
         )
         return
     from simreal.evaluation.envelope import EnvelopeSettings
@@ -154,6 +169,7 @@ app.command()(identification.identify)
 app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
+app.command()(evaluations.solve)
 
 
 @app.command()

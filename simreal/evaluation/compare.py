@@ -150,3 +150,35 @@ def plain_table(title: str, texts: Sequence[str], numbers: Sequence[str], captio
     for column in (*texts, *numbers):
         table.add_column(column, justify="left" if column in texts else "right", overflow="fold")
     return table
+
+
+def envelope_table(document: dict[str, Any]) -> Table:
+    """An envelope for people: success along each parameter, and the box."""
+    box = document["box"]
+    title = f"Success along each parameter of {document['task']}, from end to end"
+    title += "" if document["criterion"] is None else f"; success: {document['criterion']}"
+    caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
+    if box is not None:
+        caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
+    table = plain_table(title, ("parameter", "unit"), ("trained", "seen", "success", "box"), caption)
+    for p in document["parameters"]:
+        inside = "-" if box is None else _ends(box["ranges"][p["name"]])
+        success = " ".join(f"{value:.2f}" for value in p["success"])
+        seen = _ends((p["values"][0], p["values"][-1]))
+        table.add_row(p["name"], p["unit"], _ends(p["trained"]), seen, success, inside)
+    return table
+
+
+def _ends(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
+
+
+def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
+    """The figures of an evaluation for people."""
+    entropy = figures["adr_entropy_npd"]
+    title = f"{figures['policy']} on {figures['task']}"
+    title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
+    table = plain_table(title, ["world"], ["episodes", *measure.columns])
+    for world in figures["worlds"]:
+        table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
+    return table

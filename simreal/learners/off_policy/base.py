@@ -250,6 +250,19 @@ class OffPolicyLearner(Learner):
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers."""
+        return tuple(name for name in self._stateful() if name != "replay" and name not in self._optimizers)
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`. The network that acts is the one that
+        learnt there; where averages are learnt with here and were not there, both begin with it."""
+        super().start_from(state)
+        if self.config.average_updates and not state["actor"]:
+            polyak_(self._online_policy, self._averaged, 1.0)
+        elif state["actor"]:
+            self.network.actor.load_state_dict(state["actor"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
         for name in self._stateful():

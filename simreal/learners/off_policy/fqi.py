@@ -43,6 +43,7 @@ class FQI(Learner):
     """
 
     config: FQIConfig
+    NETWORKS = ("policy", "target_q")
     policy: OffPolicyPolicy
 
     def __init__(self, spec: LearnerSpec, config: FQIConfig, seed: int, total_steps: int | None = None) -> None:

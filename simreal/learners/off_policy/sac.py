@@ -90,6 +90,11 @@ class SAC(ActorCritic):
         """Everything that changes while learning."""
         return super().state_dict() | {"log_alpha": self.log_alpha.detach().clone()}
 
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks, normalizers and temperature of another run's `state_dict`."""
+        super().start_from(state)
+        self.log_alpha.data.copy_(state["log_alpha"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         super().load_state_dict(state)
