@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from benchmarks.speed.timing import Row, median_seconds
 from envs.registry import make_task
-from simreal.rendering.contact_sheet import visual_block
-from simreal.rendering.scene import Scene
 from simreal.training.build import make_environment
+from simreal.vision.rendering.contact_sheet import visual_block
+from simreal.vision.rendering.scene import Scene
 
 _PICTURE = 128  # pixels along an edge
 

@@ -191,8 +191,8 @@ def play(
 ) -> None:
     """Show a policy in a window or a video."""
     _out.print(f"{policy}: loading ...")
-    from simreal.rendering.viewer import parse_size, save_video, watch
     from simreal.training.run_directory import load_policy
+    from simreal.vision.rendering.viewer import parse_size, save_video, watch
 
     width, height = parse_size(size)
     loaded = load_policy(policy, task)
@@ -272,7 +272,7 @@ def describe(
     if module_of(task) is not None:
         use_current_folder()
     if image is not None:
-        from simreal.rendering.contact_sheet import save_sheet
+        from simreal.vision.rendering.contact_sheet import save_sheet
 
         save_sheet(image, task, randomization, camera)
         _out.print(f"{image}: the nominal world of {task} and 24 sampled ones")

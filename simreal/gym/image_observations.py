@@ -16,7 +16,7 @@ from randomization.targets.appearance import VIEW
 from randomization.visual.textures import PATTERNS, pattern
 from randomization.visual.worlds import BatchVisualRandomizer, paint_sky, refuse_unseen
 from simreal.common.errors import UserError
-from simreal.rendering.scene import Scene, view_of
+from simreal.vision.rendering.scene import Scene, view_of
 
 
 class Images:

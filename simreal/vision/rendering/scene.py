@@ -12,7 +12,7 @@ from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW, camera_names
 from randomization.visual.mujoco_scene import SceneRandomizer
 from simreal.common.errors import UserError
-from simreal.rendering.offscreen import Image, Offscreen, add_marks
+from simreal.vision.rendering.offscreen import Image, Offscreen, add_marks
 
 
 class Scene:

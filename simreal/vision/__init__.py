@@ -1,0 +1,1 @@
+"""Pictures: `rendering` draws scenes, videos and contact sheets."""
