@@ -17,6 +17,7 @@ from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 from simreal.study import cli as studies
+from simreal.vision import cli as vision
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -154,6 +155,7 @@ app.command()(identification.identify)
 app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
+app.command()(vision.render)
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""Pictures: `rendering` draws scenes, videos and contact sheets."""
+"""Pictures: `rendering` draws them, `datasets` keeps many with what they show; `cli` has the command."""
