@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.common.fast_matmul import fast_matmul
-from simreal.learners.backprop import pass_of
 from simreal.learners.networks import LOG_STD_RANGE, EnsembleMLP, Squashed, mlp, tanh_log_slope
+from simreal.learners.off_policy.backprop import pass_of
 
 SIZES = [5, 16, 16, 3]
 NETS = {

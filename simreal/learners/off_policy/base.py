@@ -17,11 +17,11 @@ from envs.common.ranks import sums
 from envs.environment import Observed, StepResult
 from simreal.common.layers import Layer, layers_of
 from simreal.learners.adam import Adam
-from simreal.learners.backprop import pass_of
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
 from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
+from simreal.learners.off_policy.backprop import pass_of
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
 from simreal.learners.off_policy.replay_shards import BatchShards, ReplayShards
 from simreal.learners.off_policy.transitions import Begun, ReplayBatch, normalized

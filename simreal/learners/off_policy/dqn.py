@@ -31,9 +31,9 @@ from envs.common.deterministic_ops import mean_all, sum_all
 from envs.environment import Observed
 from simreal.common.layers import Bins, Layer, array
 from simreal.learners.adam import Adam
-from simreal.learners.backprop import pass_of
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import EnsembleMLP
+from simreal.learners.off_policy.backprop import pass_of
 from simreal.learners.off_policy.base import OffPolicyLearner
 from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import BinsOptions, DQNConfig
