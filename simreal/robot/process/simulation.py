@@ -214,6 +214,8 @@ class Simulation:
         if self._layer.within_steps:
             self._layer.before_physics()
         engine.step(1)
+        if task.within_steps:
+            task.after_physics()
         env.steps += 1
         self._steps += 1
         env.rng.set_step(env.steps)
