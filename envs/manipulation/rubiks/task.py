@@ -127,7 +127,8 @@ class RubiksCube(CubeReorientation):
             raise UnknownOptionError(f"turning: expected 'all' with goals: {goals}, got {turning!r}")
         if scramble is not None and goals not in PLANNED:
             raise UnknownOptionError(f"scramble: goals: {goals} has no plan; expected goals: solve or scramble")
-        self.hand_name, self.hand, self.turning = hand, HANDS[hand], turning
+        self.hand_name, self.hand = hand, HANDS[hand]
+        self.turning: Turning = turning
         self.smoothing, self.weights = smoothing, Weights()
         self.kind: RubiksGoals = goals
         self.moves = None if scramble is None else _moves(scramble)
