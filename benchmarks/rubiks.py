@@ -3,7 +3,7 @@
 turns: COUNT random quarter turns (10,000), driven by torques on the faces, against `magiccube`.
 wrenches: COUNT random wrenches (1,000) on the three slabs of a cube, which stays one piece and legal.
 planner: COUNT random scrambles (1,000), whose plans solve the cube of `magiccube`.
-speed: control steps in a second of one processor of a hand with each kind of cube, and with one of 66 hinges, taking turns.
+speed: control steps in a second of one processor, of a hand with each kind of cube and one of 66 hinges, in turns.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def drive(mechanism: Mechanism, faces: torch.Tensor, senses: torch.Tensor, steps
         angle = QUARTER * mechanism.quarters + mechanism.off()
         off = goal - angle[rows, faces]
         rate = mechanism.by_face(mechanism.offset_rates)[rows, faces]
-        near = (off.abs() < 0.05) & (mechanism.offsets.abs() < 0.05).all(dim=1)
+        near = (off.abs() < 0.05) & (mechanism.offsets.abs() < 0.06).all(dim=1)
         arrived = near & (mechanism.offset_rates.abs() < 0.5).all(dim=1)
         if bool(arrived.all()):
             break
