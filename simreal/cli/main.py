@@ -18,6 +18,7 @@ from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 from simreal.study import cli as studies
+from simreal.vision import cli as vision
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -170,6 +171,7 @@ app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
 app.command()(evaluations.solve)
+app.command()(vision.render)
 
 
 @app.command()
@@ -207,8 +209,8 @@ def play(
 ) -> None:
     """Show a policy in a window or a video."""
     _out.print(f"{policy}: loading ...")
-    from simreal.rendering.viewer import parse_size, save_video, watch
     from simreal.training.run_directory import load_policy
+    from simreal.vision.rendering.viewer import parse_size, save_video, watch
 
     width, height = parse_size(size)
     loaded = load_policy(policy, task)
@@ -288,7 +290,7 @@ def describe(
     if module_of(task) is not None:
         use_current_folder()
     if image is not None:
-        from simreal.rendering.contact_sheet import save_sheet
+        from simreal.vision.rendering.contact_sheet import save_sheet
 
         save_sheet(image, task, randomization, camera)
         _out.print(f"{image}: the nominal world of {task} and 24 sampled ones")

@@ -21,9 +21,9 @@ from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json, write_target
 from simreal.evaluation.worlds import find_world
-from simreal.rendering.scene import VIDEOS, Scene, write_video
-from simreal.rendering.viewer import parse_size
 from simreal.training.run_directory import LoadedPolicy, load_policy
+from simreal.vision.rendering.scene import VIDEOS, Scene, write_video
+from simreal.vision.rendering.viewer import parse_size
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _STRIP = 8  # moments in a strip

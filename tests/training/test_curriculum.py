@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,11 @@ def test_a_boundary_at_its_limit_does_not_stand_still() -> None:
 def test_a_boundary_that_swings_wants_a_smaller_step() -> None:
     swinging = [8.0 + 4.0 * (k % 2) for k in range(30)]
     text = said(table() | {"delay.upper": swinging})["swinging"]
-    assert "delay (upper) swings: delay (upper) turned 9 times between 8 and 12: a smaller step (now 4)" in text
+    assert "delay (upper) swings: delay (upper) turned 9 times between 8 and 12: a smaller step (now 4" in text
+    assert "(now 4, a tenth of what its limits span: state one)" in text
+    stated = replace(DELAY, limits=(0.0, 60.0))  # of which 4 is no tenth
+    found = concerns([MASS, stated], (0.3, 0.7), table() | {"delay.upper": swinging}, {}, {}, 30_000)
+    assert any("a smaller step (now 4), or a larger" in concern.text for concern in found)
 
 
 def test_a_boundary_without_a_decision_is_told() -> None:

@@ -204,9 +204,16 @@ def _swinging(boundaries: Sequence[Boundary]) -> Concern | None:
     return Concern(
         "swinging",
         f"{_named(swing)} {'swing' if len(swing) > 1 else 'swings'}: {worst.name} turned {worst.turns} times between "
-        f"{least:.3g} and {most:.3g}: a smaller step (now {worst.parameter.step:.3g}), or a larger "
+        f"{least:.3g} and {most:.3g}: a smaller step ({_step(worst.parameter)}), or a larger "
         "randomization.adr.buffer_size",
     )
+
+
+def _step(parameter: Parameter) -> str:
+    """A step, and where it comes from."""
+    low, high = parameter.limits
+    by_limits = math.isclose(parameter.step, (high - low) / 10.0, rel_tol=1e-9)
+    return f"now {parameter.step:.3g}{', a tenth of what its limits span: state one' if by_limits else ''}"
 
 
 def _finished(boundaries: Sequence[Boundary], steps: Sequence[float], total: int) -> Concern | None:
