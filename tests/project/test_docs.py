@@ -42,10 +42,11 @@ _SHORT = (
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (
-        re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
+        re.compile(r"(simreal train (?:allegro|go1|rubiks)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
     ),
     (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
+    (re.compile(r"(simreal solve [^\n]*)"), r"\g<1> --size 32"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     # a busy machine may have to stop it: status 1
     (re.compile(r"(simreal run (?:[^\n\\]|\\\n)*--seconds) 10\n"), r"\g<1> 1 || test $? = 1\n"),
