@@ -156,6 +156,7 @@ app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
 app.command()(vision.render)
+app.command()(vision.estimate)
 
 
 @app.command()
