@@ -63,6 +63,8 @@ _PUBLIC = {
     "StepResult": "envs.environment",
     "GpuOptions": "envs.engines.gpu.options",
     "UserError": "simreal.common.errors",
+    "load_estimator": "simreal.vision.estimator.loading",
+    "Estimator": "simreal.vision.estimator.loading",
 }
 __all__ = [
     "ADR",
@@ -74,6 +76,7 @@ __all__ = [
     "Effect",
     "EffectContext",
     "EndEffectorDelta",
+    "Estimator",
     "Goal",
     "GpuOptions",
     "Imu",
@@ -103,6 +106,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "load",
+    "load_estimator",
     "load_robot",
     "make_environment",
     "make_task",
@@ -140,6 +144,7 @@ if TYPE_CHECKING:
     from simreal.learners.registry import register_learner
     from simreal.training.build import make_environment
     from simreal.training.run_directory import LoadedPolicy
+    from simreal.vision.estimator.loading import Estimator, load_estimator
 
 
 def _check_floors() -> None:

@@ -172,6 +172,7 @@ app.command()(studies.probe)
 app.command()(studies.sweep)
 app.command()(evaluations.solve)
 app.command()(vision.render)
+app.command()(vision.estimate)
 
 
 @app.command()

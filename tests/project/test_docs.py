@@ -16,7 +16,7 @@ import pytest
 
 from plugin_files import installed_from
 from robots import skip_if_missing
-from shortcuts import with_short_rehearsals, without_bundles
+from shortcuts import with_short_rehearsals, with_small_chunks, without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
@@ -41,6 +41,7 @@ _SHORT = (
     (re.compile(r"100_000|\b12_000"), "400"),
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
+    (re.compile(r"(\bframes(?:: | ))\d\d\d"), r"\g<1>64"),  # of pictures
     (
         re.compile(r"(simreal train (?:allegro|go1|rubiks)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
@@ -148,6 +149,7 @@ def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureF
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with_short_rehearsals(monkeypatch)
+    with_small_chunks(monkeypatch)
     without_bundles(monkeypatch, but=_EXPORTS.get(page, ""))
     run_page(page, in_this_process, capsys)
 
