@@ -19,7 +19,7 @@ from simreal.identify.measured.reading import recording_of
 from simreal.identify.measured.recording import Recording, check_recording, tracks_of
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import unknown_of
-from simreal.logs import Log, Signal
+from simreal.common.logs import Log, Signal
 
 ARM = """
 <mujoco><option timestep="0.004"/><worldbody>
