@@ -48,7 +48,7 @@ def main(folder: Path, steps: int = _STEPS, overrides: tuple[str, ...] = ()) -> 
         before = run
     for stage in STAGES:
         _evaluate(folder, stage, f"{stage}.json", [f"--task-option={k}={v}" for k, v in STAGES[stage][0].items()])
-    _evaluate(folder, next(reversed(STAGES)), "scramble.json", [])
+    _evaluate(folder, [*STAGES][-1], "scramble.json", [])
 
 
 def _evaluate(folder: Path, stage: str, name: str, options: list[str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import mujoco
@@ -205,7 +206,9 @@ class Task(ABC):
         dict[str, Any]
     ] = {}  # options in which `simreal evaluate` plays it, whatever it learnt with
     render_camera: ClassVar[dict[str, Any]] = {}
-    accepted: ClassVar[dict[str, str]] = {}  # kinds of findings of `simreal check` that are meant to be, and why
+    accepted: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # kinds of findings of `simreal check` that are meant to be, and why
     actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 

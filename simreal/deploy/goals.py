@@ -22,7 +22,7 @@ class GoalSequence:
         ValueError: for other shapes, numbers that are not finite, or an orientation of length 0.
     """
 
-    def __init__(self, quats: Sequence[Sequence[float]] | np.ndarray, face_angles: Sequence[Any] | np.ndarray) -> None:
+    def __init__(self, quats: Sequence[Any] | np.ndarray, face_angles: Sequence[Any] | np.ndarray) -> None:
         self._quats, self._angles = np.array(quats, dtype=float).reshape(-1, 4), np.array(face_angles, dtype=float)
         self._angles = self._angles.reshape(-1, 6)
         lengths = np.linalg.norm(self._quats, axis=1, keepdims=True)

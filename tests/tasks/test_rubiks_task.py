@@ -14,7 +14,7 @@ from conftest import snapshot
 from envs.common.spatial import quat_angle, quat_conjugate, quat_multiply, quat_to_matrix
 from envs.environment import Environment
 from envs.manipulation.rubiks.goals import GOAL_DRAWS, faces_along, next_goal
-from envs.manipulation.rubiks.mechanism import QUARTER
+from envs.manipulation.rubiks.model import COLOURS
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, parse_moves
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, subgoals
 from envs.manipulation.rubiks.state import SOLVED, after, check_labels
@@ -115,17 +115,20 @@ def test_a_reached_goal_is_a_success_and_another_follows(goals: str) -> None:
 def test_neither_the_orientation_nor_a_face_alone_is_a_success() -> None:
     made = environment(1, goals="face")
     task = task_of(made)
+    m, every = task.mechanism, torch.ones(1, dtype=torch.bool)
+    half = torch.tensor([[math.cos(0.225), math.sin(0.225), 0.0, 0.0]], dtype=task.goal.dtype)  # 0.45 rad
+    for side in range(2):
+        for off, expected in ((0.15, True), (0.25, False)):
+            reach(made)
+            offsets = torch.zeros(1, 2)
+            offsets[0, side] = off
+            m.begin(every, m.labels, m.quarters, m.axis, task.goal.clone(), offsets)
+            goal = task.goal.clone(), task.goal_quarters.clone()
+            assert bool(task.outcome(still(made)).success[0]) is expected
+            task.goal, task.goal_quarters = goal
     reach(made)
-    face = int(faces_along(task.goal, (0.0, 0.0, 1.0))[0])
-    for off, expected in ((0.15, True), (0.25, False)):
-        reach(made)
-        offsets = torch.full((1, 2), 0.0)
-        offsets[0, task.mechanism._tables.faces[task.mechanism.axis[0]].tolist().index(face) if face in
-                task.mechanism._tables.faces[task.mechanism.axis[0]].tolist() else 0] = off  # fmt: skip
-        m = task.mechanism
-        m.begin(torch.ones(1, dtype=torch.bool), m.labels, m.quarters, m.axis, task.goal.clone(), offsets)
-        assert bool(task.outcome(still(made)).success[0]) is expected
-        reach(made)
+    m.begin(every, m.labels, m.quarters, m.axis, quat_multiply(half, task.goal), torch.zeros(1, 2))
+    assert not bool(task.outcome(still(made)).success[0])
 
 
 def test_flips_of_a_reduced_cube_and_turns_of_a_full_one_can_be_reached() -> None:
@@ -145,6 +148,7 @@ def test_a_plan_is_followed_to_its_end_as_the_planner_says() -> None:
     task = task_of(made)
     expected = subgoals(parse_moves(FAIR_SCRAMBLE), flip_to(UPRIGHT, "L"))
     assert task.sequence_length == len(expected) == 43
+    made.autoreset = False
     for number, goal in enumerate(expected):
         assert task.goal_quarters[0].tolist() == goal.quarters.tolist(), number
         assert torch.allclose(quat_to_matrix(task.goal)[0], torch.as_tensor(goal.rotation).double(), atol=1e-6)
@@ -162,13 +166,10 @@ def test_a_scrambled_cube_is_solved_by_its_plan() -> None:
     task = task_of(made)
     assert (task.mechanism.labels[0].numpy() == after(SOLVED, parse_moves("R U F'"))).all()
     made.autoreset = False
-    for _ in range(task.sequence_length - 1):
+    for number in range(task.sequence_length):
         reach(made)
-        made.step(still(made))
-    reach(made)
-    result = made.step(still(made))
-    assert bool(result.done[0])
-    assert float(result.terms["solved"][0]) == 1.0
+        result = made.step(still(made))
+        assert bool(result.done[0]) is bool(result.terms["solved"][0]) is (number == task.sequence_length - 1)
 
 
 def test_a_cube_that_falls_ends_its_episode_and_one_that_is_not_turned_is_given_up() -> None:
@@ -189,11 +190,12 @@ def test_episodes_begin_with_legal_cubes_and_are_the_same_at_any_number_of_envir
     for labels in task_of(made).mechanism.labels:
         check_labels(labels.numpy())
     assert torch.equal(task_of(made).mechanism.labels[:1], task_of(single).mechanism.labels)
-    actions = 0.5 * torch.ones(6, made.task.action_size)
     for _ in range(5):
-        made.step(actions)
-        single.step(actions[:1])
-    assert torch.equal(made.observed.policy[:1], single.observed.policy)
+        a, b = (
+            made.step(0.5 * torch.ones(6, made.task.action_size)),
+            single.step(0.5 * torch.ones(1, made.task.action_size)),
+        )
+        assert torch.equal(a.observed.policy[:1], b.observed.policy)
 
 
 def test_a_resumed_environment_goes_on_bit_for_bit() -> None:
@@ -222,8 +224,6 @@ def test_the_drawn_goal_shows_the_cube_as_it_is_to_be() -> None:
     task.draw_goal(model, data, 0)
     first = after(SOLVED, parse_moves("L"))
     for facelet in range(54):
-        from envs.manipulation.rubiks.model import COLOURS
-
         assert model.site(f"goal_{facelet}").rgba == pytest.approx(COLOURS[int(first[facelet]) // 9])
 
 
@@ -245,10 +245,6 @@ def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> None:
         make_task("RubiksCube-v0", **options)
     assert said in str(told.value)
     assert "\n" not in str(told.value)
-
-
-def test_quarter_is_a_quarter() -> None:
-    assert pytest.approx(math.pi / 2) == QUARTER
 
 
 def test_the_simulation_has_no_defect(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ from envs.manipulation.rubiks.notation import FACES, Move
 from envs.manipulation.rubiks.state import CUBELET_OF, NORMAL_OF, SOLVED, facelet_at, turn
 from envs.task import Fixed, id_of
 
-TOLERANCE_RAD = 0.06
+TOLERANCE_RAD = 0.07
 _DWELL = (
     3  # physics steps that an axis stays, so that its faces can begin to move: what presses changes from step to step
 )
@@ -111,6 +111,8 @@ class Mechanism:
         self.labels, self.quarters, self.axis = integers(54) + self._tables.turns[0], integers(6), integers()
         self.torque = torch.zeros(n, 6, dtype=engine.dtype, device=engine.device)
         self.kept, self.stayed = torch.zeros(n, 3, 2, dtype=engine.dtype, device=engine.device), integers()
+        self._unpainted = torch.zeros(n, dtype=torch.bool, device=engine.device)  # [N] changed in this control step
+        self._written = self._unpainted  # [N] changed after its last physics step
         self._waits = engine.device.type == "cpu"  # whether looking at numbers costs nothing
         if turning == "none":
             return
@@ -195,36 +197,51 @@ class Mechanism:
         third = self._chosen(offsets) if self.turning == "all" else torch.zeros_like(self.axis)
         changed = (turned != 0).any(dim=1) | (third != 0)
         self.stayed += 1
-        if self._waits and not bool(changed.any()):
+        self._written = changed
+        if not self._waits:
+            self._change(torch.arange(len(third), device=third.device), turned, third)
+        elif bool(changed.any()):
+            rows = changed.nonzero()[:, 0]
+            self._change(rows, turned[rows], third[rows])
+        self._unpainted |= changed
+
+    def settle(self) -> None:
+        """Bring up to date what depends on changes of `advance`; called after a control step."""
+        if self.turning == "none" or (self._waits and not bool(self._unpainted.any())):
             return
-        faces = self._tables.faces[self.axis]
+        self._paint(self._unpainted)
+        self._unpainted = torch.zeros_like(self._unpainted)
+        self.engine.forward(self._written)  # of the last physics step's: a later one has done it for the others
+
+    def _change(self, rows: Tensor, turned: Tensor, third: Tensor) -> None:
+        """Count quarter turns [k, 2] and turn bodies' frames by thirds [k], of cubes `rows` [k]; 0 changes nothing."""
+        axis, labels = self.axis[rows], self.labels[rows]
+        faces = self._tables.faces[axis]
         for side in range(2):
-            source = self._tables.turns[4 * faces[:, side] + turned[:, side] % 4]
-            self.labels = self.labels.gather(1, source)
-        self.quarters = self.quarters.scatter_add(1, faces, turned)
-        crossed, recut = (turned != 0).any(dim=1), third != 0
-        following = torch.where(recut, (self.axis + third) % 3, self.axis)
-        self._keep(offsets, recut, crossed)
-        here = torch.arange(len(third), device=third.device)
-        offsets = torch.where(recut[:, None], self.kept[here, following], offsets - QUARTER * turned)
-        self.kept = self.kept.index_put((here, following), torch.zeros_like(offsets))
-        write_rows(self._qpos[:, self._hinges], offsets, changed)
-        write_rows(self._qvel[:, self._dofs], self._qvel[:, self._dofs] * ~recut[:, None], changed)
+            labels = labels.gather(1, self._tables.turns[4 * faces[:, side] + turned[:, side] % 4])
+        self.labels[rows] = labels
+        self.quarters[rows] = self.quarters[rows].scatter_add(1, faces, turned)
+        recut, following = (third != 0)[:, None], (axis + third) % 3
+        offsets, kept, each = (
+            self._qpos[rows, self._hinges],
+            self.kept[rows],
+            torch.arange(len(rows), device=rows.device),
+        )
+        # What faces of the last axis are off is kept; a face that crosses others puts them into place.
+        kept[each, axis] = torch.where(recut, offsets, 0.0)
+        kept = kept.masked_fill((turned != 0).any(dim=1)[:, None, None], 0.0)
+        offsets = torch.where(recut, kept[each, following], offsets - QUARTER * turned)
+        kept[each, following] = 0.0
+        self.kept[rows] = kept
+        self._qpos[rows, self._hinges] = offsets
+        self._qvel[rows, self._dofs] = self._qvel[rows, self._dofs] * ~recut
         by = self._tables.thirds[third]
-        write_rows(self._qpos[:, self._quat], quat_multiply(self._qpos[:, self._quat], by), changed)
-        write_rows(self._qvel[:, self._spin], rotate_inverse(by, self._qvel[:, self._spin]), changed)
-        self.axis = following
-        self.stayed = self.stayed.masked_fill(recut, 0)
-        self._paint(changed)
+        self._qpos[rows, self._quat] = quat_multiply(self._qpos[rows, self._quat], by)
+        self._qvel[rows, self._spin] = rotate_inverse(by, self._qvel[rows, self._spin])
+        self.axis[rows] = following
+        self.stayed[rows] = self.stayed[rows].masked_fill(recut[:, 0], 0)
         if not self._waits or bool((self.torque != 0).any()):
             self._drive()
-        self.engine.forward(changed)
-
-    def _keep(self, offsets: Tensor, recut: Tensor, crossed: Tensor) -> None:
-        """Remember offsets [N, 2] of axes that are about to change; a face that crosses others puts them into place."""
-        mine = torch.arange(3, device=recut.device) == self.axis[:, None]  # [N, 3]
-        kept = torch.where((mine & recut[:, None])[..., None], offsets[:, None], self.kept)
-        self.kept = kept.masked_fill(crossed[:, None, None], 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes during an episode, beside the engine's state."""

@@ -10,7 +10,7 @@ Each slab is one box that collides; 54 stickers are only drawn. Slabs weigh alik
 contact say what presses on each of the six slabs that the cube can be cut into, and on the cube as a whole.
 
 Friction, spring and drag are chosen, not measured: a light cube with magnets. With them a face that is let go within 45
-degrees comes to rest within 3.3 degrees of aligned, and it takes 0.03 N m to leave a place.
+degrees comes to rest within 3.8 degrees of aligned, and it takes 0.038 N m to leave a place.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ HINGES = ("cube_top", "cube_bottom")
 SLABS = ("x+", "x-", "y+", "y-", "z+", "z-")  # of the body's frame
 READING = 10  # values of a sensor of contact: found, force, torque, position
 
-FACE_FRICTION_NM = 0.002
-FACE_SPRING = 0.035  # N m/rad, towards the next aligned angle
+FACE_FRICTION_NM = 0.003
+FACE_SPRING = 0.045  # N m/rad, towards the next aligned angle
 FACE_DRAG = 0.0005  # N m s/rad
 
 _HOLDS = 0.999  # impedance of friction: with MuJoCo's usual 0.9 what is held creeps

@@ -87,6 +87,9 @@ _START_FACE_RAD = 0.3  # how far top and bottom may be turned when an episode wi
 _LONGEST_PLAN = 64  # quarter turns; the planner's longest have 23 moves
 _STATES, _MIXING = 512, 30  # scrambled states that episodes start from, and turns that they are made with
 _PALM = "palm (x fingers, z up)"
+_CHATTER = {
+    "sign flips": "contacts of the Shadow hand's fingers pass from slab to slab of a cube at rest, 0.1 rad/s to and fro"
+}
 _BODY, _SITE, _GEOM = mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_GEOM
 _UP = (0.0, 0.0, 1.0)
 
@@ -127,13 +130,16 @@ class RubiksCube(CubeReorientation):
             raise UnknownOptionError(f"turning: expected 'all' with goals: {goals}, got {turning!r}")
         if scramble is not None and goals not in PLANNED:
             raise UnknownOptionError(f"scramble: goals: {goals} has no plan; expected goals: solve or scramble")
-        self.hand_name, self.hand, self.turning = hand, HANDS[hand], turning
+        self.hand_name, self.hand = hand, HANDS[hand]
+        self.turning: Turning = turning
         self.smoothing, self.weights = smoothing, Weights()
         self.kind: RubiksGoals = goals
         self.moves = None if scramble is None else _moves(scramble)
         if goals == "scramble" and self.moves is None:
             self.moves = parse_moves(FAIR_SCRAMBLE)
         self.id = "RubiksCube-v0"
+        if hand == "shadow":
+            self.accepted = _CHATTER
         self._take(build_rubiks(hand, turning))
         self.patience_steps = round(PATIENCE_S / self.control_period_s)
         self.start_rotation = UPRIGHT
@@ -255,6 +261,10 @@ class RubiksCube(CubeReorientation):
 
     def after_physics(self) -> None:
         self.mechanism.advance()
+
+    def after_step(self) -> None:
+        self.mechanism.settle()
+        super().after_step()
 
     def observe(self) -> Tensor:
         quat, left = quat_canonical(self.mechanism.quat()), self._left()
