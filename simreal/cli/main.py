@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
+from simreal.adopt import cli as adoption
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.evaluation import cli as evaluations
 from simreal.identify import cli as identification
@@ -172,6 +173,7 @@ app.command()(studies.probe)
 app.command()(studies.sweep)
 app.command()(evaluations.solve)
 app.command()(vision.render)
+app.command()(vision.estimate)
 
 
 @app.command()
@@ -355,11 +357,12 @@ def new(
 ) -> None:
     """Write a task, a configuration and a randomization block to start from."""
     _out.print(f"{robot}: loading ...")
-    from simreal.cli.new import new_command
+    from simreal.adopt.new import new_command
 
     new_command(robot, output, _out)
 
 
+app.command()(adoption.adopt)
 app.command()(robots.run)
 app.command()(robots.robot)
 

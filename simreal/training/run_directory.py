@@ -32,6 +32,7 @@ from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
+from simreal.vision.sensors.config import SensorConfig
 
 _ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
 
@@ -73,12 +74,15 @@ class LoadedPolicy:
         seed: int,
         engine: EngineName = "cpu",
         variant: ModelVariant | None = None,
+        sensors: Mapping[str, SensorConfig] | None = None,
     ) -> Environment:
-        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
+        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler. Without
+        `sensors` with those of the training."""
         gpu = None if self.config is None else self.config.gpu.options()
+        sensors = self.config.sensors if sensors is None and self.config is not None else sensors
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            engine=engine, variant=variant, gpu=gpu,
+            engine=engine, variant=variant, gpu=gpu, sensors=sensors,
         )  # fmt: skip
 
     def on_task(self, options: Mapping[str, Any] | None = None) -> LoadedPolicy:

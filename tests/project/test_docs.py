@@ -16,7 +16,7 @@ import pytest
 
 from plugin_files import installed_from
 from robots import skip_if_missing
-from shortcuts import with_short_rehearsals, without_bundles
+from shortcuts import with_short_rehearsals, with_small_chunks, without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
@@ -26,7 +26,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A script of nothing but these is run in this process, which has torch and MuJoCo loaded.
 _FILE = re.compile(r"cat > (\S+) <<'(\w+)'\n(.*?\n)\2\n", re.DOTALL)
-_COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
+_COMMAND = re.compile(r"(?:simreal|cd) (?:[^\n\\]|\\\n)*\n")
 # What makes a run short and changes nothing else that the pages show.
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
@@ -41,6 +41,7 @@ _SHORT = (
     (re.compile(r"100_000|\b12_000"), "400"),
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
+    (re.compile(r"(\bframes(?:: | ))\d\d\d"), r"\g<1>64"),  # of pictures
     (
         re.compile(r"(simreal train (?:allegro|go1|rubiks)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
@@ -58,6 +59,7 @@ _SHORT_PAGES = [page for page in _PAGES if page not in ("resilience.md", "scale.
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
 _EXPORTS = {
+    "adopt.md": "first",
     "arm.md": "arm",
     "audit.md": "pole",
     "c.md": "pole go1",
@@ -115,8 +117,11 @@ def short(text: str) -> str:
 
 
 def simreal(command: str) -> None:
-    """One line of a shell: `simreal ARGUMENTS`, perhaps with `> FILE`."""
-    _, *arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+    """One line of a shell: `simreal ARGUMENTS`, perhaps with `> FILE`; or `cd FOLDER`."""
+    program, *arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+    if program == "cd":
+        os.chdir(arguments[0])
+        return
     target = Path(os.devnull)
     if ">" in arguments:
         at = arguments.index(">")
@@ -148,6 +153,7 @@ def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureF
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with_short_rehearsals(monkeypatch)
+    with_small_chunks(monkeypatch)
     without_bundles(monkeypatch, but=_EXPORTS.get(page, ""))
     run_page(page, in_this_process, capsys)
 

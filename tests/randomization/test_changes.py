@@ -16,7 +16,7 @@ from envs.manipulation.fetch import FetchTask
 from envs.registry import make_task
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
-from randomization.changes import Change, Changing
+from randomization.changes import Change, Changing, _fixed
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
@@ -293,3 +293,49 @@ def test_a_policy_that_is_told_the_world_is_told_what_it_has_become() -> None:
 def test_what_cannot_change_is_refused(entries: dict[str, Any], values: dict[str, float], said: str) -> None:
     with pytest.raises(RandomizationError, match=said):
         changing(tiny(), entries, [(0.1, 0.0, values)])
+
+
+BUSY = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <body name="arm" pos="0 0 1">
+      <joint name="hinge" axis="0 1 0" damping="0.5"/>
+      <geom name="rod" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02" mass="1"/>
+    </body>
+    <body name="ball" pos="2 0 1"><freejoint/><geom name="ball" type="sphere" size="0.1" mass="1"/></body>
+  </worldbody>
+  <actuator><position name="servo" joint="hinge" kp="20" kv="1" ctrlrange="-1 1" forcerange="-4 4"/></actuator>
+</mujoco>
+"""
+EFFECTS = [
+    name for name, q in QUANTITIES.items()
+    if q.channel in ("action", "observation", "disturbance") and not _fixed(name)
+]  # fmt: skip
+ENDS = {"motor_thermal_time": 0.01, "motor_no_load_speed": 1.0, "encoder_resolution": 0.2, "motor_stribeck_speed": 5.0}
+BESIDE = {"motor_continuous_torque": 0.3, "motor_no_load_speed": 4.0, "actuator_backlash": 0.1, "motor_stiction": 1.0}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_an_effect_acts_from_the_change_on_and_not_before(name: str) -> None:
+    quantity = QUANTITIES[name]
+    entries: dict[str, Any] = {name: {"range": [quantity.nominal, quantity.nominal]}}
+    if quantity.needs:
+        value = BESIDE.get(quantity.needs, QUANTITIES[quantity.needs].default_range[1])
+        entries[quantity.needs] = {"range": [value, value]}
+    if name == "motor_continuous_torque":  # which warm motors feel
+        entries["motor_start_heat"] = {"range": [1.0, 1.0]}
+    end = ENDS.get(name, quantity.default_range[1])
+    if end == quantity.nominal:
+        end = quantity.default_range[0]
+    tracks = []
+    for unchanged in (True, False):
+        env = changing(tiny(BUSY), entries, [(0.6, 0.0, {name: end})], 1, 5, unchanged)
+        rows = []
+        for step in range(90):
+            result = env.step(torch.full((1, 1), 0.9 * float(np.sin(0.4 * step)), dtype=torch.float64))
+            rows.append(torch.cat((result.final.policy[0], env.engine.data("qpos")[0])))
+        tracks.append(torch.stack(rows))
+    same = (tracks[0] == tracks[1]).all(dim=1)
+    assert bool(same[:30].all())  # steps of 20 ms: the one that begins at 0.6 s is the first in the other world
+    assert not bool(same[30:].all())

@@ -95,6 +95,22 @@ def test_a_boundary_that_swings_wants_a_smaller_step() -> None:
     assert any("a smaller step (now 4), or a larger" in concern.text for concern in found)
 
 
+def test_ranges_that_the_budget_ends_are_told_with_where_they_will_be() -> None:
+    wide = [replace(MASS, limits=(0.5, 9.0)), replace(DELAY, limits=(0.0, 400.0))]
+    slow = {"delay.upper": [0.5 * k for k in range(30)]}
+
+    def said_of(total: int, busy: float = 0.0) -> dict[str, str]:
+        adr = table() | slow | {"delay.upper_performance": [p - busy for p in BUSY]}
+        return {c.kind: c.text for c in concerns(wide, (0.3, 0.7), adr, {}, {}, total)}
+
+    text = said_of(60_000)["starved"]
+    # mass.upper goes on by 0.03 in 1,000 steps, from 1.87; delay.upper by 0.5 ms, from 14.5
+    assert "ends 2 of 3 ranges" in text
+    assert "delay (upper) at 14.5, 29.5 at the end, of 400" in text
+    assert "mass (upper) at 1.87, 2.77 at the end, of 9" in text
+    assert "starved" not in said_of(60_000, busy=0.2)  # the policy ends one of them: it is no longer most
+
+
 def test_a_boundary_without_a_decision_is_told() -> None:
     text = said(table() | {"delay.upper": [0.0] * 30, "delay.upper_performance": [NAN] * 30})["undecided"]
     assert "1 of 3 boundaries of ADR have not been decided about once after 100% of the run (delay (upper))" in text

@@ -17,6 +17,7 @@ from randomization.catalogue.visual import VISUAL
 from randomization.config import randomization_config
 from randomization.parameters import RandomizationError
 from randomization.visual.textures import PATTERNS, UNSEEN, pattern
+from shortcuts import with_small_chunks
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.vision.datasets import command
@@ -120,7 +121,7 @@ def _render(folder: Path, *more: str, frames: int = 40) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Chunking, "of", classmethod(lambda cls, steps: Chunking(8, 2, 1)))
+    with_small_chunks(monkeypatch)
     (tmp_path / "worlds.yaml").write_text("randomization: {parameters: {material_hue: {}, image_noise: {}}}\n")
 
 

@@ -25,7 +25,7 @@ from simreal.vision.rendering.frames import FrameRenderer, Pictures, look_number
 from simreal.vision.rendering.mounts import mounted
 
 Array = NDArray[np.float64]
-_REDRAWN = 0.2  # probability that a random action does not go on: what is held moves things, what jitters does not
+_REDRAWN = 0.5  # probability that a random action does not go on: what is held moves things, what jitters does not
 
 
 @dataclass(frozen=True)
