@@ -27,6 +27,7 @@ from simreal.vision.rendering.viewer import parse_size
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _STRIP = 8  # moments in a strip
+_EVERY = 5  # control steps from picture to picture where a strip alone is made of them
 
 
 @dataclass
@@ -177,8 +178,8 @@ def solve_command(
     solving(policy, scramble)
     out.print(f"scramble ({len(scramble)} moves): {to_text(scramble)}")
     told: Outcome | None = None
-    reached = -1
-    for told in play(policy, scramble, world, seed, shape if video or film_strip else None):
+    reached, every = -1, 1 if video is not None else _EVERY
+    for told in play(policy, scramble, world, seed, shape if video or film_strip else None, every):
         if reached < 0:
             out.print(f"plan ({len(told.plan)} moves, {len(told.subgoals)} subgoals): {to_text(told.plan)}")
         if told.reached != reached and told.reached < len(told.subgoals):

@@ -24,7 +24,8 @@ from envs.validation.health.subject import subject_of_environment, subject_of_fi
 from shortcuts import without_bundles
 from simreal.training.build import make_environment
 
-FAMILIES = ("FetchPush-v4", "HandReach-v3", "HalfCheetah-v5", "HumanoidStandup-v5", "Go1Velocity-v0", "AllegroCube-v0")
+FAMILIES = ("FetchPush-v4", "HandReach-v3", "HalfCheetah-v5", "HumanoidStandup-v5", "Go1Velocity-v0", "AllegroCube-v0",
+            "RubiksCube-v0")  # fmt: skip
 OTHERS = [task for task in task_ids() if task not in FAMILIES and "Dense" not in task and "Sensors" not in task]
 XARM = "ufactory_xarm7"
 

@@ -53,6 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Go1Velocity-v0, rough": {"terrain": "rough"},
     "AllegroCube-v0": {},
     "ShadowCube-v0": {},
+    "RubiksCube-v0": {},
 }
 TASKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 PGS = ("Humanoid-v5", "HumanoidStandup-v5")
@@ -82,6 +83,7 @@ _WITHIN = {
     "HandManipulate": _DROPPED,
     "AllegroCube": _TOUCHING,
     "ShadowCube": _TOUCHING,
+    "RubiksCube": _TOUCHING,
     "Go1Velocity-v0, rough": Within(qpos=5e-2, seen=100.0, typical=2e-4),
 }
 
