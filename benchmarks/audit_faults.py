@@ -3,7 +3,7 @@
     python benchmarks/audit_faults.py BUNDLE FOLDER [--seconds 20] [--seed 0] [--clean 4] [--hang]
 
 A fault sits where the robot's driver would have it, so that the policy acts on it, and the robot falls if it must. Each
-log is an .npz as `simreal.logs` describes it; `faults.json` in the folder says what is wrong with each of them.
+log is an .npz as `simreal.common.logs` describes it; `faults.json` in the folder says what is wrong with each of them.
 """
 
 from __future__ import annotations

@@ -48,6 +48,14 @@ _PUBLIC = {
     "LastTarget": "envs.parts.observations",
     "Command": "envs.parts.observations",
     "Goal": "envs.parts.observations",
+    "LeggedVelocity": "envs.locomotion.legged.velocity",
+    "LeggedRobot": "envs.locomotion.legged.robot",
+    "Foot": "envs.locomotion.legged.robot",
+    "Gait": "envs.locomotion.legged.gait",
+    "Reach": "envs.robots.reach",
+    "Hold": "envs.robots.hold",
+    "Servo": "envs.robots.servos",
+    "put_servos": "envs.robots.servos",
     "load_robot": "envs.platform.menagerie",
     "robot_path": "envs.platform.menagerie",
     "TaskError": "envs.registry",
@@ -77,8 +85,11 @@ __all__ = [
     "EffectContext",
     "EndEffectorDelta",
     "Estimator",
+    "Foot",
+    "Gait",
     "Goal",
     "GpuOptions",
+    "Hold",
     "Imu",
     "JointPosition",
     "JointState",
@@ -89,6 +100,8 @@ __all__ = [
     "Learner",
     "LearnerOptions",
     "LearnerSpec",
+    "LeggedRobot",
+    "LeggedVelocity",
     "LoadedPolicy",
     "Mark",
     "Mirror",
@@ -96,6 +109,8 @@ __all__ = [
     "Outcome",
     "Parameter",
     "Quantity",
+    "Reach",
+    "Servo",
     "StepResult",
     "Task",
     "TaskError",
@@ -111,6 +126,7 @@ __all__ = [
     "make_environment",
     "make_task",
     "make_vec",
+    "put_servos",
     "register_learner",
     "register_quantity",
     "register_task",
@@ -123,11 +139,17 @@ if TYPE_CHECKING:
     from envs.common.step_records import Mark
     from envs.engines.gpu.options import GpuOptions
     from envs.environment import Observed, StepResult
+    from envs.locomotion.legged.gait import Gait
+    from envs.locomotion.legged.robot import Foot, LeggedRobot
+    from envs.locomotion.legged.velocity import LeggedVelocity
     from envs.parts.actions import EndEffectorDelta, JointPosition, JointTorque, JointVelocity
     from envs.parts.composed import ComposedTask
     from envs.parts.observations import BodyPose, Command, Goal, Imu, JointState, LastAction, LastTarget
     from envs.platform.menagerie import load_robot, robot_path
     from envs.registry import TaskError, make_task, register_task
+    from envs.robots.hold import Hold
+    from envs.robots.reach import Reach
+    from envs.robots.servos import Servo, put_servos
     from envs.task import ActionComponent, Component, Mirror, Outcome, Task, compile_spec
     from randomization.catalogue.quantity import Quantity
     from randomization.catalogue.table import register_quantity

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.spatial import constant
+from envs.common.spatial import constant, matrix_to_quat
 from envs.common.step_records import Mark
 from envs.engines.base import Stage, write_rows
 from envs.parts.actions import ActionSpec
@@ -72,7 +72,7 @@ class ComposedTask(Task):
             self.action = tuple(spec.component(model, joints) for spec in self.actions)
         self.observation = tuple(source.component for source in self._sources())
         goal = next((spec for spec in self.observations if isinstance(spec, Goal)), None)
-        self.goal_size = 3 if goal is not None else self.goal_size
+        self.goal_size = goal.size if goal is not None else self.goal_size
         self._achieved = None if goal is None else true_pose(model, goal.of, goal.frame)
         needed = [spec.stage_needed() for spec in self.observations]
         self.step_stage = max([*needed, self.step_stage], key=_STAGES.index)
@@ -207,7 +207,7 @@ class ComposedTask(Task):
         """Of a goal task: reward and success as `goal_reward` and `goal_success` say; only the time ends episodes."""
         achieved = self.achieved_goal()
         success = self.goal_success(achieved, self.goal)
-        distance = torch.linalg.vector_norm(achieved - self.goal, dim=1)
+        distance = torch.linalg.vector_norm(achieved[:, :3] - self.goal[:, :3], dim=1)
         terms = {"distance": distance}
         outcome = Outcome(self.goal_reward(achieved, self.goal), torch.zeros_like(success), success, terms)
         self.change_commands()
@@ -233,8 +233,8 @@ class ComposedTask(Task):
     def achieved_goal(self) -> Tensor:
         if self._achieved is None:
             return super().achieved_goal()
-        pos, _ = self._achieved(self.engine)
-        return pos
+        pos, rot = self._achieved(self.engine)
+        return pos if self.goal_size == 3 else torch.cat((pos, matrix_to_quat(rot)), dim=1)
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> Sequence[Mark] | None:
         """Mark the goal, also where it is in the frame of something that moves: a ball at a position [3], axes at a

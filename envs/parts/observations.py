@@ -192,16 +192,24 @@ class Goal(ObservationSpec):
     Args:
         of: body, site or geom.
         frame: "world", or the body whose frame goals are in.
+        turned: a goal says how it is to be turned as well: [N, 7], a position and a quaternion w, x, y, z with w >= 0.
     """
 
     of: str
     frame: str = WORLD
+    turned: bool = False
+
+    @property
+    def size(self) -> int:
+        """Values of a goal."""
+        return 7 if self.turned else 3
 
     def sources(
         self, model: mujoco.MjModel, action: Sequence[ActionComponent], before: Sequence[Component]
     ) -> tuple[Source, ...]:
         true_pose(model, self.of, self.frame)  # whether there are such bodies
-        made = Component("desired_goal", 3, "m", self.frame, XYZ, measured=False,
+        elements, unit = (XYZ + QUAT, "m, 1") if self.turned else (XYZ, "m")
+        made = Component("desired_goal", self.size, unit, self.frame, elements, measured=False,
                          description=f"where {self.of} is to be")  # fmt: skip
         return (Source(made, goal_of),)
 

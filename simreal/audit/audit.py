@@ -23,8 +23,8 @@ from simreal.audit.simulated.gains import Gains
 from simreal.audit.simulated.reference import Reference, reference
 from simreal.audit.verdicts import joint_findings
 from simreal.common.errors import UserError
+from simreal.common.logs import read_log
 from simreal.deploy import BundleError, Policy
-from simreal.logs import read_log
 
 # What spoils everything that is said of how a robot moves, so that the rest would be said of its consequences.
 _STRUCTURAL = ("permuted", "sign", "degrees", "scale", "frame", "quaternion_order", "frozen", "rate", "invalid", "lag")
@@ -102,7 +102,7 @@ def audit(
 
     Args:
         bundle: directory of the bundle that ran.
-        log: of the robot; see `simreal.logs.read_log`.
+        log: of the robot; see `simreal.common.logs.read_log`.
         chosen: component -> name of a signal in the log, where the names do not say it.
         simulate: compare with the policy in simulation, if its task is on this machine.
         say: called with what is being done.

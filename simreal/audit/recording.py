@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from envs.common.messages import listed, nearest
 from simreal.common.errors import UserError
-from simreal.logs import Log, Signal
+from simreal.common.logs import Log, Signal
 
 Numbers = NDArray[np.float64]
 _FIELDS = {"rad": "position", "m": "position", "rad/s": "velocity", "m/s": "velocity", "N m": "effort", "N": "effort"}

@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 
 from envs.common.messages import warn_again
+from simreal.adopt import cli as adoption
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.evaluation import cli as evaluations
 from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
@@ -88,6 +90,10 @@ def evaluate(
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="of the task, in place of its training's; may be repeated"),
+    ] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     _out.print(f"{', '.join(map(str, policies))}: loading ...")
@@ -98,7 +104,17 @@ def evaluate(
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
         evaluate_command(
-            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+            policies,
+            worlds,
+            episodes or _EPISODES,
+            seed,
+            json_file,
+            baseline,
+            ranges_of,
+            task,
+            engine,
+            _out,
+            task_option,
         )
         return
     from simreal.evaluation.envelope import EnvelopeSettings
@@ -155,6 +171,7 @@ app.command()(identification.identify)
 app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
+app.command()(evaluations.solve)
 app.command()(vision.render)
 app.command()(vision.estimate)
 
@@ -340,11 +357,12 @@ def new(
 ) -> None:
     """Write a task, a configuration and a randomization block to start from."""
     _out.print(f"{robot}: loading ...")
-    from simreal.cli.new import new_command
+    from simreal.adopt.new import new_command
 
     new_command(robot, output, _out)
 
 
+app.command()(adoption.adopt)
 app.command()(robots.run)
 app.command()(robots.robot)
 

@@ -1,1 +1,1 @@
-"""What this floor shares: the error that users see, files that appear whole or not at all, JSON, named code."""
+"""What this floor shares: the error that users see, files that appear whole or not at all, JSON, named code, `logs`."""

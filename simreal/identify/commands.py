@@ -16,13 +16,13 @@ from randomization.parameters import Parameter, RandomizationError, build_parame
 from simreal.common.atomic_files import write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json, write_target
+from simreal.common.logs import read_log
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.identify.answer.files import block, document, lines, world
 from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.measured.reading import recording_of
 from simreal.identify.rig import Rig, held
-from simreal.logs import read_log
 
 
 def identify_command(

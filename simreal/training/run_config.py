@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from envs.common.messages import near_file, nearest
 from envs.common.safe_yaml import FileError, parse_yaml
@@ -30,6 +30,14 @@ LearnerConfig = SerializeAsAny[Annotated[LearnerOptions, AnyLearner]]
 class TrainConfig(Strict):
     """How long to train, and what to write down on the way."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    source: str | None = Field(
+        None,
+        alias="from",
+        description="run of the same learner to begin with: its networks and normalizers; optimizer, experience and "
+        "curriculum are new",
+    )
     env_steps: int = Field(100_000, ge=1, description="environment steps in all")
     log_interval: int = Field(2_000, ge=1, description="environment steps between rows of metrics.csv and adr.csv")
     checkpoint_interval_s: float = Field(

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from plain_robot import JOINTS, contract, log, signals
 from simreal.audit.recording import recording
 from simreal.common.errors import UserError
-from simreal.logs import Log, read_log
+from simreal.common.logs import Log, read_log
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 MESSAGE = STORE.types

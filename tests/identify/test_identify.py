@@ -12,6 +12,7 @@ import pytest
 from conftest import TinyTask
 from randomization.parameters import RandomizationError, build_parameters
 from simreal.common.errors import UserError
+from simreal.common.logs import Log, Signal
 from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
 from simreal.identify.measured.pieces import noise_of
@@ -19,7 +20,6 @@ from simreal.identify.measured.reading import recording_of
 from simreal.identify.measured.recording import Recording, check_recording, tracks_of
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import unknown_of
-from simreal.logs import Log, Signal
 
 ARM = """
 <mujoco><option timestep="0.004"/><worldbody>

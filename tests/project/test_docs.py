@@ -26,7 +26,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A script of nothing but these is run in this process, which has torch and MuJoCo loaded.
 _FILE = re.compile(r"cat > (\S+) <<'(\w+)'\n(.*?\n)\2\n", re.DOTALL)
-_COMMAND = re.compile(r"simreal (?:[^\n\\]|\\\n)*\n")
+_COMMAND = re.compile(r"(?:simreal|cd) (?:[^\n\\]|\\\n)*\n")
 # What makes a run short and changes nothing else that the pages show.
 _SHORT = (
     (re.compile(r"\bepisodes([:=] ?| )\d+"), r"episodes\g<1>1"),
@@ -43,10 +43,11 @@ _SHORT = (
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
     (re.compile(r"(\bframes(?:: | ))\d\d\d"), r"\g<1>64"),  # of pictures
     (
-        re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
+        re.compile(r"(simreal train (?:allegro|go1|rubiks)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
     ),
     (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
+    (re.compile(r"(simreal solve [^\n]*)"), r"\g<1> --size 32"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     # a busy machine may have to stop it: status 1
     (re.compile(r"(simreal run (?:[^\n\\]|\\\n)*--seconds) 10\n"), r"\g<1> 1 || test $? = 1\n"),
@@ -58,6 +59,7 @@ _SHORT_PAGES = [page for page in _PAGES if page not in ("resilience.md", "scale.
 _NEEDS = {"c.md": ("make", "cc")}  # programs that a page runs and that not every machine has
 # The runs whose bundles are made in a short form.
 _EXPORTS = {
+    "adopt.md": "first",
     "arm.md": "arm",
     "audit.md": "pole",
     "c.md": "pole go1",
@@ -115,8 +117,11 @@ def short(text: str) -> str:
 
 
 def simreal(command: str) -> None:
-    """One line of a shell: `simreal ARGUMENTS`, perhaps with `> FILE`."""
-    _, *arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+    """One line of a shell: `simreal ARGUMENTS`, perhaps with `> FILE`; or `cd FOLDER`."""
+    program, *arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+    if program == "cd":
+        os.chdir(arguments[0])
+        return
     target = Path(os.devnull)
     if ">" in arguments:
         at = arguments.index(">")

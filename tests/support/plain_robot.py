@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simreal.logs import Log, Signal
+from simreal.common.logs import Log, Signal
 
 Numbers = NDArray[np.float64]
 JOINTS = tuple(f"j{i}" for i in range(6))

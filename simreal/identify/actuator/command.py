@@ -12,9 +12,9 @@ from envs.parts.actuator_network import FILE
 from simreal.common.atomic_files import new_folder
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json
+from simreal.common.logs import read_log
 from simreal.identify.actuator.samples import actuator_log
 from simreal.identify.actuator.training import Errors, Shape, packed, train
-from simreal.logs import read_log
 
 
 def actuator_command(

@@ -10,8 +10,8 @@ import numpy as np
 
 from envs.common.messages import listed, nearest
 from simreal.common.errors import UserError
-from simreal.logs import Log, Signal
-from simreal.logs.signals import Numbers
+from simreal.common.logs import Log, Signal
+from simreal.common.logs.signals import Numbers
 
 KINDS = ("command", "position", "velocity", "torque")
 _WORDS = {  # parts of names of signals, best first

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from envs.common.messages import listed
 from envs.validation.drives import Drive, find_drive
 from simreal.common.errors import UserError
-from simreal.logs import Log, Signal
+from simreal.common.logs import Log, Signal
 
 from .recording import SINGLE, Recording, check_recording, tracks_of
 

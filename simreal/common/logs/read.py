@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from simreal.common.errors import UserError
-from simreal.logs.rosbag import read_bag
-from simreal.logs.signals import Log
-from simreal.logs.tables import read_csv, read_npz
+from simreal.common.logs.rosbag import read_bag
+from simreal.common.logs.signals import Log
+from simreal.common.logs.tables import read_csv, read_npz
 
 _READERS = {".mcap": read_bag, ".db3": read_bag, ".csv": read_csv, ".npz": read_npz}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.common.messages import listed
 from simreal.common.errors import UserError
-from simreal.logs.signals import Log, Numbers, Signal, checked
+from simreal.common.logs.signals import Log, Numbers, Signal, checked
 
 _TIMES = {"time": 1.0, "t": 1.0, "time_s": 1.0, "timestamp": 1.0, "stamp": 1.0, "time_ms": 1e-3, "time_ns": 1e-9}
 _SEPARATORS = ("/", ":", ".")  # of component and element in the title of a column: "joint_pos/FR_hip_joint"

@@ -1,40 +1,32 @@
-"""`simreal new`: a task, a configuration and a randomization block to start from, for a robot's MJCF."""
+"""What a robot's model says about a task for it: where episodes start, what actions ask for, what is judged."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import keyword
-import re
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mujoco
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.console import Console
 
-from envs.common.errors import TaskError
-from envs.registry import build_task
+from envs.robots.ready import SINGLE, add_floor, free_base, home_of, name_actuators
 from envs.task import Task
 from envs.validation.drives import Drive, find_drive
 from envs.validation.health.checkup import checkup
 from envs.validation.health.finding import Finding
 from envs.validation.health.subject import USUAL_PERIOD_S, Subject, units_of
 from simreal.cli.suggest import suggested_yaml
-from simreal.common.atomic_files import new_folder, writing
 from simreal.common.errors import UserError
 
-_OBJECT, _JOINT = mujoco.mjtObj, mujoco.mjtJoint
-_FREE, _SINGLE = int(_JOINT.mjJNT_FREE), (int(_JOINT.mjJNT_HINGE), int(_JOINT.mjJNT_SLIDE))
-_GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
+_OBJECT = mujoco.mjtObj
 _UNITS = {
     ("position", False): "m", ("position", True): "rad", ("velocity", False): "m/s", ("velocity", True): "rad/s",
     ("force", False): "N", ("force", True): "N m",
 }  # fmt: skip
-_TOO_GENERAL = ("scene", "robot", "model", "main", "task")  # names of files that say nothing about the robot
 _LINE = 88  # characters of a list of values
+_ALIKE = 6  # values that are all the same are written once
 _FARTHEST = 0.6  # rad that an action of 1 moves a servo's target from home, at most
 _REACH = 0.25  # of the range of commands, to either side of home, that an action of 1 asks for
 
@@ -53,87 +45,6 @@ class Part:
     high: list[float]
 
 
-def new_command(robot: Path, output: Path | None, out: Console) -> Path:
-    """Write a folder with a task and its configuration. Returns it.
-
-    Raises:
-        UserError, TaskError: the file is no robot, or the folder exists; nothing is written then.
-    """
-    name = _name(robot)
-    folder = output or Path(name)
-    if folder.exists():
-        raise UserError(f"{folder}: exists; name another --output")
-    spec = _spec(robot)
-    out.print(f"{robot}: looking at the robot ...")
-    starter = Starter(robot, name, spec)
-    try:
-        with writing(folder), new_folder(folder) as made:
-            (made / f"{name}.py").write_text(starter.code())
-            task = _made_task(made / f"{name}.py", name, starter.class_name)
-            (made / f"{name}.yaml").write_text(starter.configuration(task))
-    except TaskError as error:
-        raise UserError(f"{robot}: cannot be made a task: {error}") from None
-    for finding in starter.left:
-        out.print(f"warning: simulation: {finding.line()}")
-    out.print(f"""
-  {folder / name}.py      the task: hold a posture that is asked for; make it yours
-  {folder / name}.yaml      how it is trained, and in which worlds
-
-Next:
-  cd {folder}
-  simreal check {name}:{starter.class_name}
-  simreal train {name}.yaml
-""")
-    return folder
-
-
-def _name(robot: Path) -> str:
-    """A name for the module, which no module that Python finds has."""
-    stem = robot.resolve().parent.name if robot.stem.lower() in _TOO_GENERAL else robot.stem
-    name = re.sub(r"\W+", "_", stem.lower()).strip("_") or "robot"
-    name = f"robot_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
-    return f"{name}_task" if name in sys.stdlib_module_names or importlib.util.find_spec(name) else name
-
-
-def _spec(robot: Path) -> mujoco.MjSpec:
-    if not robot.is_file():
-        raise UserError(f"{robot}: no such file; expected the MJCF or URDF of a robot")
-    try:
-        spec = mujoco.MjSpec.from_file(str(robot.resolve()))
-        spec.compile()
-    except ValueError as error:
-        raise UserError(f"{robot}: MuJoCo cannot compile it: {' '.join(str(error).split())}") from None
-    return spec
-
-
-def _name_actuators(spec: mujoco.MjSpec) -> list[str]:
-    """Give actuators without a name that of the joint (or tendon, site, body) that they act on, as a policy's contract
-    needs; returns the names of all, in order, or nothing where all had one."""
-    taken = {actuator.name for actuator in spec.actuators}
-    if "" not in taken:
-        return []
-    for actuator in spec.actuators:
-        if not actuator.name:
-            names = (actuator.target, *(f"{actuator.target}_{n}" for n in range(2, 2 + len(spec.actuators))))
-            actuator.name = next(name for name in names if name not in taken)
-            taken.add(actuator.name)
-    return [actuator.name for actuator in spec.actuators]
-
-
-def _made_task(path: Path, name: str, class_name: str) -> Task:
-    """The task that was just written."""
-    spec = importlib.util.spec_from_file_location(f"_new_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = before
-    return build_task(f"{name}:{class_name}", getattr(module, class_name), {})
-
-
 class Starter:
     """What a robot's model says about a task for it.
 
@@ -149,16 +60,13 @@ class Starter:
         model = spec.compile()
         if not model.nactuator:
             raise UserError(f"{robot}: the robot has no actuators, so a policy could do nothing; expected some")
-        free = np.flatnonzero(model.jnt_type == _FREE)
-        self.base = int(free[0]) if len(free) else None
-        self.floor = self.base is not None and not np.isin(model.geom_type, _GROUND).any()
-        if self.floor:
-            spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05])
-        self.named = _name_actuators(spec)
+        self.base = free_base(model)
+        self.floor = add_floor(spec)
+        self.named = name_actuators(spec)
         self.armatures, self.left = self._cured(spec)
         self.model = spec.compile()
-        self.home = self._home(self.model)
-        self.joints = [j for j in range(self.model.njnt) if int(self.model.jnt_type[j]) in _SINGLE]
+        self.home = home_of(self.model)
+        self.joints = [j for j in range(self.model.njnt) if int(self.model.jnt_type[j]) in SINGLE]
         if not self.joints:
             raise UserError(f"{robot}: the robot has no hinges and no slides; expected some")
         self.drives = self._drives(robot)
@@ -181,7 +89,7 @@ class Starter:
         for _ in range(4):
             model = spec.compile()
             data = mujoco.MjData(model)
-            data.qpos[:] = self._home(model)
+            data.qpos[:] = home_of(model)
             mujoco.mj_forward(model, data)
             found = checkup(Subject(self.name, model, [data], USUAL_PERIOD_S))
             cures = {f.of.split("'")[1]: f.armature for f in found if f.armature is not None and "'" in f.of}
@@ -191,26 +99,6 @@ class Starter:
             if not cures:
                 return armatures, found
         return armatures, found
-
-    def _home(self, model: mujoco.MjModel) -> np.ndarray:
-        """Where episodes start: the keyframe "home", the first one, or the model's own pose; feet on the ground."""
-        home = mujoco.mj_name2id(model, _OBJECT.mjOBJ_KEY, "home")
-        qpos = (model.key_qpos[max(home, 0)] if model.nkey else model.qpos0).copy()
-        for joint in range(model.njnt):  # poses of files are often outside of their own limits
-            if model.jnt_limited[joint] and int(model.jnt_type[joint]) in _SINGLE:
-                adr = model.jnt_qposadr[joint]
-                qpos[adr] = np.clip(qpos[adr], *model.jnt_range[joint])
-        if self.base is None:
-            return qpos
-        height, data = int(model.jnt_qposadr[self.base]) + 2, mujoco.MjData(model)
-        for _ in range(20):
-            data.qpos[:] = qpos
-            mujoco.mj_forward(model, data)
-            depth = max((-float(c.dist) - float(c.solimp[2]) for c in data.contact[: data.ncon]), default=0.0)
-            if depth <= 0.0:
-                break
-            qpos[height] += depth + 1e-4
-        return qpos
 
     def parts(self) -> list[Part]:
         """The action, in components of one unit each."""
@@ -306,14 +194,14 @@ class Starter:
         servos = {drive.joint for drive in self.drives if drive.follows == "position" and drive.joint is not None}
         kinds = {unit: [j for j in self.joints if units_of(self.model, j) == unit] for unit in ("rad", "m")}
         parts = self.parts()
-        template = "composed_task" if self._composed(parts) else "task"
-        return _TEMPLATES.get_template(f"{template}.py.jinja").render(
+        template = "composed_task" if self.composed(parts) else "task"
+        return TEMPLATES.get_template(f"{template}.py.jinja").render(
             starter=self, parts=parts, kinds={unit: ids for unit, ids in kinds.items() if ids},
             judged=[j for j in self.joints if j in servos] or self.joints, moved=bool(servos),
-            model=self.model, quiet=_text, numbers=_numbers, names=_names, labels=self.labels,
+            model=self.model, quiet=text, numbers=numbers, names=names, labels=self.labels,
         )  # fmt: skip
 
-    def _composed(self, parts: list[Part]) -> bool:
+    def composed(self, parts: list[Part]) -> bool:
         """Whether ready-made parts say all of it: actuators are servos or motors of joints, each kind of one unit."""
         kinds = [part.drives[0].follows for part in parts]
         joints = [self.model.joint(j).name for j in self.joints]
@@ -351,13 +239,16 @@ class Starter:
 
     def configuration(self, task: Task) -> str:
         """The run as YAML."""
-        return _TEMPLATES.get_template("run.yaml.jinja").render(
+        return TEMPLATES.get_template("run.yaml.jinja").render(
             name=self.name, class_name=self.class_name, worlds=suggested_yaml(task).rstrip()
         )
 
 
-def _numbers(values: list[float] | np.ndarray) -> str:
+def numbers(values: Sequence[float] | np.ndarray) -> str:
     """A tuple of numbers as Python, short."""
+    same = [_number(float(v)) for v in values]
+    if len(same) > _ALIKE and len(set(same)) == 1:
+        return f"({same[0]},) * {len(same)}"
     return _tuple([_number(float(v)) for v in values])
 
 
@@ -367,11 +258,13 @@ def _number(value: float) -> str:
     return f"{0.0 if abs(value) < 1e-12 else value:.6g}"
 
 
-def _names(values: list[str]) -> str:
-    return _tuple([_text(value) for value in values])
+def names(values: Sequence[str]) -> str:
+    """A tuple of names as Python, short."""
+    return _tuple([text(value) for value in values])
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A string as Python."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
@@ -390,7 +283,7 @@ def _tuple(values: list[str]) -> str:
     return "(\n" + "".join(f"    {line}\n" for line in lines) + ")"
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")), undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, keep_trailing_newline=True,
 )  # fmt: skip

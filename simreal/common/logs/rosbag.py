@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from simreal.common.errors import UserError
-from simreal.logs.messages import rows_of
-from simreal.logs.signals import Log, Signal, checked
+from simreal.common.logs.messages import rows_of
+from simreal.common.logs.signals import Log, Signal, checked
 
 _CONTRACT = "/simreal/contract"
 _TOO_LONG = 20_000_000  # numbers in a log: a day of a quadruped at 50 Hz has 500 million, and no memory holds it
