@@ -63,10 +63,9 @@ def make_environment(
 
     Args:
         task_id: see `simreal envs`.
-        num_envs: N.
+        num_envs, seed: N, and the seed of every random draw.
         randomization: the worlds; see `randomization_config`.
         engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs.
-        seed: of every random draw.
         threads: physics threads; None takes all that this process may use.
         sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
