@@ -13,8 +13,8 @@ import numpy as np
 
 import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
 from simreal.evaluation.worlds import find_world
-from simreal.rendering.viewer import film
 from simreal.training.run_directory import load_policy
+from simreal.vision.rendering.viewer import film
 
 
 def main(run: str, output: str, seed: int = 11, count: int = 6, edge: int = 0) -> None:

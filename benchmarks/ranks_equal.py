@@ -3,6 +3,7 @@
     python benchmarks/ranks_equal.py                # all learners and samplers, W = 1, 2, 3, and from 2 to 3
     python benchmarks/ranks_equal.py --only ppo     # those whose name holds "ppo"
     python benchmarks/ranks_equal.py --kills 20     # kill -9 of a random rank under torchrun, 20 times
+    python benchmarks/ranks_equal.py --kills 20 --only sac --overlap # of a run whose updates are made beside collecting
     python benchmarks/ranks_equal.py --double ...   # in float64
 
 Ranks are forks of this process that gloo connects; only the kills start torchrun. Exit status 1 where something is not
@@ -247,13 +248,15 @@ class Torchrun:
         return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
 
-def kills(count: int, learner: str, each: int = 4) -> bool:
+def kills(count: int, learner: str, overlap: bool, each: int = 4) -> bool:
     """Kill random ranks at random moments; whether every run ended as an undisturbed one, in time, without orphans."""
     draw, good = random.Random(0), True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = folder / "config.yaml"
-        made = json.loads(configuration(learner, "adr", 60, checkpoint_interval_s=0.3).model_dump_json())
+        made = json.loads(
+            configuration(learner, "adr", 60, checkpoint_interval_s=0.3, overlap=overlap).model_dump_json()
+        )
         config.write_text(yaml.safe_dump(made))
         began = time.monotonic()
         assert Torchrun(config, folder / "undisturbed", 0).process.wait(300) == 0
@@ -316,10 +319,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of LEARNER, SAMPLER")
     parser.add_argument("--double", action="store_true", help="in float64; tolerance 1e-10 instead of 1e-6")
     parser.add_argument("--kills", type=int, default=0, help="kill so many ranks instead")
+    parser.add_argument("--overlap", action="store_true", help="kill ranks of a run with train.overlap")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.kills:
-        sys.exit(0 if kills(given.kills, "ppo" if not given.only else given.only) else 1)
+        sys.exit(0 if kills(given.kills, given.only or "ppo", given.overlap) else 1)
     with double() if given.double else contextlib.nullcontext():
         sys.exit(0 if matrix(given.only, 1e-10 if given.double else 1e-6) else 1)
 

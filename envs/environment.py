@@ -187,7 +187,7 @@ class Environment:
         self.rng.set_step(self.steps)
         action = self._act(action)
         schedule, unsound_command = self._write_command(task.command(action.clone()))
-        if self.layer.within_steps:
+        if self.layer.within_steps or task.within_steps:
             self._step_by_step(schedule)
         else:
             engine.step(task.decimation, schedule)
@@ -238,12 +238,14 @@ class Environment:
         return None, unsound
 
     def _step_by_step(self, schedule: Tensor | None) -> None:
-        """The physics of a control step, with what the layer does before each of its steps."""
+        """The physics of a control step, with what the layer does before each of its steps and the task after it."""
         for substep in range(self.task.decimation):
             if schedule is not None:
                 self.engine.write_command(schedule[:, substep])
             self.layer.before_physics()
             self.engine.step(1)
+            if self.task.within_steps:
+                self.task.after_physics()
 
     def _outcome(self, action: Tensor) -> Outcome:
         """The task's outcome of the step, in tensors of its own."""

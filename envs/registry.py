@@ -241,3 +241,4 @@ for _kind, _names in _GYMNASIUM_V5.items():
 register_task("Go1Velocity-v0", "envs.locomotion.go1.velocity:Go1VelocityTask")
 for _hand in ("allegro", "shadow"):
     register_task(f"{_hand.capitalize()}Cube-v0", "envs.manipulation.cube.reorientation:CubeReorientation", hand=_hand)
+register_task("RubiksCube-v0", "envs.manipulation.rubiks.task:RubiksCube")

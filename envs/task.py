@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import mujoco
@@ -195,12 +196,19 @@ class Task(ABC):
     max_episode_steps: int
     command_fields: tuple[str, ...] = ("ctrl",)
     step_stage: Stage | None = None  # stage to bring up to date after stepping; None leaves fields one substep late
+    within_steps: bool = False  # whether `after_physics` is to be called after each physics step
     has_success: bool = True  # False: the task measures itself by return alone
     mirror: Mirror | None = None  # where the task is symmetric
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
+    sequence_length: int = 0  # > 0: every episode has the same sequence of goals, as many; half and full rates are told
+    evaluation_options: ClassVar[
+        dict[str, Any]
+    ] = {}  # options in which `simreal evaluate` plays it, whatever it learnt with
     render_camera: ClassVar[dict[str, Any]] = {}
-    accepted: ClassVar[dict[str, str]] = {}  # kinds of findings of `simreal check` that are meant to be, and why
+    accepted: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # kinds of findings of `simreal check` that are meant to be, and why
     actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
@@ -297,6 +305,10 @@ class Task(ABC):
     @abstractmethod
     def command(self, action: Tensor) -> Tensor:
         """The command [N, C] (the fields of `command_fields`, in MuJoCo's order) for actions [N, A] in [-1, 1]."""
+
+    def after_physics(self) -> None:
+        """Called when physics has advanced by one step, where `within_steps`."""
+        return None
 
     def after_step(self) -> None:
         """Called when physics has advanced by a control step, before observing."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.engines.histories import KeepDelays, shortened_delay
 from envs.environment import Environment, StepResult, on_device
 from envs.task import Task, editing_specs
+from randomization.changes import Change, Changing, EpisodeChanges, refuse_together
 from randomization.config import Performance
 from randomization.effects.context import EffectContext
 from randomization.effects.parameter_index import StepRandomNumbers
@@ -75,8 +76,20 @@ class DomainRandomizer:
         self._middle, self._half = ((low + high) / 2).to(engine.device), ((high - low) / 2).to(engine.device)
         self._physics = PhysicsWriter(task, engine, parameters, environment.rng)
         durations = StepDurations(self._physics.timestep_s, self._physics.shortest_timestep_s, task.decimation)
-        context = EffectContext(environment, parameters, StepRandomNumbers(environment.rng), durations)
+        changing = {label for change in self._happens() for label in change.values}
+        context = EffectContext(
+            environment, parameters, StepRandomNumbers(environment.rng), durations,
+            changing=frozenset(p.quantity for p in parameters if p.name in changing),
+        )  # fmt: skip
         self._effects = EffectPipeline(context)
+        self._engine, self._changes = engine, None
+        if isinstance(self.sampler, Changing):
+            refuse_together(self._effects.effects, parameters, self.sampler.changes)
+            self._changes = EpisodeChanges(self.sampler, environment, durations.period_s)
+
+    def _happens(self) -> tuple[Change, ...]:
+        """What changes in these worlds within an episode, or may change in others like them."""
+        return (*self.sampler.changes, *self.sampler.others) if isinstance(self.sampler, Changing) else ()
 
     def reset(self, mask: Tensor) -> bool:
         """Choose new worlds for mask [N] and write them; whether model constants have to be recomputed."""
@@ -88,11 +101,28 @@ class DomainRandomizer:
         self._effects.before_reset(mask)
         self._physics.write(mask, self.lam)
         self._effects.reset(mask, self.lam)
+        if self._changes is not None:
+            self._changes.reset(mask, self.lam)
         return self._physics.needs_set_const
 
     def begin_step(self) -> None:
         """Begin a control step, before the task is given the action."""
+        if self._changes is not None:
+            self._change(self._changes.now())
         self._effects.begin_step()
+
+    def _change(self, lam: Tensor) -> None:
+        """Go on in the worlds lam [N, d]."""
+        mask = (lam != self.lam).any(dim=1)
+        if not bool(mask.any()):  # waits for a GPU: in worlds that change only, where writing in every step costs more
+            return
+        before, self.lam, self._revealed = self.lam, lam, None
+        self._effects.before_change()
+        self._physics.change(mask, before, lam)
+        self._effects.change(mask, lam)
+        if self._physics.needs_set_const:
+            self._engine.set_const(mask)
+            self._engine.forward(mask)  # poses were those of the constants' own configuration
 
     def act(self, action: Tensor) -> Tensor:
         """The action [N, A] that is executed; see `EffectPipeline.act`."""
@@ -147,6 +177,7 @@ class DomainRandomizer:
             "sampler": self.sampler.state_dict(),
             "reporter": self._reporter.state_dict(),
             "effects": self._effects.state_dict(),
+            **({} if self._changes is None else {"changes": self._changes.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,3 +187,5 @@ class DomainRandomizer:
         self.sampler.load_state_dict(on_device(state["sampler"], torch.device("cpu")))
         self._reporter.load_state_dict(state["reporter"])
         self._effects.load_state_dict(state["effects"])
+        if self._changes is not None:
+            self._changes.load_state_dict(state["changes"])

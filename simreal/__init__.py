@@ -71,6 +71,8 @@ _PUBLIC = {
     "StepResult": "envs.environment",
     "GpuOptions": "envs.engines.gpu.options",
     "UserError": "simreal.common.errors",
+    "load_estimator": "simreal.vision.estimator.loading",
+    "Estimator": "simreal.vision.estimator.loading",
 }
 __all__ = [
     "ADR",
@@ -82,6 +84,7 @@ __all__ = [
     "Effect",
     "EffectContext",
     "EndEffectorDelta",
+    "Estimator",
     "Foot",
     "Gait",
     "Goal",
@@ -118,6 +121,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "load",
+    "load_estimator",
     "load_robot",
     "make_environment",
     "make_task",
@@ -162,6 +166,7 @@ if TYPE_CHECKING:
     from simreal.learners.registry import register_learner
     from simreal.training.build import make_environment
     from simreal.training.run_directory import LoadedPolicy
+    from simreal.vision.estimator.loading import Estimator, load_estimator
 
 
 def _check_floors() -> None:

@@ -25,7 +25,7 @@ from randomization.samplers.base import Manual
 from shortcuts import made_once
 from simreal.cli.main import main
 from simreal.common.errors import UserError
-from simreal.rendering.scene import Scene
+from simreal.vision.rendering.scene import Scene
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.speed.off_policy import bench_off_policy
 from benchmarks.speed.on_policy import bench_on_policy
-from benchmarks.speed.pictures import bench_rendering
+from benchmarks.speed.pictures import bench_frames, bench_rendering
 from benchmarks.speed.safety import bench_safety
 from benchmarks.speed.sampling import bench_adr
 from benchmarks.speed.stepping import bench_adapter, bench_stepping
@@ -81,6 +81,7 @@ def cases(quick: bool) -> list[Case[Rows]]:
         Case("adr", partial(bench_adr, rounds)),
     ]
     found += [Case(f"{task} pictures", partial(bench_rendering, task, rounds)) for task in _PICTURED]
+    found += [Case(f"{task} frames", partial(bench_frames, task, 5.0 if quick else 30.0)) for task in _PICTURED]
     return found
 
 

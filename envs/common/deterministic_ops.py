@@ -79,11 +79,21 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         (g,) = gradients
-        return g @ weight if ctx.needs_input_grad[0] else None, _over_rows(g, x), column_sums(g)
+        return g @ weight if ctx.needs_input_grad[0] else None, weight_gradient(g, x), bias_gradient(g)
+
+
+def bias_gradient(g: Tensor) -> Tensor:
+    """Gradient [m] of a layer's biases for that of its outputs [B, m]."""
+    return column_sums(g) if len(g) > _ROWS else g.sum(0)
+
+
+def weight_gradient(g: Tensor, x: Tensor) -> Tensor:
+    """Gradient [m, n] of a layer's weights for that of its outputs [B, m], and its inputs [B, n]."""
+    return _over_rows(g, x) if len(g) > _ROWS else g.t().mm(x)
 
 
 def _over_rows(a: Tensor, b: Tensor) -> Tensor:
-    """a' b [m, n] of a [B, m], b [B, n]."""
+    """a' b [m, n] of a [B, m], b [B, n], of which there are more than are multiplied at once."""
     whole = len(a) // _ROWS * _ROWS
     parts = torch.bmm(a[:whole].unflatten(0, (-1, _ROWS)).mT, b[:whole].unflatten(0, (-1, _ROWS))).sum(0)
     return parts if whole == len(a) else parts + a[whole:].mT @ b[whole:]

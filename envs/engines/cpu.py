@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import mujoco
@@ -167,6 +168,30 @@ class CpuEngine(BatchedEngine):
         model, data = self._batch.get_model(index), self._batch.get_data(index)
         mujoco.mj_forward(model, data)
         return model, data
+
+    def poses(
+        self, rows: Iterable[int], model: mujoco.MjModel, data: mujoco.MjData
+    ) -> Generator[tuple[mujoco.MjModel, mujoco.MjData]]:
+        """Simulations `rows` as a renderer needs them, one after the other: bodies, cameras and lights in their places,
+        no contacts and no forces. `export_to_mujoco` copies the model and computes all of it.
+
+        Args:
+            rows: indices of simulations.
+            model: a copy of the engine's, which gets the values of each one's fields.
+            data: of that copy.
+        """
+        moved = [name for name in self._constants() if name.startswith(("cam_", "light_"))]
+        fields = {name: self._batch.expand(name) for name in (*self._fields, *moved) if "." not in name}
+        for row in rows:
+            for name, values in fields.items():
+                getattr(model, name)[...] = values[row]
+            self._batch.get_data(row, data)
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_camlight(model, data)
+            mujoco.mj_flex(model, data)
+            mujoco.mj_tendon(model, data)
+            yield model, data
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -32,6 +32,7 @@ class EffectContext:
         random: numbers of the step; effects reserve theirs when they are made.
         durations: turn times into steps.
         changed: model fields that effects change during episodes, by name.
+        changing: quantities whose values change within episodes, see `randomization.changes`.
     """
 
     environment: Environment
@@ -39,6 +40,7 @@ class EffectContext:
     random: StepRandomNumbers
     durations: StepDurations
     changed: dict[str, ModelValues] = field(default_factory=dict)
+    changing: frozenset[str] = frozenset()
 
     @cached_property
     def forces(self) -> ExternalForces:

@@ -35,10 +35,12 @@ class Effect(Stateful):
             adversary has 10, noise 20, latency 30; of commands loss 10, stuck actuators 20, backlash 30, delay 90; of
             the world forces 10 and 20, fading motors 30, pushes 40, a moving base 50, motors 80, which come first in a
             physics step too; of sensors errors and timing 10.
+        whole_episodes: its quantities that say how an episode begins, and so cannot change within one.
         _state: names of the attributes that change during an episode; checkpoints keep these.
     """
 
     order: ClassVar[int] = 60
+    whole_episodes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Any) -> None:
         """Look up what the hooks need."""
@@ -48,6 +50,15 @@ class Effect(Stateful):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin episodes in mask [N] in the worlds lam [N, d], whose own model fields have been written."""
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Go on in mask [N] in the worlds lam [N, d], which have just become others, and keep what has happened so far.
+        Worlds cannot change within an episode in quantities of an effect that does not override this."""
+        raise NotImplementedError
+
+    def held_fields(self) -> set[str]:
+        """Model fields that it writes at the beginning of an episode, and expects to be left alone until its end."""
+        return set()
 
     def on_action(self, action: Tensor) -> Tensor:
         """The action [N, A] that is executed for one in [-1, 1], where it lies too; the task is given the last one."""

@@ -57,6 +57,19 @@ class EffectPipeline(Stateful):
         for values in self._changed.values():
             values.take(mask)
 
+    def before_change(self) -> None:
+        """Undo what effects did to model fields in the last control step, before worlds change within episodes."""
+        for values in self._changed.values():
+            values.begin_step()
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Go on in mask [N] in the worlds lam [N, d], whose own model fields have been written."""
+        for effect in self.effects.values():
+            if effect.overrides("change"):
+                effect.change(mask, lam)
+        for values in self._changed.values():
+            values.take(mask)
+
     def begin_step(self) -> None:
         """Begin a control step, before the task is given the action."""
         if self._on["command"]:

@@ -154,6 +154,21 @@ class PhysicsWriter:
         """The shortest physics step that any world may have, s."""
         return self._shortest
 
+    def change(self, mask: Tensor, before: Tensor, lam: Tensor) -> None:
+        """Turn the worlds `before` [N, d] of the environments in mask [N] into lam [N, d] within an episode.
+
+        A value that something else has written since the episode began is moved by as much as it would have been.
+        """
+        if not self._fields:
+            return
+        normal = self._rng.episode_normal("physics", self._normals) if self._normals and self._rng is not None else None
+        old, new = (self._formula.values(world, normal).split(self._sizes, dim=1) for world in (before, lam))
+        for target, was, becomes in zip(self._fields, old, new, strict=True):
+            present = target.live[:, target.elements]
+            was, becomes = was.to(present.dtype), becomes.to(present.dtype)
+            moved = torch.where(present == was, becomes, present + (becomes - was))
+            target.live[:, target.elements] = torch.where(mask[:, None] & (becomes != was), moved, present)
+
     def write(self, mask: Tensor, lam: Tensor) -> None:
         """Write the worlds lam [N, d] of the environments in mask [N]."""
         if not self._fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mujoco
@@ -62,20 +63,37 @@ class SceneRandomizer:
         Returns:
             The background, where it differs from the nominal one.
         """
-        before = self._nominal.expanded(1)
-        place(before, scene, model)
-        after = before.expanded(1)
-        self._batch.apply(after, lam[None].cpu(), first_pattern, torch.tensor([index], device=lam.device))
-        old, new = ({name: value[0].numpy() for name, value in vars(state).items()} for state in (before, after))
-        _write_lights(scene, model, old, new)
-        _write_eyes(scene, old, new)
-        _write_geoms(scene, old, new)
-        return Sky(float(new["sky_amount"]), new["sky_top"], new["sky_bottom"]) if new["sky_amount"] else None
+        row = torch.tensor([index], device=lam.device)
+        return self.apply_to([scene], model, lam[None], row, first_pattern)[0]
+
+    def apply_to(
+        self, scenes: Sequence[mujoco.MjvScene], model: mujoco.MjModel, lam: Tensor, rows: Tensor, first_pattern: int
+    ) -> list[Sky | None]:
+        """`apply` to n scenes at once, of environments rows [n] in their worlds lam [n, d]; a background for each."""
+        before = self._nominal.expanded(len(scenes))
+        for i, scene in enumerate(scenes):
+            one = VisualState(**{name: value[i : i + 1] for name, value in vars(before).items()})
+            place(one, scene, model)
+        after = VisualState(**{name: value.clone() for name, value in vars(before).items()})
+        self._batch.apply(after, lam.cpu(), first_pattern, rows)
+        skies: list[Sky | None] = []
+        for i, scene in enumerate(scenes):
+            old, new = ({name: value[i].numpy() for name, value in vars(state).items()} for state in (before, after))
+            _write_lights(scene, model, old, new)
+            _write_eyes(scene, old, new)
+            _write_geoms(scene, old, new)
+            shown = Sky(float(new["sky_amount"]), new["sky_top"], new["sky_bottom"]) if new["sky_amount"] else None
+            skies.append(shown)
+        return skies
 
     def postprocess(self, picture: NDArray[np.uint8], lam: Tensor, index: int) -> NDArray[np.uint8]:
         """What the camera of environment `index` makes of a picture [height, width, 3] in its world lam [d]."""
         row = torch.tensor([index], device=lam.device)
-        return self._batch.postprocess(torch.from_numpy(picture)[None], lam[None].cpu(), row)[0].numpy()
+        return self.postprocess_all(picture[None], lam[None], row)[0]
+
+    def postprocess_all(self, pictures: NDArray[np.uint8], lam: Tensor, rows: Tensor) -> NDArray[np.uint8]:
+        """`postprocess` of n pictures [n, height, width, 3] at once, of environments rows [n] in worlds lam [n, d]."""
+        return self._batch.postprocess(torch.from_numpy(pictures), lam.cpu(), rows).numpy()
 
 
 def place(state: VisualState, scene: mujoco.MjvScene, model: mujoco.MjModel) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PATTERNS = 24  # in the library
+UNSEEN = PATTERNS  # the first of as many others, which no training is given
 _SIZE = 64  # pixels along an edge of a pattern
 _SKY = 32  # pixels along an edge of the background's cube
 Tile = NDArray[np.float64]  # [size, size] in [0, 1]: 0 one colour, 1 the other
@@ -48,31 +49,59 @@ def noise(size: int, cells: int, random: np.random.Generator) -> Tile:
     return (tile - tile.min()) / max(float(np.ptp(tile)), 1e-9)
 
 
+def rings(size: int, cells: int) -> Tile:
+    """Circles around the middle, `cells` along an edge."""
+    line = np.abs(2 * np.arange(size) + 1 - size) / size
+    return (np.hypot(line[:, None], line) * cells).astype(int) % 2.0
+
+
+def diagonal(size: int, cells: int) -> Tile:
+    """Bars along a diagonal, `cells` of them across."""
+    line = np.arange(size)
+    return ((line[:, None] + line) * cells // size % 2).astype(np.float64)
+
+
+def dots(size: int, cells: int) -> Tile:
+    """Discs, `cells` along an edge."""
+    line = np.arange(size) * cells / size % 1.0 - 0.5
+    return (np.hypot(line[:, None], line) < 0.35).astype(np.float64)
+
+
 def flat(size: int) -> Tile:
     """One colour."""
     return np.zeros((size, size))
 
 
 def pattern(index: int) -> NDArray[np.uint8]:
-    """Pattern `index` of the library, [size, size, 3]: a tile between two bright colours."""
+    """Pattern `index` of the library, [size, size, 3]: a tile between two bright colours; from UNSEEN on other ones."""
     random = np.random.default_rng(index)
     scale = 2 ** (1 + index // 6 % 4)  # 2, 4, 8, 16 cells along an edge
-    tile = (
-        checker(_SIZE, scale),
-        noise(_SIZE, scale, random),
-        stripes(_SIZE, scale),
-        noise(_SIZE, 2 * scale, random),
-        gradient(_SIZE),
-        flat(_SIZE),
-    )[index % 6]
+    if index < UNSEEN:
+        tile = (
+            checker(_SIZE, scale),
+            noise(_SIZE, scale, random),
+            stripes(_SIZE, scale),
+            noise(_SIZE, 2 * scale, random),
+            gradient(_SIZE),
+            flat(_SIZE),
+        )[index % 6]
+    else:
+        tile = (
+            rings(_SIZE, scale),
+            diagonal(_SIZE, scale),
+            dots(_SIZE, scale),
+            noise(_SIZE, scale, random),
+            rings(_SIZE, 2 * scale),
+            diagonal(_SIZE, 2 * scale),
+        )[index % 6]
     first = random.uniform(0.7, 1.0, 3)
     second = random.uniform(0.35, 0.75) * random.uniform(0.7, 1.0, 3)
     colours = first + tile[..., None] * (second - first)
     return np.rint(255.0 * colours).astype(np.uint8)
 
 
-def library() -> mujoco.MjModel:
-    """A model without bodies that holds the textures.
+def library(first: int = 0) -> mujoco.MjModel:
+    """A model without bodies that holds the textures, of patterns from `first` on.
 
     Textures 0 to PATTERNS - 1 are the patterns for planes (2D), the next PATTERNS the same for solids (cubes), the
     last is the background (skybox).
@@ -80,7 +109,7 @@ def library() -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     for kind, faces in ((mujoco.mjtTexture.mjTEXTURE_2D, 1), (mujoco.mjtTexture.mjTEXTURE_CUBE, 6)):
         for index in range(PATTERNS):
-            _add(spec, f"{kind.name}{index}", kind, np.tile(pattern(index), (faces, 1, 1)))
+            _add(spec, f"{kind.name}{index}", kind, np.tile(pattern(first + index), (faces, 1, 1)))
     _add(spec, "sky", mujoco.mjtTexture.mjTEXTURE_SKYBOX, np.zeros((6 * _SKY, _SKY, 3), np.uint8))
     return spec.compile()
 

@@ -16,6 +16,7 @@ _TIMES = 1.25  # better that joints have to fit another's signal, where joints t
 _CLOSE = 0.6  # correlation of a velocity with the rate of its position that is more than noise
 _DEGREES = 180.0 / np.pi
 _SCALE_OFF = 0.3  # |log| of a factor that is called wrong
+_WIDE = 5.0  # times the spread in training: no noise of a joint that hardly moves
 
 
 def joint_findings(facts: Facts) -> list[Finding]:
@@ -196,7 +197,7 @@ def _sign(
 
 def _scale_findings(facts: Facts, joints: Joints, level: float | None) -> list[Finding]:
     """Positions or velocities of all joints in another unit or off by a factor; `level`: see `_level_factor`."""
-    between = 1.0
+    between: float | None = None  # of a robot that does not move nothing is known
     single: list[Finding] = []
     if facts.rate is not None and len(facts.rate.joints):
         own = np.abs(facts.rate.strength.diagonal())
@@ -206,7 +207,7 @@ def _scale_findings(facts: Facts, joints: Joints, level: float | None) -> list[F
             if not _off(between):
                 single = _single_scales(joints, facts.rate, strong)
     velocity = position = 1.0
-    if _off(between):
+    if between is not None and _off(between):
         shown = level is not None and _off(level) and abs(np.log(abs(level) * between)) < 0.5
         if shown or (level is None and _spread_factor(facts, joints)):
             position = 1.0 / between
@@ -214,14 +215,15 @@ def _scale_findings(facts: Facts, joints: Joints, level: float | None) -> list[F
             velocity = between
             position = level if level is not None and _far(level) else 1.0
     elif level is not None and _far(level):
-        position = velocity = level
+        position = level
+        velocity = level if between is not None or _spreads(facts, joints)["velocity"] > _WIDE else 1.0
     out: list[Finding] = []
     same = _off(position) and _off(velocity) and abs(np.log(position / velocity)) < 0.3
     groups = [(["position", "velocity"], position)] if same else [(["position"], position), (["velocity"], velocity)]
     for kinds, factor in groups:
         if _off(factor):
             kinds = [k for k in kinds if any(p is not None for p in joints.place[k])]
-            out.append(_scale(facts, joints, kinds, factor, between, level))
+            out.append(_scale(joints, kinds, factor, between, level))
     return out or single
 
 
@@ -249,13 +251,22 @@ def _level_factor(joints: Joints) -> float | None:
 
 def _spread_factor(facts: Facts, joints: Joints) -> bool:
     """Whether positions spread as a wrong factor of theirs would make them, and velocities as in training."""
-    ratio: dict[str, float] = {}
+    ratio = {which: abs(float(np.log(max(wide, 1e-9)))) for which, wide in _spreads(facts, joints).items()}
+    return ratio["position"] > ratio["velocity"]
+
+
+def _spreads(facts: Facts, joints: Joints) -> dict[str, float]:
+    """How widely positions and velocities spread, in parts of what they do in training; 0 without any."""
+    out: dict[str, float] = {}
     for which in ("position", "velocity"):
-        name, at = joints.component(which, joints.has(which))
-        channel = facts.record.seen[name]
-        wide = channel.values[:, at].std(axis=0) / np.maximum(channel.spread[list(at)], 1e-9)
-        ratio[which] = float(np.log(np.maximum(np.median(wide), 1e-9)))
-    return abs(ratio["position"]) > abs(ratio["velocity"])
+        chosen = joints.has(which)
+        out[which] = 0.0
+        if len(chosen):
+            name, at = joints.component(which, chosen)
+            channel = facts.record.seen[name]
+            wide = channel.values[:, at].std(axis=0) / np.maximum(channel.spread[list(at)], 1e-9)
+            out[which] = float(np.median(wide))
+    return out
 
 
 def _single_scales(joints: Joints, rate: Relation, strong: NDArray[np.bool_]) -> list[Finding]:
@@ -279,12 +290,10 @@ def _single_scales(joints: Joints, rate: Relation, strong: NDArray[np.bool_]) ->
     return out
 
 
-def _scale(
-    facts: Facts, joints: Joints, kinds: list[str], factor: float, between: float, level: float | None
-) -> Finding:
+def _scale(joints: Joints, kinds: list[str], factor: float, between: float | None, level: float | None) -> Finding:
     chosen = joints.has(kinds[0])
     components = tuple(dict.fromkeys(joints.component(kind, joints.has(kind))[0] for kind in kinds))
-    evidence = [f"the velocity is {between:.2f} times the rate of the position"] if facts.rate is not None else []
+    evidence = [f"the velocity is {between:.2f} times the rate of the position"] if between is not None else []
     if level is not None:
         evidence.append(f"positions are {level:.3g} times their targets")
     score = 100.0 * len(chosen)
@@ -293,16 +302,16 @@ def _scale(
 
 def scale_finding(components: tuple[str, ...], factor: float, evidence: str, weight: float) -> Finding:
     """A factor, named degrees where it is about that of degrees."""
-    name = " and ".join(components)
+    name, are = " and ".join(components), "is" if len(components) == 1 else "are"
     turns = np.log(abs(factor)) / np.log(_DEGREES)
     if 0.87 < turns < 1.13:
         return Finding(
-            "degrees", components, (), f"{name} is in degrees, expected radians", evidence,
+            "degrees", components, (), f"{name} {are} in degrees, expected radians", evidence,
             "multiply by pi / 180", {"factor": factor}, weight,
         )  # fmt: skip
     if -1.13 < turns < -0.87:
         return Finding(
-            "degrees", components, (), f"{name} is in radians, divided by another 57.3", evidence,
+            "degrees", components, (), f"{name} {are} in radians, divided by another 57.3", evidence,
             "convert from degrees once, not twice", {"factor": factor}, weight,
         )  # fmt: skip
     nice = min(
@@ -310,7 +319,7 @@ def scale_finding(components: tuple[str, ...], factor: float, evidence: str, wei
     )
     shown = nice if abs(np.log(nice / abs(factor))) < 0.12 else factor
     return Finding(
-        "scale", components, (), f"{name} is {shown:.3g} times what it should be", evidence,
+        "scale", components, (), f"{name} {are} {shown:.3g} times what it should be", evidence,
         f"multiply by {1.0 / shown:.3g}, or look for a wrong gear ratio or unit in the driver",
         {"factor": factor}, weight,
     )  # fmt: skip

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from envs.common.fast_matmul import thread_independent
 from envs.common.ranks import ALONE, Ranks
@@ -23,15 +22,16 @@ from simreal.common.trusted_code import naming, remember_made
 from simreal.evaluation.compare import (
     differences,
     differences_table,
+    envelope_table,
+    figures_table,
     find_baseline,
     load_policies,
     other_options,
-    plain_table,
     policies_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
 from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
-from simreal.evaluation.metrics import Metric, metric_of
+from simreal.evaluation.metrics import metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
@@ -39,7 +39,7 @@ from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdat
 from simreal.training.launch import joined, restarted, together
 from simreal.training.monitoring.loggers import Loggers, check_loggers, final_figures
 from simreal.training.monitoring.progress import Progress
-from simreal.training.run_config import RunConfig, first_difference, load_config
+from simreal.training.run_config import RunConfig, apply_overrides, first_difference, load_config
 from simreal.training.run_directory import (
     LoadedPolicy,
     is_bundle,
@@ -49,6 +49,7 @@ from simreal.training.run_directory import (
     newest_run,
     refuse_filled,
     run_config,
+    start_from,
 )
 from simreal.training.trainer import Interrupted, Trainer, update_threads
 
@@ -143,6 +144,8 @@ def train_run(
     trainer = together(ranks, lambda: _make_trainer(config, run, ranks))
     if any(ranks.objects(checkpoint is not None)):
         trainer.load(checkpoint)
+    else:
+        together(ranks, lambda: start_from(trainer.learner, config))
     if ranks.first:
         _write_down(config, run)
     total, adr = config.learner.run_length(config.train.env_steps), config.randomization.sampler in ("adr", "doraemon")
@@ -275,9 +278,13 @@ def evaluate_command(
     task: str | None,
     engine: EngineName | None,
     out: Console,
+    task_options: Sequence[str] | None = None,
 ) -> None:
     """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
-    policies = load_policies(paths, task)
+    options = None if task_options is None else apply_overrides({}, task_options)
+    policies = [policy.on_task(options) for policy in load_policies(paths, task)]
+    if changed := options if options is not None else policies[0].make_task().evaluation_options:
+        out.print(f"{policies[0].task_id} with {', '.join(f'{key}: {value}' for key, value in changed.items())}")
     first = find_baseline(baseline, paths, policies)
     source = None if ranges_of is None else load_policy(ranges_of, task)
     found = [find_worlds(worlds, policy, source) for policy in policies]
@@ -412,35 +419,3 @@ def _present_envelope(run: Path, policy: LoadedPolicy) -> dict[str, Any] | None:
     if document.get("task") != policy.task_id:
         raise UserError(f"{run / ENVELOPE}: is of {document.get('task')}, expected {policy.task_id}")
     return document
-
-
-def envelope_table(document: dict[str, Any]) -> Table:
-    """An envelope for people: success along each parameter, and the box."""
-    box = document["box"]
-    title = f"Success along each parameter of {document['task']}, from end to end"
-    title += "" if document["criterion"] is None else f"; success: {document['criterion']}"
-    caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
-    if box is not None:
-        caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
-    table = plain_table(title, ("parameter", "unit"), ("trained", "seen", "success", "box"), caption)
-    for p in document["parameters"]:
-        inside = "-" if box is None else _ends(box["ranges"][p["name"]])
-        success = " ".join(f"{value:.2f}" for value in p["success"])
-        seen = _ends((p["values"][0], p["values"][-1]))
-        table.add_row(p["name"], p["unit"], _ends(p["trained"]), seen, success, inside)
-    return table
-
-
-def _ends(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.3g} to {ends[1]:.3g}"
-
-
-def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
-    """The figures of an evaluation for people."""
-    entropy = figures["adr_entropy_npd"]
-    title = f"{figures['policy']} on {figures['task']}"
-    title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
-    table = plain_table(title, ["world"], ["episodes", *measure.columns])
-    for world in figures["worlds"]:
-        table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
-    return table

@@ -74,6 +74,7 @@ def evaluate(
     *,
     seed: int = 1_000_003,
     num_envs: int | None = None,
+    task_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play fresh episodes in every world, as `simreal evaluate` does.
 
@@ -83,6 +84,8 @@ def evaluate(
         episodes: in each world.
         seed: of the episodes: the same seed plays the same episodes with every policy.
         num_envs: episodes played at a time; None chooses a good number.
+        task_options: to play the task with beside those of its training; None: those in which the task is evaluated, as
+            RubiksCube-v0 is on the fixed scramble.
 
     Returns:
         What `simreal evaluate --json` writes: "task", "policy", "adr_entropy_npd" and "worlds", a list with figures of
@@ -103,5 +106,5 @@ def evaluate(
     if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"worlds: expected names of worlds, of groups or of YAML files, got {worlds!r}")
     warn_again()
-    loaded = policy if isinstance(policy, LoadedPolicy) else load(policy)
+    loaded = (policy if isinstance(policy, LoadedPolicy) else load(policy)).on_task(task_options)
     return evaluate_named(loaded, names, episodes, num_envs, seed)

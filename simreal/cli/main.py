@@ -14,10 +14,12 @@ from rich.console import Console
 from envs.common.messages import warn_again
 from simreal.adopt import cli as adoption
 from simreal.common.errors import ElsewhereError, UserError
+from simreal.evaluation import cli as evaluations
 from simreal.identify import cli as identification
 from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 from simreal.study import cli as studies
+from simreal.vision import cli as vision
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -88,6 +90,10 @@ def evaluate(
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="of the task, in place of its training's; may be repeated"),
+    ] = None,
 ) -> None:
     """Play fresh episodes and print how well policies do."""
     _out.print(f"{', '.join(map(str, policies))}: loading ...")
@@ -98,7 +104,17 @@ def evaluate(
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
         worlds = world or ["nominal", "trained"]
         evaluate_command(
-            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out
+            policies,
+            worlds,
+            episodes or _EPISODES,
+            seed,
+            json_file,
+            baseline,
+            ranges_of,
+            task,
+            engine,
+            _out,
+            task_option,
         )
         return
     from simreal.evaluation.envelope import EnvelopeSettings
@@ -155,6 +171,9 @@ app.command()(identification.identify)
 app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
+app.command()(evaluations.solve)
+app.command()(vision.render)
+app.command()(vision.estimate)
 
 
 @app.command()
@@ -192,8 +211,8 @@ def play(
 ) -> None:
     """Show a policy in a window or a video."""
     _out.print(f"{policy}: loading ...")
-    from simreal.rendering.viewer import parse_size, save_video, watch
     from simreal.training.run_directory import load_policy
+    from simreal.vision.rendering.viewer import parse_size, save_video, watch
 
     width, height = parse_size(size)
     loaded = load_policy(policy, task)
@@ -273,7 +292,7 @@ def describe(
     if module_of(task) is not None:
         use_current_folder()
     if image is not None:
-        from simreal.rendering.contact_sheet import save_sheet
+        from simreal.vision.rendering.contact_sheet import save_sheet
 
         save_sheet(image, task, randomization, camera)
         _out.print(f"{image}: the nominal world of {task} and 24 sampled ones")

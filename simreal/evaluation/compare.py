@@ -1,21 +1,26 @@
-"""Compares policies in the same episodes: load them, take paired differences, print tables."""
+"""Compares policies in the same episodes, untrained ones too: load them, take paired differences, print tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
+from torch import Tensor
 
 from envs.common.messages import near_file, nearest
+from envs.environment import Environment
 from simreal.common.errors import UserError
-from simreal.evaluation.baselines import BASELINES, baseline
 from simreal.evaluation.intervals import bootstrap_ci, unanimous_ci
 from simreal.evaluation.metrics import METRICS, RETURN, Metric
 from simreal.evaluation.worlds import World
 from simreal.training.run_directory import LoadedPolicy, load_policy
+
+BASELINES = ("random", "zero", "still")
 
 
 def load_policies(paths: Sequence[Path], task: str | None = None) -> list[LoadedPolicy]:
@@ -150,3 +155,70 @@ def plain_table(title: str, texts: Sequence[str], numbers: Sequence[str], captio
     for column in (*texts, *numbers):
         table.add_column(column, justify="left" if column in texts else "right", overflow="fold")
     return table
+
+
+def envelope_table(document: dict[str, Any]) -> Table:
+    """An envelope for people: success along each parameter, and the box."""
+    box = document["box"]
+    title = f"Success along each parameter of {document['task']}, from end to end"
+    title += "" if document["criterion"] is None else f"; success: {document['criterion']}"
+    caption = f"no box found in which success is at least {document['threshold']:g} with 95 % confidence"
+    if box is not None:
+        caption = f"in the box: success at least {box['lower_bound']:.3f} ({box['successes']} of {box['episodes']})"
+    table = plain_table(title, ("parameter", "unit"), ("trained", "seen", "success", "box"), caption)
+    for p in document["parameters"]:
+        inside = "-" if box is None else _ends(box["ranges"][p["name"]])
+        success = " ".join(f"{value:.2f}" for value in p["success"])
+        seen = _ends((p["values"][0], p["values"][-1]))
+        table.add_row(p["name"], p["unit"], _ends(p["trained"]), seen, success, inside)
+    return table
+
+
+def _ends(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
+
+
+def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
+    """The figures of an evaluation for people."""
+    entropy = figures["adr_entropy_npd"]
+    title = f"{figures['policy']} on {figures['task']}"
+    title += "" if entropy is None else f", entropy of the trained ranges {entropy:+.2f} npd"
+    table = plain_table(title, ["world"], ["episodes", *measure.columns])
+    for world in figures["worlds"]:
+        table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
+    return table
+
+
+def baseline(name: str, run: LoadedPolicy) -> LoadedPolicy:
+    """A baseline for the task of a run, with its options and in the worlds of its training.
+
+    Args:
+        name: "random": every action uniform in [-1, 1]; "zero" or "still": action 0.
+        run: whose place it takes.
+    """
+    size = run.make_task().action_size
+    untrained: dict[str, Any] = {
+        "name": name, "reset": lambda mask: None, "entropy": None, "randomization": None, "module": None,
+    }  # fmt: skip
+    if name != "random":
+        return replace(run, act=lambda observation: torch.zeros(len(observation), size), **untrained)
+    playing: list[Environment] = []
+
+    def act(_: Tensor) -> Tensor:
+        return 2.0 * playing[0].rng.uniform("random policy", size).cpu() - 1.0
+
+    return _InEnvironment(**vars(run) | untrained | {"act": act, "playing": playing})
+
+
+@dataclass(frozen=True)
+class _InEnvironment(LoadedPolicy):
+    """A policy that draws from the episodes' own random numbers, of the environment that was made for it last.
+
+    So its actions are as repeatable as the episodes: they depend on the seed, the episode and the step alone.
+    """
+
+    playing: list[Environment] = field(default_factory=list)
+
+    def make_environment(self, *args: Any, **kwargs: Any) -> Environment:
+        self.playing[:] = [super().make_environment(*args, **kwargs)]
+        return self.playing[0]

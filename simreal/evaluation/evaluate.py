@@ -89,8 +89,8 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
     return Episodes(**plain, measures=measures, divergences=environment.divergences)
 
 
-def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
-    """One entry of `worlds` in evaluate's JSON."""
+def summarize(world: World, episodes: Episodes, sequence: int = 0) -> dict[str, Any]:
+    """One entry of `worlds` in evaluate's JSON; `sequence`: goals that every episode has, where they are the same."""
     count, successes = len(episodes.success), int(episodes.success.sum())
     returns, held = episodes.returns.tolist(), episodes.successes.tolist()
     mean, error = mean_and_error(returns)
@@ -107,6 +107,7 @@ def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
         "return_cvar10": cvar(returns),
         "successes_mean": sum(held) / count,
         "successes_median": median(held),
+        **({} if not sequence else _shares(held, sequence)),
         "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
         "measures": {name: _mean(values) for name, values in measures.items()},
         "samples": {
@@ -114,6 +115,12 @@ def summarize(world: World, episodes: Episodes) -> dict[str, Any]:
             "actions": episodes.actions.tolist(),
         },
     }
+
+
+def _shares(held: list[float], sequence: int) -> dict[str, float]:
+    """How many episodes came to half and to all of a sequence of goals."""
+    half, full = (sum(n >= least for n in held) / len(held) for least in (math.ceil(sequence / 2), sequence))
+    return {"sequence": sequence, "successes_se": mean_and_error(held)[1], "half_rate": half, "full_rate": full}
 
 
 def _mean(values: Tensor) -> dict[str, float]:
@@ -128,7 +135,7 @@ def evaluate(
     rows = []
     for world in worlds:
         environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
-        rows.append(summarize(world, run_episodes(policy, environment, episodes)))
+        rows.append(summarize(world, run_episodes(policy, environment, episodes), environment.task.sequence_length))
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
 
 

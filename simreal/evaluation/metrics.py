@@ -6,7 +6,7 @@ Everything that shows how well a policy does asks here which figures to show and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envs.task import Task
@@ -77,10 +77,13 @@ class Metric:
     plain: Format
     page: Format
     points: str = ""
+    sequence: bool = False  # every episode has the same sequence of goals: half and all of it are looked at
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Heads of the columns of `cells`."""
+        if self.sequence:
+            return (self.name, "median", "half", "full", "return", "median\nreturn", "worst\n10 %")
         own = () if self.interval is None else (self.name, "95 % interval")
         median = () if self.median is None else ("median",)
         return (*own, *median, "return", "median\nreturn", "worst\n10 %")  # on two lines, or terminals are too narrow
@@ -89,9 +92,15 @@ class Metric:
         """The figures of a world of evaluate's JSON, those of its returns last; `page`: as in a report."""
         own, returns = (self.page, RETURN.page) if page else (self.plain, RETURN.plain)
         cells = []
-        if self.interval is not None:
+        if self.sequence:
+            cells = [
+                f"{own.value(world[self.mean])} ± {own.error(world['successes_se'])}",
+                own.value(world["successes_median"]),
+            ]
+            cells += [SUCCESS.page.value(world[key]) for key in ("half_rate", "full_rate")]
+        elif self.interval is not None:
             cells += [own.value(world[self.mean]), own.span(*world[self.interval])]
-        if self.median is not None:
+        if self.median is not None and not self.sequence:
             cells.append(own.value(world[self.median]))
         mean = f"{returns.value(world['return_mean'])} ± {returns.error(world['return_se'])}"
         return [*cells, mean, returns.value(world["return_median"]), returns.value(world["return_cvar10"])]
@@ -113,11 +122,12 @@ RETURN = Metric(
     mean="return_mean", interval=None, median=None, interval_kind="", ends=(None, None),
     criterion="return>=1000", plain=Format(2), page=Format(2, minus=_MINUS),
 )  # fmt: skip
+SEQUENCE = replace(SUCCESSES, sequence=True)
 METRICS = {measure.name: measure for measure in (SUCCESS, SUCCESSES, RETURN)}
 
 
 def metric_of(task: Task) -> Metric:
     """The metric that a task is judged by."""
     if task.counts_successes:
-        return SUCCESSES
+        return SEQUENCE if task.sequence_length else SUCCESSES
     return SUCCESS if task.has_success else RETURN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,18 @@ from envs.engines.base import EngineError
 from envs.environment import Environment
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
+from randomization.changes import Changing
 from randomization.config import first_problem, randomization_config
 from randomization.parameters import Parameter, RandomizationError
 from randomization.samplers.base import Extremes, Manual, Sampler
 from randomization.targets.names import object_places
 from simreal.common.errors import UserError
+from simreal.evaluation.changes import ChangeSpec, changing
 from simreal.evaluation.model_variants import ModelVariant, PartsVariant, Physics
 from simreal.training.build import EngineName
 from simreal.training.run_config import Strict, find_config, read_yaml, shipped_configs
 from simreal.training.run_directory import LoadedPolicy
+from simreal.vision.sensors.config import SensorConfig, Sensors, cameras_of
 
 Group = Literal["nominal", "trained", "held_out", "unmodelled", "user"]
 GENERATED = ("nominal", "trained", "range", "extremes", "extremes_each")
@@ -46,6 +49,8 @@ class WorldFile(Strict):
         default_factory=dict, description="label: outer ends of what lies around the parameter's range"
     )
     one_at_a_time: bool = Field(False, description="in each episode one parameter, chosen at random, is extreme")
+    changes: tuple[ChangeSpec, ...] = Field((), description="what happens to parameters within an episode")
+    sensors: Sensors | None = Field(None, description="component: estimator:RUN; null: the sensors of the training")
 
     def fits(self, task_id: str) -> bool:
         """Whether the world is for a task."""
@@ -62,17 +67,22 @@ class World:
     group: Group = "user"
     variant: ModelVariant = field(default_factory=ModelVariant)
     engine: EngineName = "cpu"
+    sensors: Mapping[str, SensorConfig] | None = None  # None: those of the policy's training
 
     def make_environment(self, policy: LoadedPolicy, num_envs: int, seed: int) -> Environment:
         """Environments of the policy's task in this world."""
-        return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.variant)
+        return policy.make_environment(num_envs, self.sampler, seed, self.engine, self.variant, self.sensors)
 
     def signature(self) -> str:
         """A text that two worlds share if episodes of one number are alike in both, and can be compared in pairs."""
-        drawn = [(p.quantity, p.targets, p.limits, p.distribution, p.group) for p in self.sampler.parameters]
-        inner = [getattr(self.sampler, name).tolist() for name in ("inner", "extreme") if hasattr(self.sampler, name)]
-        one = getattr(self.sampler, "one_at_a_time", False)
-        return repr((drawn, inner, one, self.variant, self.engine))
+        sampler, changes = self.sampler, ()
+        if isinstance(sampler, Changing):
+            sampler, changes = sampler.begins, sampler.changes
+        drawn = [(p.quantity, p.targets, p.limits, p.distribution, p.group) for p in sampler.parameters]
+        inner = [getattr(sampler, name).tolist() for name in ("inner", "extreme") if hasattr(sampler, name)]
+        one = getattr(sampler, "one_at_a_time", False)
+        seen = () if self.sensors is None else (self.sensors,)
+        return repr((drawn, inner, one, self.variant, self.engine, changes, *seen))
 
 
 def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None = None) -> World:
@@ -242,15 +252,18 @@ def _from_file(path: Path, document: WorldFile, policy: LoadedPolicy) -> World:
         config = randomization_config(document.randomization)
         if config.sampler in ("adr", "doraemon"):
             raise UserError(f"{path}: randomization.sampler: a world has fixed ranges, expected 'manual' or 'frozen'")
-        sampler = config.sampler_for(policy.make_task())
+        with cameras_of(document.sensors):
+            task = policy.make_task()
+            sampler = config.sampler_for(task)
+        if document.extremes:
+            sampler = _extremes(path, document, sampler)
+        elif document.one_at_a_time:
+            raise UserError(f"{path}: one_at_a_time: says how 'extremes' are drawn; give those too")
+        sampler = changing(path, document.changes, sampler, task)
     except RandomizationError as error:
         raise UserError(f"{path}: {error}") from None
-    if document.extremes:
-        sampler = _extremes(path, document, sampler)
-    elif document.one_at_a_time:
-        raise UserError(f"{path}: one_at_a_time: says how 'extremes' are drawn; give those too")
     variant = ModelVariant(physics=document.physics, model=document.model)
-    return World(document.name or path.stem, sampler, document.group, variant, document.engine)
+    return World(document.name or path.stem, sampler, document.group, variant, document.engine, document.sensors)
 
 
 def _extremes(path: Path, document: WorldFile, sampler: Sampler) -> Extremes:

@@ -16,7 +16,7 @@ from randomization.targets.appearance import VIEW
 from randomization.visual.textures import PATTERNS, pattern
 from randomization.visual.worlds import BatchVisualRandomizer, paint_sky, refuse_unseen
 from simreal.common.errors import UserError
-from simreal.rendering.scene import Scene, view_of
+from simreal.vision.rendering.scene import Scene, goal_marks, view_of
 
 
 class Images:
@@ -78,7 +78,7 @@ class _Batch:
         patterns = [pattern(k) for k in range(PATTERNS)] if self._looks.patterned else []
         self._camera = importlib.import_module("envs.engines.gpu.camera").Camera(
             environment.engine, task.model, view, width, height,
-            hidden=_goal_marks(environment), spare_lights=self._looks.spare_lights, patterns=patterns,
+            hidden=goal_marks(environment), spare_lights=self._looks.spare_lights, patterns=patterns,
         )  # fmt: skip
 
     def take(self) -> Tensor:
@@ -90,13 +90,3 @@ class _Batch:
         if looks.sky:
             pictures = paint_sky(pictures, camera.state, camera.background(), camera.rays())
         return looks.postprocess(pictures, lam)
-
-
-def _goal_marks(environment: Environment) -> list[int]:
-    """Geoms that a picture for people moves or hides to show the goal: without that they would be in the way."""
-    model, data = environment.engine.export_to_mujoco(0)
-    before = data.geom_xpos.copy(), data.geom_xmat.copy()
-    environment.task.draw_goal(model, data, 0)
-    moved = (data.geom_xpos != before[0]).any(axis=1) | (data.geom_xmat != before[1]).any(axis=1)
-    hidden = (model.geom_rgba[:, 3] == 0.0) & (environment.task.model.geom_rgba[:, 3] != 0.0)
-    return np.flatnonzero(moved | hidden).tolist()

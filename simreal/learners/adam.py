@@ -17,7 +17,7 @@ class Adam:
     """Optimizer of float32 parameters; steps equal those of `torch.optim.Adam(fused=True)` bit for bit.
 
     Args:
-        parameters: all are changed by every `step` and need a gradient then.
+        parameters: all are changed by every `step`, in place, and need a gradient then.
         lr: step size; may be set between steps.
         eps: added to the root of the second moment.
 
@@ -45,10 +45,11 @@ class Adam:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move the parameters against their gradients. Raises ValueError where one has none."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if len(gradients) < len(self._parameters):
+    def step(self, gradients: list[Tensor] | None = None) -> None:
+        """Move the parameters against these gradients, or else their own. Raises ValueError where one has none."""
+        if gradients is None:
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if len(gradients) != len(self._parameters):
             raise ValueError("a parameter has no gradient")
         self._counts += 1.0
         torch._fused_adam_(

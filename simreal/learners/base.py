@@ -146,6 +146,12 @@ class Learner(ABC):
     """What `act`, `record` and `draw` change, by the names of attributes, for learners that have `draw`; None: it has
     not."""
 
+    NETWORKS: ClassVar[tuple[str, ...]] = ("policy",)
+    """See `networks`."""
+
+    inherits: bool = False
+    """Whether it began with another run's networks."""
+
     def __init__(self, spec: LearnerSpec, config: Any, seed: int, total_steps: int | None = None) -> None:
         if config.depends_on_length and total_steps is None:
             raise ValueError("lr_schedule linear: needs the number of steps of the run")
@@ -218,6 +224,17 @@ class Learner(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
+
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers, by the names that they have in `state_dict`."""
+        return self.NETWORKS
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`; optimizers, experience and counters
+        are new. Raises KeyError, ValueError or RuntimeError where they are of other sizes."""
+        for name in self.networks():
+            getattr(self, name).load_state_dict(state[name])
+        self.inherits = True
 
 
 def mean_metrics(logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:

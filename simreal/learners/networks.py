@@ -12,6 +12,7 @@ from torch.nn import functional
 from envs.common.deterministic_ops import Linear
 from simreal.common.layers import Activation, Dense, Layer, array, layers_of, outputs
 
+tanh_backward, softplus_backward = torch.ops.aten.tanh_backward, torch.ops.aten.softplus_backward
 LOG_STD_RANGE = (-20.0, 2.0)  # SAC's usual bounds on log standard deviation
 
 
@@ -143,11 +144,43 @@ class GaussianActor(nn.Module):
 
         log pi(a) = log N(u; mean, std) - sum log(1 - tanh(u)^2)
         """
-        mean, log_std = self.distribution(observation)
-        u = mean + log_std.exp() * noise
-        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        slope = tanh_log_slope(u)
-        return torch.tanh(u), (log_prob - slope).sum(dim=-1)
+        drawn = Squashed(self.net(observation), noise)
+        return drawn.action, drawn.log_prob()
+
+
+class Squashed:
+    """Draws of normal distributions, squashed by tanh.
+
+    Args:
+        outputs: [B, 2 A] of an actor's network: means and log standard deviations, before they are clipped.
+        noise: [B, A], standard normal.
+
+    Attributes:
+        action: [B, A] in [-1, 1].
+    """
+
+    def __init__(self, outputs: Tensor, noise: Tensor) -> None:
+        mean, self._log_std = outputs.chunk(2, dim=-1)
+        self._clipped, self._noise = self._log_std.clamp(*LOG_STD_RANGE), noise
+        self._std = self._clipped.exp()
+        self._u = mean + self._std * noise
+        self.action = torch.tanh(self._u)
+
+    def log_prob(self) -> Tensor:
+        """log-density [B] of the actions: log N(u; mean, std) - sum log(1 - tanh(u)^2)."""
+        normal = -0.5 * self._noise.square() - self._clipped - 0.5 * math.log(2.0 * math.pi)
+        return (normal - tanh_log_slope(self._u)).sum(dim=-1)
+
+    def gradient(self, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
+        """Gradient [B, 2 A] by the outputs, of one by the actions [B, A] and by every log-density []."""
+        # That of the log-density by u is 2 tanh(u); in autograd's parts, and their order, for its bits.
+        twice = 2.0 * by_log_prob
+        by_u = tanh_backward(by_action, self.action)
+        by_u += softplus_backward(twice.expand_as(by_u), -2.0 * self._u, 1.0, 20.0) * -2.0
+        by_u += twice
+        within = (self._log_std >= LOG_STD_RANGE[0]) & (self._log_std <= LOG_STD_RANGE[1])
+        by_log_std = by_u * self._noise * self._std - by_log_prob
+        return torch.cat((by_u, by_log_std * within), dim=-1)
 
 
 @torch.no_grad()

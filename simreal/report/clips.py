@@ -18,13 +18,13 @@ from simreal.common.errors import UserError
 from simreal.evaluation.evaluate import Episodes, run_episodes
 from simreal.evaluation.metrics import RETURN, SUCCESS, metric_of
 from simreal.evaluation.worlds import GROUPS, World, find_world
-from simreal.rendering.offscreen import Image
-from simreal.rendering.scene import Scene, write_video
-from simreal.rendering.viewer import Progress
 from simreal.report.records import Run
 from simreal.report.summary import value
 from simreal.training.checkpoint import policy_file
 from simreal.training.run_directory import LoadedPolicy, load_policy
+from simreal.vision.rendering.offscreen import Image
+from simreal.vision.rendering.scene import Scene, write_video
+from simreal.vision.rendering.viewer import Progress
 
 _EPISODES = 50  # of every world, from which best and worst are chosen
 _WIDTH, _HEIGHT, _STILLS = 400, 320, 4

@@ -175,6 +175,27 @@ def pair_map(pair: Pair, labels: tuple[str, str], trained: Mapping[str, tuple[fl
     return figure
 
 
+def adaptation_curves(document: Mapping[str, Any]) -> Figure:
+    """Success and reward over time since a change, a line and a 95 % band for each arm of `adaptation`'s document."""
+    measures = [m for m in document["units"] if m in document["arms"]["changes"]]
+    middles = [(a + b) / 2.0 - document["change_s"] for a, b in document["bins"]]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE[0] * len(measures) + 1.2, _WIDE[1]), layout="constrained")
+        for place, measure in enumerate(measures, start=1):
+            axis: Axes = figure.add_subplot(1, len(measures), place)
+            for i, (arm, curves) in enumerate(document["arms"].items()):
+                low, high = zip(*curves[measure]["ci95"], strict=True)
+                axis.fill_between(middles, low, high, color=_colour(i), alpha=0.2, linewidth=0)
+                axis.plot(middles, curves[measure]["mean"], color=_colour(i), linestyle=_DASHES[_dash(i)], label=arm)
+            axis.axvline(0.0, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            axis.set(xlabel="time since the change (s)", ylabel=document["units"][measure])
+            axis.set_title(measure, loc="left")
+            _few_ticks(axis, 5, 5)
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
 def svg(figure: Figure, alt: str) -> str:
     """A figure as inline SVG whose colours are variables of the page: sharp at any size, nothing to load.
 

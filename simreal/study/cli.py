@@ -20,8 +20,19 @@ def probe(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of them")] = 4_000_003,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write all figures to this file")] = None,
     task: Annotated[str | None, typer.Option(metavar="MODULE:CLASS", help="that the run's own code may be run")] = None,
+    over_time: Annotated[
+        bool, typer.Option("--adaptation", help="success since the world changes, see --world")
+    ] = False,
+    window: Annotated[
+        float | None, typer.Option(help="s at first and later; default: a quarter of what follows")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="also draw --adaptation to this .png file")] = None,
 ) -> None:
-    """Read the world's parameters from a policy's memory: what it has found out of where it is."""
+    """Read the world's parameters from a policy's memory: what it has found out of where it is.
+
+    With --adaptation: success and reward over time since the world of --world changes within an episode, beside the
+    same episodes where it stays and where the policy forgets at that moment.
+    """
     OUT.print(f"{run}: loading ...")
     from simreal.common.atomic_files import write_text
     from simreal.common.errors import UserError
@@ -31,6 +42,15 @@ def probe(
     from simreal.study.memory_probe import table
     from simreal.training.run_directory import load_policy
 
+    if over_time:
+        if at:
+            raise UserError("--at: is of the memory; --adaptation takes --window")
+        from simreal.study.adaptation import adaptation_command
+
+        adaptation_command(run, world, episodes, seed, window, (json_file, picture), task, OUT.print)
+        return
+    if window is not None or picture is not None:
+        raise UserError(f"--{'picture' if window is None else 'window'}: is of --adaptation; add that")
     target = None if json_file is None else write_target(json_file, ".json")
     policy = load_policy(run, task)
     if policy.module is None:

@@ -207,7 +207,8 @@ def probe(
     Returns:
         {"schema", "task", "policy", "world", "parameters": [{"name", "unit"}], "times": [{"time_s", "episodes",
         "memory": [{"r2", "ci95"}, ...], "observation": [...], "shuffled": [...]}]}, a figure for each parameter:
-        R² of what is read from the memory, from the observation alone, and from the memory of another episode.
+        R² of what is read from the memory, from the observation alone, and from the memory of another episode; None
+        where all worlds are alike in a parameter at that time.
 
     Raises:
         UserError: no parameter varies in the world, too few episodes last as long as asked for, or as for `listen`.
@@ -228,17 +229,26 @@ def probe(
         sources = {"memory": seen.memory, "observation": seen.observation, "shuffled": seen.memory[shuffled]}
         figures: dict[str, Any] = {}
         for name, features in sources.items():
-            r2, interval = determination(wanted, read_out(features, wanted, seed), seed)
-            figures[name] = [
-                {"r2": float(value), "ci95": [float(low), float(high)]}
-                for value, low, high in zip(r2, interval[0], interval[1], strict=True)
-            ]
+            figures[name] = _figures(wanted, features, seed)
         rows.append({"time_s": seen.time_s, "episodes": count, **figures})
     parameters = [{"name": world.sampler.parameters[i].name, "unit": world.sampler.parameters[i].unit} for i in free]
     return {
         "schema": 1, "task": policy.task_id, "policy": policy.name, "world": world.name, "parameters": parameters,
         "times": rows,
     }  # fmt: skip
+
+
+def _figures(wanted: Numbers, features: Numbers, seed: int) -> list[dict[str, Any]]:
+    """R² and interval of every column of what is wanted [E, d]; None where all worlds are alike in it, as they may be
+    until they change."""
+    varies = np.ptp(wanted, axis=0) > 0.0
+    figures: list[dict[str, Any]] = [{"r2": None, "ci95": None} for _ in varies]
+    if varies.any():
+        some = wanted[:, varies]
+        r2, interval = determination(some, read_out(features, some, seed), seed)
+        for i, value, low, high in zip(np.flatnonzero(varies), r2, interval[0], interval[1], strict=True):
+            figures[i] = {"r2": float(value), "ci95": [float(low), float(high)]}
+    return figures
 
 
 def table(document: dict[str, Any]) -> list[str]:
@@ -250,9 +260,12 @@ def table(document: dict[str, Any]) -> list[str]:
     lines = [f"{title:{width}}  {heads}   {'95 %':14}  observation"]
     last = times[-1]
     for i, parameter in enumerate(parameters):
-        low, high = last["memory"][i]["ci95"]
-        cells = "  ".join(f"{t['memory'][i]['r2']:8.2f}" for t in times)
-        alone = last["observation"][i]["r2"]
-        lines.append(f"{parameter['name']:{width}}  {cells}   {low:5.2f} to {high:5.2f}  {alone:11.2f}")
-    worst = max(entry["r2"] for t in times for entry in t["shuffled"])
+        cells = "  ".join(_number(t["memory"][i]["r2"], 8) for t in times)
+        span = " to ".join(_number(end, 5) for end in last["memory"][i]["ci95"] or (None, None))
+        lines.append(f"{parameter['name']:{width}}  {cells}   {span}  {_number(last['observation'][i]['r2'], 11)}")
+    worst = max((e["r2"] for t in times for e in t["shuffled"] if e["r2"] is not None), default=0.0)
     return [*lines, f"from the memory of other episodes at most {worst:.2f}; {last['episodes']} episodes at the end"]
+
+
+def _number(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.2f}"

@@ -21,7 +21,8 @@ from envs.engines.cpu import CpuEngine
 from envs.engines.gpu.options import GpuOptions
 from envs.environment import Environment
 from envs.registry import TaskError, make_task
-from randomization.config import RandomizationConfig, randomization_config
+from envs.task import Task
+from randomization.config import Performance, RandomizationConfig, randomization_config
 from randomization.physics.writer import shortest_timestep, simple_bodies
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Sampler
@@ -32,6 +33,7 @@ from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
 from simreal.learners.registry import learner_class
 from simreal.training.run_config import RunConfig
 from simreal.training.updates.two_rollouts import overlapping
+from simreal.vision.sensors.config import SensorConfig, cameras_of
 
 EngineName = Literal["auto", "cpu", "gpu"]
 _NO_CUDA = (
@@ -55,24 +57,23 @@ def make_environment(
     variant: ModelVariant | None = None,
     gpu: GpuOptions | None = None,
     share: Share | None = None,
+    sensors: Mapping[str, SensorConfig] | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
     Args:
         task_id: see `simreal envs`.
-        num_envs: N.
+        num_envs, seed: N, and the seed of every random draw.
         randomization: the worlds; see `randomization_config`.
-        engine: "gpu" without CUDA runs on the CPU, slowly, for checks; "auto" is "gpu" where there is CUDA and the
-            model runs on it.
-        seed: of every random draw.
+        engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs.
         threads: physics threads; None takes all that this process may use.
-        sampler: use this sampler instead of a new one (to evaluate in a trained distribution).
-        explore: see `DomainRandomizer`.
+        sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
         task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
         variant: how the model differs from the task's.
         gpu: settings of the GPU engine.
         share: which environments of a run on many ranks these N are; None: all.
+        sensors: estimators that read components from pictures, by component.
 
     Raises:
         UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
@@ -82,24 +83,41 @@ def make_environment(
     options = dict(task_options or {})
     if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
         options["max_episode_steps"] = max_episode_steps
-    task = make_task(task_id, **options)
-    config = randomization_config(randomization)
-    sampler = sampler or config.sampler_for(task)
-    layer = DomainRandomizer(sampler, config.performance, explore)
-    full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
-    layer.prepare(task)
-    physics = task.make_engine(num_envs, threads)
-    if physics is None:
-        model = task.model
-        if variant is not None:
-            new_task = partial(make_task, task_id, **options)
-            model = variant.apply(task, new_task, full, shortest_timestep(sampler.parameters))
-        physics = make_engine(engine, model, num_envs, threads, gpu)
-        if variant is not None and variant.model.backlash is not None:
-            physics = BacklashJointEngine(physics)
-    else:
-        _refuse_changed_physics(task_id, engine, variant)
+    with cameras_of(sensors):
+        task = make_task(task_id, **options)
+        config = randomization_config(randomization)
+        sampler = sampler or config.sampler_for(task)
+        layer = _layer(task, task_id, sampler, config.performance, explore, sensors)
+        full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
+        layer.prepare(task)
+        physics = task.make_engine(num_envs, threads)
+        if physics is not None:
+            _refuse_changed_physics(task_id, engine, variant)
+        else:
+            model = task.model
+            if variant is not None:
+                new_task = partial(make_task, task_id, **options)
+                model = variant.apply(task, new_task, full, shortest_timestep(sampler.parameters))
+            physics = make_engine(engine, model, num_envs, threads, gpu)
+    if variant is not None and variant.model.backlash is not None:
+        physics = BacklashJointEngine(physics)
     return Environment(task, physics, layer, seed, share, max_episode_steps)
+
+
+def _layer(
+    task: Task,
+    task_id: str,
+    sampler: Sampler,
+    performance: Performance,
+    explore: bool,
+    sensors: Mapping[str, SensorConfig] | None,
+) -> DomainRandomizer:
+    """The randomization of an environment, and the estimators that it sees with. Raises UserError."""
+    if not sensors:
+        return DomainRandomizer(sampler, performance, explore)
+    from simreal.vision.sensors.eyes import SeeingRandomizer
+
+    return SeeingRandomizer(sampler, performance, explore, task, task_id, sensors)
 
 
 def _check_counts(num_envs: int, threads: int | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from envs.common.messages import near_file, nearest
 from envs.common.safe_yaml import FileError, parse_yaml
@@ -22,6 +22,7 @@ from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.learners.options import LearnerOptions, Strict
 from simreal.learners.registry import AnyLearner, learner_names, options_class, package_of
+from simreal.vision.sensors.config import Sensors, cameras_of
 
 LearnerConfig = SerializeAsAny[Annotated[LearnerOptions, AnyLearner]]
 
@@ -29,6 +30,14 @@ LearnerConfig = SerializeAsAny[Annotated[LearnerOptions, AnyLearner]]
 class TrainConfig(Strict):
     """How long to train, and what to write down on the way."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    source: str | None = Field(
+        None,
+        alias="from",
+        description="run of the same learner to begin with: its networks and normalizers; optimizer, experience and "
+        "curriculum are new",
+    )
     env_steps: int = Field(100_000, ge=1, description="environment steps in all")
     log_interval: int = Field(2_000, ge=1, description="environment steps between rows of metrics.csv and adr.csv")
     checkpoint_interval_s: float = Field(
@@ -96,6 +105,7 @@ class RunConfig(Strict):
     gpu: GpuConfig = GpuConfig()  # pyright: ignore[reportCallIssue]
     learner: LearnerConfig
     randomization: RandomizationConfig = RandomizationConfig()  # pyright: ignore[reportCallIssue]
+    sensors: Sensors = Field(default_factory=dict, description="component: estimator:RUN, which reads it from pictures")
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 
@@ -203,7 +213,8 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     """Validate a document, its task and its randomization. Raises UserError: source, key, what is wrong."""
     config = parse_schema(document, source)
     try:
-        task = make_task(config.task, **config.task_options)
+        with cameras_of(config.sensors):
+            task = make_task(config.task, **config.task_options)
         config.randomization.sampler_for(task)
         update: dict[str, Any] = {"randomization": config.randomization.resolved(task)}
         if task.actuator is not None:
@@ -218,6 +229,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A configuration by path or shipped name. Raises UserError."""
     path = find_config(name)
     document = apply_overrides(read_yaml(path), overrides)
+    if "targets" in document:
+        raise UserError(f"{path}: is of an estimator, for `simreal estimate`; expected one of a policy, with a learner")
     if module_of(document.get("task")) is not None:
         use_current_folder()
     return parse_config(document, str(path))

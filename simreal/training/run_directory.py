@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from envs.common.messages import near_file
 from envs.common.safe_yaml import one_line
 from envs.environment import Environment, Observed
 from envs.registry import make_task
@@ -25,12 +26,13 @@ from simreal.common.atomic_files import LOCK, TEMPORARY, cannot_write
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
-from simreal.learners.base import GivenPolicy, LearnerSpec
+from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.privileged import PrivilegedView
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
+from simreal.vision.sensors.config import SensorConfig
 
 _ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
 
@@ -72,13 +74,21 @@ class LoadedPolicy:
         seed: int,
         engine: EngineName = "cpu",
         variant: ModelVariant | None = None,
+        sensors: Mapping[str, SensorConfig] | None = None,
     ) -> Environment:
-        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler."""
+        """Environments of the task in worlds of a sampler; results of episodes are not reported to the sampler. Without
+        `sensors` with those of the training."""
         gpu = None if self.config is None else self.config.gpu.options()
+        sensors = self.config.sensors if sensors is None and self.config is not None else sensors
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            engine=engine, variant=variant, gpu=gpu,
+            engine=engine, variant=variant, gpu=gpu, sensors=sensors,
         )  # fmt: skip
+
+    def on_task(self, options: Mapping[str, Any] | None = None) -> LoadedPolicy:
+        """This policy on its task with other options: those given, or None: those in which the task is evaluated."""
+        changed = self.make_task().evaluation_options if options is None else options
+        return replace(self, task_options={**self.task_options, **changed}) if changed else self
 
     def renamed(self, name: str) -> LoadedPolicy:
         """This policy under another name."""
@@ -212,6 +222,48 @@ def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
     assert policy.module is not None
     assert policy.spec is not None
     return GivenPolicy(run, policy.module, of.learner, policy.spec)
+
+
+def start_from(learner: Learner, config: RunConfig) -> None:
+    """Give a new learner the networks and normalizers that `train.from` names, of the newest checkpoint there.
+
+    Raises:
+        UserError: there is no such run, it is of another learner, or its networks have other sizes.
+    """
+    if config.train.source is None:
+        return
+    run = Path(config.train.source).expanduser()
+    here = f"train.from: {run}"
+    if not run.is_dir():
+        raise UserError(f"{here}: no such run{near_file(run)}; expected a run directory of `simreal train`")
+    if is_bundle(run):
+        raise UserError(f"{here}: is a bundle; expected the directory of the run")
+    try:
+        of, state = run_config(run), newest_checkpoint(run)["learner"]
+    except UserError as error:
+        raise UserError(f"train.from: {error}") from None
+    if of.learner.algorithm != config.learner.algorithm:
+        raise UserError(f"{here}: is a run of {of.learner.algorithm}, expected one of {config.learner.algorithm}")
+    try:
+        apart = _first_other_shape(learner, state)
+        if apart is not None:
+            raise UserError(f"{here}: its task or its networks are others than here ({of.task}; {apart})")
+        learner.start_from(state)
+    except MISFITS as error:
+        raise UserError(
+            f"{here}: its task or its networks are others than here ({of.task}; {one_line(error)})"
+        ) from None
+
+
+def _first_other_shape(learner: Learner, state: dict[str, Any]) -> str | None:
+    """The first tensor of a learner's networks that has another shape in a state, in words; None where all fit."""
+    for part in learner.networks():
+        theirs = state.get(part, {})
+        for name, value in getattr(learner, part).state_dict().items():
+            shape = list(theirs[name].shape) if name in theirs else "missing"
+            if shape != list(value.shape):
+                return f"{part}.{name} is {shape} there, {list(value.shape)} here"
+    return None
 
 
 def stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:

@@ -157,7 +157,7 @@ class Trainer:
         environment = make_environment(
             config.task, num_envs, config.randomization,
             engine=config.engine, seed=config.seed, threads=physics_threads(config),
-            task_options=config.task_options, gpu=config.gpu.options(), share=share,
+            task_options=config.task_options, gpu=config.gpu.options(), share=share, sensors=config.sensors,
         )  # fmt: skip
         environment.reset()
         return environment

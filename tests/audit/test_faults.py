@@ -202,3 +202,29 @@ def test_half_the_rate_is_said_of_the_loop_and_of_one_sensor() -> None:
     (sensor,) = found(slow)
     assert (sensor.kind, sensor.components) == ("rate", ("joint_vel",))
     assert sensor.figures["rate_hz"] == pytest.approx(25.0, rel=0.01)
+
+
+def still(seed: int = 1, **changed: Numbers) -> Values:
+    """A robot that stands: targets, joints and gravity at rest, its sensors with noise."""
+    rng = np.random.default_rng(seed)
+    count = len(SOUND["gyro"])
+    at_rest = {"joint_pos": HOME, "joint_vel": np.zeros(6), "joint_target": HOME, "gyro": np.zeros(3)}
+    at_rest |= {"projected_gravity": np.array([-0.08, -0.23, -0.97])} | changed
+    noise = {"joint_pos": 0.003, "joint_vel": 0.05, "joint_target": 0.02, "gyro": 0.2, "projected_gravity": 0.02}
+    return {name: value + rng.normal(0.0, noise[name], (count, len(value))) for name, value in at_rest.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_is_no_gyroscope_of_other_units_or_axes(seed: int) -> None:
+    """Whichever reading turns gravity least by the noise explains a robot at rest best."""
+    assert found(still(seed)) == []
+
+
+def test_positions_of_a_standing_robot_say_nothing_of_its_velocities() -> None:
+    (half,) = found(still(joint_pos=0.5 * HOME))
+    assert (half.kind, half.components) == ("scale", ("joint_pos",))
+    assert "velocity" not in half.evidence
+    loud = still(joint_pos=np.rad2deg(HOME))
+    loud["joint_vel"] = np.rad2deg(20.0 * loud["joint_vel"])
+    (degrees,) = found(loud)
+    assert (degrees.kind, degrees.components) == ("degrees", ("joint_pos", "joint_vel"))

@@ -19,11 +19,9 @@ from envs.registry import make_task
 from envs.task import Outcome
 from randomization.samplers.base import Manual
 from shortcuts import without_bundles, without_drawings
-from simreal.cli.commands import figures_table
 from simreal.cli.main import main
 from simreal.common.errors import UserError
-from simreal.evaluation.baselines import baseline
-from simreal.evaluation.compare import differences, differences_table, policies_table
+from simreal.evaluation.compare import baseline, differences, differences_table, figures_table, policies_table
 from simreal.evaluation.envelope import judge_of
 from simreal.evaluation.evaluate import Episodes, evaluate, run_episodes, summarize
 from simreal.evaluation.intervals import bootstrap_ci

@@ -18,11 +18,11 @@ from envs.gymnasium_adapter.task import AdaptedTask
 from envs.registry import TaskError, UnknownOptionError, UnknownTaskError, make_task
 from resuming import advance
 from simreal.cli.main import main
-from simreal.rendering.scene import Scene
 from simreal.training.build import make_environment
 from simreal.training.checkpoint import load_checkpoint
 from simreal.training.run_config import parse_config
 from simreal.training.trainer import Trainer
+from simreal.vision.rendering.scene import Scene
 from tiny import leaves, unequal
 
 register()

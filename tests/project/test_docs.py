@@ -16,7 +16,7 @@ import pytest
 
 from plugin_files import installed_from
 from robots import skip_if_missing
-from shortcuts import with_short_rehearsals, without_bundles
+from shortcuts import with_short_rehearsals, with_small_chunks, without_bundles
 from simreal.cli.describe import quantity_tables
 from simreal.cli.main import main
 from simreal.common import trusted_code
@@ -41,11 +41,13 @@ _SHORT = (
     (re.compile(r"100_000|\b12_000"), "400"),
     (re.compile(r"seconds=\d+\.\d+"), "seconds=0.2"),
     (re.compile(r"seeds: \[0, 1\]"), "seeds: [0]"),
+    (re.compile(r"(\bframes(?:: | ))\d\d\d"), r"\g<1>64"),  # of pictures
     (
-        re.compile(r"(simreal train (?:allegro|go1)\S*) train.env_steps=\d+"),
+        re.compile(r"(simreal train (?:allegro|go1|rubiks)\S*) train.env_steps=\d+"),
         r"\g<1> num_envs=16 train.env_steps=512 evaluate.worlds=[nominal]",
     ),
     (re.compile(r"(simreal train (?:teacher|student|further)\S*)"), r"\g<1> train.env_steps=1024"),
+    (re.compile(r"(simreal solve [^\n]*)"), r"\g<1> --size 32"),
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     # a busy machine may have to stop it: status 1
     (re.compile(r"(simreal run (?:[^\n\\]|\\\n)*--seconds) 10\n"), r"\g<1> 1 || test $? = 1\n"),
@@ -151,6 +153,7 @@ def run_page(page: str, run: Callable[[str, str], None], capsys: pytest.CaptureF
 @pytest.mark.usefixtures("here")
 def test_commands_in_docs_run(page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with_short_rehearsals(monkeypatch)
+    with_small_chunks(monkeypatch)
     without_bundles(monkeypatch, but=_EXPORTS.get(page, ""))
     run_page(page, in_this_process, capsys)
 

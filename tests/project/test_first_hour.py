@@ -20,11 +20,11 @@ from envs import registry
 from shortcuts import without_drawings
 from simreal.evaluation.evaluate import equal_to_nominal, evaluate_named
 from simreal.evaluation.worlds import find_worlds
-from simreal.rendering.scene import Scene
-from simreal.rendering.viewer import parse_size
 from simreal.report import write_report
 from simreal.training.run_config import find_config
 from simreal.training.run_directory import LoadedPolicy
+from simreal.vision.rendering.scene import Scene
+from simreal.vision.rendering.viewer import parse_size
 
 ARM = "first_hour_tasks:Arm"
 

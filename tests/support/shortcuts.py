@@ -15,6 +15,7 @@ from filelock import FileLock
 from simreal.cli import commands
 from simreal.learners.off_policy import hindsight
 from simreal.report import figures
+from simreal.vision.datasets.plan import Chunking
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -48,6 +49,11 @@ def without_bundles(patch: pytest.MonkeyPatch, but: str = "") -> None:
 def without_drawings(patch: pytest.MonkeyPatch) -> None:
     """Figures of reports are made, and are empty on the page: to draw one takes a tenth of a second."""
     patch.setattr(figures, "svg", lambda figure, alt: f'<svg role="img" aria-label="{html.escape(alt)}"></svg>')
+
+
+def with_small_chunks(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are dealt with in chunks of 16: one usually has about 256."""
+    patch.setattr(Chunking, "of", classmethod(lambda cls, steps: Chunking(8, 2, 1)))
 
 
 def with_short_rehearsals(patch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,27 @@ def test_a_boundary_at_its_limit_does_not_stand_still() -> None:
 def test_a_boundary_that_swings_wants_a_smaller_step() -> None:
     swinging = [8.0 + 4.0 * (k % 2) for k in range(30)]
     text = said(table() | {"delay.upper": swinging})["swinging"]
-    assert "delay (upper) swings: delay (upper) turned 9 times between 8 and 12: a smaller step (now 4)" in text
+    assert "delay (upper) swings: delay (upper) turned 9 times between 8 and 12: a smaller step (now 4" in text
+    assert "(now 4, a tenth of what its limits span: state one)" in text
+    stated = replace(DELAY, limits=(0.0, 60.0))  # of which 4 is no tenth
+    found = concerns([MASS, stated], (0.3, 0.7), table() | {"delay.upper": swinging}, {}, {}, 30_000)
+    assert any("a smaller step (now 4), or a larger" in concern.text for concern in found)
+
+
+def test_ranges_that_the_budget_ends_are_told_with_where_they_will_be() -> None:
+    wide = [replace(MASS, limits=(0.5, 9.0)), replace(DELAY, limits=(0.0, 400.0))]
+    slow = {"delay.upper": [0.5 * k for k in range(30)]}
+
+    def said_of(total: int, busy: float = 0.0) -> dict[str, str]:
+        adr = table() | slow | {"delay.upper_performance": [p - busy for p in BUSY]}
+        return {c.kind: c.text for c in concerns(wide, (0.3, 0.7), adr, {}, {}, total)}
+
+    text = said_of(60_000)["starved"]
+    # mass.upper goes on by 0.03 in 1,000 steps, from 1.87; delay.upper by 0.5 ms, from 14.5
+    assert "ends 2 of 3 ranges" in text
+    assert "delay (upper) at 14.5, 29.5 at the end, of 400" in text
+    assert "mass (upper) at 1.87, 2.77 at the end, of 9" in text
+    assert "starved" not in said_of(60_000, busy=0.2)  # the policy ends one of them: it is no longer most
 
 
 def test_a_boundary_without_a_decision_is_told() -> None:

@@ -23,7 +23,7 @@ from randomization.parameters import RandomizationError, build_parameters
 from randomization.visual.worlds import refuse_unseen
 from simreal.common.errors import UserError
 from simreal.gym.image_observations import Images
-from simreal.rendering.scene import Scene
+from simreal.vision.rendering.scene import Scene
 
 pytestmark = pytest.mark.gpu
 

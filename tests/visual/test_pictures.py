@@ -20,9 +20,9 @@ from scripted import standing
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.evaluation.worlds import find_world
-from simreal.rendering import viewer
-from simreal.rendering.contact_sheet import contact_sheet, tiled, visual_block
-from simreal.rendering.scene import Scene
+from simreal.vision.rendering import viewer
+from simreal.vision.rendering.contact_sheet import contact_sheet, tiled, visual_block
+from simreal.vision.rendering.scene import Scene
 
 BLACK = np.zeros((64, 64, 3), dtype=np.uint8)
 

@@ -18,6 +18,7 @@ Menagerie's models, and why:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -35,7 +36,7 @@ _FACES = ((0.85, 0.2, 0.2), (1.0, 0.55, 0.1), (0.2, 0.65, 0.3), (0.2, 0.4, 0.85)
 _TEXELS = 32  # along an edge of a face
 _BORDER = 2  # texels
 CUBE_MASS_KG = 0.08
-_FRICTION = (0.8, 0.005, 0.0001)  # sliding, spinning (m), rolling (m)
+FRICTION = (0.8, 0.005, 0.0001)  # sliding, spinning (m), rolling (m)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Hand:
     ghosts: tuple[str, ...] = field(default=())
 
 
+AddCube = Callable[[mujoco.MjSpec, Hand], None]
+
 _CURLED = {"j1": 0.5, "j2": 0.7, "j3": 0.7}
 ALLEGRO = Hand(
     robot="wonik_allegro/right_hand",
@@ -114,7 +117,7 @@ class HandModel:
     """A compiled hand with a cube, and what a task has to know of it.
 
     Attributes:
-        model: the hand's joint coordinates come first, then the cube's pose.
+        model: the hand's joint coordinates come first, then the cube's pose, then what its faces have.
         joints: of the hand, in the order of the coordinates.
         grasp: [njoints] angles at which the hand holds the cube.
         targets: [nu] what the actuators are told in that grasp: angles, or sums of angles of coupled joints.
@@ -126,23 +129,30 @@ class HandModel:
     targets: np.ndarray
 
 
-def build(hand_name: str, full: tuple[int, ...] = ()) -> HandModel:
-    """The model of a hand in `HANDS` holding a cube; `full`: see `compile_spec`."""
-    return _build(hand_name, full, spec_edits())
+def build(hand_name: str, full: tuple[int, ...] = (), add_cube: AddCube | None = None) -> HandModel:
+    """The model of a hand in `HANDS` holding a cube.
+
+    Args:
+        hand_name: a key of `HANDS`.
+        full: see `compile_spec`.
+        add_cube: adds to the specification a body "cube" with a free joint of that name, and how its goal is shown;
+            None: a cube in one piece. One function for one kind of cube: models are cached.
+    """
+    return _build(hand_name, full, add_cube or _add_cube, spec_edits())
 
 
 @cache
-def _build(hand_name: str, full: tuple[int, ...], _edits: tuple[SpecEdit, ...]) -> HandModel:
+def _build(hand_name: str, full: tuple[int, ...], add_cube: AddCube, _edits: tuple[SpecEdit, ...]) -> HandModel:
     """`_edits` are those that `compile_spec` makes: each set has a cached model of its own."""
     hand = HANDS[hand_name]
     spec = load_robot(hand.robot)
     _set_options(spec)
     _edit_hand(spec, hand)
-    _add_cube(spec, hand)
+    add_cube(spec, hand)
     _add_surroundings(spec)
     model = compile_spec(spec, full)
     _strengthen(model, hand)
-    joints = tuple(model.joint(i).name for i in range(model.njnt - 1))
+    joints = tuple(model.joint(i).name for i in range(id_of(model, _JOINT, "cube")))
     grasp = np.array([hand.grasp.get(name, 0.0) for name in joints])
     data = mujoco.MjData(model)
     data.qpos[: len(grasp)] = grasp
@@ -171,7 +181,7 @@ def _edit_hand(spec: mujoco.MjSpec, hand: Hand) -> None:
             shapes[0].mass = 0.0
         for i, geom in enumerate(shapes):
             geom.name = body.name if len(shapes) == 1 else f"{body.name}{i}"
-            geom.friction = _FRICTION
+            geom.friction = FRICTION
         if tip is not None:
             _add_touch(spec, body, *tip)
 
@@ -199,7 +209,7 @@ def _add_cube(spec: mujoco.MjSpec, hand: Hand) -> None:
     body.add_freejoint(name="cube")
     # Contact dimension 4: a fingertip that pivots on a face meets friction against turning, as a soft one does.
     body.add_geom(
-        name="cube", type=_GEOM.mjGEOM_BOX, size=half, mass=CUBE_MASS_KG, material="cube", condim=4, friction=_FRICTION
+        name="cube", type=_GEOM.mjGEOM_BOX, size=half, mass=CUBE_MASS_KG, material="cube", condim=4, friction=FRICTION
     )
     spec.worldbody.add_site(name="goal", type=_GEOM.mjGEOM_BOX, pos=hand.goal_pos, size=half, material="cube")
 

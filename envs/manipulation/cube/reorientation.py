@@ -49,14 +49,14 @@ from envs.manipulation.cube.hands import HANDS, Hand, HandModel, build
 from envs.task import XYZ, ActionComponent, Component, Outcome, Task, id_of, vector
 
 SUCCESS_RAD = 0.4
-_PATIENCE_S = 8.0  # without a success
-_EPISODE_S = 60.0
-_NEAR_M = 0.025  # a cube within this of where it rests lies well
-_DROP_M = 0.12  # a cube farther from where it rests is lost
+PATIENCE_S = 8.0  # without a success
+EPISODE_S = 60.0
+NEAR_M = 0.025  # a cube within this of where it rests lies well
+DROP_M = 0.12  # a cube farther from where it rests is lost
 _HISTORY = 2  # earlier readings of the joints that the policy sees
-_START_RAD = math.pi / 4  # how far a cube may be turned when an episode starts: a policy meets every angle on its way
-_START_SHARE = 0.5  # of the grasp's angles at which the hand then is: open enough for a cube that is turned
-_START_M = 0.004  # how far off it may be, along the palm
+START_RAD = math.pi / 4  # how far a cube may be turned when an episode starts: a policy meets every angle on its way
+START_SHARE = 0.5  # of the grasp's angles at which the hand then is: open enough for a cube that is turned
+START_M = 0.004  # how far off it may be, along the palm
 _GEOM, _SITE, _SENSOR = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_SENSOR
 _QUAT = ("w", "x", "y", "z")
 
@@ -73,7 +73,7 @@ class Weights:
     progress: float = 2.0  # rad by which the cube is nearer to its goal than it has been
     success: float = 5.0
     drop: float = -1.0  # besides what could still have been earned
-    off_centre: float = -2.0  # m by which the cube is farther than `_NEAR_M` from where it rests
+    off_centre: float = -2.0  # m by which the cube is farther than `NEAR_M` from where it rests
     action_rate: float = -0.00005  # sum of squared changes of the action
     joint_speed: float = -0.0000125  # sum of squared joint velocities, rad^2/s^2
     torque: float = -0.00125  # sum of squared torques, N^2 m^2
@@ -105,10 +105,10 @@ class CubeReorientation(Task):
         self.smoothing, self.weights = smoothing, Weights()
         self.id = f"{hand.capitalize()}Cube-v0"
         self._take(build(hand))
-        self.max_episode_steps = round(_EPISODE_S / self.control_period_s)
-        self.patience_steps = round(_PATIENCE_S / self.control_period_s)
-        self.observation = _components(self.parts, self.hand)
-        self.action = (_action(self.parts, smoothing),)
+        self.max_episode_steps = round(EPISODE_S / self.control_period_s)
+        self.patience_steps = round(PATIENCE_S / self.control_period_s)
+        self.observation = hand_components(self.parts, self.hand)
+        self.action = (hand_action(self.parts, smoothing),)
 
     def _take(self, parts: HandModel) -> None:
         self.parts, self.model = parts, parts.model
@@ -152,14 +152,14 @@ class CubeReorientation(Task):
         u = self.rng.episode_uniform("start", START_DRAWS + 3)
         aligned = first_orientation(self.goals, u)
         shift = 2.0 * u[:, START_DRAWS:] - 1.0
-        half = 0.5 * _START_RAD * shift[:, 2]
+        half = 0.5 * START_RAD * shift[:, 2]
         zero = torch.zeros_like(half)
         turned = quat_multiply(torch.stack((half.cos(), zero, zero, half.sin()), dim=1), aligned)
         # Of a cube of another size, the bottom and the side at the fingers are where they are of the usual one.
         larger = self._sizes[:, self._cube, 0] - 0.5 * self.hand.cube_edge
-        x, y = (_START_M * shift[:, :2]).unbind(dim=1)
+        x, y = (START_M * shift[:, :2]).unbind(dim=1)
         place = self._start + torch.stack((x - larger, y, larger), dim=1)
-        hand = (_START_SHARE * self._grasp).expand(len(u), -1)
+        hand = (START_SHARE * self._grasp).expand(len(u), -1)
         qpos = torch.cat((hand, place, turned), dim=1)
         write_rows(self._qpos, qpos, mask)
         self._qvel.masked_fill_(rows, 0.0)
@@ -231,13 +231,13 @@ class CubeReorientation(Task):
         self.target = self._smoothed(self.target, action)
         angle = quat_angle(self._to_goal(self._qpos[:, self._quat]))
         distance = torch.linalg.vector_norm(self._qpos[:, self._pos] - self._rest, dim=1)
-        dropped = distance > _DROP_M
+        dropped = distance > DROP_M
         success = (angle < SUCCESS_RAD) & ~dropped
         terms = {
             "progress": w.progress * (self.goal_angle - angle).clamp(min=0.0),
             "success": w.success * success.to(angle.dtype),
             "drop": w.drop * dropped.to(angle.dtype),
-            "off_centre": w.off_centre * (distance - _NEAR_M).clamp(min=0.0),
+            "off_centre": w.off_centre * (distance - NEAR_M).clamp(min=0.0),
             "action_rate": w.action_rate * (action - self._last_action).square().sum(dim=1),
             "joint_speed": w.joint_speed * self._qvel[:, : self._k].square().sum(dim=1),
             "torque": w.torque * self._force.square().sum(dim=1),
@@ -259,7 +259,7 @@ class CubeReorientation(Task):
         mujoco.mj_kinematics(model, data)
 
 
-def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
+def hand_components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
     """What the hand observes."""
     joints, k = parts.joints, len(parts.joints)
     actuators = tuple(parts.model.actuator(i).name for i in range(parts.model.nu))
@@ -302,7 +302,7 @@ def _components(parts: HandModel, hand: Hand) -> tuple[Component, ...]:
     )  # fmt: skip
 
 
-def _action(parts: HandModel, smoothing: float) -> ActionComponent:
+def hand_action(parts: HandModel, smoothing: float) -> ActionComponent:
     """Targets of the servos around the grasp."""
     model = parts.model
     actuators = tuple(model.actuator(i).name for i in range(model.nu))

@@ -58,6 +58,11 @@ class Backlash(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Draw this episode's slack in the worlds lam [N, d] of mask [N]; motors start in the middle of it."""
+        self.change(mask, lam)
+        self._slack = self._slack.masked_fill(mask[:, None], 0.0)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take the slack of other worlds lam [N, d] in mask [N]; motors are where they are in it."""
         gap, rows, size = self._gap.of(lam), mask[:, None], self._gap.size
         spread = lam.new_zeros(len(lam), self._actuators)
         spread[:, self._spread.index] = self._spread.of(lam)
@@ -65,7 +70,6 @@ class Backlash(Effect):
         z = self._rng.episode_normal("actuator_backlash", 2 * size)
         self._down = torch.where(rows, self._delta(gap, spread * z[:, :size]), self._down)
         self._up = torch.where(rows, self._delta(gap, spread * z[:, size:]), self._up)
-        self._slack = self._slack.masked_fill(rows, 0.0)
 
     def _delta(self, gap_s: Tensor, deviation: Tensor) -> Tensor:
         """delta * dt of one direction, for configured 1/delta [N, size] and n - 1 [N, size]."""

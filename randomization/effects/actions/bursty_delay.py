@@ -36,6 +36,11 @@ class BurstyDelay(Stateful):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Begin episodes in mask [N] in the worlds lam [N, d]."""
+        self.change(mask, lam)
+        self._congested = self._congested & ~mask[:, None]
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Go on in mask [N] in the worlds lam [N, d]; a line that is congested stays so for now."""
         rows, period_s = mask[:, None], self._durations.period_s
         extra = self._delay.of(lam) / (1000.0 * self._durations.timestep_s[:, None])
         rate = self._rate.or_nominal(lam)
@@ -43,7 +48,6 @@ class BurstyDelay(Stateful):
         self._extra_steps = torch.where(rows, extra, self._extra_steps)
         self._p_begins = torch.where(rows, -torch.expm1(-rate * period_s), self._p_begins)
         self._p_ends = torch.where(rows, -torch.expm1(-period_s / time_s), self._p_ends)
-        self._congested = self._congested & ~rows
 
     def advance(self) -> Tensor:
         """Go on by a control step; what the line adds to the delay of this step's command, [N] physics steps."""

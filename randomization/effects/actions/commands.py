@@ -42,6 +42,10 @@ class CommandDropout(Effect):
         """Take the probability of new worlds lam [N, d] in mask [N]."""
         self._p_lost = torch.where(mask[:, None], self._dropout.of(lam), self._p_lost)
 
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another probability."""
+        self.reset(mask, lam)
+
     def hold(self, command: Tensor, fresh: Tensor) -> None:
         """Take a command [N, C] as the last that was not lost."""
         self._held = torch.where(fresh[:, None], command, self._held)
@@ -94,7 +98,8 @@ class CommandDelay(Effect):
         self._delay, self._jitter = context.index("action_delay"), context.index("action_delay_jitter")
         self._bursts = BurstyDelay(context)
         self._draws = context.random.reserve_normal(self._jitter.size)
-        self._varies = bool(self._jitter.size or self._bursts.configured)
+        own = {"action_delay", "action_delay_jitter"} & context.changing
+        self._varies = bool(self._jitter.size or self._bursts.configured or own)
         # mean and deviation, physics steps
         self._delay_steps, self._sigma_steps = context.zeros(), context.zeros()
         longest_ms = context.longest("action_delay") + _LARGEST_JITTER * context.longest("action_delay_jitter")
@@ -106,14 +111,24 @@ class CommandDelay(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the delay of new worlds lam [N, d] in mask [N]."""
+        self._buffer.reset(mask, self._take(mask, lam).round().long())
+        if self._bursts.configured:
+            self._bursts.reset(mask, lam)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another delay, for the commands that are sent from now on."""
+        self._take(mask, lam)
+        if self._bursts.configured:
+            self._bursts.change(mask, lam)
+
+    def _take(self, mask: Tensor, lam: Tensor) -> Tensor:
+        """Take mean and deviation of lam [N, d] in mask [N]; returns that mean [N], physics steps."""
         zero, step_ms = torch.zeros_like(lam[:, 0]), 1000.0 * self._durations.timestep_s
         delay = self._delay.of(lam)[:, 0] / step_ms if self._delay.size else zero
         sigma = self._jitter.of(lam)[:, 0] / step_ms if self._jitter.size else zero
         self._delay_steps = torch.where(mask, delay, self._delay_steps)
         self._sigma_steps = torch.where(mask, sigma, self._sigma_steps)
-        self._buffer.reset(mask, delay.round().long())
-        if self._bursts.configured:
-            self._bursts.reset(mask, lam)
+        return delay
 
     def hold(self, command: Tensor, fresh: Tensor) -> None:
         """Take a command [N, C] as the one that holds until the first arrives."""

@@ -87,6 +87,10 @@ class LimpActuators(Effect):
         for field in self._fields:
             field.write(field.read() * field.left(left))
 
+    def held_fields(self) -> set[str]:
+        """What an actuator that fails has lost."""
+        return {field.name for field in self._fields}
+
 
 class MotorFade(Effect):
     """Applies `actuator_fade`."""
@@ -104,6 +108,10 @@ class MotorFade(Effect):
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the fade of new worlds lam [N, d] in mask [N]."""
         self._fade = torch.where(mask[:, None], self._index.of(lam), self._fade)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another fade."""
+        self.reset(mask, lam)
 
     def on_step(self) -> None:
         """Let the actuators have the force of this control step."""

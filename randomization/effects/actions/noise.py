@@ -42,6 +42,10 @@ class ActionNoise(Effect):
             normal = self._rng.episode_normal("action_bias", self._bias.index.size, rows)
             self._bias.put(self._bias.index.of(lam) * normal, mask, rows)
 
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take other standard deviations; an offset keeps its direction."""
+        self.reset(mask, lam)
+
     def on_action(self, action: Tensor) -> Tensor:
         """Action [N, A] in [-1, 1] -> with noise, in [-1, 1]."""
         noisy, kind, normal = action.clone(), action.dtype, self._random.normal
@@ -70,9 +74,20 @@ class ActionLatency(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Empty the lines of mask [N] and take the latency of new worlds lam [N, d]."""
-        steps = self._column.of(lam)[:, 0].round().long().clamp(0, self._history.shape[1] - 1)
-        self._steps = torch.where(mask, steps, self._steps)
+        self._steps = torch.where(mask, self._late(lam), self._steps)
         self._history.masked_fill_(mask[:, None, None], 0.0)
+
+    def _late(self, lam: Tensor) -> Tensor:
+        return self._column.of(lam)[:, 0].round().long().clamp(0, self._history.shape[1] - 1)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another latency: a longer one holds what is executed now until the next action arrives."""
+        slots = self._history.shape[1]
+        age = (self._newest - torch.arange(slots, device=self._steps.device)) % slots  # of each slot, control steps
+        now = self._history[self._all, (self._newest - self._steps) % slots]
+        past = mask[:, None] & (age >= self._steps[:, None])  # executed, or passed over
+        self._history = torch.where(past[:, :, None], now[:, None], self._history)
+        self._steps = torch.where(mask, self._late(lam), self._steps)
 
     def on_action(self, action: Tensor) -> Tensor:
         """Take this step's action [N, A]; returns the one to execute now."""

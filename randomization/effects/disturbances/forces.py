@@ -45,12 +45,16 @@ class RandomForces(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the sizes of new worlds lam [N, d] in mask [N]; episodes begin without a force."""
+        self.change(mask, lam)
+        self._acceleration = self._acceleration.masked_fill(mask[:, None, None], 0.0)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take other sizes; a force that acts goes on to decay."""
         rows = mask[:, None]
         self._sigma = torch.where(rows[:, :, None], self._size.of(lam)[:, :, None], self._sigma)
         self._p = torch.where(rows, self._probability.or_nominal(lam), self._p)
         left = self._decay.or_nominal(lam) ** (self._durations.period_s / _DECAY_TIME_S)
         self._left = torch.where(rows[:, :, None], left[:, :, None], self._left)
-        self._acceleration = self._acceleration.masked_fill(rows[:, :, None], 0.0)
 
     def on_step(self) -> None:
         """Push the bodies."""
@@ -84,12 +88,15 @@ class Pushes(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the speeds of new worlds lam [N, d] in mask [N], and where in the interval the episode begins."""
-        rows = mask[:, None]
-        period = self._interval.or_nominal(lam)
+        self.change(mask, lam)
         phase = self._rng.episode_uniform("push_phase", self._speed.size)
+        self._since_s = torch.where(mask[:, None], phase * self._period_s, self._since_s)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take other speeds and another interval since the last push."""
+        rows = mask[:, None]
         self._speed_m_s = torch.where(rows, self._speed.of(lam), self._speed_m_s)
-        self._period_s = torch.where(rows, period, self._period_s)
-        self._since_s = torch.where(rows, phase * period, self._since_s)
+        self._period_s = torch.where(rows, self._interval.or_nominal(lam), self._period_s)
 
     def on_step(self) -> None:
         """Change velocities where a push is due."""
@@ -123,12 +130,20 @@ class MovingBase(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take the motion of new worlds lam [N, d] in mask [N]; from a random angle on."""
+        self._angle = torch.where(mask[:, None], self._take(mask, lam)[:, 1:], self._angle)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another motion, from the present angle on."""
+        self._take(mask, lam)
+
+    def _take(self, mask: Tensor, lam: Tensor) -> Tensor:
+        """Take amplitude and frequency of lam [N, d] in mask [N]; returns the episodes' own two angles [N, 2]."""
         rows = mask[:, None]
         u = (2.0 * math.pi) * self._rng.episode_uniform("moving_base", 2)
         way = torch.stack((u[:, 0].cos(), u[:, 0].sin()), dim=1)
         self._amplitude = torch.where(rows, self._acceleration.of(lam) * way, self._amplitude)
         self._hertz = torch.where(rows, self._frequency.or_nominal(lam), self._hertz)
-        self._angle = torch.where(rows, u[:, 1:], self._angle)
+        return u
 
     def on_step(self) -> None:
         """Tilt gravity for this control step, as the acceleration in its middle has it."""

@@ -48,6 +48,7 @@ class Motors(Effect):
     """
 
     order = 80
+    whole_episodes = frozenset({"motor_start_heat"})
     _state = ("_values", "heat", "voltage")
 
     def __init__(self, context: EffectContext) -> None:
@@ -80,12 +81,16 @@ class Motors(Effect):
 
     def reset(self, mask: Tensor, lam: Tensor) -> None:
         """Take what new worlds lam [N, d] in mask [N] say of motors, which have the temperature of the start."""
-        for values in self._values.values():
-            values.take(mask, lam)
+        self.change(mask, lam)
         self.heat = torch.where(mask[:, None], self._values["motor_start_heat"].now, self.heat)
         self.voltage = self.voltage.masked_fill(mask[:, None], 1.0)
         if self._curve or self._warms:
             self._torque_limits.reset(mask)
+
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take what other worlds lam [N, d] in mask [N] say; motors are as warm as they are."""
+        for values in self._values.values():
+            values.take(mask, lam)
 
     def on_step(self) -> None:
         """Take note of what the world, and effects that change it, say for this control step."""

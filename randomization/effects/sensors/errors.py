@@ -43,6 +43,10 @@ class SensorErrors(Effect):
             if part.length:
                 part.put(part.index.of(lam), mask, rows)
 
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take other sigmas; gain and offset keep their directions, so that they drift as their sigmas do."""
+        self.reset(mask, lam)
+
     def on_measurement(self, measured: Tensor) -> None:
         """Turn clean values [N, nobs] into measured ones, in place."""
         kind = measured.dtype

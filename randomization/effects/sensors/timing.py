@@ -73,6 +73,10 @@ class SensorTiming(Effect):
         p_freeze = -torch.expm1(-self._freeze.of(lam) * period_s)
         self._p_freeze = self._taken(rows, self._freeze, p_freeze, self._p_freeze)
 
+    def change(self, mask: Tensor, lam: Tensor) -> None:
+        """Take another timing; readings that are on their way arrive."""
+        self.reset(mask, lam)
+
     def _taken(self, rows: Tensor, columns: ParameterIndex, values: Tensor, present: Tensor) -> Tensor:
         """Present values [N, sensors] with those of `columns` replaced in rows [N, 1]."""
         if not columns.size:

@@ -19,6 +19,9 @@ Numbers = NDArray[np.float64]
 DOWN = np.array([0.0, 0.0, -1.0])
 _WINDOW_S, _LATEST = 2.0, 8
 _DEGREES = 180.0 / np.pi
+# A reading has to leave so much less unexplained than that nothing turned at all: of a robot at rest the gyroscope says
+# noise, and whichever reading turns gravity least by it would be best.
+_MOVES = 0.8
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,11 @@ def attitude(record: Recording) -> Attitude | None:
     plain = _reading("", "", "", fit.body(lambda x: x, lambda y: y))
     readings = [*_gyro_readings(fit), *_gravity_readings(fit, plain.error)]
     best = min(readings, key=lambda r: r.error)
+    rest = _reading("", "", "", fit.body(np.zeros_like, lambda y: y))
+    seen = best.error < _MOVES * rest.error and _clearly(best, plain)
     lag, interval = fit.lag()
     turn = float(np.sqrt((w**2).sum(axis=1).mean()))
-    return Attitude(
-        gyro, gravity, plain, best if _clearly(best, plain) else plain, lag, interval, turn, tuple(readings)
-    )
+    return Attitude(gyro, gravity, plain, best if seen else plain, lag, interval, turn, tuple(readings))
 
 
 def _clearly(best: Reading, plain: Reading) -> bool:

@@ -40,6 +40,7 @@ class Distill(Learner):
     """The learner; see `Learner`. Without teachers (`spec.policies` is empty) it holds the policy only."""
 
     config: DistillConfig
+    NETWORKS = ("policy", "latent")
 
     def __init__(self, spec: LearnerSpec, config: DistillConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)

@@ -21,6 +21,7 @@ from simreal.learners.base import Learner, LearnerSpec, mean_metrics
 from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
 from simreal.learners.normalizer import make_normalizer
+from simreal.learners.off_policy.backprop import pass_of
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
 from simreal.learners.off_policy.replay_shards import BatchShards, ReplayShards
 from simreal.learners.off_policy.transitions import Begun, ReplayBatch, normalized
@@ -249,6 +250,19 @@ class OffPolicyLearner(Learner):
             "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
         }
 
+    def networks(self) -> tuple[str, ...]:
+        """Attributes with networks and their normalizers."""
+        return tuple(name for name in self._stateful() if name != "replay" and name not in self._optimizers)
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`. The network that acts is the one that
+        learnt there; where averages are learnt with here and were not there, both begin with it."""
+        super().start_from(state)
+        if self.config.average_updates and not state["actor"]:
+            polyak_(self._online_policy, self._averaged, 1.0)
+        elif state["actor"]:
+            self.network.actor.load_state_dict(state["actor"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises KeyError, ValueError or RuntimeError where it is of other settings."""
         for name in self._stateful():
@@ -291,28 +305,33 @@ class ActorCritic(OffPolicyLearner):
         super().__init__(spec, config, seed, total_steps, lambda inputs: actor(inputs, actions, hidden))
         self.critic = QNetwork(critics, self.inputs, actions, hidden).to(spec.device)
         self.target_critic = copy.deepcopy(self.critic)
-        self._actor_params = list(self.network.actor.parameters())
+        self._critic_pass, self._actor_pass = pass_of(self.critic.net), pass_of(self.network.actor.net)
         self._online = [p.data for p in self.critic.parameters()]
         self._targets = [p.data for p in self.target_critic.parameters()]
-        self.actor_optimizer = Adam(self._actor_params, lr=config.actor_lr)
+        self.actor_optimizer = Adam(self.network.actor.parameters(), lr=config.actor_lr)
         self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
         self._optimizers = {"actor_optimizer": config.actor_lr, "critic_optimizer": config.critic_lr}
 
-    def _descend_critic(self, loss: Tensor) -> None:
-        """One step of the critic against the gradient of a loss []."""
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.ranks.sum_(*(p.grad for p in self.critic.parameters() if p.grad is not None))
-        self.critic_optimizer.step()
+    def _q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The critic's estimates [members, B], of which a gradient can be asked for until it is asked again."""
+        return self._critic_pass(torch.cat((observation, action), dim=1)).squeeze(-1)
 
-    def _descend_actor(self, loss: Tensor, *beside: Tensor) -> None:
-        """One step of the actor against the gradient of a loss [], which the critic's weights do not get; tensors
+    def _descend_critic(self, gradient: Tensor) -> None:
+        """One step of the critic against the gradient [members, B] of a loss by what `_q` gave last."""
+        gradients = self._critic_pass.weights(gradient.unsqueeze(-1))
+        self.ranks.sum_(*gradients)
+        self.critic_optimizer.step(gradients)
+
+    def _by_action(self, gradient: Tensor) -> Tensor:
+        """Gradient [B, A] by the actions that `_q` was last asked about, of one by its estimates [members, B]."""
+        return self._critic_pass.input(gradient.unsqueeze(-1))[:, self.inputs :]
+
+    def _descend_actor(self, gradient: Tensor, *beside: Tensor) -> None:
+        """One step of the actor against the gradient [B, outputs] of a loss by what its network gave last; tensors
         beside it are replaced by their sums over ranks, in the same message."""
-        gradients = torch.autograd.grad(loss, self._actor_params)
+        gradients = self._actor_pass.weights(gradient.unsqueeze(0))
         self.ranks.sum_(*gradients, *beside)
-        for parameter, gradient in zip(self._actor_params, gradients, strict=True):
-            parameter.grad = gradient
-        self.actor_optimizer.step()
+        self.actor_optimizer.step(gradients)
 
     def _stateful(self) -> tuple[str, ...]:
         return (*super()._stateful(), "critic", "target_critic")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import DeterministicActor
+from simreal.learners.networks import DeterministicActor, tanh_backward
 from simreal.learners.off_policy.base import ActorCritic
 from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import DDPGConfig
@@ -39,7 +39,7 @@ class DDPG(ActorCritic):
     def __init__(self, spec: LearnerSpec, config: DDPGConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps, actor=DeterministicActor, critics=1)
         self.target_actor = copy.deepcopy(self.network.actor)
-        self._online += [p.data for p in self._actor_params]
+        self._online += self._actor_pass.parameters
         self._targets += [p.data for p in self.target_actor.parameters()]
 
     @torch.no_grad()
@@ -55,28 +55,26 @@ class DDPG(ActorCritic):
         uniform = self._draw(torch.rand, 1)
         return torch.where(uniform < self.config.exploration_random, random, action)
 
+    @torch.no_grad()
     def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
-        config = self.config
-        with torch.no_grad():
-            next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
-            target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
-        q = self.critic(batch.observation, batch.action)[0]
-        critic_loss = self._mean((q - target).square())
-        self._descend_critic(critic_loss)
+        config, rows = self.config, self._rows(len(batch.reward))
+        next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
+        target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
+        q = self._q(batch.observation, batch.action)
+        error = q - target
+        self._descend_critic(error * (2.0 / rows))
 
-        preactivation = self.network.actor.preactivation(batch.observation)
-        self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
-        policy_q = self.critic(batch.observation, torch.tanh(preactivation))[0]
-        self.critic.requires_grad_(True)
-        penalty = self._mean(preactivation.square())
-        actor_loss = config.action_penalty * penalty - self._mean(policy_q)
-        self._descend_actor(actor_loss)
+        preactivation = self._actor_pass(batch.observation)[0]
+        action = torch.tanh(preactivation)
+        policy_q = self._q(batch.observation, action)
+        gradient = tanh_backward(self._by_action(torch.full_like(policy_q, -1.0 / rows)), action)
+        self._descend_actor(gradient + preactivation * (2.0 * config.action_penalty / (rows * action.shape[1])))
         self._move_targets()
         return {
-            "critic_loss": critic_loss,
-            "q": self._mean(q),
-            "policy_q": self._mean(policy_q),
-            "saturation": self._mean((preactivation.detach().abs() > 2.0).float()),
+            "critic_loss": self._mean(error[0].square()),
+            "q": self._mean(q[0]),
+            "policy_q": self._mean(policy_q[0]),
+            "saturation": self._mean((preactivation.abs() > 2.0).float()),
         }
 
     def _stateful(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from simreal.common.layers import Bins, Layer, array
 from simreal.learners.adam import Adam
 from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import EnsembleMLP
+from simreal.learners.off_policy.backprop import pass_of
 from simreal.learners.off_policy.base import OffPolicyLearner
 from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import BinsOptions, DQNConfig
@@ -114,17 +115,35 @@ def dqn_target(
     return target if limits is None else target.clamp(*limits)
 
 
-def descend(
-    q: DecoupledQ, optimizer: Adam, batch: ReplayBatch, target: Tensor, config: BinsOptions
-) -> dict[str, Tensor]:
-    """One step of the critics towards targets [critics, B] for a batch; returns what to log, [] each."""
-    value = value_of(q(batch.observation), nearest_bin(batch.action, config.bins))
-    errors = functional.huber_loss(value, target, reduction="none", delta=config.huber)
-    loss = sum_all(errors) / errors.shape[1]
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return {"loss": loss, "q": mean_all(value), "target": mean_all(target)}
+class Descent:
+    """Steps of critics towards targets.
+
+    Args:
+        q: what learns.
+        config: `lr`, `bins` and `huber` are read.
+
+    Attributes:
+        optimizer: of the critics.
+    """
+
+    def __init__(self, q: DecoupledQ, config: BinsOptions) -> None:
+        self.optimizer = Adam(q.parameters(), lr=config.lr)
+        self._pass, self._shape, self._config = pass_of(q.net), q.shape, config
+
+    @torch.no_grad()
+    def step(self, batch: ReplayBatch, target: Tensor) -> dict[str, Tensor]:
+        """One step towards targets [critics, B] for a batch; returns what to log, [] each."""
+        (actuators, bins), delta = self._shape, self._config.huber
+        q = self._pass(batch.observation).unflatten(-1, (actuators, bins))
+        chosen = nearest_bin(batch.action, bins)
+        value = value_of(q, chosen)
+        errors = functional.huber_loss(value, target, reduction="none", delta=delta)
+        rows = errors.shape[1]
+        by_chosen = (value - target).clamp(-delta, delta) * (1.0 / rows) / actuators
+        where = chosen.expand(q.shape[:-1]).unsqueeze(-1)
+        by_q = torch.zeros_like(q).scatter_(-1, where, by_chosen[..., None, None].expand(where.shape))
+        self.optimizer.step(self._pass.weights(by_q.flatten(-2)))
+        return {"loss": sum_all(errors) / rows, "q": mean_all(value), "target": mean_all(target)}
 
 
 class DQN(OffPolicyLearner):
@@ -142,7 +161,8 @@ class DQN(OffPolicyLearner):
         self.target_q = copy.deepcopy(self.q)
         self._online = [p.data for p in self.q.parameters()]
         self._targets = [p.data for p in self.target_q.parameters()]
-        self.optimizer = Adam(self.q.parameters(), lr=config.lr)
+        self._descent = Descent(self.q, config)
+        self.optimizer = self._descent.optimizer
         self._optimizers = {"optimizer": config.lr}
 
     @torch.no_grad()
@@ -168,13 +188,13 @@ class DQN(OffPolicyLearner):
     def _sample(self, count: int) -> ReplayBatch:
         return self.replay.sample(count, self.generator, self.config.n_steps, self.config.gamma)
 
+    @torch.no_grad()
     def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
         config = self.config
-        with torch.no_grad():
-            discount = config.gamma if batch.discount is None else batch.discount
-            next_q, target_q = self.q(batch.next_observation), self.target_q(batch.next_observation)
-            target = dqn_target(batch.reward, discount, batch.terminated, next_q, target_q, config.target_limits)
-        log = descend(self.q, self.optimizer, batch, target, config)
+        discount = config.gamma if batch.discount is None else batch.discount
+        next_q, target_q = self.q(batch.next_observation), self.target_q(batch.next_observation)
+        target = dqn_target(batch.reward, discount, batch.terminated, next_q, target_q, config.target_limits)
+        log = self._descent.step(batch, target)
         self._move_targets()
         return log
 

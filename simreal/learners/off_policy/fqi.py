@@ -23,12 +23,11 @@ from torch import Tensor
 
 from envs.common.fast_matmul import fast_matmul
 from envs.environment import Observed, StepResult
-from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
 from simreal.learners.networks import polyak_
 from simreal.learners.off_policy.base import OffPolicyPolicy
 from simreal.learners.off_policy.dataset import check_fits, read_dataset
-from simreal.learners.off_policy.dqn import DecoupledQ, GreedyActor, descend, dqn_target
+from simreal.learners.off_policy.dqn import DecoupledQ, Descent, GreedyActor, dqn_target
 from simreal.learners.off_policy.replay import HerReplayBuffer
 from simreal.learners.off_policy.transitions import normalized
 from simreal.learners.options import FQIConfig
@@ -44,6 +43,7 @@ class FQI(Learner):
     """
 
     config: FQIConfig
+    NETWORKS = ("policy", "target_q")
     policy: OffPolicyPolicy
 
     def __init__(self, spec: LearnerSpec, config: FQIConfig, seed: int, total_steps: int | None = None) -> None:
@@ -53,7 +53,8 @@ class FQI(Learner):
         self.target_q = copy.deepcopy(self.q)
         self._online = [p.data for p in self.q.parameters()]
         self._targets = [p.data for p in self.target_q.parameters()]
-        self.optimizer = Adam(self.q.parameters(), lr=config.lr)
+        self._descent = Descent(self.q, config)
+        self.optimizer = self._descent.optimizer
         self.digest = ""  # of the dataset; empty where only the policy is wanted
         if config.dataset:
             self.replay = self._recorded(Path(config.dataset))
@@ -106,7 +107,7 @@ class FQI(Learner):
                 with torch.no_grad():
                     q = self.target_q(batch.next_observation)
                     target = dqn_target(batch.reward, config.gamma, batch.terminated, q, q, config.target_limits)
-                log = descend(self.q, self.optimizer, batch, target, config)
+                log = self._descent.step(batch, target)
                 logs.append({name: value.detach() for name, value in log.items()})
         self.updates += 1
         return mean_metrics(logs) | {"updates": float(self.updates * config.updates_per_sweep)}

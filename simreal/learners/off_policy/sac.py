@@ -17,7 +17,7 @@ from envs.common.deterministic_ops import sum_all
 from envs.environment import Observed
 from simreal.learners.adam import Adam
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import GaussianActor
+from simreal.learners.networks import GaussianActor, Squashed
 from simreal.learners.off_policy.base import ActorCritic
 from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import SACConfig
@@ -55,40 +55,45 @@ class SAC(ActorCritic):
             observation = observation.float()  # as the replay has it
         return self.behavior.sample(self.history.features(observation, self.network.normalizer), noise)[0]
 
+    @torch.no_grad()
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
-        config, actor = self.config, self.network.actor
-        alpha = self.log_alpha.detach().exp()
-        with torch.no_grad():
-            next_action, next_log_prob = actor.sample(batch.next_observation, noise[0])
-            next_q = self.target_critic(batch.next_observation, next_action)
-            target = sac_target(batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.gamma)
-            if config.target_limits is not None:
-                target = target.clamp(*config.target_limits)
-        q = self.critic(batch.observation, batch.action)
-        critic_loss = sum_all((q - target).square()) / self._rows(q.shape[1])
-        self._descend_critic(critic_loss)
+        config, rows = self.config, self._rows(len(batch.reward))
+        alpha = self.log_alpha.exp()
+        next_action, next_log_prob = self.network.actor.sample(batch.next_observation, noise[0])
+        next_q = self.target_critic(batch.next_observation, next_action)
+        target = sac_target(batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.gamma)
+        if config.target_limits is not None:
+            target = target.clamp(*config.target_limits)
+        q = self._q(batch.observation, batch.action)
+        error = q - target
+        self._descend_critic(error * (2.0 / rows))
 
-        action, log_prob = actor.sample(batch.observation, noise[1])
-        policy_q = self.critic(batch.observation, action).amin(dim=0)
-        actor_loss = self._mean(alpha * log_prob - policy_q)
-        entropy = -self._mean(log_prob.detach())
-        self._descend_actor(actor_loss, entropy)
+        drawn = Squashed(self._actor_pass(batch.observation)[0], noise[1])
+        policy_q, lower = self._q(batch.observation, drawn.action).min(dim=0)
+        by_q = torch.zeros_like(q).scatter_(0, lower[None], -1.0 / rows)
+        log_prob = drawn.log_prob()
+        entropy = -self._mean(log_prob)
+        self._descend_actor(drawn.gradient(self._by_action(by_q), alpha * (1.0 / rows)), entropy)
 
-        self.log_alpha.grad = entropy - self.target_entropy  # derivative of La
-        self.alpha_optimizer.step()
+        self.alpha_optimizer.step([entropy - self.target_entropy])  # derivative of La
         self._move_targets()
         return {
-            "critic_loss": critic_loss,
+            "critic_loss": sum_all(error.square()) / rows,
             "q": self._mean(q, dim=1),
             "policy_q": self._mean(policy_q),
             "entropy": self._once(entropy),
             "alpha": self._once(alpha),
-            "saturation": self._mean((action.detach().abs() > 0.96).float()),
+            "saturation": self._mean((drawn.action.abs() > 0.96).float()),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
         return super().state_dict() | {"log_alpha": self.log_alpha.detach().clone()}
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks, normalizers and temperature of another run's `state_dict`."""
+        super().start_from(state)
+        self.log_alpha.data.copy_(state["log_alpha"])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from envs.common.deterministic_ops import sum_all
 from envs.environment import Observed
 from simreal.learners.base import LearnerSpec
-from simreal.learners.networks import DeterministicActor
+from simreal.learners.networks import DeterministicActor, tanh_backward
 from simreal.learners.off_policy.base import ActorCritic
 from simreal.learners.off_policy.transitions import ReplayBatch
 from simreal.learners.options import TD3Config
@@ -47,7 +47,7 @@ class TD3(ActorCritic):
     def __init__(self, spec: LearnerSpec, config: TD3Config, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps, actor=DeterministicActor, critics=2)
         self.target_actor = copy.deepcopy(self.network.actor)
-        self._online += [p.data for p in self._actor_params]
+        self._online += self._actor_pass.parameters
         self._targets += [p.data for p in self.target_actor.parameters()]
 
     @torch.no_grad()
@@ -59,37 +59,38 @@ class TD3(ActorCritic):
         noise = self._draw(torch.randn, self.spec.action_size)
         return (action + self.config.exploration_noise * noise).clamp(-1.0, 1.0)
 
+    @torch.no_grad()
     def _update(self, batch: ReplayBatch, noise: Tensor) -> dict[str, Tensor]:
-        config = self.config
-        with torch.no_grad():
-            next_action = self.target_actor(batch.next_observation)
-            saturation = self._mean((next_action.abs() > 0.96).float())
-            next_action = smoothed(next_action, noise[0], config.target_noise, config.noise_clip)
-            next_q = self.target_critic(batch.next_observation, next_action)
-            target = td3_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
-        q = self.critic(batch.observation, batch.action)
-        critic_loss = sum_all((q - target).square()) / self._rows(q.shape[1])
-        self._descend_critic(critic_loss)
+        config, rows = self.config, self._rows(len(batch.reward))
+        next_action = self.target_actor(batch.next_observation)
+        saturation = self._mean((next_action.abs() > 0.96).float())
+        next_action = smoothed(next_action, noise[0], config.target_noise, config.noise_clip)
+        next_q = self.target_critic(batch.next_observation, next_action)
+        target = td3_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
+        q = self._q(batch.observation, batch.action)
+        error = q - target
+        self._descend_critic(error * (2.0 / rows))
         if self.updates % config.policy_delay == 0:
-            self._descend_actor(self._actor_loss(batch.observation))
+            self._descend_actor(self._actor_gradient(batch.observation))
             self._move_targets()
         return {
-            "critic_loss": critic_loss,
+            "critic_loss": sum_all(error.square()) / rows,
             "q": self._mean(q, dim=1),
             "target": self._mean(target),
             "saturation": saturation,
         }
 
-    def _actor_loss(self, observation: Tensor) -> Tensor:
-        """Lp [] of normalized observations [B, nobs]."""
-        preactivation = self.network.actor.preactivation(observation)
-        self.critic.requires_grad_(False)  # or an update of many rows would compute its gradient here too
-        policy_q = self.critic(observation, torch.tanh(preactivation))[0]
-        self.critic.requires_grad_(True)
-        loss = -self._mean(policy_q)
+    def _actor_gradient(self, observation: Tensor) -> Tensor:
+        """Gradient of Lp by what goes into the policy's tanh [B, A], for normalized observations [B, nobs]."""
+        rows = self._rows(len(observation))
+        preactivation = self._actor_pass(observation)[0]
+        action = torch.tanh(preactivation)
+        by_q = torch.zeros_like(self._q(observation, action))
+        by_q[0] = -1.0 / rows
+        gradient = tanh_backward(self._by_action(by_q), action)
         if self.config.action_penalty:
-            loss = loss + self.config.action_penalty * self._mean(preactivation.square())
-        return loss
+            gradient += preactivation * (2.0 * self.config.action_penalty / (rows * action.shape[1]))
+        return gradient
 
     def _stateful(self) -> tuple[str, ...]:
         return (*super()._stateful(), "target_actor")

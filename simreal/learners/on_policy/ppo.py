@@ -63,6 +63,7 @@ class PPO(Learner):
     config: PPOConfig
     policy: Policy | RecurrentPolicy | HistoryPolicy
     ROWS = {"rollout": 1, "states": 0, "stacks": 1, "ended": "sum"}  # noqa: RUF012
+    NETWORKS = ("policy", "critic")
 
     def __init__(self, spec: LearnerSpec, config: PPOConfig, seed: int, total_steps: int | None = None) -> None:
         super().__init__(spec, config, seed, total_steps)
@@ -147,7 +148,7 @@ class PPO(Learner):
         rollout.reward[t] = result.reward
         rollout.terminated[t], rollout.truncated[t] = result.terminated, result.truncated
         rollout.diverged[t] = result.diverged
-        if self.updates == 0:  # from the first step on; later once per rollout
+        if self.updates == 0 and not self.inherits:  # from the first step on; later once per rollout
             self._take_statistics(t, t + 1, ~rollout.diverged, self._young)
         self._states = self._next_states
         if self.stacks is not None:
@@ -239,7 +240,7 @@ class PPO(Learner):
             kl = float(divergence)
             self.beta = kl_adapted_beta(self.beta, kl, config.desired_kl)
             log |= {"final_kl": kl, "kl_beta": self.beta}
-        if self.updates == 0:  # again, without the episodes that turned out to be unsound
+        if self.updates == 0 and not self.inherits:  # again, without the episodes that turned out to be unsound
             for normalizer in self._young:
                 normalizer.forget()
         self._take_statistics(
@@ -428,7 +429,8 @@ class PPO(Learner):
             "rollout": self.rollout.state_dict(),
             "states": [self._states, self._next_states],
             "generator": self.generator.get_state(),
-            "counters": {"steps": self.steps, "updates": self.updates, "lr": self.lr, "beta": self.beta},
+            "counters": {"steps": self.steps, "updates": self.updates, "lr": self.lr, "beta": self.beta}
+            | ({"inherits": True} if self.inherits else {}),
             "ended": self._ended.clone(),
             "stacks": None if self.stacks is None else self.stacks.state_dict(),
         }

@@ -16,6 +16,7 @@ from envs.engines.base import COMMAND_FIELDS
 from envs.environment import Environment
 from envs.registry import make_task
 from envs.task import Task
+from randomization.changes import Changing
 from randomization.parameters import Parameter
 from randomization.samplers.base import Manual, Sampler
 from simreal.common.errors import UserError
@@ -31,6 +32,7 @@ RATE_HZ = 500.0
 _GRAVITY = 9.81  # m/s2
 _OF_MESSAGES = {"action_dropout": "commands", "observation_dropout": "states"}
 _OF_POLICIES = ("action_noise", "action_bias", "action_noise_multiplicative", "action_latency", "adversary_action")
+_GAINS = frozenset({"actuator_gainprm", "actuator_biasprm"})
 _WIDE = 1e9  # a range of controls that limits nothing
 _ONE_WAY = (int(mujoco.mjtJoint.mjJNT_SLIDE), int(mujoco.mjtJoint.mjJNT_HINGE))
 _TO_JOINTS = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
@@ -212,6 +214,8 @@ class Simulation:
         if self._layer.within_steps:
             self._layer.before_physics()
         engine.step(1)
+        if task.within_steps:
+            task.after_physics()
         env.steps += 1
         self._steps += 1
         env.rng.set_step(env.steps)
@@ -287,15 +291,24 @@ def _split(world: World, chance: random.Random) -> tuple[Sampler, dict[str, floa
     """
     lost = dict.fromkeys(_OF_MESSAGES.values(), 0.0)
     parameters = list(world.sampler.parameters)
+    changes = world.sampler.changes if isinstance(world.sampler, Changing) else ()
+    changed = {label for change in changes for label in change.values}
     for parameter in parameters:
         if parameter.quantity in _OF_POLICIES:
             raise UserError(
                 f"{world.name}: {parameter.name}: {parameter.quantity} is of a policy's actions, which a robot does "
                 "not see; of commands there are action_delay, action_delay_jitter, action_dropout"
             )
+        if parameter.name in changed and not _GAINS.isdisjoint(parameter.writes):
+            raise UserError(
+                f"{world.name}: {parameter.name}: {parameter.quantity} writes gains, which a robot is told in its "
+                "commands: it cannot change within an episode; torques can, with actuator_force_range"
+            )
     kept: list[Parameter] = [p for p in parameters if p.quantity not in _OF_MESSAGES]
     if len(kept) == len(parameters):
         return world.sampler, lost
+    if changes:
+        raise UserError(f"{world.name}: drop-outs of messages cannot be in a world that changes within an episode")
     if not isinstance(world.sampler, Manual):
         raise UserError(f"{world.name}: drop-outs of messages are drawn from plain ranges; use sampler: manual")
     for parameter in parameters:

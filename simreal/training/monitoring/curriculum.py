@@ -88,6 +88,13 @@ class Boundary:
         seen = [p for p in self.performance[self.window :] if not math.isnan(p)]
         return sum(seen) / len(seen)
 
+    def end(self, steps: Sequence[float], total: int) -> float:
+        """Where it will be at the end of the run, at the pace of the last third, its limit at most."""
+        over = steps[-1] - steps[self.window]
+        reached = self.at[-1] + (self.at[-1] - self.at[self.window]) * (total - steps[-1]) / over
+        low, high = sorted((self.limit, self.parameter.nominal))
+        return min(max(reached, low), high)
+
     @property
     def stands(self) -> bool:
         """Whether it has been judged in the last third, and is where it was."""
@@ -130,6 +137,7 @@ def concerns(
             _closed(boundaries, thresholds, steps[-1]),
             _standing(boundaries, thresholds, steps[-1] - steps[window]),
             _swinging(boundaries),
+            _starved(boundaries, thresholds, steps, total),
             _finished(boundaries, steps, total),
         ]
     found.append(_slow(adr, metrics, window))
@@ -204,9 +212,40 @@ def _swinging(boundaries: Sequence[Boundary]) -> Concern | None:
     return Concern(
         "swinging",
         f"{_named(swing)} {'swing' if len(swing) > 1 else 'swings'}: {worst.name} turned {worst.turns} times between "
-        f"{least:.3g} and {most:.3g}: a smaller step (now {worst.parameter.step:.3g}), or a larger "
+        f"{least:.3g} and {most:.3g}: a smaller step ({_step(worst.parameter)}), or a larger "
         "randomization.adr.buffer_size",
     )
+
+
+def _starved(
+    boundaries: Sequence[Boundary], thresholds: tuple[float, float], steps: Sequence[float], total: int
+) -> Concern | None:
+    """The policy would go further than there are decisions for."""
+    short: list[tuple[float, Boundary, float]] = []
+    for b in boundaries:
+        end, span = b.end(steps, total), abs(b.limit - b.parameter.nominal)
+        left, before = abs(b.limit - end), abs(b.limit - b.at[b.window])
+        if b.decisions >= _DECISIONS and b.mean() >= thresholds[1] and b.parameter.step < left < before:
+            short.append((left / span, b, end))
+    if not short or len(short) < len(boundaries) / 2:
+        return None
+    short.sort(key=lambda entry: -entry[0])
+    figures = ", ".join(
+        f"{b.name} at {b.at[-1]:.3g}, {end:.3g} at the end, of {b.limit:.3g}" for _, b, end in short[:_MOST]
+    )
+    return Concern(
+        "starved",
+        f"the budget and not the policy ends {len(short)} of {len(boundaries)} ranges: they widen whenever they are "
+        f"decided about, and not often enough ({figures}): fewer parameters, a smaller "
+        "randomization.adr.buffer_size, larger steps, or more train.env_steps",
+    )
+
+
+def _step(parameter: Parameter) -> str:
+    """A step, and where it comes from."""
+    low, high = parameter.limits
+    by_limits = math.isclose(parameter.step, (high - low) / 10.0, rel_tol=1e-9)
+    return f"now {parameter.step:.3g}{', a tenth of what its limits span: state one' if by_limits else ''}"
 
 
 def _finished(boundaries: Sequence[Boundary], steps: Sequence[float], total: int) -> Concern | None:

@@ -84,6 +84,20 @@ def _csv(rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
+def bounds_of(sampler: Sampler) -> dict[str, float | int]:
+    """What adr.csv says of a sampler: its entropy, its ranges, and how the last episodes at their ends went."""
+    bounds: dict[str, float | int] = {"entropy_npd": sampler.entropy()}
+    for i, parameter in enumerate(sampler.parameters):
+        bounds[f"{parameter.name}.lower"] = float(sampler.lower[i])
+        bounds[f"{parameter.name}.upper"] = float(sampler.upper[i])
+    if isinstance(sampler, ADR):
+        for i, parameter in enumerate(sampler.parameters):
+            for side, k in (("lower", 2 * i), ("upper", 2 * i + 1)):
+                judged = float(sampler.judged[k]) if sampler.decisions[k] else math.nan
+                bounds[f"{parameter.name}.{side}_performance"] = judged
+    return bounds
+
+
 JUDGED = "judged.csv"  # in a run's directory: how its policy did when it was judged
 _LOOKS = 20  # at the curriculum, in a whole run
 
@@ -128,15 +142,7 @@ class RunLog:
             UserError: the disk refuses.
         """
         self._metrics.write({self._counts: env_steps, **metrics})
-        bounds: dict[str, float | int] = {self._counts: env_steps, "entropy_npd": self._sampler.entropy()}
-        for i, parameter in enumerate(self._sampler.parameters):
-            bounds[f"{parameter.name}.lower"] = float(self._sampler.lower[i])
-            bounds[f"{parameter.name}.upper"] = float(self._sampler.upper[i])
-        if isinstance(self._sampler, ADR):
-            for i, parameter in enumerate(self._sampler.parameters):
-                for side, k in (("lower", 2 * i), ("upper", 2 * i + 1)):
-                    judged = float(self._sampler.judged[k]) if self._sampler.decisions[k] else math.nan
-                    bounds[f"{parameter.name}.{side}_performance"] = judged
+        bounds = {self._counts: env_steps, **bounds_of(self._sampler)}
         self._adr.write(bounds)
         shown = {f"train/{name}": value for name, value in metrics.items()}
         shown |= {f"adr/{name.replace('.', '/')}": value for name, value in list(bounds.items())[1:]}

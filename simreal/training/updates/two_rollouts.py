@@ -86,6 +86,11 @@ class OverlappingPPO(PPO):
         self.begun = None
         return log
 
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Begin with the networks and normalizers of another run's `state_dict`."""
+        super().start_from(state)
+        self.collector.start_from(state)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning and collecting."""
         return super().state_dict() | {"collector": self.collector.state_dict(), "begun": self.begun}

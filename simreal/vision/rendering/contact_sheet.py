@@ -14,8 +14,8 @@ from randomization.config import RandomizationConfig
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
-from simreal.rendering.offscreen import Image
-from simreal.rendering.scene import Scene
+from simreal.vision.rendering.offscreen import Image
+from simreal.vision.rendering.scene import Scene
 
 ROWS = COLUMNS = 5
 _CELL, _GAP = 256, 4  # pixels

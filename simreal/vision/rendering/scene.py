@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from envs.common.messages import nearest
 from envs.environment import Environment
@@ -12,7 +13,7 @@ from randomization.randomizer import DomainRandomizer
 from randomization.targets.appearance import VIEW, camera_names
 from randomization.visual.mujoco_scene import SceneRandomizer
 from simreal.common.errors import UserError
-from simreal.rendering.offscreen import Image, Offscreen, add_marks
+from simreal.vision.rendering.offscreen import Image, Offscreen, add_marks
 
 
 class Scene:
@@ -77,6 +78,16 @@ def view_of(environment: Environment, name: str) -> mujoco.MjvCamera:
         camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
         camera.fixedcamid = names.index(name)
     return camera
+
+
+def goal_marks(environment: Environment) -> list[int]:
+    """Geoms that a picture for people moves or hides to show the goal: a camera on a robot sees none of them."""
+    model, data = environment.engine.export_to_mujoco(0)
+    before = data.geom_xpos.copy(), data.geom_xmat.copy()
+    environment.task.draw_goal(model, data, 0)
+    moved = (data.geom_xpos != before[0]).any(axis=1) | (data.geom_xmat != before[1]).any(axis=1)
+    hidden = (model.geom_rgba[:, 3] == 0.0) & (environment.task.model.geom_rgba[:, 3] != 0.0)
+    return np.flatnonzero(moved | hidden).tolist()
 
 
 VIDEOS = (".mp4", ".gif")

@@ -16,9 +16,9 @@ from envs.environment import Environment
 from randomization.targets.appearance import VIEW
 from simreal.common.errors import UserError
 from simreal.evaluation.worlds import World, find_world
-from simreal.rendering.offscreen import add_marks
-from simreal.rendering.scene import GIF_FPS, VIDEOS, Image, Scene, view_of, write_video
 from simreal.training.run_directory import LoadedPolicy
+from simreal.vision.rendering.offscreen import add_marks
+from simreal.vision.rendering.scene import GIF_FPS, VIDEOS, Image, Scene, view_of, write_video
 
 _LARGEST = 4096  # pixels
 _MOST_FPS = 60.0  # pictures per second of real time; more are not seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -23,6 +24,20 @@ _MARK = 0.015  # radius of a mark's ball, as a share of the model's extent
 _SHADOW_MAP = 2048
 _LARGE, _MARGIN = 480, 8  # pixels: width from which letters are large, and what MuJoCo leaves beside a label
 _SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+_QUALITY = ("shadowsize", "offsamples")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What pictures cost: multisampling and large maps of shadows take most of the time of small ones.
+
+    Attributes:
+        samples: of each pixel; 0: edges are not smoothed.
+        shadow_map: largest edge of a light's map of shadows, pixels.
+    """
+
+    samples: int = 0
+    shadow_map: int = 512
 
 
 class Offscreen:
@@ -33,26 +48,40 @@ class Offscreen:
         width, height: of pictures, pixels.
         textured: whether scenes may use the texture library and other backgrounds.
         daylight: give models that have no light, or no background, one of each: for pictures that people look at.
+        quality: what pictures may cost; None: as the model says.
+        patterns: the first of the texture library's patterns.
 
     Attributes:
-        scene: to be filled by `compose`, and changed, before `draw`.
+        scene: to be filled by `compose`, and changed, before `draw`; another one may be put in its place.
+        option: what `compose` shows.
         first_pattern: texture id of the library's first pattern.
 
     Raises:
         UserError: the machine cannot render; says what to install.
     """
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int, textured: bool, daylight: bool = False) -> None:
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        width: int,
+        height: int,
+        textured: bool,
+        daylight: bool = False,
+        quality: Quality | None = None,
+        patterns: int = 0,
+    ) -> None:
         self._model = model
         self._rect = mujoco.MjrRect(0, 0, width, height)
-        self._option = mujoco.MjvOption()
+        self.option = mujoco.MjvOption()
         self.scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self.first_pattern = model.ntex + 1  # one is left for a background
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        quality, shadow_map = model.vis.quality, int(model.vis.quality.shadowsize)
-        if daylight:
-            quality.shadowsize = min(shadow_map, _SHADOW_MAP)
+        asked, shadow_map, samples = model.vis.quality, *(getattr(model.vis.quality, n) for n in _QUALITY)
+        if quality is not None:
+            asked.shadowsize, asked.offsamples = min(shadow_map, quality.shadow_map), quality.samples
+        elif daylight:
+            asked.shadowsize = min(shadow_map, _SHADOW_MAP)
         try:
             self._gl = mujoco.GLContext(width, height)
             self._gl.make_current()
@@ -64,18 +93,18 @@ class Offscreen:
                 "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
         finally:
-            quality.shadowsize = shadow_map
+            asked.shadowsize, asked.offsamples = shadow_map, samples
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         # Without light, without background.
         self._bare = daylight and not model.nlight, daylight and not (model.tex_type == _SKYBOX).any()
-        self._library = _Library(model, self._context) if textured or self._bare[1] else None
+        self._library = _Library(model, self._context, patterns) if textured or self._bare[1] else None
         # Contexts have to be freed with OpenGL current, and before it: not left to the garbage collector's order.
         self._free = weakref.finalize(self, _free, self._gl, self._context, self._library)
 
     def compose(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> None:
         """Fill the scene with what a camera sees."""
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, self._option, None, camera, everything, self.scene)
+        mujoco.mjv_updateScene(model, data, self.option, None, camera, everything, self.scene)
         if self._bare[0]:
             self._add_light()
 
@@ -170,8 +199,8 @@ class _Library:
     after the model's own, one for the background and then the patterns.
     """
 
-    def __init__(self, model: mujoco.MjModel, context: mujoco.MjrContext) -> None:
-        self._textures, self._context = library(), context
+    def __init__(self, model: mujoco.MjModel, context: mujoco.MjrContext, first: int) -> None:
+        self._textures, self._context = library(first), context
         self._held = mujoco.MjrContext(self._textures, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         self._count = context.ntexture
