@@ -217,9 +217,7 @@ class HumanoidStandupTask(_HumanoidTask):
     impact_cost_range: Range = (-math.inf, 10.0)
 
     id = "HumanoidStandup-v5"
-    accepted = MappingProxyType(
-        {"penetration": "Gymnasium's humanoid begins lying, its arms in floor and legs"}
-    )
+    accepted = MappingProxyType({"penetration": "Gymnasium's humanoid begins lying, its arms in floor and legs"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
