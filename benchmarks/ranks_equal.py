@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import json
 import os
 import pickle
@@ -262,8 +263,10 @@ def kills(count: int, learner: str, overlap: bool, each: int = 4) -> bool:
         assert Torchrun(config, folder / "undisturbed", 0).process.wait(300) == 0
         took = time.monotonic() - began
         killed = 0
-        while killed < count:
-            run = folder / f"killed-{killed}"
+        for attempt in itertools.count():
+            if killed == count:
+                break
+            run = folder / f"killed-{attempt}"
             times, fine = _killed(config, run, min(each, count - killed), took, draw)
             killed, good = killed + times, good and fine
             found = compare(folder / "undisturbed", run)
