@@ -202,13 +202,9 @@ class Task(ABC):
     counts_successes: bool = False  # True: by how many successes an episode has, not by how it ends
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     sequence_length: int = 0  # > 0: every episode has the same sequence of goals, as many; half and full rates are told
-    evaluation_options: ClassVar[
-        dict[str, Any]
-    ] = {}  # options in which `simreal evaluate` plays it, whatever it learnt with
+    evaluation_options: ClassVar[dict[str, Any]] = {}  # in which `simreal evaluate` plays it, whatever it learnt with
     render_camera: ClassVar[dict[str, Any]] = {}
-    accepted: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # kinds of findings of `simreal check` that are meant to be, and why
+    accepted: Mapping[str, str] = MappingProxyType({})  # kinds that `simreal check` finds and are meant to be, and why
     actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 

@@ -208,7 +208,7 @@ class Goal(ObservationSpec):
         self, model: mujoco.MjModel, action: Sequence[ActionComponent], before: Sequence[Component]
     ) -> tuple[Source, ...]:
         true_pose(model, self.of, self.frame)  # whether there are such bodies
-        elements, unit = (XYZ + QUAT, "m, 1") if self.turned else (XYZ, "m")
+        elements, unit = (XYZ + tuple(f"q{axis}" for axis in QUAT), "m, 1") if self.turned else (XYZ, "m")
         made = Component("desired_goal", self.size, unit, self.frame, elements, measured=False,
                          description=f"where {self.of} is to be")  # fmt: skip
         return (Source(made, goal_of),)

@@ -20,6 +20,8 @@ RUN = Path("runs") / "smoke"
 _MEASURED_S = 1.0
 _SHARE = 0.45  # of the steps per second of stepping alone that a training makes
 _ROWS = 20  # of metrics
+_CURVES = {"success_rate": 1.0, "return": 1.0, "term/linear_error": -1.0, "term/distance": -1.0, "term/off": -1.0}
+_GAIN = 0.05  # share by which a curve has to get better
 
 
 def smoke_run(folder: Path, seconds: float, out: Console) -> bool:
@@ -75,31 +77,30 @@ def _affordable(config: RunConfig, seconds: float) -> int:
     while (took := time.perf_counter() - began) < _MEASURED_S:
         environment.step(2.0 * torch.rand(shape) - 1.0)
         steps += environment.num_envs
-    share = _SHARE if config.learner.algorithm == "ppo" else 0.1 * _SHARE
+    share = _SHARE if config.learner.algorithm == "ppo" else 0.3 * _SHARE
     per_update = config.num_envs * int(getattr(config.learner, "horizon", 1))
     return max(round(share * steps / took * seconds / per_update), 2) * per_update
 
 
 def verdict(metrics: Path) -> tuple[str, bool]:
-    """What the first and the last fifth of a training's rows say of it."""
+    """What the first and the last fifth of a training's rows say of it, from the first end of an episode on.
+
+    Raises UserError where there are none.
+    """
     if not metrics.is_file():
         raise UserError(f"{metrics}: the training left no curve")
     with metrics.open() as file:
-        rows = list(csv.DictReader(file))
-    names = ("success_rate", "return", "episode_length", "term/linear_error")
-    curves = {name: [float(row[name]) for row in rows if row.get(name) not in (None, "", "nan")] for name in names}
+        rows = [row for row in csv.DictReader(file) if float(row.get("episodes") or 0) > 0]
     told, better = list[str](), list[bool]()
-    for name, values in curves.items():
+    for name, sign in _CURVES.items():
+        values = [float(row[name]) for row in rows if row.get(name) not in (None, "", "nan")]
         if len(values) < 2:
             continue
         part = max(len(values) // 5, 1)
         first, last = sum(values[:part]) / part, sum(values[-part:]) / part
         words = name.removeprefix("term/").replace("_", " ")
         told.append(f"{words} {first:.3g} -> {last:.3g}")
-        if name == "term/linear_error":
-            better.append(last < 0.95 * first)
-        elif name in ("return", "success_rate"):
-            better.append(last > first + 0.05 * abs(first))
+        better.append(sign * (last - first) > _GAIN * abs(first))
     learns = any(better)
     begin = "it learns" if learns else "no progress yet: train longer, and look at the terms of the reward"
-    return f"{begin} ({', '.join(told)})", learns
+    return f"{begin} ({', '.join(told) or 'no episode has ended'})", learns

@@ -87,7 +87,7 @@ def play(
     environment: Environment,
     episodes: int,
     forget: int | None,
-    say: Callable[[int], object] = lambda ended: None,
+    say: Callable[[int, int], object] = lambda ended, step: None,
 ) -> Course:
     """Play episodes 0 to `episodes` - 1 of an environment that has not been reset.
 
@@ -96,7 +96,7 @@ def play(
         environment: to play in.
         episodes: how many.
         forget: step at whose beginning the policy's memory becomes that of the beginning of an episode; None: never.
-        say: told how many have ended.
+        say: told how many have ended, and at which step the others are at most.
     """
     steps = environment.max_episode_steps
     success, reward = (np.zeros((episodes, steps)) for _ in range(2))
@@ -121,7 +121,7 @@ def play(
             success[number[i], at[i] + 1 :] = success[number[i], at[i]]
             left.discard(int(number[i]))
         policy.reset(done)
-        say(episodes - len(left))
+        say(episodes - len(left), int(at.max()) + 1)
     return Course(success, reward, acted)
 
 
@@ -209,13 +209,13 @@ def _spans(task: Task, sampler: Changing, window_s: float | None) -> Spans:
     return Spans.of(change, task.max_episode_steps, window)
 
 
-def _words(arm: str, episodes: int, say: Callable[[str], object]) -> Callable[[int], None]:
-    """Says now and then how many episodes have ended."""
+def _words(arm: str, episodes: int, say: Callable[[str], object]) -> Callable[[int, int], None]:
+    """Says now and then how many episodes have ended, and how far the others are."""
     due = [time.monotonic() + _SOON_S]
 
-    def ended(count: int) -> None:
+    def ended(count: int, step: int) -> None:
         if time.monotonic() > due[0]:
-            say(f"{arm}: {count:,} of {episodes:,} episodes ...")
+            say(f"{arm}: {count:,} of {episodes:,} episodes, step {step:,} ...")
             due[0] = time.monotonic() + _WORDS_S
 
     return ended

@@ -76,8 +76,7 @@ def make_environment(
         sensors: estimators that read components from pictures, by component.
 
     Raises:
-        UnknownTaskError, RandomizationError: naming what is wrong and what is nearest.
-        EngineError: the model does not run on the GPU.
+        UnknownTaskError, RandomizationError, EngineError: naming what is wrong and what is nearest.
     """
     _check_counts(num_envs, threads)
     options = dict(task_options or {})

@@ -16,6 +16,7 @@ from command import Run, simreal_command
 from envs.locomotion.legged.velocity import LeggedVelocity
 from envs.registry import make_task
 from shortcuts import without_bundles
+from simreal.adopt.smoke import verdict
 from simreal.testing import check_task
 
 ROBOTS = {
@@ -120,6 +121,19 @@ def test_nothing_of_the_package_needs_its_origin(run: Run, tmp_path: Path, monke
     sys.modules.pop("task", None)
     assert run("describe", task)[0] == 0
     assert str(tmp_path) not in "".join(p.read_text() for p in (*Path.cwd().glob("*.py"), *Path.cwd().glob("*.md")))
+
+
+def test_a_verdict_compares_the_ends_of_a_curve(tmp_path: Path) -> None:
+    head = "env_steps,episodes,return,term/linear_error\n"
+    rows = ["100,0,0,0.9", "200,2,-10,0.8", "300,4,-9,0.7", "400,6,-8,0.6", "500,8,-6,0.5", "600,9,-5,0.4"]
+    (tmp_path / "up.csv").write_text(head + "\n".join(rows) + "\n")
+    # the row without an episode does not count; a fifth of five is one
+    assert verdict(tmp_path / "up.csv") == ("it learns (return -10 -> -5, linear error 0.8 -> 0.4)", True)
+    flat = [f"{100 * i},{i},-10,0.8" for i in range(6)]
+    (tmp_path / "flat.csv").write_text(head + "\n".join(flat) + "\n")
+    text, learns = verdict(tmp_path / "flat.csv")
+    assert not learns
+    assert text.startswith("no progress yet")
 
 
 @pytest.mark.slow

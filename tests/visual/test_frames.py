@@ -24,6 +24,7 @@ from simreal.vision.datasets import command
 from simreal.vision.datasets.folder import PictureFolder
 from simreal.vision.datasets.maker import ChunkMaker
 from simreal.vision.datasets.plan import Chunking, PicturePlan, worlds_of
+from simreal.vision.datasets.workers import ChunkSource
 from simreal.vision.rendering.frames import FrameRenderer
 from simreal.vision.rendering.offscreen import Offscreen, Quality
 from simreal.vision.rendering.scene import Scene
@@ -109,6 +110,18 @@ def test_frames_depend_on_seed_and_number_alone() -> None:
         one.close()
 
 
+@pytest.mark.slow
+def test_processes_render_what_one_renders() -> None:
+    alone, beside = ChunkSource(PLAN, 0), ChunkSource(PLAN, 2)
+    frames = [list(source.frames(0, 272)) for source in (alone, beside)]  # a chunk, and a step of the next one
+    assert [len(chunk.worlds) for chunk in frames[0]] == [256, 16]
+    for one, other in zip(*frames, strict=True):
+        np.testing.assert_array_equal(one.pictures, other.pictures)
+        np.testing.assert_array_equal(one.worlds, other.worlds)
+    for source in (alone, beside):
+        source.close()
+
+
 def test_a_stretch_of_frames_is_an_episode() -> None:
     chunking = Chunking(3, 2, 2)
     assert [chunking.episode_of(i) for i in range(12)] == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
@@ -131,10 +144,10 @@ def test_what_was_stopped_goes_on_and_ends_like_what_was_not(tmp_path: Path, mon
     monkeypatch.setattr(command, "_SAVED_EVERY_S", 0.0)
     chunk = ChunkMaker.chunk
 
-    def stops(self: ChunkMaker, number: int) -> Any:
+    def stops(self: ChunkMaker, number: int, pictures: int | None = None) -> Any:
         if number == 2:
             raise KeyboardInterrupt
-        return chunk(self, number)
+        return chunk(self, number, pictures)
 
     with monkeypatch.context() as patch:
         patch.setattr(ChunkMaker, "chunk", stops)

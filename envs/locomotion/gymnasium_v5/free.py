@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import mujoco
@@ -216,9 +217,7 @@ class HumanoidStandupTask(_HumanoidTask):
     impact_cost_range: Range = (-math.inf, 10.0)
 
     id = "HumanoidStandup-v5"
-    accepted: ClassVar[dict[str, str]] = {
-        "penetration": "Gymnasium's humanoid begins lying, its arms in the floor and its legs"
-    }
+    accepted = MappingProxyType({"penetration": "Gymnasium's humanoid begins lying, its arms in floor and legs"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

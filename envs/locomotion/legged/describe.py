@@ -69,12 +69,9 @@ def describe_legged(
     """
     made, model = _floating(spec())
     base = find_base(model)
-    home = home_of(model)
     data = mujoco.MjData(model)
-    data.qpos[:] = home
-    mujoco.mj_kinematics(model, data)
-    legs = find_legs(model, data, base)
-    stance = find_stance(model, base, legs, home)
+    home, legs = _pose_with_legs(model, data, base)
+    stance = find_stance(model, base, legs, home, bool(model.nkey) and np.array_equal(home, home_of(model)))
     data.qpos[:] = stance.qpos
     mujoco.mj_kinematics(model, data)
     legs = find_legs(model, data, base)  # soles that are no balls are elsewhere now
@@ -113,6 +110,30 @@ def describe_legged(
     return Described(
         robot, _gait(model, stance, base, legs, two), _commands(stance.leg_m, two), stance.found, stance.leg_m
     )
+
+
+def _pose_with_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> tuple[np.ndarray, list[Leg]]:
+    """The pose in which most legs hang down: the file's, or that of angles of 0. Raises TaskError without legs."""
+    file, straight = home_of(model), model.qpos0.copy()
+    for joint in range(model.njnt):
+        if int(model.jnt_type[joint]) in SINGLE and model.jnt_limited[joint]:
+            at = model.jnt_qposadr[joint]
+            straight[at] = np.clip(straight[at], *model.jnt_range[joint])
+    best: tuple[np.ndarray, list[Leg]] | None = None
+    problem: TaskError | None = None
+    for pose in (file, straight):
+        data.qpos[:] = pose
+        mujoco.mj_kinematics(model, data)
+        try:
+            legs = find_legs(model, data, base)
+        except TaskError as error:
+            problem = problem or error
+            continue
+        if best is None or len(legs) > len(best[1]):
+            best = pose, legs
+    if best is None:
+        raise problem or TaskError("no legs")
+    return best
 
 
 def _floating(spec: mujoco.MjSpec) -> tuple[mujoco.MjSpec, mujoco.MjModel]:

@@ -37,11 +37,13 @@ class Stance:
     found: bool
 
 
-def find_stance(model: mujoco.MjModel, base: int, legs: Sequence[Leg], home: np.ndarray) -> Stance:
-    """The pose `home` [nq] where all feet stand level in it, or else one that is looked for."""
+def find_stance(
+    model: mujoco.MjModel, base: int, legs: Sequence[Leg], home: np.ndarray, keyframe: bool = False
+) -> Stance:  # fmt: skip
+    """A pose that is looked for about `home` [nq]; or that pose itself, a keyframe in which all feet stand level."""
     leg_m = max(_length(model, base, leg, home) for leg in legs)
     data = mujoco.MjData(model)
-    if model.nkey:
+    if keyframe:
         soles = _soles(model, data, home, base, legs)
         level = np.ptp(soles[:, 2]) < _HEIGHT_OFF_M
         bent = all(-s[2] < 1.5 * leg_m + 0.3 for s in soles)

@@ -23,7 +23,8 @@ from simreal.vision.datasets.workers import ChunkSource
 from simreal.vision.rendering.contact_sheet import visual_block
 from simreal.vision.rendering.mounts import Mount, mounted
 
-USUAL = "visual"  # everything visual that a task has, in its usual ranges
+USUAL = "visual"  # everything visual that a task has, in its usual ranges ...
+_DEAR = ("light_shadow", "material_reflectance")  # ... but these, which take several times as long as all the rest
 _SAVED_EVERY_S = 5.0
 
 
@@ -81,7 +82,8 @@ def make_plan(
     block = {} if randomization is None else {"sampler": "manual", "parameters": {}}
     if randomization == USUAL:
         for camera in found:
-            for label, entry in visual_block(made, camera)["parameters"].items():
+            usual = visual_block(made, camera)["parameters"].items()
+            for label, entry in ((name, entry) for name, entry in usual if name not in _DEAR):
                 name = f"{label}_{camera}" if "of" in entry else label
                 block["parameters"][name] = {"quantity": label} | entry
     elif randomization is not None:
@@ -129,10 +131,9 @@ def _render(source: ChunkSource, frames: int, output: Path, out: Console) -> Non
     at = writer.done
     text = f", from frame {at:,}" if at else ""
     out.print(f"Rendering {frames:,} frames of {plan.task} at {plan.width} x {plan.height} in {output}{text}")
-    numbers = iter(range(at // chunking.size, -(-frames // chunking.size)))
     saved = time.monotonic()
     with SignalHandler().listening() as stop, Progress(frames, at, out, adr=False, unit="frames") as progress:
-        for chunk in source.chunks(numbers):
+        for chunk in source.frames(at, frames):
             kept = chunk.head(frames - at)
             writer.write(at, kept)
             at += len(kept.worlds)

@@ -86,6 +86,10 @@ class Chunking:
         """Frames of a chunk."""
         return self.environments * self.pictures
 
+    def steps(self, frames: int) -> int:
+        """Pictures of each environment that a chunk's first `frames` take."""
+        return min(self.pictures, -(-frames // self.environments))
+
     def episode_of(self, frame: int) -> int:
         """A number that two frames share if they are of one stretch of an environment."""
         return frame // self.size * self.environments + frame % self.size % self.environments

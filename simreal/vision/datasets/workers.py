@@ -24,7 +24,8 @@ from simreal.common.trusted_code import trust
 from simreal.vision.datasets.maker import Chunk, ChunkMaker
 from simreal.vision.datasets.plan import PicturePlan
 
-Job = tuple[int, dict[str, Any] | None]  # a chunk's number, and the state of the looks' sampler it is drawn with
+# A chunk's number, the state of the looks' sampler that it is drawn with, and how many pictures of each environment.
+Job = tuple[int, dict[str, Any] | None, int | None]
 _makers: dict[str, ChunkMaker] = {}  # of a worker
 
 
@@ -57,9 +58,10 @@ class ChunkSource:
                 workers, get_context("spawn"), initializer=_start, initargs=(plan, trusted)
             )
 
-    def ask(self, number: int, looks: dict[str, Any] | None = None) -> None:
-        """Have chunk `number` rendered, with a sampler of looks in that state (None: as it begins)."""
-        job = (number, None if looks is None else _arrays(looks))
+    def ask(self, number: int, looks: dict[str, Any] | None = None, pictures: int | None = None) -> None:
+        """Have chunk `number` rendered, with a sampler of looks in that state (None: as it begins); with `pictures`,
+        only so many of each environment."""
+        job = (number, None if looks is None else _arrays(looks), pictures)
         self._asked.append(job if self._pool is None else self._pool.submit(_render, job))
 
     def take(self) -> Chunk:
@@ -73,10 +75,12 @@ class ChunkSource:
         except BrokenProcessPool:
             raise UserError("a process that rendered pictures was killed; is there too little memory?") from None
 
-    def chunks(self, numbers: Iterator[int]) -> Iterator[Chunk]:
-        """Chunks by their numbers, some of them rendered ahead."""
-        for number in numbers:
-            self.ask(number)
+    def frames(self, start: int, end: int) -> Iterator[Chunk]:
+        """Chunks with frames `start`, where one begins, to `end`; some of them are rendered ahead, and the last one
+        only as far as it is wanted."""
+        chunking = self.maker.chunking
+        for number in range(start // chunking.size, -(-end // chunking.size)):
+            self.ask(number, None, chunking.steps(end - number * chunking.size))
             if len(self._asked) >= self.ahead:
                 yield self.take()
         while self._asked:
@@ -91,10 +95,10 @@ class ChunkSource:
 
 
 def _rendered(maker: ChunkMaker, job: Job) -> Chunk:
-    number, looks = job
+    number, looks, pictures = job
     if looks is not None:
         maker.worlds.looks.load_state_dict(_tensors(looks))
-    return maker.chunk(number)
+    return maker.chunk(number, pictures)
 
 
 def _arrays(state: Any) -> Any:

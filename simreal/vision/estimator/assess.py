@@ -50,7 +50,7 @@ def read_looks(
     Args:
         estimator: to be tried.
         look: see `find_look`.
-        frames: at least so many: chunks are rendered whole.
+        frames: how many, rounded up to whole steps of a chunk's environments.
         seed: of states and looks.
         boundaries: gets the boundary [n] of each picture, see `Sampler.draw`, in parts; then each has its own look.
     """
@@ -61,8 +61,8 @@ def read_looks(
     size = maker.chunking.size
     try:
         for number in range(-(-frames // size)):
-            chunk = maker.chunk(number)
-            pictures, numbers = chunk.pictures, number * size + np.arange(size)
+            chunk = maker.chunk(number, maker.chunking.steps(frames - number * size))
+            pictures, numbers = chunk.pictures, number * size + np.arange(len(chunk.worlds))
             if look.spoil is not None:
                 pictures = look.spoil(pictures, numbers)
             if boundaries is not None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from simreal.vision.estimator.config import NetworkConfig
 from simreal.vision.estimator.targets import Target
 
-_SHARPNESS = 5.0  # to begin with: at 1 all places are near the middle, and it takes thousands of pictures to get away
+_SHARPNESS = 12.0  # to begin with: at 1 all places are near the middle, and it takes thousands of pictures to get away
 
 
 class SpatialSoftmax(nn.Module):

@@ -1,0 +1,155 @@
+"""Tasks for any robot: gaits by numbers worked by hand, legs found in a model, goals that are poses."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+import simreal
+from broken_robots import ARM, DOG
+from conftest import build
+from envs.common.errors import TaskError
+from envs.locomotion.go1.model import ACTUATORS, FEET, FOOT_RADIUS_M, GO1, JOINTS
+from envs.locomotion.legged.describe import describe_legged
+from envs.locomotion.legged.gait import natural_gait, phases, wanted_heights
+from envs.locomotion.legged.rewards import alternation
+from envs.locomotion.legged.velocity import LeggedVelocity
+from envs.platform.menagerie import load_robot
+from envs.registry import make_task
+from envs.robots.servos import fitting_servos
+from robots import GO1 as GO1_NAME
+from robots import needs
+from simreal.testing import check_task
+
+
+def dog(**options: Any) -> LeggedVelocity:
+    load = partial(mujoco.MjSpec.from_string, DOG)
+    found = describe_legged(load, load, {})
+    task = LeggedVelocity(found.robot, options.pop("gait", found.gait), **options)
+    task.id = "dog"
+    return task
+
+
+def test_a_clock_says_when_feet_are_in_the_air_and_how_high() -> None:
+    # A period of 0.5 s, on the ground for 0.6 of it: a swing takes 0.2 s. At 0.1 s the first foot is in its middle, the
+    # second, half a period later, is at phase 0.7: on the ground.
+    phase = phases(torch.tensor([0.1, 0.0, 0.25], dtype=torch.float64), 0.5, torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(phase, torch.tensor([[0.2, 0.7], [0.0, 0.5], [0.5, 0.0]], dtype=torch.float64))
+    up, height = wanted_heights(phase, 0.6, 0.08)
+    assert up.tolist() == [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    torch.testing.assert_close(height, torch.tensor([[0.08, 0.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64))
+
+
+def test_gaits_of_two_four_and_six_legs() -> None:
+    assert natural_gait((("left", 0.0, 0.1), ("right", 0.0, -0.1))) == (("left",), ("right",))
+    four = natural_gait((("FL", 0.2, 0.1), ("FR", 0.2, -0.1), ("RL", -0.2, 0.1), ("RR", -0.2, -0.1)))
+    assert {frozenset(group) for group in four} == {frozenset(("FL", "RR")), frozenset(("FR", "RL"))}
+    six = natural_gait(
+        tuple((f"{side}{i}", 0.3 - 0.3 * i, y) for side, y in (("L", 0.1), ("R", -0.1)) for i in range(3))
+    )
+    assert {frozenset(group) for group in six} == {frozenset(("L0", "L2", "R1")), frozenset(("R0", "R2", "L1"))}
+    # of a trot: both diagonals together, left and right by turns is 1; all feet alike a half; a bound nothing
+    gait = simreal.Gait((("FL", "RR"), ("FR", "RL")))
+    same, opposite = gait.pairs(("FL", "FR", "RL", "RR"))
+    feet = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
+    assert alternation(feet, same, opposite).tolist() == [1.0, 0.5, 0.0]
+    with pytest.raises(TaskError, match="no foot 'FX'"):
+        simreal.Gait((("FX", "RR"), ("FR", "RL"))).offsets(("FL", "FR", "RL", "RR"))
+    with pytest.raises(TaskError, match="every foot once"):
+        simreal.Gait((("FL", "RR"),)).offsets(("FL", "FR", "RL", "RR"))
+
+
+@needs(GO1_NAME)
+def test_the_go1_is_found_as_it_was_described_by_hand() -> None:
+    load = partial(load_robot, GO1_NAME)
+    found = describe_legged(load, load, {})
+    assert {foot.name: (foot.body, foot.shapes, foot.radius_m) for foot in found.robot.feet} == {
+        name: (f"{name}_calf", (name,), FOOT_RADIUS_M) for name in FEET
+    }
+    assert set(found.robot.joints) == set(JOINTS)
+    assert found.robot.height_m == pytest.approx(GO1.height_m, abs=0.015)
+    assert dict(zip(found.robot.joints, found.robot.effort, strict=True)) == dict(zip(JOINTS, GO1.effort, strict=True))
+    assert {frozenset(group) for group in found.gait.groups} == {frozenset(("FR", "RL")), frozenset(("FL", "RR"))}
+
+
+@needs(GO1_NAME)
+def test_the_mirror_image_of_the_go1_is_the_one_worked_out_by_hand() -> None:
+    mirror = make_task("Go1Velocity-v0").mirror
+    assert mirror is not None
+    legs = tuple(3 * leg + joint for leg in (1, 0, 3, 2) for joint in range(3))
+    assert mirror.action == legs
+    assert mirror.action_sign == (-1.0, 1.0, 1.0) * 4
+    assert mirror.observation == (*range(6), *(6 + i for i in legs), *(18 + i for i in legs), *(30 + i for i in legs),
+                                  42, 43, 44)  # fmt: skip
+    other = {"FR": "FL", "FL": "FR", "RR": "RL", "RL": "RR"}
+    assert mirror.exchanged == {name: other[name[:2]] + name[2:] for name in (*FEET, *JOINTS, *ACTUATORS)}
+
+
+def test_figures_of_a_gait_are_those_of_the_state() -> None:
+    env = build(dog(), 2)
+    angle = math.radians(10.0)
+    env.engine.data("qpos")[0, 3:7] = torch.tensor([math.cos(angle / 2), 0.0, math.sin(angle / 2), 0.0])  # nose down
+    env.engine.data("qpos")[1, 3:7] = torch.tensor(
+        [math.cos(angle / 2), math.sin(angle / 2), 0.0, 0.0]
+    )  # right side down
+    terms = env.step(torch.zeros(2, 12)).terms
+    assert float(terms["pitch_deg"][0]) == pytest.approx(10.0, abs=1.5)
+    assert float(terms["roll_deg"][1]) == pytest.approx(10.0, abs=1.5)
+    share = (env.engine.data("actuator_force").abs() / 30.0).amax(dim=1)
+    torch.testing.assert_close(terms["torque_share"], share)
+
+
+def test_terms_that_need_a_clock_are_refused_without_one() -> None:
+    gait = simreal.Gait((("FL", "RR"), ("FR", "RL")))
+    assert "in_step" not in dog(gait=gait).weights
+    with pytest.raises(TaskError, match="in_step: needs a gait with a clock"):
+        dog(gait=gait, reward_weights={"in_step": 1.0})
+    with pytest.raises(TaskError, match=r"unknown levle \(did you mean 'level'\?\)"):
+        dog(reward_weights={"levle": 1.0})
+
+
+def test_servos_hold_the_weight_that_they_are_made_for() -> None:
+    # 1.5 kg at 0.15 m, 0.8 kg at 0.36 + 0.135 m, and half a ball at either end of it: what `lift` carries stretched out
+    spec = mujoco.MjSpec.from_string(ARM)
+    for actuator in list(spec.actuators):
+        spec.delete(actuator)
+    model = spec.compile()
+    lift = model.joint("lift").id
+    (servo,) = fitting_servos(model, model.qpos0, [lift])
+    weight = 9.81 * (1.5 * 0.15 + 0.8 * (0.36 + 0.135))
+    assert servo.stiffness * 0.05 == pytest.approx(weight, rel=0.25)  # it sags by a twentieth of a radian
+    assert servo.armature is not None
+    assert servo.armature >= 0.1  # the file's own
+
+
+class Posed(simreal.Reach):
+    id = "posed"
+    decimation, max_episode_steps = 10, 20
+
+    def __init__(self) -> None:
+        super().__init__(
+            mujoco.MjModel.from_xml_string(ARM), "tip", (0.0, 0.7, -0.9), (0.5, 0.5, 0.5),
+            simreal.JointPosition(0.5, offset=(0.0, 0.7, -0.9)), tolerance=0.05, turned=0.2,
+        )  # fmt: skip
+
+
+def test_goals_may_be_poses_and_can_be_reached() -> None:
+    check_task(Posed)
+    env = build(Posed(), 64)
+    task: Any = env.task
+    assert task.goal_size == 7
+    torch.testing.assert_close(task.goal[:, 3:].square().sum(dim=1), torch.ones(64, dtype=torch.float64))
+    # half a turn about z: the distance is nothing, the angle pi
+    here = torch.tensor([[0.1, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    turned = torch.tensor([[0.1, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+    assert task.goal_success(here, here).tolist() == [True]
+    assert task.goal_success(here, turned).tolist() == [False]
+    assert float(task.goal_reward(here, turned)) == pytest.approx(-0.1 * math.pi - 0.1, abs=1e-6)
+    assert np.ptp(task.goal[:, 2].numpy()) > 0.1
+    assert float(task.goal[:, 2].min()) > 0.0
