@@ -12,7 +12,7 @@ from envs.robots.doctor.symptom import Symptom
 
 _TINY_KG = 1e-5
 _HEAVY, _LIGHT = 40_000.0, 0.05  # kg/m3 of the box round a body's shapes: lead has 11,340, and fills no box
-_BULKY, _SLIM = 3.0, 0.02  # radius of gyration over the size of the body
+_BULKY, _SLIM = 2.3, 0.02  # radius of gyration over the size of the body
 _ASIDE = 3.0  # centre of mass beside the shapes, in sizes of the body
 _SMALL_M = 0.02
 
