@@ -47,7 +47,7 @@ def put_servos(spec: mujoco.MjSpec, servos: Sequence[Servo]) -> None:
     """
     by_joint: dict[str, list[mujoco.MjsActuator]] = {}
     for actuator in spec.actuators:
-        if actuator.trntype in (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT):
+        if int(actuator.trntype) in (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT)):
             by_joint.setdefault(actuator.target, []).append(actuator)
     for servo in servos:
         joint = spec.joint(servo.joint)
@@ -66,8 +66,8 @@ def _serve(spec: mujoco.MjSpec, servo: Servo, found: list[mujoco.MjsActuator]) -
         raise TaskError(f"servos: joint {name!r} has several actuators ({names}); expected one")
     actuator = found[0] if found else spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     actuator.name = actuator.name or name
-    position = actuator.biastype == mujoco.mjtBias.mjBIAS_AFFINE and actuator.biasprm[1] != 0.0
-    if not position or actuator.gear[0] != 1.0 or actuator.dyntype != mujoco.mjtDyn.mjDYN_NONE:
+    position = int(actuator.biastype) == int(mujoco.mjtBias.mjBIAS_AFFINE) and actuator.biasprm[1] != 0.0
+    if not position or actuator.gear[0] != 1.0 or int(actuator.dyntype) != int(mujoco.mjtDyn.mjDYN_NONE):
         actuator.gaintype, actuator.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
         actuator.dyntype, actuator.gear[0] = mujoco.mjtDyn.mjDYN_NONE, 1.0
         actuator.gainprm[:], actuator.biasprm[:] = 0.0, 0.0
@@ -75,7 +75,7 @@ def _serve(spec: mujoco.MjSpec, servo: Servo, found: list[mujoco.MjsActuator]) -
     actuator.gainprm[0], actuator.biasprm[1], actuator.biasprm[2] = servo.stiffness, -servo.stiffness, -servo.damping
     if servo.effort is not None:
         actuator.forcerange = (-servo.effort, servo.effort)
-        if actuator.forcelimited == mujoco.mjtLimited.mjLIMITED_FALSE:
+        if int(actuator.forcelimited) == int(mujoco.mjtLimited.mjLIMITED_FALSE):
             actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
 
 

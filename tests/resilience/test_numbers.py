@@ -148,8 +148,11 @@ def _spoil_experience(trainer: Trainer) -> None:
 def _spoil_gradient(trainer: Trainer) -> None:
     """A loss that is finite and has no finite gradient."""
     learner: Any = trainer.learner
-    weight = next(learner.critic.parameters())
-    weight.register_hook(lambda gradient: gradient * NAN)
+    if hasattr(learner, "_critic_pass"):  # written out
+        weights = learner._critic_pass.weights
+        learner._critic_pass.weights = lambda gradient: [NAN * part for part in weights(gradient)]
+    else:
+        next(learner.critic.parameters()).register_hook(lambda gradient: gradient * NAN)
 
 
 FAULTS: dict[str, Callable[[Trainer], None]] = {"loss": _spoil_experience, "gradient": _spoil_gradient}

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from envs.common.errors import TaskError
 from envs.common.messages import nearest
+from envs.task import Fixed
 
 
 @dataclass(frozen=True)
-class Gait:
+class Gait(Fixed):
     """What a gait should be like.
 
     Args:
@@ -53,6 +54,25 @@ class Gait:
         same = [(a, b) for group in groups for a, b in pairwise(group)]
         opposite = [(a, b) for one, other in pairwise(groups) for a, b in zip(one, other, strict=False)]
         return same, opposite
+
+
+@dataclass(frozen=True)
+class Order(Fixed):
+    """In which order feet swing.
+
+    Attributes:
+        begins: when each foot's swing begins, in periods.
+        same, opposite: indices of neighbouring feet that do the same, and of those that do the opposite.
+    """
+
+    begins: tuple[float, ...]
+    same: list[tuple[int, int]]
+    opposite: list[tuple[int, int]]
+
+    @staticmethod
+    def of(gait: Gait, feet: tuple[str, ...]) -> Order:
+        """That of a gait, for named feet. Raises TaskError unless groups have every foot once."""
+        return Order(gait.offsets(feet), *gait.pairs(feet))
 
 
 def natural_gait(feet: tuple[tuple[str, float, float], ...]) -> tuple[tuple[str, ...], ...]:

@@ -11,6 +11,7 @@ from envs.common.errors import TaskError
 from envs.common.names import label_of
 from envs.locomotion.legged.robot import Foot
 from envs.robots.ready import FREE
+from envs.task import Fixed
 
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 _SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
@@ -20,7 +21,7 @@ _LEAST_LEG_M = 0.03
 
 
 @dataclass(frozen=True)
-class Leg:
+class Leg(Fixed):
     """A leg.
 
     Attributes:

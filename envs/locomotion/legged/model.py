@@ -16,7 +16,7 @@ from envs.task import SpecEdit, compile_spec, spec_edits
 
 BASE_CONTACT = "base_contact"
 _CONTACT, _VELOCITY = "_contact", "_velocity"
-_FREE = mujoco.mjtJoint.mjJNT_FREE
+_FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 
 
 def build_model(
@@ -77,8 +77,8 @@ def _set_base(spec: mujoco.MjSpec, robot: LeggedRobot) -> None:
         names = [body.name for body in spec.bodies]
         raise TaskError(f"LeggedRobot: base: no body {robot.base!r}{nearest(robot.base, names)}")
     driven = {actuator.target for actuator in spec.actuators}
-    whole = any(joint.type == _FREE for joint in base.joints) and all(name in driven for name in robot.joints)
-    if not any(joint.type == _FREE for joint in base.joints):
+    whole = any(int(joint.type) == _FREE for joint in base.joints) and all(name in driven for name in robot.joints)
+    if not any(int(joint.type) == _FREE for joint in base.joints):
         base.add_freejoint()
     for key in list(spec.keys) if not whole else []:
         spec.delete(key)  # of a model with fewer coordinates or commands; the task has its own stance

@@ -9,10 +9,11 @@ from pathlib import Path
 import mujoco
 
 from envs.common.errors import TaskError
+from envs.task import Fixed
 
 
 @dataclass(frozen=True)
-class Foot:
+class Foot(Fixed):
     """A foot.
 
     Args:
@@ -31,7 +32,7 @@ class Foot:
 
 
 @dataclass(frozen=True)
-class LeggedRobot:
+class LeggedRobot(Fixed):
     """A robot on legs. Joints, actuators and what is said of each are in one order, leg by leg.
 
     Args:

@@ -36,7 +36,7 @@ from envs.common.errors import TaskError
 from envs.common.messages import nearest
 from envs.common.spatial import rotate_inverse
 from envs.engines.base import write_rows
-from envs.locomotion.legged.gait import Gait, phases, wanted_heights
+from envs.locomotion.legged.gait import Gait, Order, phases, wanted_heights
 from envs.locomotion.legged.ground import Ground, Terrain, check_terrain
 from envs.locomotion.legged.layout import Layout, action_component, mirror_of, observation_components
 from envs.locomotion.legged.model import build_model
@@ -101,8 +101,7 @@ class LeggedVelocity(Task):
         self.terrain: Terrain = terrain
         self.roughness_m = roughness_m
         self.command_limits, self.success_errors = tuple(command_limits), tuple(success_errors)
-        names = tuple(foot.name for foot in robot.feet)
-        self._offsets, self._pairs = gait.offsets(names), gait.pairs(names)
+        self._order = Order.of(gait, tuple(foot.name for foot in robot.feet))
         self.model = self.compiled()
         self.layout = Layout(self.model, robot)
         self.observation = observation_components(robot, self.layout, gait)
@@ -148,7 +147,7 @@ class LeggedVelocity(Task):
         self._most_speed = constant(robot.speed or (math.inf,) * joints)
         self._command_limits, self._most_errors = constant(self.command_limits), constant(self.success_errors)
         self._weights = constant([weight * self.control_period_s for weight in self.weights.values()])[:, None]
-        self._begins = constant(self._offsets)
+        self._begins = constant(self._order.begins)
         self.ground = Ground(model, self.terrain, engine.dtype, engine.device)
         self.command_velocity = real(3)
         self._action, self._previous, self._before = real(joints), real(joints), real(joints)  # the last three
@@ -243,14 +242,14 @@ class LeggedVelocity(Task):
         if gait.period_s is not None:
             phase = phases(self._time(), gait.period_s, self._begins)
             up, height = wanted_heights(phase, gait.ground_share, gait.clearance_m)
-        same, opposite = self._pairs
         return Moves(
             period, _LINEAR_SCALE_M_S, _TURNING_SCALE_RAD_S, gait.clearance_m, self.robot.height_m, linear_error,
             turning_error, upright, fell, moving, self._qvel[:, dof : dof + 6], self._height,
             lambda: self._down(self._quat()), joints, joints - self._stance, self._joint_speed(),
             self._forces[:, self.layout.outputs], self._soft_limits, self._most_torque, self._most_speed, self._forces,
             touching, self._air_s + period, touching * (self._air_s > 0), foot_heights,
-            length_squared(self._foot_velocity[..., :2]), self._action, self._previous, self._before, same, opposite,
+            length_squared(self._foot_velocity[..., :2]), self._action, self._previous, self._before, self._order.same,
+            self._order.opposite,
             up, height,
         )  # fmt: skip
 
