@@ -79,6 +79,24 @@ class Weights:
     torque: float = -0.00125  # sum of squared torques, N^2 m^2
 
 
+def costs(w: Weights, away: Tensor, change: Tensor, speed: Tensor, force: Tensor) -> dict[str, Tensor]:
+    """Terms [N] of what a hand does whatever its goal is.
+
+    Args:
+        w: their weights.
+        away: [N] m, of the cube from where it rests.
+        change: [N, A] of the action since the last one.
+        speed: [N, J] rad/s of the hand's joints.
+        force: [N, A] of its actuators.
+    """
+    return {
+        "off_centre": w.off_centre * (away - NEAR_M).clamp(min=0.0),
+        "action_rate": w.action_rate * change.square().sum(dim=1),
+        "joint_speed": w.joint_speed * speed.square().sum(dim=1),
+        "torque": w.torque * force.square().sum(dim=1),
+    }
+
+
 class CubeReorientation(Task):
     """A hand that turns a cube, for N environments.
 
@@ -237,10 +255,7 @@ class CubeReorientation(Task):
             "progress": w.progress * (self.goal_angle - angle).clamp(min=0.0),
             "success": w.success * success.to(angle.dtype),
             "drop": w.drop * dropped.to(angle.dtype),
-            "off_centre": w.off_centre * (distance - NEAR_M).clamp(min=0.0),
-            "action_rate": w.action_rate * (action - self._last_action).square().sum(dim=1),
-            "joint_speed": w.joint_speed * self._qvel[:, : self._k].square().sum(dim=1),
-            "torque": w.torque * self._force.square().sum(dim=1),
+            **costs(w, distance, action - self._last_action, self._qvel[:, : self._k], self._force),
         }
         self._last_action, self.goal_angle = action.clone(), torch.minimum(self.goal_angle, angle)
         # A time without success is no state of the hand: the policy sees no clock, and a hand that is about to run out

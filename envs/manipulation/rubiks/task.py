@@ -54,7 +54,6 @@ from envs.manipulation.cube.hands import HANDS, HandModel
 from envs.manipulation.cube.reorientation import (
     DROP_M,
     EPISODE_S,
-    NEAR_M,
     PATIENCE_S,
     START_M,
     START_RAD,
@@ -62,6 +61,7 @@ from envs.manipulation.cube.reorientation import (
     SUCCESS_RAD,
     CubeReorientation,
     Weights,
+    costs,
     hand_action,
     hand_components,
 )
@@ -304,10 +304,7 @@ class RubiksCube(CubeReorientation):
             "progress": w.progress * (self.goal_angle - distance).clamp(min=0.0),
             "success": w.success * success.to(turn.dtype),
             "drop": w.drop * dropped.to(turn.dtype),
-            "off_centre": w.off_centre * (away - NEAR_M).clamp(min=0.0),
-            "action_rate": w.action_rate * (action - self._last_action).square().sum(dim=1),
-            "joint_speed": w.joint_speed * self._qvel[:, : self._k].square().sum(dim=1),
-            "torque": w.torque * self._force.square().sum(dim=1),
+            **costs(w, away, action - self._last_action, self._qvel[:, : self._k], self._force),
         }
         reward = torch.stack(tuple(terms.values())).sum(dim=0)
         self._last_action, self.goal_angle = action.clone(), torch.minimum(self.goal_angle, distance)
