@@ -22,7 +22,6 @@ from randomization.randomizer import DomainRandomizer
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.evaluation.metrics import metric_of
 from simreal.learners.base import Learner
-from simreal.learners.nan_guard import NanGuard
 from simreal.training.best import BestPolicy
 from simreal.training.build import learner_device, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, save_checkpoint, save_failed_update
@@ -34,6 +33,7 @@ from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import given_policies
 from simreal.training.shards import Layout, check_alike
 from simreal.training.updates.background import Background
+from simreal.training.updates.nan_guard import NanGuard
 from simreal.training.updates.threads import UpdateThreads
 
 
