@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..bundle_reader import one_line
+from ..files import one_line
 from ..policy import Policy
 from .events import Event, EventLog, Fault, Kind, Spell
 from .inner import INTERPOLATIONS, Interpolation, ticks_of
