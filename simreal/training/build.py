@@ -99,7 +99,7 @@ def make_environment(
             if variant is not None:
                 new_task = partial(make_task, task_id, **options)
                 model = variant.apply(task, new_task, full, shortest_timestep(sampler.parameters))
-            physics = make_engine(engine, model, num_envs, threads, gpu)
+            physics = make_engine(_engine_for(engine, layer), model, num_envs, threads, gpu)
     if variant is not None and variant.model.backlash is not None:
         physics = BacklashJointEngine(physics)
     return Environment(task, physics, layer, seed, share, max_episode_steps)
@@ -122,6 +122,11 @@ def _layer(
     from simreal.vision.sensors.eyes import SeeingRandomizer
 
     return SeeingRandomizer(sampler, performance, explore, task, task_id, sensors or {}, observation)
+
+
+def _engine_for(name: EngineName, layer: DomainRandomizer) -> EngineName:
+    """The engine of that name; "auto" is the CPU's for what sees, since that one draws the pictures."""
+    return "cpu" if name == "auto" and type(layer) is not DomainRandomizer else name
 
 
 def _check_counts(num_envs: int, threads: int | None) -> None:

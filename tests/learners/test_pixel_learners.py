@@ -130,7 +130,9 @@ def test_an_encoder_sees_the_mean_of_squares_of_pixels() -> None:
 
 
 def learner(state_critic: bool, **settings: Any) -> PixelSAC:
-    config = SACConfig(hidden=(16,), batch_size=8, warmup_steps=4, replay_size=60, **settings)
+    config = SACConfig.model_validate(
+        {"hidden": (16,), "batch_size": 8, "warmup_steps": 4, "replay_size": 60, **settings}
+    )
     return PixelSAC(replace(SPEC, pixels=replace(LAYOUT, state_critic=state_critic)), config, 0)
 
 
@@ -194,12 +196,14 @@ def test_what_does_not_go_with_pictures_is_said() -> None:
         ({"actor_reads": "privileged"}, "actor_reads: 'privileged' does not go with pictures; expected policy"),
     ):
         with pytest.raises(ValueError, match=expected):
-            PixelPPO(SPEC, PPOConfig(horizon=16, minibatches=2, **settings), 0)
+            PixelPPO(SPEC, PPOConfig.model_validate({"horizon": 16, "minibatches": 2, **settings}), 0)
 
 
 @pytest.mark.parametrize("state_critic", [True, False])
 def test_a_rollout_gathers_the_stacks_that_were_acted_on(state_critic: bool) -> None:
-    config = PPOConfig(horizon=12, minibatches=3, epochs=1, actor_hidden=(8,), critic_hidden=(8,))
+    config = PPOConfig.model_validate(
+        {"horizon": 12, "minibatches": 3, "epochs": 1, "actor_hidden": (8,), "critic_hidden": (8,)}
+    )
     ppo = PixelPPO(replace(SPEC, pixels=replace(LAYOUT, state_critic=state_critic)), config, 0)
     history, shown = played(30, seed=2), PictureStack(3)
     for time, (now, led_to, done) in enumerate(history):

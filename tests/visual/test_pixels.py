@@ -19,7 +19,7 @@ from resuming import advance
 from shortcuts import made_once, with_short_rehearsals
 from simreal.cli.main import main
 from simreal.common.json_io import read_json
-from simreal.deploy import BundleError, Policy
+from simreal.deploy import BundleError, Controller, Policy
 from simreal.export.pictures.camera import camera_entry
 from simreal.training.build import make_environment
 from simreal.training.run_config import parse_config
@@ -148,6 +148,12 @@ def test_pictures_that_are_not_those_of_the_contract_are_refused(run: Path) -> N
     robot({"pixels": np.zeros((2, 16, 24, 3), np.uint8)})
     with pytest.raises(ValueError, match=r"3 rows after 2 in one episode; call reset\(\) first"):
         robot({"pixels": np.zeros((3, 16, 24, 3), np.uint8)})
+
+
+def test_a_controller_says_that_it_carries_no_pictures(run: Path) -> None:
+    robot: Any = None
+    with pytest.raises(ValueError, match="policy: looks at pictures, which a Controller does not carry"):
+        Controller(run / "bundle", robot)
 
 
 def test_a_bundle_whose_pictures_were_changed_is_refused(run: Path, tmp_path: Path) -> None:
@@ -339,7 +345,7 @@ def test_a_picture_is_taken_once_each_step_and_late_by_its_latency() -> None:
         observation=ObservationConfig.model_validate({"pixels": {**PIXELS, **t}}),
     )  # fmt: skip
     prompt, behind = make(), make(latency_s=0.08)  # two control steps of 0.04 s
-    shown = [[env.reset().pictures] for env in (prompt, behind)]
+    shown: list[list[Any]] = [[env.reset().pictures] for env in (prompt, behind)]
     for _ in range(5):
         for env, seen in zip((prompt, behind), shown, strict=True):
             seen.append(env.step(torch.tensor([[0.1]])).observed.pictures)
