@@ -60,8 +60,8 @@ def read_pictures(entry: Any, where: str) -> Pictures:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where}: expected what is said of a camera, got {type(entry).__name__}")
     shape, stack, camera = entry.get("shape"), entry.get("stack", 1), entry.get("camera")
-    good = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= _MOST_EDGE for n in shape)
-    if not good or shape[2] != 3:
+    sizes: list[Any] = shape if isinstance(shape, list) else []
+    if len(sizes) != 3 or not all(type(n) is int and 0 < n <= _MOST_EDGE for n in sizes) or sizes[2] != 3:
         raise ValueError(f"{where}.shape: expected height, width and 3 colours, got {shape!r:.80}")
     if entry.get("dtype") != "uint8":
         raise ValueError(f"{where}.dtype: expected 'uint8', got {entry.get('dtype')!r:.80}")
@@ -71,7 +71,7 @@ def read_pictures(entry: Any, where: str) -> Pictures:
         raise ValueError(f"{where}.stack: expected 1 to {_MOST_STACK}, got {stack!r:.80}")
     if not isinstance(camera, str):
         raise ValueError(f"{where}.camera: expected a name, got {camera!r:.80}")
-    return Pictures(camera, shape[0], shape[1], entry["colours"], stack)
+    return Pictures(camera, sizes[0], sizes[1], entry["colours"], stack)
 
 
 class Stack:

@@ -241,7 +241,7 @@ class Policy:
             raise ValueError(f"action: value {int(np.argwhere(np.isnan(values))[0, -1])} is nan, expected numbers")
         return values
 
-    def _with_pictures(self, observation: Any, takes: Pictures) -> tuple[Array, Bytes]:
+    def _with_pictures(self, observation: Mapping[str, ArrayLike] | ArrayLike, takes: Pictures) -> tuple[Array, Bytes]:
         """The flat vector [nobs] or [B, nobs] of a mapping, and its pictures [B, height, width, 3]."""
         if not isinstance(observation, Mapping) or PIXELS not in observation:
             raise ValueError(
@@ -249,7 +249,7 @@ class Policy:
                 + "".join(f", and {name!r}" for name in self._names)
             )
         pictures = takes.checked(observation[PIXELS])
-        rest = {name: values for name, values in observation.items() if name != PIXELS}
+        rest: dict[str, ArrayLike] = {name: values for name, values in observation.items() if name != PIXELS}
         lead = pictures.shape[:-3]
         if self._names or rest:
             flat = self._join(rest)

@@ -84,9 +84,8 @@ def test_every_kind_of_target_is_exported(kind: Any) -> None:
     size = {"quaternion": 4, "angles": 2, "euler": 3}[kind]
     target = Target("thing", kind, size, 0.1, "rad", tuple("abcd"[:size]))
     place = Target("place", "position", 3, 0.1, "m", tuple("xyz"))
-    network = EstimatorNetwork(
-        [place, target], 2, NetworkConfig(channels=(8, 16), halvings=2, features=5, hidden=(8,))
-    ).eval()
+    sizes = NetworkConfig(channels=(8, 16), halvings=2, features=5, hidden=(8,))
+    network = EstimatorNetwork([place, target], 2, sizes).eval()
     network.fit_scales({"place": torch.randn(20, 3) * 3 + 1})
     pictures = torch.randint(0, 256, (3, 2, 20, 28, 3), dtype=torch.uint8)
     session = onnxruntime.InferenceSession(write_estimator(network, (2, 20, 28)), providers=["CPUExecutionProvider"])

@@ -155,6 +155,7 @@ def write_estimator(network: EstimatorNetwork, shape: tuple[int, ...]) -> bytes:
     graph, (cameras, height, width) = Graph(), shape
     x = as_maps(graph, PIXELS, 3, height, width)
     x = graph.add("Sub", [graph.add("Div", [x, graph.weight(127.5)]), graph.weight(1.0)])
+    channels = 3
     for layer in network.features:
         if isinstance(layer, nn.Conv2d):
             x = convolved(graph, x, layer)

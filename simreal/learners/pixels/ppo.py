@@ -32,7 +32,7 @@ from simreal.learners.pixels.policy import PixelPolicy
 class _Features(HistoryLayout):
     """What an encoder makes of pictures, in the place of a history."""
 
-    features: int = 0
+    encoded: int = 0
 
     @property
     def steps(self) -> int:
@@ -42,12 +42,12 @@ class _Features(HistoryLayout):
     @property
     def inputs(self) -> int:
         """The features."""
-        return self.features
+        return self.encoded
 
     @property
     def size(self) -> int:
         """Not 0."""
-        return self.features
+        return self.encoded
 
 
 class OnPolicyPixelPolicy(PixelPolicy):

@@ -43,7 +43,6 @@ class PixelSAC(OffPolicyLearner):
     ROWS = None
     config: SACConfig
     replay: PixelReplay
-    policy: PixelPolicy
 
     def __init__(self, spec: LearnerSpec, config: SACConfig, seed: int, total_steps: int | None = None) -> None:
         assert spec.pixels is not None
@@ -65,8 +64,10 @@ class PixelSAC(OffPolicyLearner):
         self.network.normalizer = self.states = _StateNormalizer(
             wide.observation_size, config, slice(self._own + self._privileged - worlds, self._own + self._privileged)
         ).to(spec.device)
-        self.policy = PixelPolicy(self.layout, make_normalizer(k, config), self.network.actor).to(spec.device)
-        self.encoder = self.policy.encoder
+        self.policy = self.seeing = PixelPolicy(self.layout, make_normalizer(k, config), self.network.actor).to(
+            spec.device
+        )
+        self.encoder = self.seeing.encoder
         reads = self.inputs if self.layout.state_critic else inputs
         self.critic = QNetwork(2, reads, actions, config.hidden).to(spec.device)
         self.target_critic = copy.deepcopy(self.critic)
@@ -110,7 +111,7 @@ class PixelSAC(OffPolicyLearner):
             return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
         noise = self._draw(torch.randn, self.spec.action_size)
         components = self.layout.beside(observed.policy.to(self.spec.device)).float()
-        seen = self.policy.seen(self.encoder(stack.to(self.spec.device)), components)
+        seen = self.seeing.seen(self.encoder(stack.to(self.spec.device)), components)
         return self.network.actor.sample(seen, noise)[0]
 
     def record(self, observed: Observed, action: Tensor, result: StepResult) -> None:
@@ -120,7 +121,7 @@ class PixelSAC(OffPolicyLearner):
         self._stack.begin(done)
         final = replace(result.final, policy=self._state(result.final))
         super().record(replace(observed, policy=self._state(observed)), action, replace(result, final=final))
-        self.policy.normalizer.update(self.replay.ripened()[:, self._columns])
+        self.seeing.normalizer.update(self.replay.ripened()[:, self._columns])
 
     def _seen(self, stack: Callable[[Tensor, Tensor], Tensor], states: Tensor, batch: ReplayBatch) -> Tensor:
         """What the actor sees [B, k + features] at pictures of the batch, moved at random, and normalized states."""
