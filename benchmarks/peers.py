@@ -10,7 +10,8 @@ take turns, and medians over the rounds are reported.
               no observation, no reward, no reset
     updates   SAC and DDPG against stable-baselines3's and skrl's, PPO against rsl_rl's: same sizes, batches, threads
     learning  FetchReach-v4 in its nominal world: seconds of training until 95 of 100 fresh episodes succeed; SAC with
-              hindsight, nets, batch, step size, gamma, share of updates and first temperature the same. Tried every 1,000 steps
+              hindsight, nets, batch, step size, gamma, share of updates and first temperature the same.
+              Tried every 1,000 steps
 """
 
 from __future__ import annotations
