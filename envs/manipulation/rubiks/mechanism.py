@@ -85,9 +85,7 @@ class _Tables(Fixed):
         self.faces = tensor(_FACES_OF)  # [3, 2]
         self.thirds = tensor(_THIRDS, engine.dtype)  # [3, 4]
         self.by_third = tensor(_right_products(_THIRDS), engine.dtype)  # [3, 4, 4]
-        self.along = tensor(
-            np.stack([np.roll(range(3), -third) for third in range(3)])
-        )  # [3, 3]
+        self.along = tensor(np.stack([np.roll(range(3), -third) for third in range(3)]))  # [3, 3]
         self.order = self.faces.flatten().argsort()  # of U R F D L B in the faces by axis
         self.colours = tensor(COLOURS, torch.float64)  # [6, 4]
 
