@@ -308,16 +308,7 @@ def _stated_files(contract: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 def open_graph(raw: bytes, layout: Layout) -> onnxruntime.InferenceSession:
     """A session on one thread, if the graph is whole and has the inputs and outputs that the contract states."""
-    import onnxruntime  # a policy that was compiled does without
-
-    _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery
-    options.log_severity_level = 4  # what goes wrong is raised; nothing is to be printed
-    try:
-        session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} cannot load it: {one_line(error)}") from None
+    session = open_session(raw)
     inputs: dict[str, list[int]] = {"observation": [layout.observation[-1].stop]}
     outputs: dict[str, list[int]] = {"action": [layout.action[-1].stop]}
     if layout.initial_state is not None:
@@ -329,6 +320,20 @@ def open_graph(raw: bytes, layout: Layout) -> onnxruntime.InferenceSession:
         dynamic = all(not isinstance(node.shape[0], int) and node.type == "tensor(float)" for node in nodes)
         _expect(dynamic, f"{kind}: expected float32 with a free batch size")
     return session
+
+
+def open_session(raw: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread, if the graph is whole and could do no more than answer."""
+    import onnxruntime  # a policy that was compiled does without
+
+    _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery
+    options.log_severity_level = 4  # what goes wrong is raised; nothing is to be printed
+    try:
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} cannot load it: {one_line(error)}") from None
 
 
 def _check_message(raw: memoryview, kind: str, budget: list[int]) -> None:
