@@ -16,7 +16,7 @@ from randomization.effects.context import EffectContext
 from randomization.effects.parameter_index import StepRandomNumbers
 from randomization.effects.pipeline import EffectPipeline
 from randomization.effects.step_durations import StepDurations
-from randomization.parameters import Parameter
+from randomization.parameters import Parameter, RandomizationError
 from randomization.physics.writer import PhysicsWriter, shortest_timestep, simple_bodies
 from randomization.samplers.base import Sampler
 from randomization.samplers.episode_reports import EpisodeReporter
@@ -110,6 +110,18 @@ class DomainRandomizer:
         if self._changes is not None:
             self._change(self._changes.now())
         self._effects.begin_step()
+
+    def steer(self, lam: Tensor) -> None:
+        """Go on in the worlds lam [N, d] from the next control step on, as somebody wants who looks at them.
+
+        Only what a `Changing` sampler names, among its `changes` or `others`, may differ from the present worlds.
+
+        Raises:
+            RandomizationError: the sampler is none of those.
+        """
+        if self._changes is None:
+            raise RandomizationError("worlds that stay as they begin cannot be steered: expected a Changing sampler")
+        self._changes.steer(lam)
 
     def _change(self, lam: Tensor) -> None:
         """Go on in the worlds lam [N, d]."""

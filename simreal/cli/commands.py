@@ -22,12 +22,15 @@ from simreal.common.trusted_code import naming, remember_made
 from simreal.evaluation.compare import (
     differences,
     differences_table,
+    engine_differences,
+    engines_table,
     envelope_table,
     figures_table,
     find_baseline,
     load_policies,
     other_options,
     policies_table,
+    told_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
 from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
@@ -280,10 +283,11 @@ def evaluate_command(
     engine: EngineName | None,
     out: Console,
     task_options: Sequence[str] | None = None,
+    contract: Path | None = None,
 ) -> None:
     """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
     options = None if task_options is None else apply_overrides({}, task_options)
-    policies = [policy.on_task(options) for policy in load_policies(paths, task)]
+    policies = [policy.on_task(options) for policy in load_policies(paths, task, contract)]
     if changed := options if options is not None else policies[0].make_task().evaluation_options:
         out.print(f"{policies[0].task_id} with {', '.join(f'{key}: {value}' for key, value in changed.items())}")
     first = find_baseline(baseline, paths, policies)
@@ -297,16 +301,23 @@ def evaluate_command(
     for warning in other_options(policies):
         out.print(f"warning: {warning}")
     out.print(f"Playing {episodes} episodes in each of: {', '.join(world.name for world in found[0][0])} ...")
-    documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
+    documents = [evaluate(p, w, episodes, None, seed, out.print) for p, (w, _) in zip(policies, found, strict=True)]
     measure = metric_of(policies[0].make_task())
     if len(policies) == 1:
-        document = documents[0]
+        document: dict[str, Any] = documents[0]
         out.print(figures_table(document, measure))
+        if (told := told_table(document, policies[0].make_task().told)) is not None:
+            out.print(told)
         _say_what_had_no_effect(document, out)
     else:
         apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
         out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
+    engines = [e for d, (w, _) in zip(documents, found, strict=True) for e in engine_differences(d, w, measure)]
+    if engines:
+        document = document | {"engines": engines}
+        out.print(engines_table(engines, measure))
+    _say_what_engines_lack(documents[0], out)
     if target is not None:
         write_text(target, to_json(document))
 
@@ -315,6 +326,13 @@ def _say_what_had_no_effect(figures: dict[str, Any], out: Console) -> None:
     same = equal_to_nominal(figures)
     if same:
         out.print(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
+
+
+def _say_what_engines_lack(figures: dict[str, Any], out: Console) -> None:
+    for world in figures["worlds"]:
+        if lines := world.get("statement"):
+            out.print(f"{world['name']}: what {world['engine']} lacks of this model, or does otherwise than MuJoCo:")
+            out.print(*(f"  {line}" for line in lines), sep="\n")
 
 
 def envelope_command(

@@ -130,16 +130,7 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session on one thread, if the graph is whole and has these inputs and outputs per row, all float32 but for the
     input `pictures`, whose bytes are uint8."""
-    import onnxruntime  # a policy that was compiled does without
-
-    _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery
-    options.log_severity_level = 4  # what goes wrong is raised; nothing is to be printed
-    try:
-        session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} cannot load it: {one_line(error)}") from None
+    session = load_graph(raw)
     sides = (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs))
     for kind, nodes, expected in sides:
         found = {node.name: list(node.shape[1:]) for node in nodes}
@@ -148,6 +139,20 @@ def open_session(
         dynamic = all(not isinstance(node.shape[0], int) and node.type == types[node.name] for node in nodes)
         expect(dynamic, f"{kind}: expected float32 (of pictures uint8) with a free batch size")
     return session
+
+
+def load_graph(raw: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread, if the graph is whole and could do no more than answer."""
+    import onnxruntime  # a policy that was compiled does without
+
+    _check_message(memoryview(raw), "model", [1_000_000])  # a policy has some hundred fields
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # more make a 10 us step slower and jittery
+    options.log_severity_level = 4  # what goes wrong is raised; nothing is to be printed
+    try:
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} cannot load it: {one_line(error)}") from None
 
 
 def _check_message(raw: memoryview, kind: str, budget: list[int]) -> None:

@@ -17,6 +17,8 @@ from envs.common.messages import warn_once
 from envs.common.ranks import Share
 from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.base import Engine, EngineError
+from envs.engines.bridge.engine import BridgeEngine
+from envs.engines.bridge.simulator import KINDS
 from envs.engines.cpu import CpuEngine
 from envs.engines.gpu.options import GpuOptions
 from envs.environment import Environment
@@ -36,7 +38,7 @@ from simreal.training.updates.two_rollouts import overlapping
 from simreal.vision.sensors.config import SensorConfig, cameras_of
 from simreal.vision.sensors.pixels import ObservationConfig, camera_of
 
-EngineName = Literal["auto", "cpu", "gpu"]
+EngineName = Literal["auto", "cpu", "gpu", "drake", "pybullet"]
 _NO_CUDA = (
     "engine 'gpu' without CUDA runs on the CPU, for checks only: kernels are compiled first, which takes minutes, and "
     "it is many times slower than engine 'cpu'"
@@ -67,7 +69,8 @@ def make_environment(
         task_id: see `simreal envs`.
         num_envs, seed: N, and the seed of every random draw.
         randomization: the worlds; see `randomization_config`.
-        engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs.
+        engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs;
+            "drake" and "pybullet" have another simulator make the physics steps, to evaluate in (docs/engines.md).
         threads: physics threads; None takes all that this process may use.
         sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
@@ -138,8 +141,10 @@ def _check_counts(num_envs: int, threads: int | None) -> None:
 
 def _refuse_changed_physics(task_id: str, engine: EngineName, variant: ModelVariant | None) -> None:
     """Raise UserError where simulations that a task steps by itself should be other ones."""
-    if engine == "gpu":
-        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
+    if engine not in ("auto", "cpu"):
+        raise UserError(
+            f"engine: {engine!r} cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'"
+        )
     if variant is not None and variant != ModelVariant():
         raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
 
@@ -151,8 +156,10 @@ def make_engine(
 
     Raises:
         UserError: the GPU engine is not installed.
-        EngineError: the model does not run on the GPU.
+        EngineError: the model does not run on the GPU, or in the other simulator.
     """
+    if name in KINDS:
+        return BridgeEngine(name, model, num_envs, threads)
     installed = importlib.util.find_spec("mujoco_warp") is not None
     cuda = torch.cuda.is_available()
     if name == "gpu" and not installed:
