@@ -90,8 +90,8 @@ class Offscreen:
             self._context = mujoco.MjrContext(model, scale)
         except Exception as error:  # each backend raises errors of its own
             raise UserError(
-                f"cannot render here ({gl.problem or error}); without a display, set MUJOCO_GL=egl or import simreal before mujoco, "
-                "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
+                f"cannot render here ({gl.problem or error}); without a display, set MUJOCO_GL=egl or import simreal "
+                "before mujoco, and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
         finally:
             asked.shadowsize, asked.offsamples = shadow_map, samples
