@@ -74,8 +74,7 @@ def make_environment(
         threads: physics threads; None takes all that this process may use.
         sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
-        task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
-        variant: how the model differs from the task's.
+        task_options, variant: arguments of the task, such as `ctrl_cost_weight` of Ant-v5; how the model differs.
         gpu: settings of the GPU engine.
         share: which environments of a run on many ranks these N are; None: all.
         sensors, observation: estimators that read components, by component; how a policy's pictures are taken.
