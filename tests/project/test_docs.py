@@ -63,6 +63,7 @@ _EXPORTS = {
     "arm.md": "arm",
     "audit.md": "pole",
     "c.md": "pole go1",
+    "engines.md": "pole",
     "evaluate.md": "r",
     "robot.md": "swing",
     "ros2.md": "go1",
