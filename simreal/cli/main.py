@@ -20,6 +20,7 @@ from simreal.identify.actuator import cli as actuators
 from simreal.robot import cli as robots
 from simreal.study import cli as studies
 from simreal.vision import cli as vision
+from simreal.vision.live import cli as viewing
 
 app = typer.Typer(
     help="Train robot policies in MuJoCo under domain randomization, evaluate them, export them for the robot.",
@@ -174,6 +175,7 @@ app.command()(actuators.actuator)
 app.command()(studies.probe)
 app.command()(studies.sweep)
 app.command()(evaluations.solve)
+app.command()(viewing.view)
 app.command()(vision.render)
 app.command()(vision.estimate)
 

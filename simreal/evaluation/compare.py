@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,17 @@ def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
     table = plain_table(title, ["world"], ["episodes", *measure.columns])
     for world in figures["worlds"]:
         table.add_row(world["name"], str(world["episodes"]), *measure.cells(world))
+    return table
+
+
+def told_table(figures: dict[str, Any], told: Mapping[str, str]) -> Table | None:
+    """What a task wants to be told of its episodes (`Task.told`), means over episodes; None where there is nothing."""
+    found = {name: words for name, words in told.items() if name in figures["worlds"][0]["measures"]}
+    if not found:
+        return None
+    table = plain_table("means over episodes", ["world"], list(found.values()))
+    for world in figures["worlds"]:
+        table.add_row(world["name"], *(f"{world['measures'][name]['mean']:.3g}" for name in found))
     return table
 
 

@@ -20,7 +20,7 @@ from envs.task import ActionComponent, Component, Task
 from randomization.config import first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
-from simreal.deploy.bundle_reader import BundleError, blaming, open_session, read_file
+from simreal.deploy.files import BundleError, blaming, load_graph, read_file
 from simreal.training.run_config import Strict, read_yaml
 from simreal.training.run_directory import LoadedPolicy
 
@@ -80,7 +80,7 @@ def load_foreign(path: Path, contract: Path | None, task: str | None = None) -> 
     of_task = make_task(stated.task, **stated.task_options)
     try:
         with blaming(path):
-            session: Any = open_session(read_file(path))
+            session: Any = load_graph(read_file(path))
     except BundleError as error:
         raise UserError(str(error)) from None
     feed, drive = _Feed.of(stated, of_task, str(contract)), _Drive.of(stated.action, of_task, f"{contract}: action")
