@@ -203,8 +203,19 @@ class Task(ABC):
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     sequence_length: int = 0  # > 0: every episode has the same sequence of goals, as many; half and full rates are told
     evaluation_options: ClassVar[dict[str, Any]] = {}  # in which `simreal evaluate` plays it, whatever it learnt with
+    # What `simreal evaluate` tells beside its table: names of terms, and what to call them. Of a term's name with `_sd`
+    # it is the standard deviation over an episode's steps, with `_peak` the largest.
+    told: Mapping[str, str] = MappingProxyType({})
     render_camera: ClassVar[dict[str, Any]] = {}
+    # Components that say what is wanted, which somebody may command in the task's place (`simreal view`): of each the
+    # name of the attribute [N, k] that holds it, and the largest magnitude of each value. Goals need not be named.
+    steered: Mapping[str, tuple[str, Sequence[float]]] = MappingProxyType({})
     accepted: Mapping[str, str] = MappingProxyType({})  # kinds that `simreal check` finds and are meant to be, and why
+    # > 0: the ground has levels, from flat to as hard as it gets. Where `terrain_given`, the task takes each episode's
+    # difficulty in [0, 1] from `terrain_difficulty` [N], which the quantity of that name has written before `reset`.
+    terrain_levels: int = 0
+    terrain_given: bool = False
+    terrain_difficulty: Tensor
     actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 

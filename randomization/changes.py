@@ -106,7 +106,7 @@ def _widened(parameter: Parameter, values: Sequence[float]) -> Parameter:
     if not values:
         return parameter
     quantity = QUANTITIES[parameter.quantity]
-    if reason := _fixed(parameter.quantity):
+    if reason := fixed_because(parameter.quantity):
         raise RandomizationError(f"{parameter.name}: {parameter.quantity} {reason}")
     least, most = quantity.limits
     for value in values:
@@ -117,7 +117,7 @@ def _widened(parameter: Parameter, values: Sequence[float]) -> Parameter:
     return replace(parameter, limits=limits, distribution="uniform", group="")
 
 
-def _fixed(name: str) -> str:
+def fixed_because(name: str) -> str:
     """Why a quantity cannot change within an episode; "" if it can."""
     quantity = QUANTITIES[name]
     effect = quantity.effect or (QUANTITIES[quantity.needs].effect if quantity.needs else None)
@@ -158,6 +158,10 @@ class EpisodeChanges(Stateful):
         drawn = self._low + self._width * self._environment.rng.episode_uniform("changes", len(self._columns))
         self._begin = torch.where(mask[:, None], lam, self._begin)
         self._targets = torch.where(mask[:, None], drawn, self._targets)
+
+    def steer(self, lam: Tensor) -> None:
+        """Take lam [N, d] for the worlds that the present episodes began in."""
+        self._begin = lam.to(self._begin)
 
     def now(self) -> Tensor:
         """The worlds [N, d] of the control step that begins now."""

@@ -16,7 +16,7 @@ from randomization.effects.context import EffectContext
 from randomization.effects.parameter_index import StepRandomNumbers
 from randomization.effects.pipeline import EffectPipeline
 from randomization.effects.step_durations import StepDurations
-from randomization.parameters import Parameter
+from randomization.parameters import Parameter, RandomizationError
 from randomization.physics.writer import PhysicsWriter, shortest_timestep, simple_bodies
 from randomization.samplers.base import Sampler
 from randomization.samplers.episode_reports import EpisodeReporter
@@ -111,6 +111,18 @@ class DomainRandomizer:
             self._change(self._changes.now())
         self._effects.begin_step()
 
+    def steer(self, lam: Tensor) -> None:
+        """Go on in the worlds lam [N, d] from the next control step on, as somebody wants who looks at them.
+
+        Only what a `Changing` sampler names, among its `changes` or `others`, may differ from the present worlds.
+
+        Raises:
+            RandomizationError: the sampler is none of those.
+        """
+        if self._changes is None:
+            raise RandomizationError("worlds that stay as they begin cannot be steered: expected a Changing sampler")
+        self._changes.steer(lam)
+
     def _change(self, lam: Tensor) -> None:
         """Go on in the worlds lam [N, d]."""
         mask = (lam != self.lam).any(dim=1)
@@ -144,6 +156,10 @@ class DomainRandomizer:
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """What the policy observes of a clean observation [N, nobs]; see `EffectPipeline.measure`."""
         return self._effects.measure(observation, first)
+
+    def look(self, first: Tensor | None) -> Tensor | None:
+        """No pictures."""
+        return None
 
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
         """Appends lambda, brought to [-1, 1] over each parameter's limits (Pinto et al. 2017, arXiv 1710.06542)."""

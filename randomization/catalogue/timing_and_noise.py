@@ -18,11 +18,12 @@ from randomization.effects.actions.motor_fade import LimpActuators, MotorFade
 from randomization.effects.actions.noise import ActionLatency, ActionNoise
 from randomization.effects.disturbances.adversary import Adversary
 from randomization.effects.disturbances.forces import MovingBase, Pushes, RandomForces
+from randomization.effects.disturbances.terrain import TerrainDifficulty
 from randomization.effects.effect import Effect
 from randomization.effects.sensors.errors import SensorErrors
 from randomization.effects.sensors.timing import SensorTiming
 from randomization.physics.model_edits import actuator_strength
-from randomization.targets.effective import no_action, steady_base
+from randomization.targets.effective import even_ground, no_action, steady_base
 from randomization.targets.objects import has_gear, has_input, is_motor_or_servo
 
 _INF = float("inf")
@@ -139,6 +140,8 @@ _DISTURBANCE = (
         "moving base: amplitude of its horizontal sinusoidal acceleration, in a random direction", MovingBase, **_BASE),
     _effect("base_frequency", "disturbance", "none", "Hz", (1e-3, _INF), (0.2, 1.0), "frequency of the moving base",
         nominal=0.5, needs="base_acceleration", **_BASE),
+    _effect("terrain_difficulty", "disturbance", "none", "1", (0.0, 1.0), (0.0, 1.0),
+        "level of the ground that an episode is on, from flat to the hardest", TerrainDifficulty, idle=even_ground),
 )  # fmt: skip
 
 _ADVERSARY = (

@@ -55,6 +55,11 @@ def no_action(task: Task, quantity: Quantity, index: int) -> str:  # noqa: ARG00
     return _OFF.format("actuation") if off else ""
 
 
+def even_ground(task: Task, quantity: Quantity, index: int) -> str:  # noqa: ARG001
+    """Of ground with levels."""
+    return "" if task.terrain_levels else f"changes nothing: the ground of {task.id} has no levels to choose from"
+
+
 def still_air(task: Task, quantity: Quantity, index: int) -> str:
     """Of the medium. That wind along an axis is followed by nothing is `only_shown`."""
     if task.model.opt.disableflags & _PASSIVE == _PASSIVE:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,13 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.engines.bridge.engine import statement_of
+from envs.engines.bridge.simulator import KINDS
 from envs.environment import Environment
 from randomization.config import Performance
 from simreal.evaluation.intervals import bootstrap_ci, cvar, mean_and_error, wilson
 from simreal.evaluation.worlds import World, find_worlds
 from simreal.training.run_directory import LoadedPolicy
 
+_SPREAD, _PEAK = "_sd", "_peak"  # ends of names in `Task.told`
 _MOST_ENVS = 256  # more do not make stepping faster on a few cores
+_MOST_ELSEWHERE = 16  # in simulators that are stepped one after the other
+_SAY_AFTER_S = 10.0
+Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,18 @@ def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
     return math.ceil(episodes / math.ceil(episodes / most))
 
 
-def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
+def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int, tell: Tell | None = None) -> Episodes:
     """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset.
 
-    Results do not depend on the number of environments that the episodes are played in.
+    Results do not depend on the number of environments that the episodes are played in. `tell` gets a line now and
+    then, when episodes have ended.
     """
+    said_s = time.monotonic()
     observed = environment.reset()
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
     read = policy.reader(environment)
     columns: dict[str, Tensor] = {}
-    sums: dict[str, Tensor] = {}
+    tally = _Tally(environment.task.told)
     acted = torch.zeros(environment.num_envs, dtype=torch.float64)
     ended = torch.zeros(episodes, dtype=torch.bool)
     threads = torch.get_num_threads()
@@ -64,29 +73,69 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
             result = environment.step(action)
             observed, done = result.observed, result.done.cpu()
             acted += action.double().abs().sum(1)
-            for name, value in result.terms.items():
-                sums[name] = sums.get(name, 0.0) + value.cpu().double()
+            tally.add(result.terms)
             if not bool(done.any()):
                 continue
             steps = result.episode_steps.cpu()
             seen = {
                 "success": result.success.cpu(), "returns": result.episode_return.cpu().double(),
                 "successes": result.episode_successes.cpu(), "steps": steps, "actions": acted,
-                **{f".{name}": total / steps for name, total in sums.items()},
+                **{f".{name}": value for name, value in tally.measures(steps).items()},
             }  # fmt: skip
             counted = done & (number < episodes)
             ids = number[counted]
             for name, value in seen.items():
                 columns.setdefault(name, torch.zeros(episodes, dtype=value.dtype))[ids] = value[counted]
             ended[ids] = True
-            for total in (acted, *sums.values()):
-                total.masked_fill_(done, 0.0)
+            if tell is not None and time.monotonic() - said_s > _SAY_AFTER_S:
+                said_s = time.monotonic()
+                tell(f"{int(ended.sum())} of {episodes} episodes")
+            acted.masked_fill_(done, 0.0)
+            tally.clear(done)
             policy.reset(done)
     finally:
         torch.set_num_threads(threads)
     measures = {name[1:]: values for name, values in columns.items() if name[0] == "."}
     plain = {name: values for name, values in columns.items() if name[0] != "."}
     return Episodes(**plain, measures=measures, divergences=environment.divergences)
+
+
+class _Tally:
+    """What the terms of a task's outcome came to over the steps of episodes, of N environments.
+
+    Args:
+        told: see `Task.told`; which terms' deviations and peaks are asked for.
+    """
+
+    def __init__(self, told: Iterable[str]) -> None:
+        self._spread, self._peak = (
+            {name.removesuffix(end) for name in told if name.endswith(end)} for end in (_SPREAD, _PEAK)
+        )
+        self._sums: dict[str, Tensor] = {}  # of terms, and of their squares by the name of their deviation
+        self._most: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Take a step's terms, [N] each."""
+        for name, value in terms.items():
+            value = value.cpu().double()
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            if name in self._spread:
+                self._sums[name + _SPREAD] = self._sums.get(name + _SPREAD, 0.0) + value.square()
+            if name in self._peak:
+                most = self._most.get(name + _PEAK)
+                self._most[name + _PEAK] = value.abs() if most is None else torch.maximum(most, value.abs())
+
+    def measures(self, steps: Tensor) -> dict[str, Tensor]:
+        """Of episodes that have taken so many steps [N]: means, deviations and largest magnitudes."""
+        found = {name: total / steps for name, total in self._sums.items()}
+        for name in found.keys() & {name + _SPREAD for name in self._spread}:
+            found[name] = (found[name] - found[name.removesuffix(_SPREAD)].square()).clamp(min=0.0).sqrt()
+        return found | {name: value.clone() for name, value in self._most.items()}
+
+    def clear(self, done: Tensor) -> None:
+        """Episodes begin in done [N]."""
+        for total in (*self._sums.values(), *self._most.values()):
+            total.masked_fill_(done, 0.0)
 
 
 def summarize(world: World, episodes: Episodes, sequence: int = 0) -> dict[str, Any]:
@@ -129,14 +178,27 @@ def _mean(values: Tensor) -> dict[str, float]:
 
 
 def evaluate(
-    policy: LoadedPolicy, worlds: Sequence[World], episodes: int, num_envs: int | None, seed: int
+    policy: LoadedPolicy,
+    worlds: Sequence[World],
+    episodes: int,
+    num_envs: int | None,
+    seed: int,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit."""
+    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit; `tell` gets progress."""
     rows = []
     for world in worlds:
-        environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
-        rows.append(summarize(world, run_episodes(policy, environment, episodes), environment.task.sequence_length))
+        most = _MOST_ELSEWHERE if world.engine in KINDS else _MOST_ENVS
+        environment = world.make_environment(policy, min(num_envs or batch_of(episodes, most), episodes), seed)
+        played = run_episodes(policy, environment, episodes, None if tell is None else _named(tell, world.name))
+        row = summarize(world, played, environment.task.sequence_length)
+        said = statement_of(environment.engine)
+        rows.append(row | {"engine": world.engine, "statement": said} if said else row)
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
+
+
+def _named(tell: Tell, name: str) -> Tell:
+    return lambda line: tell(f"{name}: {line}")
 
 
 def equal_to_nominal(document: dict[str, Any]) -> list[str]:

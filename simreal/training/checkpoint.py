@@ -78,10 +78,14 @@ def newest_policy(run: Path, task: str) -> tuple[Any, Any]:
         LookupError, TypeError: it is not what `simreal train` wrote.
     """
     kept = checkpoints(run / BEST)
-    if kept:
-        content = load_checkpoint(kept[-1], task)
+    return policy_of(load_checkpoint(kept[-1], task) if kept else newest_checkpoint(run, task))
+
+
+def policy_of(content: dict[str, Any]) -> tuple[Any, Any]:
+    """State of the policy and of the sampler in what a file of `checkpoints` or of `BEST` holds. Raises LookupError or
+    TypeError where `simreal train` did not write it."""
+    if "learner" not in content:  # of BEST
         return content["policy"], content["sampler"]
-    content = newest_checkpoint(run, task)
     return content["learner"]["policy"], content["environment"]["layer"]["sampler"]
 
 

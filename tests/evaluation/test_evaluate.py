@@ -15,7 +15,7 @@ from randomization.samplers.base import Manual
 from scripted import reaching, standing
 from simreal.common.json_io import to_json, without_samples
 from simreal.evaluation.compare import differences, differences_table, other_options, policies_table
-from simreal.evaluation.evaluate import Episodes, batch_of, evaluate, run_episodes, summarize
+from simreal.evaluation.evaluate import Episodes, _Tally, batch_of, evaluate, run_episodes, summarize
 from simreal.evaluation.intervals import wilson
 from simreal.evaluation.metrics import SUCCESS
 from simreal.evaluation.worlds import World, find_world, find_worlds
@@ -184,3 +184,19 @@ def test_documents_are_json_without_nan_and_with_lists_on_one_line() -> None:
     assert "samples" in document["worlds"][0]
     with pytest.raises(ValueError, match="JSON"):
         to_json({"x": float("nan")})
+
+
+def test_deviations_and_peaks_of_terms_are_those_of_each_episode() -> None:
+    # pitch 1, 3 and 2, 2: means 2 and 2, deviations 1 and 0; speed -4 and 3: the largest magnitude is 4
+    tally = _Tally(("pitch", "pitch_sd", "speed_peak"))
+    for pitch, speed in (((1.0, 2.0), (-4.0, 0.5)), ((3.0, 2.0), (3.0, 0.25))):
+        tally.add({"pitch": torch.tensor(pitch), "speed": torch.tensor(speed)})
+    found = tally.measures(torch.tensor([2, 2]))
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "pitch": [2.0, 2.0], "pitch_sd": [1.0, 0.0], "speed": [-0.5, 0.375], "speed_peak": [4.0, 0.5],
+    }  # fmt: skip
+    tally.clear(torch.tensor([True, False]))
+    tally.add({"pitch": torch.tensor([5.0, 2.0]), "speed": torch.tensor([1.0, 0.0])})
+    found = tally.measures(torch.tensor([1, 3]))
+    assert found["speed_peak"].tolist() == [1.0, 0.5]
+    assert found["pitch_sd"].tolist() == [0.0, 0.0]

@@ -51,6 +51,7 @@ _SHORT = (
     (re.compile(r" --world unmodelled"), ""),  # one of them is mujoco_warp, which compiles its kernels first
     # a busy machine may have to stop it: status 1
     (re.compile(r"(simreal run (?:[^\n\\]|\\\n)*--seconds) 10\n"), r"\g<1> 1 || test $? = 1\n"),
+    (re.compile(r"(simreal view [^\n]*--seconds) 10\b"), r"\g<1> 0.2"),
     (re.compile(r"^(simreal train [^\s]*)", re.MULTILINE), r"\g<1> evaluate.episodes=1 train.keep=last"),
     (re.compile(r"(\{set: \{)"), r"\g<1>train.keep: last, "),  # of a study
 )
@@ -64,6 +65,7 @@ _EXPORTS = {
     "audit.md": "pole",
     "c.md": "pole go1",
     "evaluate.md": "r",
+    "pixels.md": "seen",
     "robot.md": "swing",
     "ros2.md": "go1",
     "tasks.md": "cart",

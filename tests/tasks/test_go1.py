@@ -202,7 +202,7 @@ def test_lambda_is_part_of_what_the_critic_reads() -> None:
 
 
 def test_wrong_options_name_what_there_is() -> None:
-    with pytest.raises(ValueError, match="terrain: expected 'flat' or 'rough'"):
+    with pytest.raises(ValueError, match="terrain: expected one of 'flat', 'rough', 'slopes', 'stairs', 'stones'"):
         Go1VelocityTask(terrain="ice")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="unknown jump; there are track_linear"):
         Go1VelocityTask(reward_weights={"jump": 1.0})

@@ -25,7 +25,11 @@ from envs.registry import make_task
 from envs.robots.servos import fitting_servos
 from robots import GO1 as GO1_NAME
 from robots import needs
+from simreal.evaluation.compare import told_table
+from simreal.evaluation.evaluate import evaluate
+from simreal.evaluation.worlds import find_world
 from simreal.testing import check_task
+from simreal.vision.live.source import find_source
 
 
 def dog(**options: Any) -> LeggedVelocity:
@@ -153,3 +157,19 @@ def test_goals_may_be_poses_and_can_be_reached() -> None:
     assert float(task.goal_reward(here, turned)) == pytest.approx(-0.1 * math.pi - 0.1, abs=1e-6)
     assert np.ptp(task.goal[:, 2].numpy()) > 0.1
     assert float(task.goal[:, 2].min()) > 0.0
+
+
+@needs(GO1_NAME)
+def test_an_evaluation_tells_what_the_gait_is_like() -> None:
+    policy = find_source("Go1Velocity-v0", "zero", None, {}).policy.on_task(None)
+    figures = evaluate(policy, [find_world("nominal", policy)], 2, None, 0)
+    measures = {name: value["mean"] for name, value in figures["worlds"][0]["measures"].items()}
+    task = policy.make_task()
+    assert set(task.told) <= measures.keys()
+    table = told_table(figures, task.told)
+    assert table is not None
+    assert [str(column.header) for column in table.columns] == ["world", *task.told.values()]
+    assert 0.0 < measures["torque_share"] < measures["torque_share_peak"] <= 1.0
+    assert 0.0 <= measures["at_torque_limit"] <= 1.0
+    assert measures["action_step"] == 0.0  # it holds still
+    assert measures["swing_height_m"] < 0.02

@@ -1,18 +1,20 @@
-"""The ground that legged robots walk on: flat or rough."""
+"""The ground that legged robots walk on: flat, rough, or in patches of rising difficulty (`terrain`)."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
+from envs.common.messages import nearest
+from envs.locomotion.legged.terrain import GRADED, HALF_X_M, HALF_Y_M, graded_heights
 from envs.task import Fixed
 
-Terrain = Literal["flat", "rough"]
+Terrain = Literal["flat", "rough", "slopes", "stairs", "stones"]
 
 HALF_SIZE_M = 16.0
 _CELL_M = 0.1
@@ -20,8 +22,10 @@ _CELL_M = 0.1
 
 def check_terrain(terrain: str, roughness_m: float) -> None:
     """Raise ValueError for a ground that there is not."""
-    if terrain not in ("flat", "rough"):
-        raise ValueError(f"terrain: expected 'flat' or 'rough', got {terrain!r}")
+    known = get_args(Terrain)
+    if terrain not in known:
+        expected = ", ".join(map(repr, known))
+        raise ValueError(f"terrain: expected one of {expected}, got {terrain!r}{nearest(str(terrain), known)}")
     if terrain == "rough" and not 0.0 < roughness_m < math.inf:
         raise ValueError(f"roughness_m: expected more than 0 on rough ground, got {roughness_m}")
 
@@ -51,8 +55,8 @@ def terrain_amplitude_m(roughness_m: float) -> float:
     return 2.5 * roughness_m
 
 
-def add_ground(spec: mujoco.MjSpec, terrain: Terrain, roughness_m: float) -> None:
-    """Give a model sky, light and the ground "floor"."""
+def add_ground(spec: mujoco.MjSpec, terrain: Terrain, roughness_m: float, height_m: float = 0.3) -> None:
+    """Give a model sky, light and the ground "floor", in patches for a robot whose base stands at `height_m`."""
     world = spec.worldbody
     spec.add_texture(
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
@@ -72,12 +76,16 @@ def add_ground(spec: mujoco.MjSpec, terrain: Terrain, roughness_m: float) -> Non
     if terrain == "flat":
         ground.type, ground.size = mujoco.mjtGeom.mjGEOM_PLANE, (0, 0, 0.05)
         return
-    heights = terrain_heights(roughness_m)
-    spec.add_hfield(
-        name="ground", nrow=len(heights), ncol=len(heights), userdata=heights.flatten(),
-        size=(HALF_SIZE_M, HALF_SIZE_M, terrain_amplitude_m(roughness_m), 0.1),
-    )  # fmt: skip
     ground.type, ground.hfieldname = mujoco.mjtGeom.mjGEOM_HFIELD, "ground"
+    if terrain == "rough":
+        heights = terrain_heights(roughness_m)
+        size = (HALF_SIZE_M, HALF_SIZE_M, terrain_amplitude_m(roughness_m), 0.1)
+    else:
+        metres = graded_heights(terrain, height_m)
+        lowest, amplitude = float(metres.min()), max(float(np.ptp(metres)), 1e-3)
+        heights, size = (metres - lowest) / amplitude, (HALF_X_M, HALF_Y_M, amplitude, 0.1)
+        ground.pos = (0.0, 0.0, lowest)  # edges of patches are at height 0
+    spec.add_hfield(name="ground", nrow=len(heights), ncol=heights.shape[1], userdata=heights.flatten(), size=size)
 
 
 class Ground(Fixed):
@@ -92,13 +100,19 @@ class Ground(Fixed):
         if terrain != "flat":
             values = model.hfield_data.reshape(int(model.hfield_nrow[0]), int(model.hfield_ncol[0]))
             self.heights = torch.as_tensor(values * model.hfield_size[0, 2], dtype=dtype, device=device)
+            if terrain in GRADED:
+                self.heights = self.heights + float(model.geom("floor").pos[2])
+            real = lambda *values: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
+            rows, columns = self.heights.shape
+            x, y = float(model.hfield_size[0, 0]), float(model.hfield_size[0, 1])
+            self._half, self._per_m = real(x, y), real((columns - 1) / (2 * x), (rows - 1) / (2 * y))
+            self._last = real(columns - 1.001, rows - 1.001)
 
     def below(self, xy: Tensor) -> Tensor:
         """Height of the ground [N, k] at points xy [N, k, 2], m, between the points of the grid."""
         if self.heights is None:
             return torch.zeros_like(xy[..., 0])
-        size = self.heights.shape[0]
-        at = ((xy + HALF_SIZE_M) * ((size - 1) / (2 * HALF_SIZE_M))).clamp(0.0, size - 1.001)
+        at = torch.minimum(((xy + self._half) * self._per_m).clamp(min=0.0), self._last)
         low = at.long()
         part = at - low
         x, y, px, py = low[..., 0], low[..., 1], part[..., 0], part[..., 1]
@@ -110,6 +124,14 @@ class Ground(Fixed):
         """The highest ground [N] under a robot at xy [N, 2], m."""
         if self.heights is None:
             return torch.zeros_like(xy[:, 0])
-        step = torch.linspace(-0.35, 0.35, 8, dtype=xy.dtype, device=xy.device)
+        return self._under(xy, 0.35, 8).amax(dim=1)
+
+    def mean(self, xy: Tensor) -> Tensor:
+        """The mean height [N] of the ground under a robot at xy [N, 2], m: on steps it changes little by little."""
+        return self._under(xy, 0.15, 3).mean(dim=1)
+
+    def _under(self, xy: Tensor, half_m: float, points: int) -> Tensor:
+        """Heights [N, points^2] in a square around xy [N, 2]."""
+        step = torch.linspace(-half_m, half_m, points, dtype=xy.dtype, device=xy.device)
         offsets = torch.cartesian_prod(step, step)
-        return self.below(xy[:, None] + offsets).amax(dim=1)
+        return self.below(xy[:, None] + offsets)

@@ -56,7 +56,7 @@ def _compiled(
     _set_base(spec, robot)
     _set_contacts(spec, robot)
     _set_motors(spec, robot)
-    add_ground(spec, terrain, roughness_m)
+    add_ground(spec, terrain, roughness_m, robot.height_m)
     _add_sensors(spec, robot)
     return compile_spec(spec, full)
 

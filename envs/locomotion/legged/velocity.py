@@ -42,6 +42,7 @@ from envs.locomotion.legged.layout import Layout, action_component, mirror_of, o
 from envs.locomotion.legged.model import build_model
 from envs.locomotion.legged.rewards import CLOCKED, TERMS, Moves, length_squared
 from envs.locomotion.legged.robot import LeggedRobot
+from envs.locomotion.legged.terrain import GRADED, LEVELS, PATCH_M, START_M, VARIANTS, level_for, middle_of, promoted
 from envs.task import Outcome, Task
 
 _COMMAND_STEPS = 250
@@ -58,17 +59,28 @@ LEVEL_WEIGHTS: dict[str, float] = {
 }  # fmt: skip
 
 
+_TOLD = {
+    "linear_error": "velocity error, m/s", "turning_error": "turning error, rad/s", "pitch_deg": "pitch, deg",
+    "pitch_deg_sd": "its sd", "swing_height_m": "swing, m", "torque_share_peak": "peak torque / limit",
+    "at_torque_limit": "time at it", "speed_share_peak": "peak speed / limit", "action_step": "action step",
+}  # fmt: skip
+_AT_LIMIT = 0.999  # share of a motor's torque at which it is at its limit
+
+
 class LeggedVelocity(Task):
     """A robot on legs that follows velocity commands.
 
     Args:
         robot: its description.
         gait: what its gait should be like.
-        terrain: "flat" or "rough".
+        terrain: "flat", "rough", or in patches of rising difficulty "slopes", "stairs", "stones"; see `terrain`.
         roughness_m: height of the bumps of rough ground.
         command_limits: largest forward, lateral (m/s) and turning velocity (rad/s) commanded.
         success_errors: largest mean errors of an episode that succeeds, m/s and rad/s.
         reward_weights: other weights than `weights`, per second; 0 leaves a term out.
+        difficulty: of patches, from 0 (flat) to 1; None: any. The quantity `terrain_difficulty` takes its place.
+        curriculum: patches are a level harder after a success and easier after a fall, from flat on; evaluations play
+            all levels.
 
     Raises:
         TaskError: the robot's description does not fit its model, or there is no such reward.
@@ -80,6 +92,7 @@ class LeggedVelocity(Task):
     figures = True  # report what the gait is like, beside the terms of the reward
     lowest_share = 0.5  # of its height: a base that is lower has fallen; 0: only tilt and touch count
     draws = ("legged", "legged_command")  # names of random numbers
+    told = _TOLD
     start_rad = 0.05  # how far joints are from the stance when an episode starts
     start_lift = 0.04  # of its height, by which the robot then hangs above the ground
 
@@ -93,14 +106,18 @@ class LeggedVelocity(Task):
         success_errors: tuple[float, float] = (0.25, 0.35),
         reward_weights: Mapping[str, float] | None = None,
         control_period_s: float = 0.02,
+        difficulty: float | None = None,
+        curriculum: bool = False,
     ) -> None:
         check_terrain(terrain, roughness_m)
+        self._grade(terrain, difficulty, curriculum)
         self.robot, self.gait = robot, gait
         self.weights = _weights(type(self).weights, reward_weights or {}, gait)
         self.decimation = max(1, round(control_period_s / robot.timestep_s))
         self.terrain: Terrain = terrain
         self.roughness_m = roughness_m
         self.command_limits, self.success_errors = tuple(command_limits), tuple(success_errors)
+        self.steered = {"command": ("command_velocity", self.command_limits)}
         self._order = Order.of(gait, tuple(foot.name for foot in robot.feet))
         self.model = self.compiled()
         self.layout = Layout(self.model, robot)
@@ -113,7 +130,22 @@ class LeggedVelocity(Task):
             "distance": 6.5 * robot.height_m, "azimuth": 130.0, "elevation": -15.0,
         }  # fmt: skip
         own = ("_before", "_peak", "_swing") if self.figures or "jerk" in self.weights else ()
-        self.state_tensors = (*self._state, *own)
+        graded = ("terrain_difficulty", "_level", "_middle", "_ended") if self._graded else ()
+        self.state_tensors = (*self._state, *own, *graded)
+
+    def _grade(self, terrain: Terrain, difficulty: float | None, curriculum: bool) -> None:
+        """Take the options of ground in patches. Raises TaskError where there are none."""
+        self._graded = terrain in GRADED
+        if not self._graded and (curriculum or difficulty is not None):
+            option = "curriculum" if curriculum else "difficulty"
+            raise TaskError(f"{option}: terrain: {terrain} has no levels, expected {', '.join(GRADED)}")
+        if difficulty is not None and (curriculum or not 0.0 <= difficulty <= 1.0):
+            expected = "None with curriculum" if curriculum else "a number from 0 to 1"
+            raise TaskError(f"difficulty: expected {expected}, got {difficulty:g}")
+        self.difficulty, self.curriculum = difficulty, curriculum
+        self.terrain_levels = LEVELS if self._graded and not curriculum else 0
+        if curriculum:
+            self.evaluation_options = {**type(self).evaluation_options, "curriculum": False}  # pyright: ignore[reportAttributeAccessIssue]
 
     _state: ClassVar = ("command_velocity", "_action", "_previous", "_air_s", "_errors", "_steps")
 
@@ -155,13 +187,18 @@ class LeggedVelocity(Task):
         self._peak, self._swing = real(feet), real(feet)  # highest in this swing, and in the last one that ended
         self._steps = torch.zeros(n, dtype=torch.int64, device=engine.device)
         self._motion: tuple[Tensor, Tensor, Tensor] | None = None  # see `_moves`
+        if self._graded:  # what is asked for, and of each episode the level and the middle of its patch
+            self.terrain_difficulty, self._level, self._middle = real(), real(), real(2)
+            self._ended = real()  # 1 where the present state is a success, -1 a fall
 
     def reset(self, mask: Tensor) -> None:
         rows, self._motion = mask[:, None], None
         base, dof, size = self.layout.base_q, self.layout.base_v, len(self.robot.joints)
         u = self.rng.episode_uniform(self.draws[0], 11 + size)
         yaw = (2.0 * math.pi) * u[:, 0]
-        spawn = (2.0 * u[:, 1:3] - 1.0) * (0.0 if self.ground.heights is None else 4.0)
+        spawn = (2.0 * u[:, 1:3] - 1.0) * (0.0 if self.ground.heights is None else START_M if self._graded else 4.0)
+        if self._graded:
+            spawn = spawn + self._next_patch(mask)
         joints = self._stance + self.start_rad * (2.0 * u[:, 3 : 3 + size] - 1.0)
         height = (1.0 + self.start_lift) * self.robot.height_m + self.ground.highest(spawn)
         zero = torch.zeros_like(yaw)
@@ -177,6 +214,21 @@ class LeggedVelocity(Task):
             value.masked_fill_(rows, 0.0)
         self._steps.masked_fill_(mask, 0)
         self._draw_command(mask, self.rng.episode_uniform(self.draws[1], 4))
+
+    def _next_patch(self, mask: Tensor) -> Tensor:
+        """The middles [N, 2] of the patches that episodes in mask [N] begin on."""
+        u = self.rng.episode_uniform("terrain", 3)
+        if self.curriculum:
+            level = promoted(self._level, self._ended, u[:, 0])
+        elif self.terrain_given:
+            level = level_for(self.terrain_difficulty, u[:, 0])
+        else:
+            asked = torch.full_like(u[:, 0], self.difficulty) if self.difficulty is not None else u[:, 1]
+            level = level_for(asked, u[:, 0])
+        write_rows(self._level, level, mask)
+        write_rows(self._middle, middle_of(level, (u[:, 2] * VARIANTS).floor()), mask)
+        self._ended.masked_fill_(mask, 0.0)
+        return self._middle
 
     def decided(self, action: Tensor) -> None:
         self._before.copy_(self._previous)
@@ -230,9 +282,14 @@ class LeggedVelocity(Task):
         # The policy has acted on the old command, which the reward is about; it sees the new one next.
         self._change_command()
         measures = {"linear_error": linear_error, "turning_error": turning_error, "fell": fell.to(reward.dtype)}
-        return Outcome(
-            reward, fell, success, dict(zip(self.weights, weighted.unbind(), strict=True)) | measures | figures
-        )
+        left = None
+        if self._graded:
+            at = self.layout.base_q
+            left = ((self._qpos[:, at : at + 2] - self._middle).abs() > PATCH_M / 2).any(dim=1)
+            self._ended.copy_(success.to(reward.dtype) - fell.to(reward.dtype))
+            measures["terrain_level"] = self._level
+        terms = dict(zip(self.weights, weighted.unbind(), strict=True)) | measures | figures
+        return Outcome(reward, fell, success, terms, None if left is None else left & ~fell)
 
     def _what_it_does(self, linear_error: Tensor, turning_error: Tensor, upright: Tensor, fell: Tensor) -> Moves:
         (_, touching, foot_heights), period, gait = self._moves(), self.control_period_s, self.gait
@@ -261,11 +318,13 @@ class LeggedVelocity(Task):
         lifted = (self._swing > 0).to(self._swing.dtype)
         down = moves.down()
         degrees = 180.0 / math.pi
+        strain = (moves.torque.abs() / moves.most_torque).amax(dim=1)
         return {
             "pitch_deg": degrees * torch.atan2(down[:, 0], -down[:, 2]),
             "roll_deg": -degrees * torch.atan2(down[:, 1], -down[:, 2]),
             "swing_height_m": (self._swing * lifted).sum(dim=1) / lifted.sum(dim=1).clamp(min=1.0),
-            "torque_share": (moves.torque.abs() / moves.most_torque).amax(dim=1),
+            "torque_share": strain,
+            "at_torque_limit": (strain >= _AT_LIMIT).to(strain.dtype),
             "speed_share": (moves.joint_speed.abs() / moves.most_speed).amax(dim=1),
             "action_step": (moves.action - moves.previous).abs().mean(dim=1),
         }
@@ -293,6 +352,8 @@ class LeggedVelocity(Task):
     def _height(self) -> Tensor:
         """Height of the base above the ground [N], m."""
         at = self.layout.base_q
+        if self._graded:
+            return self._qpos[:, at + 2] - self.ground.mean(self._qpos[:, at : at + 2])
         return (self._qpos[:, at + 2 : at + 3] - self._ground(self._qpos[:, None, at : at + 2]))[:, 0]
 
     def _quat(self) -> Tensor:

@@ -1,1 +1,2 @@
-"""What disturbs the world: random forces, pushes and a moving base (`forces`), and a random network adversary."""
+"""What disturbs the world: random forces, pushes and a moving base (`forces`), a random network adversary, hard ground
+(`terrain`)."""
