@@ -2,6 +2,7 @@
 
     python benchmarks/actuator_network.py FOLDER logs       # of the hidden robot: 8 logs, in seconds
     simreal actuator FOLDER/log*.npz --output FOLDER/actuator
+    simreal actuator FOLDER/log*.npz --network gru --output FOLDER/gru   # a policy on it is trained where it is there
     python benchmarks/actuator_network.py FOLDER train      # a Go1 on it, on ideal servos; resumes (--steps, --seed)
     python benchmarks/actuator_network.py FOLDER judge      # both in the true world
 
@@ -121,13 +122,12 @@ def write_logs(folder: Path, robots: int = 8, seconds: float = 20.0, seed: int =
 
 
 def train(folder: Path, steps: int, seed: int) -> None:
-    """One policy on the network, one on ideal servos, one on ideal servos in wide worlds; each resumes where it was."""
+    """One policy on each network, one on ideal servos, one on ideal servos in wide worlds; each resumes where it
+    was."""
     plain = ["randomization.sampler=none", "randomization.parameters={}"]
-    arms = {
-        "network": [*plain, f"task_options.actuator={folder / 'actuator'}"],
-        "ideal": plain,
-        "wide": [],
-    }
+    arms = {"network": [*plain, f"task_options.actuator={folder / 'actuator'}"], "ideal": plain, "wide": []}
+    if (folder / "gru").exists():
+        arms["gru"] = [*plain, f"task_options.actuator={folder / 'gru'}"]
     for name, extra in arms.items():
         run = folder / f"{name}_{seed}"
         told = ["train", "go1_velocity", *extra, f"seed={seed}", f"train.env_steps={steps}", "evaluate.episodes=10"]

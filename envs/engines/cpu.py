@@ -102,6 +102,23 @@ class CpuEngine(BatchedEngine):
         for index in np.flatnonzero(warned & ~self._failed):
             self._finish(int(index), nstep, commands[index].numpy(), start[index])
 
+    def trajectories(self, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """qpos [N, T, nq] and qvel [N, T, nv] after each of T physics steps with controls [N, T, nu].
+
+        A simulation of which MuJoCo warns stands still from there on.
+        """
+        steps, begun = controls.shape[1], self._batch.warning[:, :, 1].sum(axis=1)
+        size = {"qpos": self.model.nq, "qvel": self.model.nv}
+        shown: dict[Any, np.ndarray] = {key: np.zeros((self.num_envs, steps, n)) for key, n in size.items()}
+        try:
+            self._batch.rollout(steps, controls, record=tuple(shown), out=shown)
+        except SimulationError as error:
+            self._failed[error.ids] = True
+        self._failed |= self._batch.warning[:, :, 1].sum(axis=1) > begun
+        self._any_failed = bool(self._failed.any())
+        np.copyto(self._qpos_seen, self._qpos)
+        return shown["qpos"], shown["qvel"]
+
     def advance_some(self, nstep: int, mask: Tensor) -> None:
         self.start_histories(mask)
         self._call(self._batch.step, _numpy(mask), nstep)

@@ -1,5 +1,5 @@
 """What a robot's actuators exert, as a network learned from its logs (Hwangbo et al., Science Robotics 2019,
-arXiv 1901.08652): torque from a short history of position error and velocity.
+arXiv 1901.08652): torque from a short history of position error and velocity, or from a memory of them (a GRU).
 
 `simreal actuator` writes such a network; `task_options.actuator` names its file. The whole file goes on with a run's
 configuration and with a bundle's contract, so that both stay what they are wherever they are moved.
@@ -11,11 +11,11 @@ import base64
 import binascii
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import torch
@@ -30,6 +30,7 @@ from envs.common.safe_yaml import FileError
 FILE = "actuator.safetensors"  # in the folder that `simreal actuator` writes
 VERSION = 1
 _LARGEST = 4_000_000  # bytes
+SETTLING = 16  # times that a memory sees its first sample before it counts: what was before is not known
 _TO_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
@@ -41,13 +42,15 @@ class ActuatorNetwork:
         joints: names or patterns of the joints that it is for; with a network for each, names in their order.
         period_s: time between two samples of its history.
         history: samples of error and velocity that it sees, the present one first: lags in periods, as (0, 1, 2).
-        weights: of its layers, [G, inputs, outputs]; softsign between them.
+        weights: of its layers, [G, inputs, outputs]; softsign between them. With a memory of H numbers three: of a
+            sample [G, 2, 3 H], of the memory [G, H, 3 H], and of what is exerted [G, H, 1].
         biases: [G, 1, outputs].
         mean, scale: of its inputs [G, 1, 2 H]: errors, then velocities, each H samples.
         torque_scale: N m per unit of its output [G, 1, 1].
         limit: largest torque that it was shown, with a margin [G, 1, 1]: it exerts no more.
         about: what is known of it: where it is from and how far it was off on held-back time.
         raw: the file.
+        kind: "mlp", of a history, or "gru", of a memory, which sees one sample each period.
     """
 
     joints: tuple[str, ...]
@@ -61,6 +64,7 @@ class ActuatorNetwork:
     limit: Tensor
     about: dict[str, Any] = field(default_factory=dict)
     raw: bytes = b""
+    kind: Literal["mlp", "gru"] = "mlp"
 
     @property
     def shared(self) -> bool:
@@ -87,6 +91,16 @@ class ActuatorNetwork:
             x = torch.baddbmm(bias, functional.softsign(x) if i else x, weight)
         return torch.clamp(x * self.torque_scale, -self.limit, self.limit)[..., 0]
 
+    def after(self, sample: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Torques [G, B], N m, and the memory [G, B, H] after a sample [G, B, 2]: error rad, velocity rad/s."""
+        memory = gru((sample - self.mean) / self.scale, memory, self.weights, self.biases)
+        out = torch.baddbmm(self.biases[2], memory, self.weights[2]) * self.torque_scale
+        return torch.clamp(out, -self.limit, self.limit)[..., 0], memory
+
+    def settled(self, sample: Tensor) -> Tensor:
+        """The memory [G, B, H] of a motor that has seen nothing but this sample [G, B, 2]."""
+        return settled((sample - self.mean) / self.scale, self.weights, self.biases)
+
     def drives(self, model: mujoco.MjModel) -> dict[int, int]:
         """Actuators of a model that it stands for, and the group of each. Raises TaskError where it is for none."""
         found: dict[int, int] = {}
@@ -107,6 +121,25 @@ class ActuatorNetwork:
     def packed(self) -> dict[str, str]:
         """The file as plain text, for a configuration."""
         return {"sha256": hashlib.sha256(self.raw).hexdigest(), "content": base64.b64encode(self.raw).decode()}
+
+
+def gru(x: Tensor, memory: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """The memory [G, B, H] after inputs [G, B, inputs]: gates r, z, n in the order of torch.nn.GRU (Cho et al. 2014,
+    arXiv 1406.1078)."""
+    size = memory.shape[-1]
+    seen = torch.baddbmm(biases[0], x, weights[0])
+    kept = torch.baddbmm(biases[1], memory, weights[1])
+    reset, update = torch.sigmoid(seen[..., : 2 * size] + kept[..., : 2 * size]).split(size, dim=-1)
+    new = torch.tanh(seen[..., 2 * size :] + reset * kept[..., 2 * size :])
+    return torch.lerp(new, memory, update)
+
+
+def settled(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """The memory [G, B, H] after the same inputs [G, B, inputs] for a while."""
+    memory = x.new_zeros(*x.shape[:-1], weights[1].shape[1])
+    for _ in range(SETTLING):
+        memory = gru(x, memory, weights, biases)
+    return memory
 
 
 def load_actuator(source: Any) -> ActuatorNetwork:
@@ -157,7 +190,7 @@ def _parsed(where: str, path: Path, raw: bytes) -> ActuatorNetwork:
         network = ActuatorNetwork(
             tuple(map(str, content["joints"])), float(content["period_s"]), tuple(map(int, content["history"])),
             tuple(content["weights"]), tuple(content["biases"]), content["mean"], content["scale"],
-            content["torque_scale"], content["limit"], dict(content["about"]), raw,
+            content["torque_scale"], content["limit"], dict(content["about"]), raw, content.get("network", "mlp"),
         )  # fmt: skip
         _check(network)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
@@ -172,7 +205,10 @@ def _check(network: ActuatorNetwork) -> None:
         raise ValueError("a number in it is not finite, or a scale not positive")
     if not (network.period_s > 0 and network.history and network.history[0] == 0 and min(network.history) >= 0):
         raise ValueError("expected a period above 0, and a history that begins with 0")
+    if network.kind not in ("mlp", "gru"):
+        raise ValueError(f"a network of kind {network.kind!r}")
     groups = 1 if network.shared else len(network.joints)
-    out = network.torque(torch.zeros(groups, 1, 2 * len(network.history), dtype=network.mean.dtype))
+    nothing = torch.zeros(groups, 1, 2 * len(network.history), dtype=network.mean.dtype)
+    out = network.torque(nothing) if network.kind == "mlp" else network.after(nothing, network.settled(nothing))[0]
     if out.shape != (groups, 1):
         raise ValueError(f"its layers lead to {list(out.shape)}, expected {[groups, 1]}")

@@ -22,7 +22,7 @@ from simreal.identify.answer.files import block, document, lines, world
 from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.measured.reading import recording_of
-from simreal.identify.rig import Rig, held
+from simreal.identify.rig import Rig, check_shown, held
 
 
 def identify_command(
@@ -45,13 +45,15 @@ def identify_command(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists; expected a new folder")
-    task, _ = _held(name, rig)
+    task, _ = _held(name, rig, floats=True)
     wanted = _wanted(task, parameters)
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
     for recording in recordings:
+        check_shown(name, task.model, recording)
         for i in np.flatnonzero(~recording.commands.any(axis=0)).tolist():
             out.print(f"note: {recording.name}: control {i} ({_driven(task, i)}) is told 0 all the time, or nothing")
-    joints = recordings[0].tracks[0].joints
+    hinges = {task.model.joint(j).name for j in range(task.model.njnt)}
+    joints = [joint for joint in recordings[0].tracks[0].joints if joint in hinges]  # a base has no encoder
     found = identify(
         task, recordings, wanted, offsets=[(joint, offset) for joint in joints] if offset else (), length_s=piece_s,
         starts=starts, seed=seed, say=lambda text: out.print(text, highlight=False),
@@ -123,10 +125,10 @@ def _driven(task: Task, column: int) -> str:
     return task.model.actuator(max(i for i, first in enumerate(addresses) if first <= column)).name
 
 
-def _held(name: str, rig: Rig) -> tuple[Task, Callable[[], Subject]]:
+def _held(name: str, rig: Rig, floats: bool = False) -> tuple[Task, Callable[[], Subject]]:
     if module_of(name) is not None:
         use_current_folder()
-    return held(name, rig)
+    return held(name, rig, floats)
 
 
 def _wanted(task: Task, parameters: Path | None) -> list[Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from envs.task import Task
 from randomization.parameters import Parameter
 from simreal.common.errors import UserError
 
-from .fit import Fit, Fitter
+from .fitting.fit import Fitter
+from .fitting.linear import Fit
+from .fitting.steps import Limit
 from .knowledge import Knowledge, knowledge
-from .measured.pieces import cut, noise_of
+from .measured.pieces import cut, noise_of, touching
 from .measured.recording import Recording
 from .simulation import Piece, Player
 from .unknowns import Scales, Unknown, unknown_of
@@ -23,7 +26,8 @@ Numbers = NDArray[np.float64]
 _HELD_BACK = 5  # every fifth piece is not fitted
 _DELAYS = 7  # tried, evenly over their range
 _FEWEST = 6  # pieces
-_ROUNDS = 3  # of fits, each with the noise that the last one's residuals have
+_ROUGH = 4  # times the shortest steps, of derivatives
+_GAINS = (1.0, 0.02)  # of the cost, half a squared noise, with which fits end
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def identify(
         raise UserError("nothing to look for: expected parameters, or offsets of sensors")
     scales = Scales(unknowns)
     late = next((u.limits[1] for u in unknowns if u.role == "delay"), 0.0) * 1e-3
-    player = Player(task, unknowns, max(2, round(length_s / float(task.model.opt.timestep))), threads)
+    steps = max(2, round(length_s / float(task.model.opt.timestep)))
+    contacts = touching(recordings, task.model)
+    make = cache(lambda finer: Player(task, unknowns, steps, threads, finer, contacts))
+    player = make(1)
     pieces = cut(recordings, player.model, length_s, late)
     if len(pieces) < _FEWEST:
         raise UserError(
@@ -114,17 +121,28 @@ def identify(
     fitted = [piece for k, piece in enumerate(pieces) if k % _HELD_BACK != _HELD_BACK // 2]
     say(f"{len(unknowns)} unknowns, {len(fitted)} pieces of {length_s:g} s, {len(kept_back)} held back")
     fitter = Fitter(player, fitted, scales, say)
-    fit = fitter.fit(_start(fitter, unknowns, scales, starts, seed, say))
-    for _ in range(_ROUNDS - 1):
-        before = fit.z
-        fitter.rescale(fit)
-        fit = fitter.fit(fit.z)
-        if np.abs(fit.z - before).max() < 1e-2:
-            break
-    half = Player(task, unknowns, player.steps, threads, finer=2)
-    known = knowledge(fit, unknowns, scales, seed, fitter.finer(half, fit))
+    fit, limit = _fitted(fitter, _start(fitter, unknowns, scales, starts, seed, say), make)
+    led_on = fitter.shift(fit, limit.halved()) * 4.0 / 3.0  # what is left goes with the square of the step
+    known = knowledge(fit, unknowns, scales, seed, led_on)
     held_back, example = _compared(player, kept_back, scales, fit.z)
     return Identified(known, fit, held_back, len(fitted), length_s, example)
+
+
+def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player]) -> tuple[Fit, Limit]:
+    """The best world near z, and the limit whose trajectories it explains the log with.
+
+    A first one is found with the model's own steps, and half of them; from there on steps are as short as it takes, but
+    those of derivatives, which need not be.
+    """
+    fitter.exact = limit = Limit(make, 1)
+    fitter.differentiate(z, fitter.begun)
+    fit = fitter.fit(z, gain=1.0)
+    for gain in _GAINS:
+        fitter.rescale(fit)  # what the last one left may have been more than noise
+        limit = fitter.settle(fit.z, fit.states, limit)
+        fitter.player = make(max(1, limit.finer // _ROUGH))
+        fit = fitter.fit(fit.z, fit.states, gain, often=False)
+    return fit, limit
 
 
 def _check_alike(recordings: Sequence[Recording]) -> None:
@@ -164,7 +182,7 @@ def _compared(
     player: Player, pieces: list[Piece], scales: Scales, z: Numbers
 ) -> tuple[tuple[HeldBack, ...], tuple[tuple[Piece, list[Numbers], list[Numbers]], ...]]:
     """Pieces that were not fitted, from the states that the log shows at their beginnings."""
-    states = np.array([np.concatenate((piece.qpos, piece.qvel)) for piece in pieces])
+    states = np.array([np.concatenate((piece.position, piece.velocity)) for piece in pieces])
     shown = [
         player.play(pieces, np.repeat(scales.outward(at)[None], len(pieces), axis=0), states)
         for at in (scales.nominal, z)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .fit import Fit
+from .fitting.linear import Fit
 from .unknowns import Scales, Unknown
 
 Numbers = NDArray[np.float64]
 _RESAMPLES = 400
 _KNOWN = 0.25  # of the prior range's half: an interval whose standard deviation is larger tells nothing worth having
-_MEMBER = 0.15  # share of a direction from which on an unknown is said to be part of it
+_MEMBER = 0.08  # share of a direction from which on an unknown is said to be part of it
+_ALIKE = 1.4  # largest factor between the steps of factors that are said to grow alike
 _95 = 1.96
 
 
@@ -54,39 +55,36 @@ class Knowledge:
 
 
 def knowledge(
-    fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int = 0, halved: Numbers | None = None
+    fit: Fit, unknowns: Sequence[Unknown], scales: Scales, seed: int = 0, led_on: Numbers | None = None
 ) -> Knowledge:
-    """Intervals from the curvature of the fit and from which pieces were there, whichever is wider.
+    """Intervals from the curvature of the fit and from which pieces were there, whichever is wider, and from what was
+    believed beforehand.
 
     The first is right where the model can explain the log and noise is white, the second also where it is not: pieces
     are drawn again with repetition and one Gauss-Newton step is made for each draw (a bootstrap over pieces; Efron
     and Tibshirani 1993, chapter 8).
 
-    A robot has no timestep. `halved` [P] is how far the best world moves when physics steps are half as long; with a
-    method of first order it moves as far again on the way to none. The middle of that way is taken, with its length as
-    uncertainty.
+    A robot has no timestep. `led_on` [P] is how far the best world would still move on the way to none; half of that
+    is uncertain too.
     """
-    information = fit.information.sum(axis=0)
-    directions = np.linalg.eigh(information)
-    known = directions.eigenvalues > (1.0 / _KNOWN) ** 2  # the rest may be anything in its range
+    directions = np.linalg.eigh(fit.information.sum(axis=0))
+    known = directions.eigenvalues > (1.0 / _KNOWN) ** 2  # the rest may be about anything in its range
     basis, values = directions.eigenvectors[:, known], directions.eigenvalues[known]
     curvature = basis @ np.diag(1.0 / values) @ basis.T
-    bootstrap = _resampled(fit, basis, seed)
-    lost = directions.eigenvectors[:, ~known]
-    # What is not known in a direction is as wide as the prior there, and where the prior has its middle.
-    reach = 1.0 / np.abs(lost).max(axis=0, initial=1e-12)
-    unknown = (lost * (reach**2 / 3.0)) @ lost.T
-    middle = lost @ (lost.T @ (scales.nominal - fit.z))
-    moved = np.zeros_like(fit.z) if halved is None else basis @ (basis.T @ halved)
-    best = np.clip(fit.z + middle + 1.5 * moved, -1.0, 1.0)
-    variance = np.maximum(np.diag(curvature), np.diag(bootstrap)) + np.diag(unknown) + (0.5 * moved) ** 2
-    ratio = np.sqrt(variance / np.maximum(np.diag(curvature) + np.diag(unknown), 1e-300))
-    covariance = (curvature + unknown) * np.outer(ratio, ratio)
-    spread = np.sqrt(np.diag(covariance))
+    posterior = fit.covariance()
+    moved = np.zeros_like(fit.z) if led_on is None else led_on
+    best = np.clip(fit.z + moved, -1.0, 1.0)
+    more = np.maximum(np.diag(_resampled(fit, basis, seed)) - np.diag(curvature), 0.0)
+    variance = np.diag(posterior) + more + (0.5 * moved) ** 2
+    ratio = np.sqrt(variance / np.diag(posterior))
+    covariance = posterior * np.outer(ratio, ratio)
+    spread = np.sqrt(variance)
     told = spread < _KNOWN
     of = tuple(_known(unknown, k, best, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns))
-    correlations = covariance / np.maximum(np.outer(spread, spread), 1e-300)
-    return Knowledge(of, covariance, correlations, _combinations(lost, unknowns, told))
+    correlations = covariance / np.outer(spread, spread)
+    lost = directions.eigenvectors[:, ~known]
+    shares = scales.half / np.where([u.factor for u in unknowns], scales.outward(fit.z), 1.0)
+    return Knowledge(of, covariance, correlations, combinations(lost, unknowns, shares, told))
 
 
 def _known(unknown: Unknown, k: int, z: Numbers, spread: float, told: bool, scales: Scales) -> Known:
@@ -124,25 +122,48 @@ def _resampled(fit: Fit, basis: Numbers, seed: int) -> Numbers:
     return basis @ (np.outer(width, width) * correlation * correction) @ basis.T
 
 
-def _combinations(lost: Numbers, unknowns: Sequence[Unknown], told: NDArray[np.bool_]) -> tuple[str, ...]:
-    """Directions that a log does not tell, in words."""
+def combinations(
+    lost: Numbers, unknowns: Sequence[Unknown], shares: Numbers, told: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """Directions [P, K] of z that a log does not tell, in words; a step of 1 changes factors by `shares` [P]."""
     lines: list[str] = []
-    for direction in lost.T:
-        shares = np.abs(direction).round(2)
-        members = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k] > _MEMBER]
+    spoken: set[int] = set()
+    for direction in _sparse(lost):
+        parts = np.abs(direction).round(2)
+        members = [k for k in np.argsort(-parts, kind="stable").tolist() if parts[k] > _MEMBER]
         if len(members) < 2:
             continue
+        spoken.update(members)
         names = [unknowns[k].name for k in members]
-        same = {np.sign(direction[k]) for k in members}
-        if len(members) == 2:
-            ratios = all(unknowns[k].logarithmic for k in members)
-            what = ("their product" if ratios else "their sum") if len(same) == 2 else (
-                "their ratio" if ratios else "their difference"
-            )  # fmt: skip
-            lines.append(f"{names[0]} and {names[1]}: only {what}")
-        else:
-            lines.append(f"{', '.join(names[:-1])} and {names[-1]}: only together")
-    alone = [
-        unknowns[k].name for k in np.flatnonzero(~told).tolist() if not any(unknowns[k].name in line for line in lines)
-    ]
+        lines.append(
+            f"{', '.join(names[:-1])} and {names[-1]}: only {_known_of(members, direction * shares, unknowns)}"
+        )
+    alone = [unknowns[k].name for k in np.flatnonzero(~told).tolist() if k not in spoken]
     return (*lines, *(f"{name}: nothing" for name in alone))
+
+
+def _known_of(members: list[int], direction: Numbers, unknowns: Sequence[Unknown]) -> str:
+    """What is known of unknowns that may move together along a direction: factors that grow alike keep their ratios."""
+    steps = direction[members]
+    ratios = all(unknowns[k].factor for k in members) and np.abs(steps).max() < _ALIKE * np.abs(steps).min()
+    if len(members) == 2:
+        if steps[0] * steps[1] > 0.0:
+            return "their ratio" if ratios else "their difference"
+        return "their product" if ratios else "their sum"
+    return "their ratios" if ratios and (steps * steps[0] > 0.0).all() else "together"
+
+
+def _sparse(lost: Numbers) -> Numbers:
+    """A basis [K, P] of the space that directions [P, K] span, each with as few members as elimination gives."""
+    rows = lost.T.copy()
+    done: list[int] = []
+    for _ in range(len(rows)):
+        left = [k for k in range(len(rows)) if k not in done]
+        row, column = np.unravel_index(np.abs(rows[left]).argmax(), (len(left), rows.shape[1]))
+        pivot = left[int(row)]
+        rows[pivot] /= rows[pivot, column]
+        for k in range(len(rows)):
+            if k != pivot:
+                rows[k] -= rows[k, column] * rows[pivot]
+        done.append(pivot)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs.common.messages import nearest
+from envs.common.messages import listed, nearest
 from envs.registry import make_task
 from envs.task import Outcome, Task, compile_spec, editing_specs
 from envs.validation.health.subject import Subject, subject_of_task
 from simreal.common.errors import UserError
+
+from .measured.coordinates import PLACE, TURN
+from .measured.recording import Recording
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 _NO_EPISODES = "a robot that is held for its log is simulated, and plays no episodes"
@@ -72,8 +75,13 @@ class _Noted:
         self.spec = spec
 
 
-def held(name: str, rig: Rig) -> tuple[Task, Callable[[], Subject]]:
+def held(name: str, rig: Rig, floats: bool = False) -> tuple[Task, Callable[[], Subject]]:
     """A task's robot as a rig holds it, and what tells where it starts.
+
+    Args:
+        name: of the task.
+        rig: how it is held.
+        floats: whether its base may float, because a log shows it.
 
     Raises:
         UserError: the robot's base floats and is not hung up, or there is nothing to hang up; a body does not exist or
@@ -84,11 +92,8 @@ def held(name: str, rig: Rig) -> tuple[Task, Callable[[], Subject]]:
     with editing_specs(noted):
         task = make_task(name)
     root = _floating(task.model)
-    if root is not None and not rig.hang:
-        raise UserError(
-            f"{name}: its base ({task.model.body(root).name or 'a free body'}) floats, and a log of joints does not "
-            "show it: hang the robot up, with its base level, and say --hang"
-        )
+    if root is not None and not rig.hang and not floats:
+        raise UserError(f"{name}: {_afloat(task.model, root)}")
     if root is None and rig.hang:
         raise UserError(f"{name}: --hang: its base does not float, expected nothing")
     if not rig.hang and not rig.without:
@@ -113,6 +118,28 @@ def _floating(model: mujoco.MjModel) -> int | None:
         if first >= 0 and int(model.jnt_type[first]) == _FREE:
             return root
     return None
+
+
+def _afloat(model: mujoco.MjModel, root: int) -> str:
+    return (
+        f"its base ({model.body(root).name or 'a free body'}) floats, and a log of joints does not show it: hang the "
+        "robot up, with its base level, and say --hang"
+    )
+
+
+def check_shown(name: str, model: mujoco.MjModel, recording: Recording) -> None:
+    """Refuse a log that does not show where a floating base is. Raises UserError."""
+    root = _floating(model)
+    if root is None:
+        return
+    needed = [f"{model.body(root).name}.{part}" for part in (*PLACE, *TURN)]
+    for kind, kinds in (("position", "positions"), ("velocity", "velocities")):
+        shown = {joint for track in recording.tracks if track.kind == kind for joint in track.joints}
+        if missing := [part for part in needed if part not in shown]:
+            raise UserError(
+                f"{recording.name}: {name}: {_afloat(model, root)}; or log {kinds} of {listed(needed, 6)} too, as a "
+                f"motion capture shows them ({missing[0]} is not there)"
+            )
 
 
 def _driven(model: mujoco.MjModel, body: int) -> bool:

@@ -3,7 +3,6 @@ sensors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,7 +28,7 @@ class Unknown:
         unit: of the value.
         parameter: of the catalogue, where it is one.
         joint: whose sensor an offset is of.
-        logarithmic: whether it is looked for by its logarithm: factors.
+        factor: whether it multiplies what the model has.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Unknown:
     unit: str = "1"
     parameter: Parameter | None = None
     joint: str = ""
-    logarithmic: bool = False
+    factor: bool = False
 
 
 def unknown_of(parameter: Parameter) -> Unknown:
@@ -53,30 +52,34 @@ def unknown_of(parameter: Parameter) -> Unknown:
         return Unknown(parameter.name, "delay", parameter.nominal, (low, high), "ms", parameter)
     return Unknown(
         parameter.name, "physics", parameter.nominal, (low, high), parameter.unit, parameter,
-        logarithmic=parameter.mode == "scale" and low > 0.0,
+        factor=parameter.mode == "scale" and low > 0.0,
     )  # fmt: skip
 
 
 class Scales:
     """Between values and coordinates z in which every prior range is [-1, 1].
 
+    They are in proportion: what a log tells only of a sum (damping of a joint and of its servo), or only of ratios (all
+    that a light joint has), is a straight line then, along which a search comes quickly; of logarithms only the second
+    is.
+
     Args:
         unknowns: P of them.
+
+    Attributes:
+        nominal: [P] z of the model as it is.
+        half: [P] of each prior range.
     """
 
     def __init__(self, unknowns: Sequence[Unknown]) -> None:
-        self._log = np.array([u.logarithmic for u in unknowns])
-        ends = [tuple(math.log(v) if u.logarithmic else v for v in u.limits) for u in unknowns]
-        self._middle = np.array([(low + high) / 2.0 for low, high in ends])
-        self._half = np.array([(high - low) / 2.0 for low, high in ends])
-        self.nominal = self.inward(np.array([u.nominal for u in unknowns]))  # [P] z of the model as it is
+        low, high = np.array([u.limits for u in unknowns]).reshape(-1, 2).T
+        self._middle, self.half = (low + high) / 2.0, (high - low) / 2.0
+        self.nominal = self.inward(np.array([u.nominal for u in unknowns]))
 
     def inward(self, values: Numbers) -> Numbers:
         """z [..., P] of values."""
-        safe = np.where(self._log, np.maximum(values, 1e-300), 1.0)
-        return (np.where(self._log, np.log(safe), values) - self._middle) / self._half
+        return (values - self._middle) / self.half
 
     def outward(self, z: Numbers) -> Numbers:
         """Values [..., P] of z."""
-        straight = self._middle + self._half * z
-        return np.where(self._log, np.exp(np.where(self._log, straight, 0.0)), straight)
+        return self._middle + self.half * z

@@ -43,10 +43,10 @@ TRUE = {"kp": 0.8, "damping": 1.6, "payload": 1.3, "action_delay": 17.0}
 
 
 def world(task: TinyTask, entries: dict[str, Any], values: dict[str, float]) -> mujoco.MjModel:
-    """The model of a world, at half the timestep."""
+    """The model of a world, simulated by another integrator at an eighth of the timestep."""
     unknowns = [unknown_of(p) for p in build_parameters(task, entries)]
     model = Player(task, unknowns, 2).model_of(np.array([values[u.name] for u in unknowns]))
-    model.opt.timestep /= 2.0
+    model.opt.timestep, model.opt.integrator = model.opt.timestep / 8.0, mujoco.mjtIntegrator.mjINT_RK4
     return model
 
 
@@ -72,7 +72,7 @@ def test_a_world_is_found_with_intervals_that_hold_it_from_a_simulation_of_anoth
         assert known.low <= true <= known.high, known
         assert abs(known.value / true - 1.0) < 0.1, known
     held_back = found.held_back[0]
-    assert (held_back.identified < 2.0 * held_back.noise).all()
+    assert (held_back.identified < 0.15 * held_back.nominal).all()  # at the model's own steps, which the robot has not
     assert (held_back.nominal > 5.0 * held_back.noise).all()
 
 
@@ -87,7 +87,7 @@ def test_what_can_be_told_only_together_is_said_in_words_and_keeps_its_range() -
     recording = log(task, entries, {"gain": 1.2, "strength": 0.9, "damping": 1.5})
     found = identify(task, [recording], build_parameters(task, entries), length_s=0.4, threads=1)
     gain, strength, damping = found.knowledge.of
-    assert found.knowledge.combinations == ("gain and strength: only their product",)
+    assert found.knowledge.combinations == ("strength and gain: only their product",)
     assert not gain.told
     assert (gain.low, gain.high) == (0.5, 2.0)
     assert not strength.told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,9 +24,14 @@ def actuator(
         ),
     ] = None,
     each: Annotated[bool, typer.Option("--each", help="a network for each joint; default: one for all")] = False,
+    network: Annotated[
+        Literal["mlp", "gru"], typer.Option(help="mlp sees the last --samples; gru has a memory in their place")
+    ] = "mlp",
     period: Annotated[float, typer.Option(min=0.1, max=1000, help="between samples of the history, ms")] = 5.0,
     samples: Annotated[int, typer.Option(min=1, max=64, help="of the history, the present one included")] = 4,
-    hidden: Annotated[int, typer.Option(min=1, max=256, help="units of each of the two hidden layers")] = 32,
+    hidden: Annotated[
+        int, typer.Option(min=1, max=256, help="units of each of the two hidden layers, or of the memory")
+    ] = 32,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="of gradients")] = 4000,
     seed: Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="of the network's start and batches")] = 0,
     command: Annotated[str | None, typer.Option(metavar="SIGNAL", help="of the log: positions that were told")] = None,
@@ -41,5 +46,5 @@ def actuator(
 
     chosen = {"command": command, "position": position, "velocity": velocity, "torque": torque}
     signals = {kind: name for kind, name in chosen.items() if name is not None}
-    shape = Shape(1e-3 * period, samples, hidden, each, steps, seed)
+    shape = Shape(1e-3 * period, samples if network == "mlp" else 1, hidden, each, steps, seed, network)
     actuator_command(logs, output, signals, joints or ["*"], stands_for or [], shape, OUT)

@@ -54,9 +54,10 @@ def actuator_command(
         raise UserError(f"{logs[0].name}: has a sample every {1e3 * step_s:.3g} ms; expected --period of at least that")
     shape = replace(shape, period_s=step_s * int(shape.period_s / step_s + 1e-6))  # whole samples
     seconds = sum(log.seconds for log in logs)
+    seen = f"a history of {shape.samples} samples" if shape.kind == "mlp" else f"a memory of {shape.hidden} numbers"
     out.print(
-        f"{len(logs[0].joints)} joints, {seconds:.1f} s, every {1e3 * step_s:.3g} ms; a history of {shape.samples} "
-        f"samples, {1e3 * shape.period_s:.3g} ms apart"
+        f"{len(logs[0].joints)} joints, {seconds:.1f} s, every {1e3 * step_s:.3g} ms; {seen}, samples "
+        f"{1e3 * shape.period_s:.3g} ms apart"
     )
     networks, errors = train(logs, shape, out.print)
     about = {"logs": [path.name for path in paths], "seconds": seconds, "errors": _summary(errors)}

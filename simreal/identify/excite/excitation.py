@@ -15,7 +15,7 @@ from envs.validation.health.subject import Subject
 from randomization.parameters import Parameter
 from simreal.common.errors import UserError
 from simreal.identify.excite.rehearsal import multisine, rehearse
-from simreal.identify.fit import Fitter
+from simreal.identify.fitting.fit import Fitter
 from simreal.identify.knowledge import Knowledge, knowledge
 from simreal.identify.measured.pieces import cut
 from simreal.identify.measured.recording import Recording

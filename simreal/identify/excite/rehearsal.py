@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from simreal.identify.measured.coordinates import Coordinates
 from simreal.identify.measured.recording import Kind, Recording, Track, tracks_of
 
 Numbers = NDArray[np.float64]
@@ -76,7 +77,7 @@ def _played(
     delay_s: float,
     feedback: Callable[[Numbers, Numbers], Numbers] | None,
 ) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """Times [T], positions [T, nq] and velocities [T, nv] of all physics steps, and what was commanded [K, C]."""
+    """Times [T], coordinates and velocities [T, nv] of all physics steps, and what was commanded [K, C]."""
     data = mujoco.MjData(model)
     data.qpos[:] = start
     timestep = float(model.opt.timestep)
@@ -93,7 +94,7 @@ def _played(
             commands[given[k] - 1] += feedback(positions[k], speeds[k])
         data.ctrl[:] = commands[command]
         mujoco.mj_step(model, data)
-    return grid, positions, speeds, commands
+    return grid, Coordinates(model).inward(positions), speeds, commands
 
 
 def multisine(

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from simreal.identify.simulation import Piece
 
+from .coordinates import Coordinates
 from .recording import Recording, Track
 
 Numbers = NDArray[np.float64]
+_APART_S = 0.02  # of postures that are looked at
 _AROUND_S = 0.04  # samples this far to either side say where a joint was and how fast it moved
 
 
@@ -36,24 +38,42 @@ def cut(recordings: Sequence[Recording], model: mujoco.MjModel, length_s: float,
                 for track in recording.tracks
             )
             if all(len(where) for where in samples):
-                qpos, qvel = state_at(recording, model, begin)
-                pieces.append(Piece(recording, begin, qpos, qvel, samples))
+                pieces.append(Piece(recording, begin, *state_at(recording, model, begin), samples))
             begin += steps * timestep
     return pieces
 
 
+def touching(recordings: Sequence[Recording], model: mujoco.MjModel) -> bool:
+    """Whether anything touches in the postures that logs show."""
+    data, coordinates = mujoco.MjData(model), Coordinates(model)
+    for recording in recordings:
+        last = -np.inf
+        shown = [track for track in recording.tracks if track.kind == "position"]
+        posture = coordinates.inward(model.qpos0)
+        for time_s in shown[0].time:
+            if time_s < last + _APART_S:
+                continue
+            last = time_s
+            for track in shown:
+                posture[track.columns] = track.values[min(np.searchsorted(track.time, time_s), len(track.time) - 1)]
+            data.qpos[:] = coordinates.outward(posture)
+            mujoco.mj_fwdPosition(model, data)
+            if data.ncon:
+                return True
+    return False
+
+
 def state_at(recording: Recording, model: mujoco.MjModel, time_s: float) -> tuple[Numbers, Numbers]:
-    """The state [nq], [nv] at a time: parabolas through what joints showed around it; others as in the model."""
-    qpos, qvel = model.qpos0.copy(), np.zeros(model.nv)
+    """Coordinates and velocities [nv] at a time: parabolas through what joints showed around it; others as in the
+    model."""
+    position, velocity = Coordinates(model).inward(model.qpos0), np.zeros(model.nv)
     for track in recording.tracks:
         level, slope = _parabola(track, time_s)
         if track.kind == "position":
-            qpos[track.columns] = level
-            addresses = [int(model.jnt_dofadr[model.joint(name).id]) for name in track.joints]
-            qvel[addresses] = slope
+            position[track.columns], velocity[track.columns] = level, slope
         else:
-            qvel[track.columns] = level
-    return qpos, qvel
+            velocity[track.columns] = level
+    return position, velocity
 
 
 def _parabola(track: Track, time_s: float) -> tuple[Numbers, Numbers]:

@@ -11,7 +11,8 @@ from envs.validation.drives import Drive, find_drive
 from simreal.common.errors import UserError
 from simreal.common.logs import Log, Signal
 
-from .recording import SINGLE, Recording, check_recording, tracks_of
+from .coordinates import QUATERNION, TURN, Coordinates, rotation_vector
+from .recording import Recording, check_recording, tracks_of
 
 _PREFERRED = {  # parts of names of signals, best first
     "command": ("/sent/", "/target/", "sent", "command", "ctrl", "control", "target", "effort_desired"),
@@ -34,18 +35,35 @@ def recording_of(log: Log, model: mujoco.MjModel, chosen: dict[str, str]) -> Rec
     name = str(log.source)
     drives = [drive for i in range(model.nactuator) if (drive := find_drive(model, i)) is not None]
     columns = _columns(model, drives)
+    names = _shown(model)
     time, commands = _commands(_matching(log, "command", chosen.get("command"), set(columns)), model, columns)
     tracks = []
     for kind in ("position", "velocity"):
-        signals = _matching(log, kind, chosen.get(kind), _joints(model), needed=kind == "position")
-        tracks += [tracks_of(model, kind, s.elements, s.time, s.values, name) for s in signals[:1]]
+        signals = _matching(log, kind, chosen.get(kind), names, needed=kind == "position")
+        for signal in signals[:1] + [s for s in signals[1:2] if not set(s.elements) & set(signals[0].elements)]:
+            tracks.append(tracks_of(model, kind, *_turned(signal), name))
     recording = Recording(name, time, commands, tuple(tracks))
     check_recording(recording, model)
     return recording
 
 
-def _joints(model: mujoco.MjModel) -> set[str]:
-    return {model.joint(i).name for i in range(model.njnt) if int(model.jnt_type[i]) in SINGLE}
+def _shown(model: mujoco.MjModel) -> set[str]:
+    """Names of coordinates, and of quaternions of floating bodies."""
+    names = set(Coordinates(model).names)
+    bodies = {name.rpartition(".")[0] for name in names if name.endswith(f".{TURN[0]}")}
+    return names | {f"{body}.{part}" for body in bodies for part in QUATERNION}
+
+
+def _turned(signal: Signal) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]:
+    """Elements, times and values of a signal, with rotation vectors in the place of quaternions."""
+    elements, values = list(signal.elements), signal.values
+    for body in [e.rpartition(".")[0] for e in elements if e.endswith(f".{QUATERNION[0]}")]:
+        places = [elements.index(f"{body}.{part}") for part in QUATERNION if f"{body}.{part}" in elements]
+        if len(places) < len(QUATERNION):
+            raise UserError(f"{signal.name}: expected all of {', '.join(f'{body}.{part}' for part in QUATERNION)}")
+        values = np.column_stack((np.delete(values, places, axis=1), rotation_vector(values[:, places])))
+        elements = [e for k, e in enumerate(elements) if k not in places] + [f"{body}.{part}" for part in TURN]
+    return tuple(elements), signal.time, values
 
 
 def _columns(model: mujoco.MjModel, drives: list[Drive]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mujoco
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from simreal.common.errors import UserError
 
+from .coordinates import Coordinates
+
 Numbers = NDArray[np.float64]
 Kind = Literal["position", "velocity"]
 _FEWEST = 20  # samples below which a track says nothing
-SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _STILL = 1e-9  # spread of a command that counts as constant, in its unit
 
 
@@ -25,8 +26,8 @@ class Track:
 
     Attributes:
         kind: of the values: rad or m, or these per second.
-        joints: names [n].
-        columns: of qpos or qvel [n].
+        joints: names [n], of `Coordinates`.
+        columns: of coordinates and of velocities [n].
         time: [M] s, increasing.
         values: [M, n].
     """
@@ -64,6 +65,14 @@ class Recording:
         """Until when all of it is known; a last command holds as long as the others did."""
         usual = float(np.median(np.diff(self.command_time))) if len(self.command_time) > 1 else 0.0
         return min(float(self.command_time[-1]) + usual, *(float(track.time[-1]) for track in self.tracks))
+
+    def after(self, time_s: float) -> Recording:
+        """What was measured from a time on; commands stay."""
+        tracks = [
+            replace(track, time=track.time[track.time >= time_s], values=track.values[track.time >= time_s])
+            for track in self.tracks
+        ]
+        return replace(self, tracks=tuple(tracks))
 
     def held(self, begin_s: Numbers, step_s: float) -> Numbers:
         """Mean of what was commanded over steps of `step_s` that begin at `begin_s` [...]: [..., C].
@@ -114,13 +123,12 @@ def check_recording(recording: Recording, model: mujoco.MjModel) -> None:
 def tracks_of(
     model: mujoco.MjModel, kind: Kind, joints: Sequence[str], time: Numbers, values: Numbers, name: str
 ) -> Track:
-    """A track of hinges and slides, by name.
+    """A track of hinges, slides and parts of a floating base, by name.
 
     Raises:
-        UserError: a joint does not exist in the model, or has no single coordinate.
+        UserError: the model has no such coordinate.
     """
-    addresses = model.jnt_qposadr if kind == "position" else model.jnt_dofadr
-    single = {model.joint(i).name: int(addresses[i]) for i in range(model.njnt) if int(model.jnt_type[i]) in SINGLE}
+    single = Coordinates(model).names
     for joint in joints:
         if joint not in single:
             from envs.common.messages import nearest
