@@ -8,9 +8,10 @@ take turns, and medians over the rounds are reported.
 
     steps     N environments of a task with uniformly random actions, on all processors. mjbatch is physics alone:
               no observation, no reward, no reset
-    updates   SAC and DDPG against stable-baselines3's, PPO against rsl_rl's: same sizes, batches, threads
+    updates   SAC and DDPG against stable-baselines3's and skrl's, PPO against rsl_rl's: same sizes, batches, threads
     learning  FetchReach-v4 in its nominal world: seconds of training until 95 of 100 fresh episodes succeed; SAC with
-              hindsight, nets, batch, step size, gamma and share of updates the same. Tried every 1,000 steps
+              hindsight, nets, batch, step size, gamma, share of updates and first temperature the same.
+              Tried every 1,000 steps
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def updates(rounds: int) -> list[dict[str, Any]]:
     from benchmarks.speed.off_policy import bench_off_policy
     from benchmarks.speed.on_policy import bench_on_policy
 
-    rows = [bench_off_policy(name, 4 * rounds) for name in ("sac", "ddpg")]
-    found = [row.as_dict() for row in (*rows, *bench_on_policy(512, (128, 128), rounds)) if row is not None]
+    rows = [row for name in ("sac", "ddpg") for row in bench_off_policy(name, 4 * rounds) or []]
+    found = [row.as_dict() for row in (*rows, *bench_on_policy(512, (128, 128), rounds))]
     print(*found, sep="\n", flush=True)
     return found
 

@@ -20,6 +20,7 @@ Work = Callable[[float], dict[str, float]]  # seconds -> figures
 _FRAMES = {"Ant-v5": 5, "HalfCheetah-v5": 5}  # physics steps of a control step
 CPUS = len(os.sched_getaffinity(0))
 BATCH, HIDDEN, RATE, GAMMA, SHARE, EVERY, TRIES, ENOUGH = 256, 64, 1e-3, 0.95, 0.25, 1000, 100, 0.95
+ALPHA = 0.1  # at the start
 
 
 def _stepped(step: Callable[[], Any], environments: int) -> Work:
@@ -121,7 +122,8 @@ def learning_simreal(task: str, seed: int) -> Work:
     torch.set_num_threads(1)
     options = [
         f"task={task}", f"seed={seed}", "randomization.sampler=none",
-        f"learner.actor_lr={RATE}", f"learner.critic_lr={RATE}", f"learner.alpha_lr={RATE}", "train.keep=last",
+        f"learner.actor_lr={RATE}", f"learner.critic_lr={RATE}", f"learner.alpha_lr={RATE}",
+        f"learner.initial_alpha={ALPHA}", "train.keep=last",
     ]  # fmt: skip
     trainer = Trainer(load_config("fetch_reach", options), Path(tempfile.mkdtemp()))
 
@@ -160,7 +162,8 @@ def learning_stable_baselines3(task: str, seed: int) -> Work:
     model = stable_baselines3.SAC(
         "MultiInputPolicy", vector, replay_buffer_class=stable_baselines3.HerReplayBuffer, seed=seed,
         batch_size=BATCH, learning_rate=RATE, gamma=GAMMA, tau=0.01, buffer_size=100_000, learning_starts=800,
-        train_freq=1, gradient_steps=round(16 * SHARE), policy_kwargs={"net_arch": [HIDDEN, HIDDEN]},
+        train_freq=1, gradient_steps=round(16 * SHARE), ent_coef=f"auto_{ALPHA}",
+        policy_kwargs={"net_arch": [HIDDEN, HIDDEN]},
     )  # fmt: skip
     fresh: Any = gymnasium.make(task)
 

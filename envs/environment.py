@@ -56,6 +56,9 @@ class Randomizer(Protocol):
         one itself where no sensor errs. `first` [N] masks first observations of episodes; None for those of a step."""
         ...
 
+    def look(self, first: Tensor | None) -> Tensor | None:
+        """Pictures [N, height, width, 3] uint8 of the policy's camera, where it has one; `first` as in `measure`."""
+
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
         """The task's privileged group [N, k] followed by the parameters of the worlds, which only the layer knows."""
         ...
@@ -314,6 +317,7 @@ class Environment:
             privileged=privileged.clone() if privileged is not None and revealed is privileged else revealed,
             achieved_goal=None if achieved is None else achieved.clone(),
             desired_goal=task.goal.clone() if goals else None,
+            pictures=self.layer.look(first),
         )
 
     def _first(self, mask: Tensor, everywhere: bool = False) -> Observed:
@@ -327,7 +331,8 @@ class Environment:
             return first
         values = (first.privileged, first.achieved_goal)
         privileged, achieved = (None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in values)
-        return Observed(torch.nan_to_num(first.policy, 0.0, 0.0, 0.0), privileged, achieved, first.desired_goal)
+        policy = torch.nan_to_num(first.policy, 0.0, 0.0, 0.0)
+        return replace(first, policy=policy, privileged=privileged, achieved_goal=achieved)
 
     def _count_divergence(self, unstable: Tensor, diverged: Tensor) -> None:
         """Count simulations that diverged, and warn of the first one [N] that physics says is unstable."""
@@ -377,5 +382,4 @@ class Environment:
         self._over.copy_(state["over"])
         self._divergences.fill_(state["divergences"])
         self._last_reward = state["last_reward"]
-        names = ("policy", "privileged", "achieved_goal", "desired_goal")
-        self._observed = Observed(**{name: state["observed"].get(name) for name in names})
+        self._observed = Observed(**{f.name: state["observed"].get(f.name) for f in fields(Observed)})

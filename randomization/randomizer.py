@@ -157,6 +157,10 @@ class DomainRandomizer:
         """What the policy observes of a clean observation [N, nobs]; see `EffectPipeline.measure`."""
         return self._effects.measure(observation, first)
 
+    def look(self, first: Tensor | None) -> Tensor | None:
+        """No pictures."""
+        return None
+
     def reveal(self, privileged: Tensor | None) -> Tensor | None:
         """Appends lambda, brought to [-1, 1] over each parameter's limits (Pinto et al. 2017, arXiv 1710.06542)."""
         if not self.parameters:

@@ -18,6 +18,7 @@ class Observed:
     privileged: Tensor | None  # [N, nprivileged] clean: the task's group, then what the layer knows of the world
     achieved_goal: Tensor | None  # [N, G] clean
     desired_goal: Tensor | None  # [N, G]
+    pictures: Tensor | None = None  # [N, height, width, 3] uint8: what the policy's camera shows, where it has one
 
     def to(self, device: torch.device) -> Observed:
         """This record with all tensors on `device`; no copy is made of one that is there."""
@@ -62,16 +63,16 @@ class Mark:
 
 def merged(mask: Tensor, new: Observed, old: Observed) -> Observed:
     """`new` in the environments of `mask` [N], `old` elsewhere."""
-    rows = mask[:, None]
 
     def merge(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.where(rows, a, b)
+        return None if a is None or b is None else torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
 
     return Observed(
-        torch.where(rows, new.policy, old.policy),
+        torch.where(mask[:, None], new.policy, old.policy),
         merge(new.privileged, old.privileged),
         merge(new.achieved_goal, old.achieved_goal),
         merge(new.desired_goal, old.desired_goal),
+        merge(new.pictures, old.pictures),
     )
 
 

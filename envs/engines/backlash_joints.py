@@ -215,6 +215,11 @@ class BacklashJointEngine:
         self._seen: dict[str, Tensor] = {}
         self._fields: dict[str, tuple[_Places, Tensor]] = {}
 
+    @property
+    def beneath(self) -> Engine:
+        """The engine whose model has the slack joints."""
+        return self._inner
+
     def data(self, name: str) -> Tensor:
         if name != "qpos" and name not in _OF_DOFS and not name.startswith("qfrc_"):
             return self._inner.data(name)

@@ -114,6 +114,8 @@ def audit(
         policy = Policy.load(bundle)
     except BundleError as error:
         raise UserError(str(error)) from None
+    if policy.layout.pictures is not None:
+        raise UserError(f"{bundle}: looks at pictures, which logs do not hold; an audit is of policies without any")
     opened = read_log(log)
     record = recording(opened, policy.contract, chosen or {})
     facts = facts_of(record)

@@ -68,6 +68,7 @@ def bench_config(name: str, config: RunConfig) -> dict[str, Any]:
     environment = make_environment(
         config.task, config.num_envs, config.randomization, engine=config.engine, seed=config.seed,
         threads=config.threads, task_options=config.task_options, gpu=config.gpu.options(),
+        sensors=config.sensors, observation=config.observation,
     )  # fmt: skip
     environment.reset()
     learner, threads = make_learner(config, environment), update_threads(config)

@@ -22,6 +22,8 @@ from simreal.common.trusted_code import naming, remember_made
 from simreal.evaluation.compare import (
     differences,
     differences_table,
+    engine_differences,
+    engines_table,
     envelope_table,
     figures_table,
     find_baseline,
@@ -191,13 +193,14 @@ def _make_trainer(config: RunConfig, run: Path, ranks: Ranks) -> Trainer:
 def with_threads(config: RunConfig, run: Path) -> RunConfig:
     """The configuration with the threads of an update written out: those of the run, where there is one already.
 
-    Where sums depend on them in the last bit (`thread_independent`) a run keeps them wherever it is resumed. Elsewhere
-    a run that began without a fixed number stays free to choose (`simreal.training.updates.threads`).
+    Where sums depend on them in the last bit (`thread_independent`; those of convolutions do) a run keeps them wherever
+    it is resumed. Elsewhere a run that began without a fixed number stays free to choose
+    (`simreal.training.updates.threads`).
     """
     if config.train.torch_threads is not None:
         return config
     started = run_config(run).train.torch_threads if (run / "config.yaml").is_file() else None
-    if started is None and thread_independent():
+    if started is None and thread_independent() and config.observation is None:
         return config
     train = config.train.model_copy(update={"torch_threads": started or update_threads(config)})
     return config.model_copy(update={"train": train})
@@ -280,10 +283,11 @@ def evaluate_command(
     engine: EngineName | None,
     out: Console,
     task_options: Sequence[str] | None = None,
+    contract: Path | None = None,
 ) -> None:
     """`simreal evaluate`: one policy, or several beside each other. Raises UserError before anything is played."""
     options = None if task_options is None else apply_overrides({}, task_options)
-    policies = [policy.on_task(options) for policy in load_policies(paths, task)]
+    policies = [policy.on_task(options) for policy in load_policies(paths, task, contract)]
     if changed := options if options is not None else policies[0].make_task().evaluation_options:
         out.print(f"{policies[0].task_id} with {', '.join(f'{key}: {value}' for key, value in changed.items())}")
     first = find_baseline(baseline, paths, policies)
@@ -297,10 +301,10 @@ def evaluate_command(
     for warning in other_options(policies):
         out.print(f"warning: {warning}")
     out.print(f"Playing {episodes} episodes in each of: {', '.join(world.name for world in found[0][0])} ...")
-    documents = [evaluate(p, w, episodes, None, seed) for p, (w, _) in zip(policies, found, strict=True)]
+    documents = [evaluate(p, w, episodes, None, seed, out.print) for p, (w, _) in zip(policies, found, strict=True)]
     measure = metric_of(policies[0].make_task())
     if len(policies) == 1:
-        document = documents[0]
+        document: dict[str, Any] = documents[0]
         out.print(figures_table(document, measure))
         if (told := told_table(document, policies[0].make_task().told)) is not None:
             out.print(told)
@@ -309,6 +313,11 @@ def evaluate_command(
         apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
         out.print(policies_table(documents, measure), differences_table(apart, documents[first], measure), sep="\n")
+    engines = [e for d, (w, _) in zip(documents, found, strict=True) for e in engine_differences(d, w, measure)]
+    if engines:
+        document = document | {"engines": engines}
+        out.print(engines_table(engines, measure))
+    _say_what_engines_lack(documents[0], out)
     if target is not None:
         write_text(target, to_json(document))
 
@@ -317,6 +326,13 @@ def _say_what_had_no_effect(figures: dict[str, Any], out: Console) -> None:
     same = equal_to_nominal(figures)
     if same:
         out.print(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
+
+
+def _say_what_engines_lack(figures: dict[str, Any], out: Console) -> None:
+    for world in figures["worlds"]:
+        if lines := world.get("statement"):
+            out.print(f"{world['name']}: what {world['engine']} lacks of this model, or does otherwise than MuJoCo:")
+            out.print(*(f"  {line}" for line in lines), sep="\n")
 
 
 def envelope_command(
@@ -355,13 +371,20 @@ def export_command(
     int8: bool = False,
     int8_limit: float | None = None,
 ) -> None:
-    """`simreal export`."""
+    """`simreal export`, of a policy or of an estimator."""
+    from simreal.export.pictures.estimator import export_run, is_estimator
+
     if (int8 and c is None) or (int8_limit is not None and not int8):
         raise UserError("--int8: needs --c DIR" if int8 else "--int8-limit: needs --int8")
     if int8_limit is not None and not 0.0 < int8_limit <= 2.0:
         raise UserError(f"--int8-limit: expected a difference of actions in [-1, 1], above 0, got {int8_limit:g}")
     if run.is_dir() and is_bundle(run):
         raise UserError(f"{run}: is a bundle already; expected a run directory")
+    if is_estimator(run):
+        if c is not None:
+            raise UserError("--c: is of policies; expected an estimator without it")
+        out.print(export_run(run, output or run / "bundle"))
+        return
     from simreal.export.c.int8 import INT8_LIMIT
 
     policy = load_policy(run, task)
@@ -376,6 +399,7 @@ def export_command(
 
 def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, Any] | None, **code: Any) -> Path:
     from simreal.export.bundle import ExportError, export_bundle  # ONNX is not needed to train
+    from simreal.export.pictures.golden import sight_of
 
     assert policy.module is not None
     assert policy.config is not None
@@ -391,6 +415,7 @@ def _export(run: Path, policy: LoadedPolicy, output: Path, figures: dict[str, An
             evaluation=None if figures is None else without_samples(figures),
             envelope=_present_envelope(run, policy),
             run={"seed": policy.config.seed, "config": policy.config.model_dump(mode="json")},
+            sight=sight_of(policy, output),
             **code,
         )
     except ExportError as error:

@@ -32,7 +32,7 @@ _out = Console(  # names of runs and worlds are text, whatever brackets they hav
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110
 )
 
-Engine = Literal["cpu", "gpu"]
+Engine = Literal["cpu", "gpu", "drake", "pybullet"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
 _LARGEST_SEED = 2**63 - 1
 _INTERRUPTED = 130  # exit status
@@ -90,6 +90,7 @@ def evaluate(
     ] = 1.0,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
+    contract: Annotated[Path | None, typer.Option(help="YAML file: how an ONNX file of others is fed")] = None,
     engine: Annotated[Engine | None, typer.Option(help="plays every world; default: the world's own")] = None,
     task_option: Annotated[
         list[str] | None,
@@ -116,12 +117,13 @@ def evaluate(
             engine,
             _out,
             task_option,
+            contract,
         )
         return
     from simreal.evaluation.envelope import EnvelopeSettings
 
-    if len(policies) != 1 or world or baseline or engine:
-        raise UserError("--envelope: takes one run, and none of --world, --baseline and --engine")
+    if len(policies) != 1 or world or baseline or engine or contract:
+        raise UserError("--envelope: takes one run, and none of --world, --baseline, --engine and --contract")
     pairs = tuple(_two(names) for names in pair or ())
     settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
     envelope_command(policies[0], settings, ranges_of, json_file, task, _out)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle_reader import Array, BundleError, Layout, blaming, one_line
+from .bundle_reader import Layout
+from .files import Array, BundleError, blaming, one_line
 
 HEADER = "contract.h"
 _MACRO = re.compile(r"^#define POLICY_(\w+) (.+)$", re.MULTILINE)

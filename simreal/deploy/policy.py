@@ -16,26 +16,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bundle_reader import (
     CONTRACT,
-    GOLDEN,
-    GOLDEN_TOLERANCE,
     GRAPH,
-    Array,
-    BundleError,
     Layout,
     as_float32,
-    blaming,
-    check_sha256,
-    one_line,
     open_golden,
     open_graph,
     parse_contract,
-    read_file,
     read_layout,
+)
+from .compiled import Compiled
+from .files import (
+    GOLDEN,
+    GOLDEN_TOLERANCE,
+    Array,
+    BundleError,
+    blaming,
+    check_sha256,
+    one_line,
+    read_file,
     relative_error,
     unknown_name,
 )
-from .bundle_reader import UNSIGNED as UNSIGNED  # where programs that sign bundles have always found it
-from .compiled import Compiled
+from .files import UNSIGNED as UNSIGNED  # where programs that sign bundles have always found it
+from .pictures import PIXELS, Bytes, Pictures, Stack
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -58,12 +61,13 @@ class Policy:
     ) -> None:
         self.contract = contract
         self.control_period_s = float(contract["control_period_s"])
-        self.observation_size = layout.observation[-1].stop
+        self.observation_size = layout.observation_size
         self.action_size = layout.action[-1].stop
         self._layout, self._session = layout, session
         self._names = [part.name for part in layout.observation]
         self._outputs = ["action"] if layout.initial_state is None else ["action", "next_state"]
         self._state: Array | None = None  # [B, *shape]; None at the start of an episode
+        self._stack = None if layout.pictures is None else Stack(layout.pictures.stack)
         self._targets = Targets(layout.action, layout.observation)
         self._given: Array | None = None  # the action that was given last, until another is asked for
         self._sent: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # what it was, and what was sent
@@ -121,6 +125,8 @@ class Policy:
             raise ValueError(f"mask: expected shape [B], got {list(rows.shape)}")
         if rows is not None and state is not None and len(rows) != len(state):
             raise ValueError(f"mask: expected [{len(state)}], as in the calls before, got shape {rows.shape}")
+        if self._stack is not None:
+            self._stack.reset(rows)
         self._targets.reset(rows, targets)
         self._given = self._sent = None
         if rows is None or state is None or initial is None:
@@ -133,7 +139,9 @@ class Policy:
 
         Args:
             observation: in the contract's units, either the flat vector [nobs] or a mapping from the name of
-                every component to its values [size]; or a batch of those, [B, nobs] or [B, size].
+                every component to its values [size]; or a batch of those, [B, nobs] or [B, size]. A policy that looks
+                at pictures takes a mapping in which "pixels" is the present one, [height, width, 3] or [B, height,
+                width, 3] in bytes, as the contract states it under `pictures`; it remembers those before.
 
         Returns:
             Action [A], or [B, A], in [-1, 1]; see `targets`.
@@ -142,18 +150,28 @@ class Policy:
             ValueError: a component is unknown, missing, of the wrong size, NaN or infinite; it is named.
             FloatingPointError: the policy put out NaN; the state is left as it was.
         """
-        flat = self._join(observation) if isinstance(observation, Mapping) else as_float32(observation, "observation")
+        pictures = None
+        if self._layout.pictures is not None:
+            flat, pictures = self._with_pictures(observation, self._layout.pictures)
+        else:
+            flat = (
+                self._join(observation) if isinstance(observation, Mapping) else as_float32(observation, "observation")
+            )
         size = self.observation_size
         # ONNX Runtime's GRU ends the whole process when it gets an empty batch.
-        if flat.ndim not in (1, 2) or flat.shape[-1] != size or not len(flat):
+        empty = flat.ndim == 2 and not len(flat)
+        if flat.ndim not in (1, 2) or flat.shape[-1] != size or empty:
             raise ValueError(f"observation: expected shape [{size}] or [B, {size}], got {list(flat.shape)}")
         if not np.isfinite(flat).all():
             raise ValueError(self._not_finite(flat))
         batch = np.ascontiguousarray(np.atleast_2d(flat))
-        action, state = self._run(batch, self._state_of(len(batch)))
+        stacks = None if pictures is None or self._stack is None else self._stack.after(pictures)
+        action, state = self._run(batch, self._state_of(len(batch)), stacks)
         if not np.isfinite(action).all():
             raise FloatingPointError("the policy put out NaN or infinity; stop the robot and reset the policy")
         self._state = state
+        if stacks is not None and self._stack is not None:
+            self._stack.keep(stacks)
         self._targets.observe(batch)
         given = action[0] if flat.ndim == 1 else action
         self._given, self._sent = given, None
@@ -202,6 +220,12 @@ class Policy:
         self._targets.correct(np.concatenate(sent, axis=1))
         self._given = self._sent = None
 
+    def named(self, pictures: ArrayLike, components: ArrayLike) -> dict[str, Any]:
+        """The mapping that a policy takes which looks at pictures, of those [B, height, width, 3] and all components
+        [B, nobs] in order."""
+        flat = np.asarray(components)
+        return {PIXELS: pictures} | {part.name: flat[..., part.start : part.stop] for part in self._layout.observation}
+
     @property
     def layout(self) -> Layout:
         """The components of its contract, as `simreal.deploy` uses them."""
@@ -217,9 +241,31 @@ class Policy:
             raise ValueError(f"action: value {int(np.argwhere(np.isnan(values))[0, -1])} is nan, expected numbers")
         return values
 
-    def _run(self, observation: Array, state: Array | None) -> tuple[Array, Array | None]:
-        """Action [B, A] and next state [B, *shape] for observations [B, nobs]."""
-        feeds = {"observation": observation} if state is None else {"observation": observation, "state": state}
+    def _with_pictures(self, observation: Mapping[str, ArrayLike] | ArrayLike, takes: Pictures) -> tuple[Array, Bytes]:
+        """The flat vector [nobs] or [B, nobs] of a mapping, and its pictures [B, height, width, 3]."""
+        if not isinstance(observation, Mapping) or PIXELS not in observation:
+            raise ValueError(
+                f"observation: expected a mapping with {PIXELS!r}, a picture of camera {takes.camera!r}"
+                + "".join(f", and {name!r}" for name in self._names)
+            )
+        pictures = takes.checked(observation[PIXELS])
+        rest: dict[str, ArrayLike] = {name: values for name, values in observation.items() if name != PIXELS}
+        lead = pictures.shape[:-3]
+        if self._names or rest:
+            flat = self._join(rest)
+            if flat.shape[:-1] != lead:
+                raise ValueError(f"{PIXELS}: expected as many as observations {list(flat.shape)}, got {list(lead)}")
+        else:
+            flat = np.zeros((*lead, 0), dtype=np.float32)
+        return flat, pictures if lead else pictures[None]
+
+    def _run(
+        self, observation: Array, state: Array | None, pictures: Bytes | None = None
+    ) -> tuple[Array, Array | None]:
+        """Action [B, A] and next state [B, *shape] for observations [B, nobs] and stacks [B, K, height, width, 3]."""
+        feeds: dict[str, Any] = {"observation": observation} if self._names else {}
+        feeds |= {} if state is None else {"state": state}
+        feeds |= {} if pictures is None else {PIXELS: np.ascontiguousarray(pictures)}
         outputs: list[Any] = list(self._session.run(self._outputs, feeds))
         return outputs[0], None if state is None else outputs[1]
 
@@ -264,7 +310,7 @@ class Policy:
         initial = self._layout.initial_state
         before = None if initial is None else np.concatenate((initial[None], golden["states"][:-1]))
         try:
-            action, state = self._run(golden["observations"], before)
+            action, state = self._run(golden["observations"], before, golden.get(PIXELS))
         except Exception as error:  # see `open_graph`
             raise BundleError(f"{GRAPH} cannot answer it: {one_line(error)}") from None
         pairs: list[tuple[str, NDArray[Any], NDArray[Any]]] = [("action", action, golden["actions"])]

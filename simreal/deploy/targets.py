@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bundle_reader import ActionPart, Part, one_line, unknown_name
+from .bundle_reader import ActionPart, Part
+from .files import one_line, unknown_name
 
 Numbers = NDArray[np.float64]
 

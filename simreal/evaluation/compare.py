@@ -23,10 +23,11 @@ from simreal.training.run_directory import LoadedPolicy, load_policy
 BASELINES = ("random", "zero", "still")
 
 
-def load_policies(paths: Sequence[Path], task: str | None = None) -> list[LoadedPolicy]:
+def load_policies(paths: Sequence[Path], task: str | None = None, contract: Path | None = None) -> list[LoadedPolicy]:
     """Policies of one task, with names of their own; `task` as in `load_policy`.
 
-    A path that does not exist and is one of BASELINES is that baseline, for the task of the first other one.
+    A path that does not exist and is one of BASELINES is that baseline, for the task of the first other one. An ONNX
+    file is played as `contract` says.
 
     Raises UserError, naming two that do not go together.
     """
@@ -37,7 +38,9 @@ def load_policies(paths: Sequence[Path], task: str | None = None) -> list[Loaded
     missing = [path for path in paths if not path.exists() and str(path) not in BASELINES]
     if missing:
         raise UserError(f"{missing[0]}: no such run or bundle{near_file(missing[0], BASELINES)}")
-    loaded = [load_policy(path, task) if path.exists() else None for path in paths]
+    if contract is not None and not any(_is_graph(path) for path in paths):
+        raise UserError("--contract: says how an ONNX file is fed; there is none among the policies")
+    loaded = [_load(path, task, contract) if path.exists() else None for path in paths]
     first = next((policy for policy in loaded if policy is not None), None)
     if first is None:
         raise UserError(f"{paths[0]}: a baseline plays the task of a run; name at least one run or bundle beside it")
@@ -53,6 +56,18 @@ def load_policies(paths: Sequence[Path], task: str | None = None) -> list[Loaded
         policy if names.count(policy.name) == 1 else policy.renamed(str(path))
         for path, policy in zip(paths, policies, strict=True)
     ]
+
+
+def _is_graph(path: Path) -> bool:
+    return path.suffix == ".onnx" and not path.is_dir()
+
+
+def _load(path: Path, task: str | None, contract: Path | None) -> LoadedPolicy:
+    if not _is_graph(path):
+        return load_policy(path, task)
+    from simreal.export.foreign import load_foreign  # ONNX Runtime is not needed for runs
+
+    return load_foreign(path, contract, task)
 
 
 def other_options(policies: Sequence[LoadedPolicy]) -> list[str]:
@@ -102,17 +117,52 @@ def differences(
         pairs = [(row, other) for row, other, a, b in rows if i != baseline and a.signature() == b.signature()]
         if not pairs:
             continue
-        table = np.stack([_column(row, other, key) for row, other in pairs for key in METRICS], axis=1)
-        means = table.mean(axis=0).reshape(len(pairs), -1)
-        ends = bootstrap_ci(table, seed).T.reshape(len(pairs), -1, 2)
-        for (row, other), mean, interval in zip(pairs, means.tolist(), ends.tolist(), strict=True):
-            entry: dict[str, Any] = {"world": row["name"], "a": document["policy"], "b": base["policy"]}
-            for key, value, end in zip(METRICS, mean, interval, strict=True):
-                entry |= {key: value, f"{key}_ci95": end}
-            ended = set(_column(row, other, "success").tolist())
-            if measure is not RETURN and len(ended) == 1:
-                entry["success_ci95"] = unanimous_ci(ended.pop(), len(table))
-            found.append(entry)
+        found += _paired([(row, other, document["policy"], base["policy"]) for row, other in pairs], measure, seed)
+    return found
+
+
+def engine_differences(
+    document: dict[str, Any], worlds: Sequence[World], measure: Metric, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Differences of worlds in another engine from the same worlds in MuJoCo, of one policy, where both were played.
+
+    Args:
+        document: its evaluation.
+        worlds: the worlds, in the order of the document.
+        measure: what the task is judged by.
+        seed: of the bootstrap.
+
+    Returns:
+        As `differences`, with "a" and "b" the names of worlds, and "policy".
+    """
+    plain = {
+        world.signature(): row for world, row in zip(worlds, document["worlds"], strict=True) if world.engine == "cpu"
+    }
+    pairs = []
+    for world, row in zip(worlds, document["worlds"], strict=True):
+        other = plain.get(world.in_mujoco.signature())
+        if world.engine != "cpu" and other is not None:
+            pairs.append((row, other, row["name"], other["name"]))
+    found = _paired(pairs, measure, seed) if pairs else []
+    return [{"policy": document["policy"], **entry} for entry in found]
+
+
+def _paired(
+    pairs: Sequence[tuple[dict[str, Any], dict[str, Any], str, str]], measure: Metric, seed: int
+) -> list[dict[str, Any]]:
+    """Differences of pairs of worlds' figures, each with the names of "a" and "b": episodes are resampled together."""
+    found = []
+    table = np.stack([_column(row, other, key) for row, other, *_ in pairs for key in METRICS], axis=1)
+    means = table.mean(axis=0).reshape(len(pairs), -1)
+    ends = bootstrap_ci(table, seed).T.reshape(len(pairs), -1, 2)
+    for (row, other, a, b), mean, interval in zip(pairs, means.tolist(), ends.tolist(), strict=True):
+        entry: dict[str, Any] = {"world": row["name"], "a": a, "b": b}
+        for key, value, end in zip(METRICS, mean, interval, strict=True):
+            entry |= {key: value, f"{key}_ci95": end}
+        ended = set(_column(row, other, "success").tolist())
+        if measure is not RETURN and len(ended) == 1:
+            entry["success_ci95"] = unanimous_ci(ended.pop(), len(table))
+        found.append(entry)
     return found
 
 
@@ -134,17 +184,37 @@ def policies_table(documents: Sequence[dict[str, Any]], measure: Metric) -> Tabl
 
 def differences_table(found: Sequence[dict[str, Any]], document: dict[str, Any], measure: Metric) -> Table:
     """Differences from the baseline, whose document is given, for people."""
-    shown = dict.fromkeys((measure, RETURN))
-    numbers = [column for m in shown for column in (m.name, "95 % interval")]
-    table = plain_table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), numbers)
+    shown = list(dict.fromkeys((measure, RETURN)))
+    table = _difference_table(f"Differences from {document['policy']}, episode by episode", ("world", "policy"), shown)
     seen = ""
     for difference in sorted(found, key=lambda d: [row["name"] for row in document["worlds"]].index(d["world"])):
-        cells = []
-        for m in shown:
-            cells += [m.plain.change(difference[m.name]), m.plain.change_span(*difference[f"{m.name}_ci95"])]
-        table.add_row(difference["world"] if difference["world"] != seen else "", difference["a"], *cells)
+        table.add_row(
+            difference["world"] if difference["world"] != seen else "", difference["a"], *_cells(difference, shown)
+        )
         seen = difference["world"]
     return table
+
+
+def engines_table(found: Sequence[dict[str, Any]], measure: Metric) -> Table:
+    """Differences of worlds in other engines from the same ones in MuJoCo, for people."""
+    shown = list(dict.fromkeys((measure, RETURN)))
+    table = _difference_table(
+        "Differences from MuJoCo on the CPU, episode by episode", ("world", "from", "policy"), shown
+    )
+    for difference in found:
+        table.add_row(difference["a"], difference["b"], difference["policy"], *_cells(difference, shown))
+    return table
+
+
+def _difference_table(title: str, texts: Sequence[str], shown: Sequence[Metric]) -> Table:
+    return plain_table(title, texts, [column for m in shown for column in (m.name, "95 % interval")])
+
+
+def _cells(difference: dict[str, Any], shown: Sequence[Metric]) -> list[str]:
+    cells = []
+    for m in shown:
+        cells += [m.plain.change(difference[m.name]), m.plain.change_span(*difference[f"{m.name}_ci95"])]
+    return cells
 
 
 def plain_table(title: str, texts: Sequence[str], numbers: Sequence[str], caption: str = "") -> Table:

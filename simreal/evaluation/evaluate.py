@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.engines.bridge.engine import statement_of
+from envs.engines.bridge.simulator import KINDS
 from envs.environment import Environment
 from randomization.config import Performance
 from simreal.evaluation.intervals import bootstrap_ci, cvar, mean_and_error, wilson
@@ -19,6 +22,9 @@ from simreal.training.run_directory import LoadedPolicy
 
 _SPREAD, _PEAK = "_sd", "_peak"  # ends of names in `Task.told`
 _MOST_ENVS = 256  # more do not make stepping faster on a few cores
+_MOST_ELSEWHERE = 16  # in simulators that are stepped one after the other
+_SAY_AFTER_S = 10.0
+Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ def batch_of(episodes: int, most: int = _MOST_ENVS) -> int:
     return math.ceil(episodes / math.ceil(episodes / most))
 
 
-def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) -> Episodes:
+def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int, tell: Tell | None = None) -> Episodes:
     """Play episodes 0 .. `episodes` - 1 of an environment that has not been reset.
 
-    Results do not depend on the number of environments that the episodes are played in.
+    Results do not depend on the number of environments that the episodes are played in. `tell` gets a line now and
+    then, when episodes have ended.
     """
+    said_s = time.monotonic()
     observed = environment.reset()
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
     read = policy.reader(environment)
@@ -79,6 +87,9 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int) 
             for name, value in seen.items():
                 columns.setdefault(name, torch.zeros(episodes, dtype=value.dtype))[ids] = value[counted]
             ended[ids] = True
+            if tell is not None and time.monotonic() - said_s > _SAY_AFTER_S:
+                said_s = time.monotonic()
+                tell(f"{int(ended.sum())} of {episodes} episodes")
             acted.masked_fill_(done, 0.0)
             tally.clear(done)
             policy.reset(done)
@@ -167,14 +178,27 @@ def _mean(values: Tensor) -> dict[str, float]:
 
 
 def evaluate(
-    policy: LoadedPolicy, worlds: Sequence[World], episodes: int, num_envs: int | None, seed: int
+    policy: LoadedPolicy,
+    worlds: Sequence[World],
+    episodes: int,
+    num_envs: int | None,
+    seed: int,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit."""
+    """The document that `simreal evaluate --json` writes; `num_envs` None is chosen to fit; `tell` gets progress."""
     rows = []
     for world in worlds:
-        environment = world.make_environment(policy, min(num_envs or batch_of(episodes), episodes), seed)
-        rows.append(summarize(world, run_episodes(policy, environment, episodes), environment.task.sequence_length))
+        most = _MOST_ELSEWHERE if world.engine in KINDS else _MOST_ENVS
+        environment = world.make_environment(policy, min(num_envs or batch_of(episodes, most), episodes), seed)
+        played = run_episodes(policy, environment, episodes, None if tell is None else _named(tell, world.name))
+        row = summarize(world, played, environment.task.sequence_length)
+        said = statement_of(environment.engine)
+        rows.append(row | {"engine": world.engine, "statement": said} if said else row)
     return {"task": policy.task_id, "policy": policy.name, "adr_entropy_npd": policy.entropy, "worlds": rows}
+
+
+def _named(tell: Tell, name: str) -> Tell:
+    return lambda line: tell(f"{name}: {line}")
 
 
 def equal_to_nominal(document: dict[str, Any]) -> list[str]:

@@ -6,13 +6,14 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, ValidationError
 
 from envs.common.messages import near_file, nearest
 from envs.engines.base import EngineError
+from envs.engines.bridge.simulator import KINDS, check_installed
 from envs.environment import Environment
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
@@ -30,7 +31,7 @@ from simreal.training.run_directory import LoadedPolicy
 from simreal.vision.sensors.config import SensorConfig, Sensors, cameras_of
 
 Group = Literal["nominal", "trained", "held_out", "unmodelled", "user"]
-GENERATED = ("nominal", "trained", "range", "extremes", "extremes_each")
+GENERATED = ("nominal", "trained", "range", "extremes", "extremes_each", *KINDS)
 GROUPS = ("held_out", "unmodelled")
 
 
@@ -84,13 +85,18 @@ class World:
         seen = () if self.sensors is None else (self.sensors,)
         return repr((drawn, inner, one, self.variant, self.engine, changes, *seen))
 
+    @property
+    def in_mujoco(self) -> World:
+        """The same world on the CPU engine."""
+        return replace(self, engine="cpu")
+
 
 def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None = None) -> World:
     """One world, checked against the policy's task.
 
     Args:
-        name: of a generated world ("nominal", "trained", "range", "extremes", "extremes_each", "extremes:PARAMETER"),
-            of a shipped one, or a YAML file.
+        name: of a generated world ("nominal", "trained", "range", "extremes", "extremes_each", "extremes:PARAMETER";
+            the nominal one in another simulator: "drake", "pybullet"), of a shipped one, or a YAML file.
         policy: to be evaluated.
         ranges_of: whose trained ranges "range" and "extremes" are about; None: the policy's own.
 
@@ -147,8 +153,19 @@ def find_worlds(
 def check_names(names: Iterable[str]) -> None:
     """Raise UserError for a name that can be no world, before there is a policy to try it with."""
     for name in names:
+        engine = name if _is_generated(name) else "cpu"
         if not _is_generated(name) and name not in GROUPS:
-            _read(_find_file(name))
+            engine = _read(_find_file(name)).engine
+        _check_engine(name, engine)
+
+
+def _check_engine(name: str, engine: str) -> None:
+    """Raise UserError where a world asks for a simulator that is not installed."""
+    try:
+        if engine in KINDS:
+            check_installed(engine)
+    except EngineError as error:
+        raise UserError(f"{name}: {error}" if engine != name else str(error)) from None
 
 
 def beyond(task: Task, parameter: Parameter, reach: float = 0.5) -> tuple[float, float]:
@@ -188,6 +205,8 @@ def _generated(kind: str, parameter: str, policy: LoadedPolicy, source: LoadedPo
         return World(kind, Manual([]), "nominal")
     if kind == "trained":
         return World(kind, policy.trained_sampler(), "trained")
+    if kind in KINDS:
+        return World(kind, Manual([]), "unmodelled", engine=cast("EngineName", kind))
     if source.task_id != policy.task_id:
         raise UserError(f"{source.name}: is of {source.task_id}, but {policy.name} is of {policy.task_id}")
     name = f"{kind}:{parameter}" if parameter else kind

@@ -6,7 +6,6 @@ after ONNX Runtime, loading it as a robot would, has answered as torch does.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,18 +18,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.task import Task
-from simreal.common.json_io import to_json
-from simreal.deploy.bundle_reader import CONTRACT, FORMAT, GOLDEN, GRAPH, UNSIGNED, BundleError, read_parts
+from simreal.deploy.bundle_reader import CONTRACT, FORMAT, GRAPH, read_parts
+from simreal.deploy.files import GOLDEN, BundleError
 from simreal.deploy.policy import Policy
 from simreal.deploy.targets import Targets
 from simreal.export.c.folder import C_FOLDER, c_texts, refuse_place, refuse_unstated
 from simreal.export.contract import contract_of, plain
 from simreal.export.contract import describe_randomization as describe_randomization
 from simreal.export.example_loop import NAME, kept_or_new
-from simreal.export.folders import Kind
+from simreal.export.folders import Kind, signed
 from simreal.export.onnx_writer import write_onnx
+from simreal.export.pictures.policy import (
+    BLIND,
+    NO_C,
+    PixelSource,
+    Sight,
+    pixel_contents,
+    prepare_pixels,
+    with_pictures,
+)
 from simreal.export.source import ExportError, Source, first_line, golden_answers, prepare
 from simreal.export.verify import verify
+from simreal.learners.pixels.policy import PixelPolicy
+from simreal.vision.sensors.pixels import ObservationConfig
 
 _GOLDEN_ROWS = 64
 _BUNDLE = Kind("bundle", (CONTRACT, GRAPH, GOLDEN, NAME), (CONTRACT, f'"format": "{FORMAT}"'))
@@ -49,6 +59,7 @@ def export_bundle(
     observations: Tensor | NDArray[Any] | None = None,
     c: str | os.PathLike[str] | None = None,
     int8_limit: float | None = None,
+    sight: Sight = BLIND,
 ) -> Path:
     """Write a policy as a bundle.
 
@@ -67,6 +78,7 @@ def export_bundle(
             Where left out, draws with the normalizer's mean and standard deviation.
         c: a directory for the policy as C99 too (docs/c.md), if it states its layers; replaced as `output` is.
         int8_limit: weights in C have 8 bits, which changes actions by so much at most. None: they are floats.
+        sight: how a policy sees that looks at pictures, or whose estimators do.
 
     Returns `output`.
 
@@ -78,16 +90,14 @@ def export_bundle(
     if task.export_obstacle is not None:
         raise ExportError(f"{task.id}: {task.export_obstacle}")
     target, code = Path(output).resolve(), None if c is None else Path(c).resolve()
-    about = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
+    about: dict[str, Any] = {"randomization": randomization, "evaluation": evaluation, "envelope": envelope, "run": run}
     try:
         _BUNDLE.refuse_foreign(target)
         if code is not None:
             refuse_place(code, target)
-        source = prepare(policy, task)
-        if code is not None:
-            refuse_unstated(source)
-        contract = contract_of(source, task_name or task.id) | {k: plain(v, k) for k, v in about.items()}
-        files, golden = _contents(source, contract, observations)
+        source = _source(policy, task, sight.camera, code is not None)
+        contract = _contract(source, task_name or task.id, about, sight)
+        files, golden = _contents(source, contract, observations, sight)
         texts = {} if code is None else c_texts(source, json.loads(files[CONTRACT]), golden, int8_limit)
         _BUNDLE.write(target, files | {NAME: kept_or_new(target, contract)}, lambda folder: _load(folder, target))
         if code is not None:
@@ -97,18 +107,48 @@ def export_bundle(
     return Path(output)
 
 
+def _source(policy: nn.Module, task: Task, camera: ObservationConfig | None, in_c: bool) -> Source:
+    """What is exported. Raises ExportError where it does not fit the task, or cannot be written in C and is to be."""
+    if isinstance(policy, PixelPolicy):
+        if camera is None:
+            raise ExportError("sight: expected how pictures are taken, for a policy that looks at some")
+        if in_c:
+            raise ExportError(NO_C)
+        return prepare_pixels(policy, task, camera)
+    source = prepare(policy, task)
+    if in_c:
+        refuse_unstated(source)
+    return source
+
+
+def _contract(source: Source, name: str, about: Mapping[str, Any], sight: Sight) -> dict[str, Any]:
+    """policy.json, unsigned."""
+    about = {**about, **({"sensors": sight.sensors} if sight.sensors else {})}
+    contract = contract_of(source, name) | {key: plain(value, key) for key, value in about.items()}
+    return with_pictures(contract, source) if isinstance(source, PixelSource) else contract
+
+
 def _contents(
-    source: Source, contract: dict[str, Any], observations: Tensor | NDArray[Any] | None
+    source: Source,
+    contract: dict[str, Any],
+    observations: Tensor | NDArray[Any] | None,
+    sight: Sight,
 ) -> tuple[dict[str, bytes], dict[str, NDArray[Any]]]:
     """A bundle's files by name, and its golden arrays. Raises ExportError."""
-    seen = source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations
-    golden: dict[str, NDArray[Any]] = {**golden_answers(source, seen)}
-    golden |= _golden_targets(contract, golden)
-    graph, arrays = _translate(source), io.BytesIO()
-    verify(graph, source, golden)
-    np.savez(arrays, **golden)  # pyright: ignore[reportArgumentType]
+    golden: dict[str, NDArray[Any]]
+    arrays, save = io.BytesIO(), np.savez
+    if isinstance(source, PixelSource):
+        graph, golden = pixel_contents(source, sight)
+        golden, save = golden | _golden_targets(contract, golden), np.savez_compressed
+    else:
+        seen = source.draw(_GOLDEN_ROWS, 1.0, seed=0) if observations is None else observations
+        golden = {**golden_answers(source, seen)}
+        golden |= _golden_targets(contract, golden)
+        graph = _translate(source)
+        verify(graph, source, golden)
+    save(arrays, **golden)  # pyright: ignore[reportArgumentType]
     files = {GRAPH: graph, GOLDEN: arrays.getvalue()}
-    return {**files, CONTRACT: _signed(contract, files)}, golden
+    return {**files, CONTRACT: signed(contract, files)}, golden
 
 
 def _load(folder: Path, target: Path) -> None:
@@ -141,11 +181,3 @@ def _translate(source: Source) -> bytes:
         return trace(source.step, source.size, source.initial)
     except Exception as error:  # the exporter raises whatever its many layers raise
         raise ExportError(f"torch.onnx cannot translate the policy: {first_line(error)}") from error
-
-
-def _signed(contract: dict[str, Any], contents: dict[str, bytes]) -> bytes:
-    """policy.json with the sizes and digests of the other files, and its own."""
-    files = {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in contents.items()}
-    text = to_json(contract | {"files": files})
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return text.replace(UNSIGNED, digest, 1).encode()

@@ -20,7 +20,8 @@ from envs.validation.contract_probe import look
 from envs.validation.contract_start import stated_start
 from randomization.samplers.base import Sampler
 from simreal.common.version import __version__
-from simreal.deploy.bundle_reader import FORMAT, UNSIGNED
+from simreal.deploy.bundle_reader import FORMAT
+from simreal.deploy.files import UNSIGNED
 from simreal.export.action_entry import relative_entry
 from simreal.export.source import EXPORT_TOLERANCE, ExportError, Source
 
@@ -44,7 +45,7 @@ def contract_of(source: Source, name: str) -> dict[str, Any]:
         "action": _action_entries(task),
         "recurrent_state": state,
         "tolerance": EXPORT_TOLERANCE,
-        "versions": _versions(),
+        "versions": versions(),
     } | ({} if task.actuator is None else {"actuator": plain(_actuator(task.actuator), "actuator")})
 
 
@@ -57,7 +58,7 @@ def _actuator(network: ActuatorNetwork) -> dict[str, Any]:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """What writes the bundle."""
     names = ("torch", "mujoco", "numpy", "onnx", "onnxscript", "onnxruntime")
     return {"simreal": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
@@ -84,8 +85,9 @@ def _observation_entries(source: Source) -> list[dict[str, Any]]:
             trained = {"lower": normalizer.mean - spread, "upper": normalizer.mean + spread}
     keys = ("elements", "joints", "bodies", "measured", "derived_from", "limits")
     entries = []
-    for order, part in enumerate(task.components("policy")):
-        where = task.slices()[part.name]
+    stop = 0
+    for order, part in enumerate(part for part in task.components("policy") if part.name in source.read):
+        where = slice(stop, stop := stop + part.size)
         seen = None if trained is None else {side: values[where] for side, values in trained.items()}
         numbers = {"offset": offset[where], "scale": scale[where], "training_range": seen}
         stance = {"relative_to": part.relative_to} if part.relative_to else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simreal.deploy.bundle_reader import CONTRACT
+from simreal.deploy.pictures import PIXELS
 
 NAME = "example_loop.py"
 _MOST_NAMES = 24
@@ -62,6 +63,8 @@ def example_loop(contract: Mapping[str, Any]) -> str:
     sizes = {f"{part['name']} as it was sent last": (part["name"], _sent(part)) for part in contract["action"]}
     remembered = {p["name"]: sizes[p["description"]] for p in contract["observation"] if p["description"] in sizes}
     observation = [_component(part, remembered.get(part["name"])) for part in contract["observation"]]
+    if "pictures" in contract:
+        observation.append(_picture(contract["pictures"]))
     starts = ", ".join(f"{name!r}: np.zeros({size})" for name, size in dict(remembered.values()).items())
     untold = [part for part in contract["action"] if _starts_untold(part)]
     held = ", ".join(f"{part['name']!r}: np.zeros({_sent(part)})" for part in untold)
@@ -104,6 +107,12 @@ def _component(part: Mapping[str, Any], remembered: tuple[str, int] | None) -> s
         about.append("known, not measured")
     value = f"np.zeros({size})" if remembered is None else f"sent[{remembered[0]!r}]"
     return f"        {part['name']!r}: {value},  # {_said(about, part['elements'])}"
+
+
+def _picture(entry: Mapping[str, Any]) -> str:
+    """The line of `measure` for the present picture."""
+    about = [f"camera {entry['camera']}", "bytes", f"colours {entry['colours']}", f"{entry['rate_hz']:g} Hz"]
+    return f"        {PIXELS!r}: np.zeros({tuple(entry['shape'])}, dtype=np.uint8),  # {_said(about, [])}"
 
 
 def _target(part: Mapping[str, Any]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simreal.common.atomic_files import new_folder
+from simreal.common.json_io import to_json
+from simreal.deploy.files import UNSIGNED
 from simreal.export.source import ExportError
 
 
@@ -47,3 +51,11 @@ class Kind:
                     os.fsync(file.fileno())
             check(folder)
             self.refuse_foreign(target)
+
+
+def signed(contract: dict[str, Any], contents: dict[str, bytes]) -> bytes:
+    """A contract with the sizes and digests of the other files, and its own."""
+    files = {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in contents.items()}
+    text = to_json(contract | {"files": files})
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace(UNSIGNED, digest, 1).encode()

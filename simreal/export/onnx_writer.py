@@ -6,7 +6,7 @@ Inputs `observation` [batch, nobs] and, with memory, `state` [batch, S]; outputs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def write_onnx(layers: Sequence[Layer], observations: int, actions: int) -> byte
         layers: from an observation [nobs] to an action [A]; the last one clips it.
         observations, actions: nobs, A.
     """
-    graph, sizes = _Graph(), [state_size(layer) for layer in layers]
+    graph, sizes = Graph(), [state_size(layer) for layer in layers]
     pieces = iter(graph.split("state", [size for size in sizes if size]))
     now, after = "observation", []
     for layer, size in zip(layers, sizes, strict=True):
@@ -57,7 +57,7 @@ def write_onnx(layers: Sequence[Layer], observations: int, actions: int) -> byte
     return graph.file(starts, ends)
 
 
-class _Graph:
+class Graph:
     """Nodes and weights of a graph that grows; values are called by their names."""
 
     def __init__(self) -> None:
@@ -158,12 +158,16 @@ class _Graph:
         self.add(kind, [begin[0], *weights, "", *begin[1:]], ["", *after], hidden_size=size, **attributes)
         return [self.add("Squeeze", [value, step]) for value in after]
 
-    def file(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
-        """The whole model."""
+    def file(
+        self, inputs: Mapping[str, int], outputs: Mapping[str, int], pictures: Mapping[str, Sequence[int]] | None = None
+    ) -> bytes:
+        """The whole model; of inputs that are pictures, the shapes."""
         starts, ends = (
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in side.items()]
             for side in (inputs, outputs)
         )
+        for name, shape in (pictures or {}).items():
+            starts.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["batch", *shape]))
         graph = helper.make_graph(self._nodes, "policy", starts, ends, list(self._weights.values()))
         model = helper.make_model(
             graph, opset_imports=[helper.make_operatorsetid("", OPSET)], ir_version=IR_VERSION,

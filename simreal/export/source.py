@@ -63,6 +63,11 @@ class Source:
     initial: Tensor | None
     layers: list[Layer] | None
 
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Names of the components that the policy reads, in order."""
+        return tuple(part.name for part in self.task.components("policy"))
+
     def draw(self, count: int, width: float, seed: int) -> Tensor:
         """Observations [count, size] float32: normal, `width` times as wide as in training."""
         noise = torch.randn(count, self.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

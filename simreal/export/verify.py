@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from simreal.deploy.bundle_reader import relative_error
+from simreal.deploy.files import relative_error
 from simreal.export.source import EXPORT_TOLERANCE, EXTREME_TOLERANCE, EXTREME_WIDTH, ExportError, Source, first_line
 
 _CHECK_ROWS = 256

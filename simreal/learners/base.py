@@ -16,6 +16,7 @@ from envs.task import Mirror
 from randomization.parameters import Parameter
 from simreal.learners.off_policy.hindsight import Hindsight
 from simreal.learners.options import LearnerOptions
+from simreal.learners.pixels.layout import PixelLayout
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class LearnerSpec:
         policies: of the runs that the learner's settings name, by key; none where only its own policy is wanted.
         task: its id.
         share: which environments of a run on many ranks these N are; None: all.
+        pixels: what a policy that looks at pictures reads; None: it reads the policy group.
     """
 
     num_envs: int
@@ -49,6 +51,7 @@ class LearnerSpec:
     policies: Mapping[str, tuple[GivenPolicy, ...]] = field(default_factory=dict)
     task: str = ""
     share: Share | None = None
+    pixels: PixelLayout | None = None
 
     @property
     def whole(self) -> Share:
@@ -62,6 +65,7 @@ class LearnerSpec:
         device: torch.device,
         hindsight: Hindsight | None = None,
         policies: Mapping[str, tuple[GivenPolicy, ...]] | None = None,
+        pixels: PixelLayout | None = None,
     ) -> LearnerSpec:
         """Of an environment, which must have been reset."""
         task, observed = environment.task, environment.observed
@@ -78,6 +82,7 @@ class LearnerSpec:
             policies=policies or {},
             task=task.id,
             share=environment.share,
+            pixels=pixels,
         )
 
 

@@ -41,6 +41,7 @@ class _Entry:
 
 
 _LEARNERS: dict[str, _Entry] = {}
+_WITH_PICTURES = {"ppo": "simreal.learners.pixels.ppo:PixelPPO", "sac": "simreal.learners.pixels.sac:PixelSAC"}
 
 
 # Upper case, as both are classes.
@@ -104,6 +105,14 @@ def learner_class(name: str) -> type[Learner]:
     if not isinstance(found, str):
         return found
     module, _, attribute = found.partition(":")
+    return _check_class(name, getattr(_import(name, module), attribute, None))
+
+
+def pixel_learner(name: str) -> type[Learner]:
+    """The learner of that name for policies that look at pictures. Raises UserError where there is none."""
+    if name not in _WITH_PICTURES:
+        raise UserError(f"observation: {name} reads no pictures; expected learner {' or '.join(_WITH_PICTURES)}")
+    module, _, attribute = _WITH_PICTURES[name].partition(":")
     return _check_class(name, getattr(_import(name, module), attribute, None))
 
 

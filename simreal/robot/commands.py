@@ -113,9 +113,12 @@ def run_command(
 
 def _policy(bundle: Path, library: Path | None) -> Policy:
     try:
-        return Policy.load(bundle, library=library)
+        policy = Policy.load(bundle, library=library)
     except BundleError as error:
         raise UserError(str(error)) from None
+    if policy.layout.pictures is not None:
+        raise UserError(f"{bundle}: looks at pictures, which simreal run does not carry; use simreal.deploy.Policy")
+    return policy
 
 
 def _safe(wanted: str | None, can: Sequence[SafeAction]) -> SafeAction:

@@ -174,7 +174,7 @@ class BestPolicy:
         act, reset = stepper(module)
         policy = LoadedPolicy(
             "candidate", config.task, act, reset, frozen_parameters(sampler), None, config,
-            task_options=config.task_options, spec=self._spec,
+            task_options=config.task_options, spec=self._spec, observation=config.observation,
         )  # fmt: skip
         worlds = ["nominal"] if config.randomization.sampler == "none" else ["nominal", "trained"]
         known = [] if nominal is None else [nominal]

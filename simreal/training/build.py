@@ -17,6 +17,8 @@ from envs.common.messages import warn_once
 from envs.common.ranks import Share
 from envs.engines.backlash_joints import BacklashJointEngine
 from envs.engines.base import Engine, EngineError
+from envs.engines.bridge.engine import BridgeEngine
+from envs.engines.bridge.simulator import KINDS
 from envs.engines.cpu import CpuEngine
 from envs.engines.gpu.options import GpuOptions
 from envs.environment import Environment
@@ -30,12 +32,13 @@ from simreal.common.errors import UserError
 from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.off_policy.hindsight import ENVS, Hindsight, find_out
-from simreal.learners.registry import learner_class
+from simreal.learners.registry import learner_class, pixel_learner
 from simreal.training.run_config import RunConfig
 from simreal.training.updates.two_rollouts import overlapping
 from simreal.vision.sensors.config import SensorConfig, cameras_of
+from simreal.vision.sensors.pixels import ObservationConfig, camera_of
 
-EngineName = Literal["auto", "cpu", "gpu"]
+EngineName = Literal["auto", "cpu", "gpu", "drake", "pybullet"]
 _NO_CUDA = (
     "engine 'gpu' without CUDA runs on the CPU, for checks only: kernels are compiled first, which takes minutes, and "
     "it is many times slower than engine 'cpu'"
@@ -58,6 +61,7 @@ def make_environment(
     gpu: GpuOptions | None = None,
     share: Share | None = None,
     sensors: Mapping[str, SensorConfig] | None = None,
+    observation: ObservationConfig | None = None,
 ) -> Environment:
     """N environments of a task, batched in torch.
 
@@ -65,15 +69,15 @@ def make_environment(
         task_id: see `simreal envs`.
         num_envs, seed: N, and the seed of every random draw.
         randomization: the worlds; see `randomization_config`.
-        engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs.
+        engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs;
+            "drake" and "pybullet" have another simulator make the physics steps, to evaluate in (docs/engines.md).
         threads: physics threads; None takes all that this process may use.
         sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.
-        task_options: arguments of the task, such as `ctrl_cost_weight` of Ant-v5.
-        variant: how the model differs from the task's.
+        task_options, variant: arguments of the task, such as `ctrl_cost_weight` of Ant-v5; how the model differs.
         gpu: settings of the GPU engine.
         share: which environments of a run on many ranks these N are; None: all.
-        sensors: estimators that read components from pictures, by component.
+        sensors, observation: estimators that read components, by component; how a policy's pictures are taken.
 
     Raises:
         UnknownTaskError, RandomizationError, EngineError: naming what is wrong and what is nearest.
@@ -82,11 +86,11 @@ def make_environment(
     options = dict(task_options or {})
     if max_episode_steps is not None and task_id.startswith("gymnasium:"):  # its own wrappers look at the limit
         options["max_episode_steps"] = max_episode_steps
-    with cameras_of(sensors):
+    with cameras_of(sensors), camera_of(observation):
         task = make_task(task_id, **options)
         config = randomization_config(randomization)
         sampler = sampler or config.sampler_for(task)
-        layer = _layer(task, task_id, sampler, config.performance, explore, sensors)
+        layer = _layer(task, task_id, sampler, config.performance, explore, sensors, observation)
         full = simple_bodies(task, sampler.parameters)  # as the task compiles them; not so after `prepare`
         layer.prepare(task)
         physics = task.make_engine(num_envs, threads)
@@ -97,7 +101,7 @@ def make_environment(
             if variant is not None:
                 new_task = partial(make_task, task_id, **options)
                 model = variant.apply(task, new_task, full, shortest_timestep(sampler.parameters))
-            physics = make_engine(engine, model, num_envs, threads, gpu)
+            physics = make_engine(_engine_for(engine, layer), model, num_envs, threads, gpu)
     if variant is not None and variant.model.backlash is not None:
         physics = BacklashJointEngine(physics)
     return Environment(task, physics, layer, seed, share, max_episode_steps)
@@ -110,13 +114,21 @@ def _layer(
     performance: Performance,
     explore: bool,
     sensors: Mapping[str, SensorConfig] | None,
+    observation: ObservationConfig | None,
 ) -> DomainRandomizer:
-    """The randomization of an environment, and the estimators that it sees with. Raises UserError."""
-    if not sensors:
+    """The randomization of an environment, and the cameras that it sees with. Raises UserError."""
+    if observation is not None:
+        observation.layout(task)  # refuses cameras and components that are not there
+    elif not sensors:
         return DomainRandomizer(sampler, performance, explore)
     from simreal.vision.sensors.eyes import SeeingRandomizer
 
-    return SeeingRandomizer(sampler, performance, explore, task, task_id, sensors)
+    return SeeingRandomizer(sampler, performance, explore, task, task_id, sensors or {}, observation)
+
+
+def _engine_for(name: EngineName, layer: DomainRandomizer) -> EngineName:
+    """The engine of that name; "auto" is the CPU's for what sees, since that one draws the pictures."""
+    return "cpu" if name == "auto" and type(layer) is not DomainRandomizer else name
 
 
 def _check_counts(num_envs: int, threads: int | None) -> None:
@@ -128,8 +140,10 @@ def _check_counts(num_envs: int, threads: int | None) -> None:
 
 def _refuse_changed_physics(task_id: str, engine: EngineName, variant: ModelVariant | None) -> None:
     """Raise UserError where simulations that a task steps by itself should be other ones."""
-    if engine == "gpu":
-        raise UserError(f"engine: 'gpu' cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'")
+    if engine not in ("auto", "cpu"):
+        raise UserError(
+            f"engine: {engine!r} cannot run {task_id}, which steps simulations of its own: use 'cpu' or 'auto'"
+        )
     if variant is not None and variant != ModelVariant():
         raise UserError(f"physics, model: {task_id} steps simulations of its own, which a world cannot change")
 
@@ -141,8 +155,10 @@ def make_engine(
 
     Raises:
         UserError: the GPU engine is not installed.
-        EngineError: the model does not run on the GPU.
+        EngineError: the model does not run on the GPU, or in the other simulator.
     """
+    if name in KINDS:
+        return BridgeEngine(name, model, num_envs, threads)
     installed = importlib.util.find_spec("mujoco_warp") is not None
     cuda = torch.cuda.is_available()
     if name == "gpu" and not installed:
@@ -178,20 +194,23 @@ def make_learner(
     task = environment.task
     if config.learner.relabels and task.hindsight_obstacle is not None:
         raise UserError(f"learner: her_k: {task.id}: {task.hindsight_obstacle}; expected 0, to train without hindsight")
-    make = learner_class(config.learner.algorithm)
+    observation, name = config.observation, config.learner.algorithm
+    make = learner_class(name) if observation is None else pixel_learner(name)
+    if config.train.overlap and observation is not None:
+        raise UserError(
+            "train.overlap: updates of policies that look at pictures have to be waited for; expected false"
+        )
     if config.train.overlap:
         make = overlapping(make)
         if make.COLLECTED is None:
-            name = config.learner.algorithm
             raise UserError(f"train.overlap: updates of {name} have to be waited for; expected false")
     try:
         hindsight = _hindsight(config, environment)
-        spec = LearnerSpec.of(environment, learner_device(config.device), hindsight, policies)
+        pixels = None if observation is None else observation.layout(task)
+        spec = LearnerSpec.of(environment, learner_device(config.device), hindsight, policies, pixels)
         if environment.share.ranks.size > 1 and make.ROWS is None:
-            raise ValueError(
-                f"{config.learner.algorithm} runs on one process only; start it without torchrun, or with "
-                "--nproc-per-node=1"
-            )
+            what = f"{name} with pictures" if pixels else name
+            raise ValueError(f"{what} runs on one process only; start it without torchrun, or with --nproc-per-node=1")
         return make(spec, config.learner, config.seed, total_steps=config.train.env_steps)
     except TaskError:  # of the rehearsal of hindsight: the task's fault, and it says so
         raise

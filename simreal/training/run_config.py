@@ -21,8 +21,9 @@ from randomization.config import RandomizationConfig, first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.learners.options import LearnerOptions, Strict
-from simreal.learners.registry import AnyLearner, learner_names, options_class, package_of
+from simreal.learners.registry import AnyLearner, learner_names, options_class, package_of, pixel_learner
 from simreal.vision.sensors.config import Sensors, cameras_of
+from simreal.vision.sensors.pixels import Observation, camera_of
 
 LearnerConfig = SerializeAsAny[Annotated[LearnerOptions, AnyLearner]]
 
@@ -106,6 +107,9 @@ class RunConfig(Strict):
     learner: LearnerConfig
     randomization: RandomizationConfig = RandomizationConfig()  # pyright: ignore[reportCallIssue]
     sensors: Sensors = Field(default_factory=dict, description="component: estimator:RUN, which reads it from pictures")
+    observation: Observation = Field(
+        None, description="what the policy reads: state, pixels, or a mapping that says how pictures are taken"
+    )
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 
@@ -213,8 +217,11 @@ def parse_config(document: Mapping[str, Any], source: str) -> RunConfig:
     """Validate a document, its task and its randomization. Raises UserError: source, key, what is wrong."""
     config = parse_schema(document, source)
     try:
-        with cameras_of(config.sensors):
+        with cameras_of(config.sensors), camera_of(config.observation):
             task = make_task(config.task, **config.task_options)
+        if config.observation is not None:
+            pixel_learner(config.learner.algorithm)
+            config.observation.layout(task)
         config.randomization.sampler_for(task)
         update: dict[str, Any] = {"randomization": config.randomization.resolved(task)}
         if task.actuator is not None:

@@ -27,17 +27,21 @@ from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
+from simreal.learners.pixels.layout import PictureStack, PixelLayout, Seen
+from simreal.learners.pixels.policy import PixelPolicy
 from simreal.learners.privileged import PrivilegedView
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
 from simreal.training.run_config import RunConfig, parse_config, parse_schema, read_yaml
 from simreal.vision.sensors.config import SensorConfig
+from simreal.vision.sensors.pixels import ObservationConfig, camera_of
 
 _ORIGIN = re.compile(r"# (learner|quantity) '([^']+)' is of Python package '(\w+)'\n")
 
-Act = Callable[[Tensor], Tensor]
-"""Observation [N, nobs] -> action [N, A]."""
+Act = Callable[[Any], Tensor]
+"""What `LoadedPolicy.reader` gives of N environments: an observation [N, nobs], or what policies see that look at
+pictures -> action [N, A]."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,21 @@ class LoadedPolicy:
     module: nn.Module | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
     spec: LearnerSpec | None = None  # of the environments of its training; None for a bundle
+    observation: ObservationConfig | None = None  # of policies that look at pictures
 
-    def reader(self, environment: Environment) -> Callable[[Observed], Tensor]:
+    def reader(self, environment: Environment) -> Callable[[Observed], Any]:
         """What the policy reads [N, n] of what these environments show: the policy group, unless it was trained to read
-        the privileged group and the world too."""
+        the privileged group and the world too, or looks at pictures (`Seen`)."""
+        if self.observation is not None:
+            return partial(_seen, self.observation.layout(environment.task))
         if self.config is None or self.spec is None or not self.config.learner.reads_privileged:
             return lambda observed: observed.policy
         return PrivilegedView(self.spec.parameters, getattr(environment.layer, "parameters", ()))
 
     def make_task(self) -> Task:
-        """A new instance of the task that the policy was trained for."""
-        return make_task(self.task_id, **self.task_options)
+        """A new instance of the task that the policy was trained for, with the camera that it looks through."""
+        with camera_of(self.observation):
+            return make_task(self.task_id, **self.task_options)
 
     def make_environment(
         self,
@@ -82,7 +90,7 @@ class LoadedPolicy:
         sensors = self.config.sensors if sensors is None and self.config is not None else sensors
         return make_environment(
             self.task_id, num_envs, sampler=sampler, explore=False, seed=seed, task_options=self.task_options,
-            engine=engine, variant=variant, gpu=gpu, sensors=sensors,
+            engine=engine, variant=variant, gpu=gpu, sensors=sensors, observation=self.observation,
         )  # fmt: skip
 
     def on_task(self, options: Mapping[str, Any] | None = None) -> LoadedPolicy:
@@ -97,6 +105,12 @@ class LoadedPolicy:
     def trained_sampler(self) -> Sampler:
         """The final training distribution, frozen."""
         return Manual(self.parameters)
+
+
+def _seen(layout: PixelLayout, observed: Observed) -> Seen:
+    """What a policy sees that looks at pictures."""
+    assert observed.pictures is not None
+    return Seen(observed.pictures, layout.beside(observed.policy))
 
 
 def is_bundle(path: Path) -> bool:
@@ -162,9 +176,10 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         weights, ranges = newest_policy(run, config.task)
     except MISFITS as error:
         raise UserError(f"{policy_file(run)}: not a file that `simreal train` wrote: {one_line(error)}") from None
-    environment = make_environment(
-        config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
-    )
+    with camera_of(config.observation):  # no picture is taken
+        environment = make_environment(
+            config.task, 1, config.randomization, engine="cpu", explore=False, task_options=config.task_options
+        )
     environment.reset()
     alone = {"num_envs": 1, "device": "cpu", "learner": config.learner.without_experience()}
     learner = make_learner(config.model_copy(update=alone), environment)
@@ -189,6 +204,7 @@ def _from_run(run: Path, task: str | None) -> LoadedPolicy:
         module=policy,
         task_options=config.task_options,
         spec=learner.spec,
+        observation=config.observation,
     )
 
 
@@ -268,6 +284,8 @@ def _first_other_shape(learner: Learner, state: dict[str, Any]) -> str | None:
 
 def stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
     """Functions that run a torch policy in batched environments: act, and reset of its recurrent state if any."""
+    if isinstance(policy, PixelPolicy):
+        return _pixel_stepper(policy)
     begin = getattr(policy, "initial_state", None)
     state: list[Tensor] = []
 
@@ -288,6 +306,17 @@ def stepper(policy: nn.Module) -> tuple[Act, Callable[[Tensor], None]]:
     return act, reset
 
 
+def _pixel_stepper(policy: PixelPolicy) -> tuple[Act, Callable[[Tensor], None]]:
+    """The same of a policy that looks at pictures: it remembers the last ones."""
+    stack = PictureStack(policy.layout.stack)
+
+    @torch.no_grad()
+    def act(seen: Seen) -> Tensor:
+        return policy(stack.push(seen.pictures), seen.components.float())
+
+    return act, stack.begin
+
+
 def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
     from simreal.deploy.policy import CONTRACT, BundleError, Policy
 
@@ -303,20 +332,35 @@ def _from_bundle(path: Path, task: str | None) -> LoadedPolicy:
             raise UserError(f"{path / CONTRACT}: task: expected the id of a task, got {task_id!r}")
         check_code(task_id, str(path / CONTRACT), task, path)
         options = ((contract.get("run") or {}).get("config") or {}).get("task_options") or {}
-        parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
+        seen = _observation_of(contract)
+        with camera_of(seen):
+            parameters = build_parameters(make_task(task_id, **options), contract_entries(path / CONTRACT))
         entropy = None if randomization.get("entropy_npd") is None else float(randomization["entropy_npd"])
     except RandomizationError as error:
         raise UserError(f"{path / CONTRACT}: randomization: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / CONTRACT}: {one_line(error)}") from None
 
-    def act(observation: Tensor) -> Tensor:
-        return torch.from_numpy(policy(observation.numpy()))
+    def act(observation: Tensor | Seen) -> Tensor:
+        given: Any = observation.numpy() if isinstance(observation, Tensor) else policy.named(*observation.numpy())
+        return torch.from_numpy(policy(given))
 
     def reset(mask: Tensor) -> None:
         policy.reset(mask.numpy())
 
-    return LoadedPolicy(path.name, task_id, act, reset, parameters, entropy, None, task_options=options)
+    return LoadedPolicy(
+        path.name, task_id, act, reset, parameters, entropy, None, task_options=options, observation=seen
+    )
+
+
+def _observation_of(contract: Mapping[str, Any]) -> ObservationConfig | None:
+    """How a bundle's pictures are taken; None where it takes none. Raises ValueError where it does not say so."""
+    if "pictures" not in contract:
+        return None
+    stated = ((contract.get("run") or {}).get("config") or {}).get("observation")
+    if stated is None:
+        raise ValueError("run.config.observation: expected how its pictures are taken, to render them")
+    return ObservationConfig.model_validate(stated)
 
 
 def is_empty(run: Path) -> bool:

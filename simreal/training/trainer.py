@@ -22,7 +22,6 @@ from randomization.randomizer import DomainRandomizer
 from simreal.common.errors import ElsewhereError, UserError
 from simreal.evaluation.metrics import metric_of
 from simreal.learners.base import Learner
-from simreal.learners.nan_guard import NanGuard
 from simreal.training.best import BestPolicy
 from simreal.training.build import learner_device, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, checkpoint_path, save_checkpoint, save_failed_update
@@ -34,6 +33,7 @@ from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import given_policies
 from simreal.training.shards import Layout, check_alike
 from simreal.training.updates.background import Background
+from simreal.training.updates.nan_guard import NanGuard
 from simreal.training.updates.threads import UpdateThreads
 
 
@@ -95,7 +95,7 @@ _SMALL_PRODUCT = 8_000_000  # multiply-adds; smaller matrix products lose more t
 def update_threads(config: RunConfig) -> int:
     """Torch threads of an update on an idle machine: one where its matrix products are small, else all processors, or
     half of them where physics runs beside it."""
-    if config.learner.largest_product(config.num_envs) < _SMALL_PRODUCT:
+    if config.observation is None and config.learner.largest_product(config.num_envs) < _SMALL_PRODUCT:
         return 1
     return max(available_threads() // (2 if config.train.overlap else 1), 1)
 
@@ -144,7 +144,8 @@ class Trainer:
         self._acts = config.learner.COUNTS == "env_steps"
         self.seconds = 0.0  # of training, evaluation and start-up not counted
         first = config.train.torch_threads or update_threads(config)
-        adaptive = config.train.torch_threads is None and self._device.type == "cpu" and thread_independent()
+        free = config.train.torch_threads is None and config.observation is None
+        adaptive = free and self._device.type == "cpu" and thread_independent()
         alone = (lambda: self._background.awaited) if self._overlaps else None
         self._threads = UpdateThreads(available_threads() if adaptive else first, first, adaptive, alone, first)
         self._guard = NanGuard(self.learner, self._overlaps)
@@ -158,6 +159,7 @@ class Trainer:
             config.task, num_envs, config.randomization,
             engine=config.engine, seed=config.seed, threads=physics_threads(config),
             task_options=config.task_options, gpu=config.gpu.options(), share=share, sensors=config.sensors,
+            observation=config.observation,
         )  # fmt: skip
         environment.reset()
         return environment

@@ -18,7 +18,7 @@ from conftest import build
 from envs.environment import Environment
 from envs.task import ActionComponent, Component, Outcome, Task
 from simreal.deploy import BundleError, Policy
-from simreal.deploy.bundle_reader import UNSIGNED
+from simreal.deploy.files import UNSIGNED
 from simreal.export import bundle
 from simreal.export.bundle import ExportError, export_bundle
 

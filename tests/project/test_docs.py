@@ -65,6 +65,7 @@ _EXPORTS = {
     "audit.md": "pole",
     "c.md": "pole go1",
     "evaluate.md": "r",
+    "pixels.md": "seen",
     "robot.md": "swing",
     "ros2.md": "go1",
     "tasks.md": "cart",

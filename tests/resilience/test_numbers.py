@@ -20,9 +20,9 @@ from envs.registry import TaskError
 from envs.task import Outcome
 from resuming import advance
 from simreal.cli.main import main
-from simreal.learners.nan_guard import NanGuard
 from simreal.training.checkpoint import load_checkpoint
 from simreal.training.trainer import NonFiniteUpdate, Trainer
+from simreal.training.updates.nan_guard import NanGuard
 from tiny import configuration, leaves, unequal
 
 NAN, INF = float("nan"), float("inf")

@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from randomization.samplers.adr import ADR
-from shortcuts import made_once, with_small_chunks
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json
@@ -26,45 +25,11 @@ from simreal.vision.estimator.rounds import Round
 from simreal.vision.estimator.trainer import EstimatorTrainer, annealed
 from simreal.vision.sensors.config import SensorConfig
 from simreal.vision.sensors.eyes import Eye
+from small_eyes import SMALL, write
+from small_eyes import run as run
+from small_eyes import small_chunks as small_chunks
 
 pytestmark = pytest.mark.usefixtures("can_render", "small_chunks")
-SMALL: dict[str, Any] = {
-    "task": "FetchReach-v4",
-    "size": 16,
-    "targets": {"grip_pos": {"within": 0.1}},
-    "pictures": {"workers": 0},
-    "network": {"channels": [8, 8], "features": 8, "hidden": [16]},
-    "randomization": {
-        "sampler": "adr",
-        "adr": {"boundary_probability": 0.5, "buffer_size": 3, "thresholds": [0.0, 0.0]},
-        "parameters": {"material_hue": {"range": [0.0, 0.4]}, "image_brightness": {"range": [-0.1, 0.1]}},
-    },
-    "train": {"frames": 96, "batch_size": 4, "round_chunks": 1, "log_interval": 32},
-    "evaluate": {"frames": 16, "boundary_frames": 8, "looks": ["nominal", "trained", "held_out", "blur", "occluder"]},
-}
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_small_chunks(monkeypatch)
-
-
-def write(folder: Path, **changed: Any) -> Path:
-    path = folder / "eyes.yaml"
-    path.write_text(yaml.safe_dump(SMALL | changed, sort_keys=False))
-    return path
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained estimator, made once. Look at it, or copy it."""
-
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            with_small_chunks(patch)
-            main(["estimate", str(write(folder)), "--run-dir", str(folder / "eyes")])
-
-    return made_once(tmp_path_factory, "eyes", make) / "eyes"
 
 
 def test_a_run_is_assessed_in_all_looks_and_at_its_boundaries(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ cube: its share of all torque about that axis, a third (`SHARE`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mujoco
@@ -66,6 +67,15 @@ def _facelets() -> np.ndarray:
     return np.array([[facelet_at(t @ c, t @ n) for c, n in zip(CUBELET_OF, NORMAL_OF, strict=True)] for t in turned])
 
 
+def _right_products(quats: Sequence[Sequence[float]]) -> np.ndarray:
+    """[k, 4, 4]: what a quaternion, a row, is multiplied with to be turned by each of these first."""
+    out = np.zeros((len(quats), 4, 4))
+    for table, quat in zip(out, quats, strict=True):
+        for row, unit in zip(table, np.eye(4), strict=True):
+            mujoco.mju_mulQuat(row, unit, np.array(quat))
+    return out
+
+
 class _Tables(Fixed):
     """Constants on the engine's device."""
 
@@ -74,6 +84,8 @@ class _Tables(Fixed):
         self.turns, self.facelets = tensor(_turns()), tensor(_facelets())
         self.faces = tensor(_FACES_OF)  # [3, 2]
         self.thirds = tensor(_THIRDS, engine.dtype)  # [3, 4]
+        self.by_third = tensor(_right_products(_THIRDS), engine.dtype)  # [3, 4, 4]
+        self.along = tensor(np.stack([np.roll(range(3), -third) for third in range(3)]))  # [3, 3]
         self.order = self.faces.flatten().argsort()  # of U R F D L B in the faces by axis
         self.colours = tensor(COLOURS, torch.float64)  # [6, 4]
 
@@ -114,6 +126,7 @@ class Mechanism:
         self._unpainted = torch.zeros(n, dtype=torch.bool, device=engine.device)  # [N] changed in this control step
         self._written = self._unpainted  # [N] changed after its last physics step
         self._waits = engine.device.type == "cpu"  # whether looking at numbers costs nothing
+        self._driven = False  # whether motors may exert something
         if turning == "none":
             return
         first = int(model.sensor_adr[id_of(model, _OBJ.mjOBJ_SENSOR, f"contact_{SLABS[0]}")])
@@ -186,6 +199,7 @@ class Mechanism:
         """From now on, have motors exert torques [N, 6] (N m) between faces and cube, counter-clockwise; friction,
         spring and blocked faces act against them."""
         self.torque = torque.to(self.torque.dtype).clone()
+        self._driven = True
         self._drive()
 
     def advance(self) -> None:
@@ -193,17 +207,26 @@ class Mechanism:
         if self.turning == "none":
             return
         offsets = self._qpos[:, self._hinges]
-        turned = torch.round(offsets / QUARTER).long()  # [N, 2]
-        third = self._chosen(offsets) if self.turning == "all" else torch.zeros_like(self.axis)
-        changed = (turned != 0).any(dim=1) | (third != 0)
+        turned = torch.round(offsets / QUARTER)  # [N, 2]
         self.stayed += 1
-        self._written = changed
+        self._written = torch.zeros_like(self._unpainted)
+        # Never both: the body's frame is turned where faces are aligned.
+        self._changed(turned.any(dim=1), self._count, turned)
+        if self.turning == "all":
+            third = self._chosen(offsets)
+            self._changed(third != 0, self._recut, third)
+
+    def _changed(self, which: Tensor, change: Callable[[Tensor, Tensor], None], by: Tensor) -> None:
+        """Change cubes `which` [N] by rows [N, ...], and note that they were; a GPU would wait to learn of none."""
         if not self._waits:
-            self._change(torch.arange(len(third), device=third.device), turned, third)
-        elif bool(changed.any()):
-            rows = changed.nonzero()[:, 0]
-            self._change(rows, turned[rows], third[rows])
-        self._unpainted |= changed
+            change(torch.arange(len(which), device=which.device), by)
+        elif bool(which.any()):
+            rows = which.nonzero()[:, 0]
+            change(rows, by[rows])
+        else:
+            return
+        self._written = self._written | which
+        self._unpainted |= which
 
     def settle(self) -> None:
         """Bring up to date what depends on changes of `advance`; called after a control step."""
@@ -211,36 +234,35 @@ class Mechanism:
             return
         self._paint(self._unpainted)
         self._unpainted = torch.zeros_like(self._unpainted)
-        self.engine.forward(self._written)  # of the last physics step's: a later one has done it for the others
+        # Of the last physics step's: a later one has done it for the others. What acts on bodies is as it was.
+        self.engine.forward(self._written, "kinematics")
 
-    def _change(self, rows: Tensor, turned: Tensor, third: Tensor) -> None:
-        """Count quarter turns [k, 2] and turn bodies' frames by thirds [k], of cubes `rows` [k]; 0 changes nothing."""
-        axis, labels = self.axis[rows], self.labels[rows]
-        faces = self._tables.faces[axis]
+    def _count(self, rows: Tensor, turned: Tensor) -> None:
+        """Count quarter turns [k, 2] of the faces of the present axis, of cubes `rows` [k]; 0 changes nothing."""
+        quarters, labels, faces = turned.long(), self.labels[rows], self._tables.faces[self.axis[rows]]
         for side in range(2):
-            labels = labels.gather(1, self._tables.turns[4 * faces[:, side] + turned[:, side] % 4])
+            labels = labels.gather(1, self._tables.turns[4 * faces[:, side] + quarters[:, side] % 4])
         self.labels[rows] = labels
-        self.quarters[rows] = self.quarters[rows].scatter_add(1, faces, turned)
-        recut, following = (third != 0)[:, None], (axis + third) % 3
-        offsets, kept, each = (
-            self._qpos[rows, self._hinges],
-            self.kept[rows],
-            torch.arange(len(rows), device=rows.device),
-        )
-        # What faces of the last axis are off is kept; a face that crosses others puts them into place.
-        kept[each, axis] = torch.where(recut, offsets, 0.0)
-        kept = kept.masked_fill((turned != 0).any(dim=1)[:, None, None], 0.0)
-        offsets = torch.where(recut, kept[each, following], offsets - QUARTER * turned)
-        kept[each, following] = 0.0
-        self.kept[rows] = kept
-        self._qpos[rows, self._hinges] = offsets
-        self._qvel[rows, self._dofs] = self._qvel[rows, self._dofs] * ~recut
-        by = self._tables.thirds[third]
-        self._qpos[rows, self._quat] = quat_multiply(self._qpos[rows, self._quat], by)
-        self._qvel[rows, self._spin] = rotate_inverse(by, self._qvel[rows, self._spin])
+        self.quarters[rows] = self.quarters[rows].scatter_add(1, faces, quarters)
+        self._qpos[rows, self._hinges] -= QUARTER * turned
+        # A face that crosses others puts them into place.
+        self.kept[rows] = self.kept[rows].masked_fill(turned.any(dim=1)[:, None, None], 0.0)
+
+    def _recut(self, rows: Tensor, third: Tensor) -> None:
+        """Turn bodies' frames by thirds [k], of cubes `rows` [k]; 0 changes nothing."""
+        axis, stays = self.axis[rows], (third == 0)[:, None]
+        following, every = (axis + third) % 3, slice(None)
+        # What faces of the last axis are off is kept.
+        self.kept[rows, axis] = self._qpos[rows, self._hinges]
+        self._qpos[rows, self._hinges] = self.kept[rows, following]
+        self.kept[rows, following] = 0.0
+        self._qvel[rows, self._dofs] *= stays
+        quat = self._qpos[rows, self._quat]
+        self._qpos[rows, self._quat] = (quat[:, every, None] * self._tables.by_third[third]).sum(dim=1)
+        self._qvel[rows, self._spin] = self._qvel[rows, self._spin].gather(1, self._tables.along[third])
         self.axis[rows] = following
-        self.stayed[rows] = self.stayed[rows].masked_fill(recut[:, 0], 0)
-        if not self._waits or bool((self.torque != 0).any()):
+        self.stayed[rows] *= stays[:, 0]
+        if not self._waits or self._driven:
             self._drive()
 
     def state_dict(self) -> dict[str, Any]:
@@ -251,20 +273,21 @@ class Mechanism:
         """Go on from what `state_dict` returned."""
         for name in self.state_tensors:
             getattr(self, name).copy_(state[name])
+        self._driven = bool(self.torque.any())
 
     def _chosen(self, offsets: Tensor) -> Tensor:
         """By how many thirds of a turn [N] the body's frame is to be turned, so that z is the axis forced most."""
         readings = self._sensors[:, self._readings].view(-1, len(SLABS) + 1, READING)
         arm = readings[..., 7:10] - self._qpos[:, None, self._pos]
-        pressed = (readings[..., :1] > 0).to(arm.dtype)
-        world = (readings[..., 4:7] + torch.linalg.cross(arm, readings[..., 1:4])) * pressed
+        world = readings[..., 4:7] + torch.linalg.cross(arm, readings[..., 1:4])  # 0 where nothing presses
         torque = rotate_inverse(self._qpos[:, None, self._quat].expand(-1, len(SLABS) + 1, -1), world)  # [N, 7, 3]
         on_slabs = torque[:, :6].view(-1, 3, 2, 3).diagonal(dim1=1, dim2=3).transpose(1, 2)  # [N, axis, side], about it
         between = on_slabs - SHARE * torque[:, 6, :, None]
-        sign = constant((1.0, -1.0), torque.dtype, torque.device)
-        driven = self.torque.gather(1, self._present_faces().flatten(1)).view(-1, 3, 2) * sign
+        if not self._waits or self._driven:
+            sign = constant((1.0, -1.0), torque.dtype, torque.device)
+            between = between + self.torque.gather(1, self._present_faces().flatten(1)).view(-1, 3, 2) * sign
         held = self._friction[:, self._dofs].amax(dim=1, keepdim=True)
-        excess = (between + driven).abs().amax(dim=2) - held  # [N, 3]
+        excess = between.abs().amax(dim=2) - held  # [N, 3]
         free = (offsets.abs() <= TOLERANCE_RAD).all(dim=1)
         x, y, z = excess.unbind(1)
         most = torch.maximum(x, y)
@@ -291,10 +314,10 @@ class Mechanism:
 
     def _paint(self, mask: Tensor) -> None:
         """Give the drawn stickers of `mask` [N] the colours that they have."""
-        shown = self.labels.gather(1, self._tables.facelets[self.axis]) // 9  # [N, 54]
-        colours = self._tables.colours[shown].to(self._rgba.dtype)
-        present = self._rgba[:, self._stickers]
-        self._rgba[:, self._stickers] = torch.where(mask[:, None, None], colours, present)
+        rows = mask.nonzero()[:, 0] if self._waits else torch.arange(len(mask), device=mask.device)
+        shown = self.labels[rows].gather(1, self._tables.facelets[self.axis[rows]]) // 9  # [k, 54]
+        colours, place = self._tables.colours[shown].to(self._rgba.dtype), (rows[:, None], self._stickers)
+        self._rgba[place] = torch.where(mask[rows, None, None], colours, self._rgba[place])
 
 
 def wrapped(angle: Tensor) -> Tensor:

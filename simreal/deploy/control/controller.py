@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..bundle_reader import one_line
+from ..files import one_line
 from ..policy import Policy
 from .events import Event, EventLog, Fault, Kind, Spell
 from .inner import INTERPOLATIONS, Interpolation, ticks_of
@@ -74,6 +74,10 @@ class Controller:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         self._policy = policy if isinstance(policy, Policy) else Policy.load(policy)
+        if self._policy.layout.pictures is not None:
+            raise ValueError(
+                "policy: looks at pictures, which a Controller does not carry; call Policy in your own loop"
+            )
         self._robot, limits = robot, limits or Limits()
         self.inputs: Inputs = {} if inputs is None else inputs
         for what, value, known in (("safe", safe, SAFE_ACTIONS), ("interpolation", interpolation, INTERPOLATIONS)):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle_reader import ActionPart, Layout, one_line, unknown_name
+from ..bundle_reader import ActionPart, Layout
+from ..files import one_line, unknown_name
 from ..targets import Numbers
 from .events import Fault
 

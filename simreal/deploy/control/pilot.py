@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..bundle_reader import one_line
+from ..files import one_line
 from ..policy import Policy
 from ..targets import Numbers
 from .events import EventLog, Fault, Spell

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle_reader import unknown_name
+from ..files import unknown_name
 from .limits import Joints
 
 SafeAction = Literal["hold", "damp", "zero_torque"]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle_reader import Array, Layout, Part, one_line, unknown_name
+from ..bundle_reader import Layout, Part
+from ..files import Array, one_line, unknown_name
 from ..targets import Numbers
 from .events import Fault
 from .robot import Reading

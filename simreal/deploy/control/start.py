@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..bundle_reader import Array, Layout
+from ..bundle_reader import Layout
+from ..files import Array
 from ..targets import Numbers
 from .limits import Bounds, Joints
 

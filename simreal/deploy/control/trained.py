@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle_reader import Array, Layout
+from ..bundle_reader import Layout
+from ..files import Array
 from ..targets import Numbers
 
 _MEMORY = 1.0 / 25.0  # weight of the newest cycle in the running shares and means

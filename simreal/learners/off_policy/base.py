@@ -101,11 +101,15 @@ class OffPolicyLearner(Learner):
         self._online: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._optimizers: dict[str, float] = {}  # step sizes
-        self.replay = HerReplayBuffer(
+        self.replay = self._make_replay(
             config.replay_size, spec.num_envs, spec.observation_size, spec.action_size, spec.goal_size,
             config.her_k if spec.goal_size else 0, spec.hindsight, layout, LAG, spec.device, self.share,
         )  # fmt: skip
         self.updates_due = 0.0
+
+    def _make_replay(self, *arguments: Any) -> HerReplayBuffer:
+        """The replay, for arguments of `HerReplayBuffer`."""
+        return HerReplayBuffer(*arguments)
 
     def _leaving_network(self) -> OffPolicyPolicy:
         """The network that is evaluated and exported: the one that learns, or a copy with averages of its weights.

@@ -29,6 +29,8 @@ class ReplayBatch:
     state: Tensor | None = None  # [B, S] what a policy remembers at `observation`, as `HistoryLayout` has it, in units
     next_state: Tensor | None = None  # [B, S] and at `next_observation`
     place: Tensor | None = None  # [B] ascending: on many ranks, which transitions of the batch of all these are
+    time: Tensor | None = None  # [B] control step since the beginning, where there are pictures
+    env: Tensor | None = None  # [B] and environment
 
     def rows(self, start: int, stop: int) -> ReplayBatch:
         """Transitions start to stop; on many ranks those of them that are this one's."""

@@ -49,7 +49,7 @@ from simreal.learners.on_policy.losses import (
     surrogate_loss,
     value_loss,
 )
-from simreal.learners.on_policy.returns import gae, n_step, reward_to_go
+from simreal.learners.on_policy.returns import estimated
 from simreal.learners.on_policy.rollout import Minibatch, RolloutBatch, RolloutBuffer, WholeRollout
 from simreal.learners.on_policy.stacks import RolloutStacks
 from simreal.learners.on_policy.symmetry import symmetry_loss, with_privileged
@@ -78,19 +78,18 @@ class PPO(Learner):
         self._mirror = spec.mirror if config.mirror_coef else None
         if self._mirror is not None and config.reads_privileged:
             self._mirror = with_privileged(self._mirror, spec.privileged_size, spec.parameters)
-        layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
+        layout = self._remembered()
         if layout.size and config.mirror_coef and spec.goal_size:
             raise ValueError("mirror_coef: works without a history in tasks with goals, set one of them to 0")
-        self.network, self.policy = make_policy(layout, self._reads, config, spec.device)
+        self.network, self.policy, self.critic = self._make_networks(layout, privileged)
         self.actor, self._seen = self.network.actor, self._reads + layout.inputs
-        self.critic = Critic(self._seen, privileged, config).to(spec.device)
         reader = self.network if config.reads_privileged else self.critic
         reader.normalizer.passed = len(spec.parameters) if len(reader.normalizer.mean) else 0
         self._young = [self.network.normalizer, self.critic.normalizer]  # know nothing before the first rollout
         for given in spec.policies.get("initial_policy", ()):
             go_on_with(self.policy, config, given)
             self._young = [self.critic.normalizer]
-        self._actor_params = list(self.actor.parameters())
+        self._actor_params = list(self.network.parameters())
         self._params = list(self.critic.trunk.parameters())
         if config.objective != "trpo":
             self._params += self._actor_params
@@ -104,13 +103,26 @@ class PPO(Learner):
             config.horizon, segment, spec.num_envs, self._reads + privileged,
             spec.action_size, self.actor.shapes, state_sizes, spec.device, layout.steps,
         )  # fmt: skip
-        self.stacks = RolloutStacks(layout, self.rollout) if layout.size else None
+        self.stacks = self._make_stacks(layout)
         self._states = [torch.zeros(spec.num_envs, size, device=spec.device) for size in state_sizes]
         self._next_states = list(self._states)  # after the observation that was last acted on
         self._sync_allowed = spec.device.type == "cpu"  # whether numbers may be copied to the host in each step
         # Sum of the returns of the episodes that ended in this rollout, and their number.
         self._ended = torch.zeros(2, dtype=torch.float64, device=spec.device)
         self.lr, self.beta = config.lr, config.kl_beta
+
+    def _remembered(self) -> HistoryLayout:
+        """What networks see beside the present observation."""
+        return HistoryLayout.of(self.config, self.spec.observation_size, self.spec.goal_size, self.spec.action_size)
+
+    def _make_networks(self, layout: HistoryLayout, privileged: int) -> tuple[Any, Any, Critic]:
+        """The network that learns, the policy that is exported, and a critic that reads `privileged` values more."""
+        config, device = self.config, self.spec.device
+        policy = make_policy(layout, self._reads, config, device)
+        return *policy, Critic(self._reads + layout.inputs, privileged, config).to(device)
+
+    def _make_stacks(self, layout: HistoryLayout) -> RolloutStacks | None:
+        return RolloutStacks(layout, self.rollout) if layout.size else None
 
     def _inputs(self) -> tuple[int, int]:
         """How many values only the critic reads, and how many the policy. Raises ValueError."""
@@ -264,7 +276,11 @@ class PPO(Learner):
         value = rollout.joined(critic.unscaled(self._values(x, critic_state, start)))
         last = critic.unscaled(critic(self._present(config.horizon)[None], self._states[1])[0])
         next_value = torch.where(rollout.truncated, rollout.final_value, torch.cat((value[1:], last)))
-        advantage, target = self._estimate(value, next_value)
+        reward = torch.where(rollout.diverged, value, rollout.reward)  # with no next state: worth what was expected
+        advantage, target = estimated(
+            config.advantage, reward, value, next_value, rollout.terminated | rollout.diverged, rollout.truncated,
+            gamma=config.gamma, gae_lambda=config.lam, steps=config.n_steps,
+        )  # fmt: skip
         weight = rollout.sound().to(value)
         # Of all ranks: what is one number for each step, all of them compute alike.
         values, targets, advantages, weights = self.share.gather(value, target, advantage, weight, dim=1)
@@ -300,21 +316,6 @@ class PPO(Learner):
         places = torch.arange(x.shape[1], device=x.device).tensor_split(self.config.minibatches)
         seen = (self._beside(x[0, place], self.stacks.gather(place)) for place in places)
         return torch.cat([self.critic(part[None], state)[0] for part in seen], dim=1)
-
-    def _estimate(self, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Advantages and targets of the value [T, N], in units of reward."""
-        config, rollout = self.config, self.rollout
-        reward = torch.where(rollout.diverged, value, rollout.reward)  # with no next state: worth what was expected
-        ends = (rollout.terminated | rollout.diverged, rollout.truncated)
-        if config.advantage == "gae":
-            advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, gae_lambda=config.lam)
-            return advantage, advantage + value
-        if config.advantage == "monte_carlo":
-            target = reward_to_go(reward, next_value, *ends, gamma=config.gamma)
-        else:
-            steps = 1 if config.advantage == "one_step" else config.n_steps
-            target = n_step(reward, next_value, *ends, gamma=config.gamma, steps=steps)
-        return target - value, target
 
     def _statistics(self, value: Tensor, target: Tensor, weight: Tensor) -> dict[str, float]:
         share = shares(weight)

@@ -71,6 +71,31 @@ def reward_to_go(reward: Tensor, next_value: Tensor, terminated: Tensor, truncat
     return _discounted_sum(start, gamma * alive * (1.0 - cut), next_value[-1])
 
 
+def estimated(
+    kind: str,
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and targets of the value [T, N], by `PPOConfig.advantage`."""
+    rollout = (reward, value, next_value, terminated, truncated)
+    if kind == "gae":
+        advantage = gae(*rollout, gamma=gamma, gae_lambda=gae_lambda)
+        return advantage, advantage + value
+    if kind == "monte_carlo":
+        target = reward_to_go(reward, next_value, terminated, truncated, gamma=gamma)
+    else:
+        steps = 1 if kind == "one_step" else steps
+        target = n_step(reward, next_value, terminated, truncated, gamma=gamma, steps=steps)
+    return target - value, target
+
+
 def _discounted_sum(term: Tensor, decay: Tensor, beyond: Tensor) -> Tensor:
     """S_t = term_t + decay_t S_{t+1}, backwards from S_T = `beyond` [N]; all others [T, N]."""
     result = torch.empty_like(term)

@@ -1,21 +1,15 @@
-"""Puts what an estimator reads from pictures in place of components of the observation.
-
-A camera has a clock of its own: a picture is taken at the first control step at or after each of its ticks, counted
-from the beginning of an episode, and what it shows is known `latency_s` later, in whole control steps, rounded up.
-Until then, and where pictures are lost, the last estimate stays. An episode's first picture is there at once.
-"""
+"""Environments that see: what an estimator reads from pictures in place of components of the observation, and pictures
+for a policy that looks at them itself."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs.common.stateful import Stateful
-from envs.engines.cpu import CpuEngine
+from envs.engines.base import WarpEngine
 from envs.environment import Environment
 from envs.task import Task
 from randomization.config import Performance
@@ -25,9 +19,9 @@ from randomization.visual.textures import UNSEEN
 from simreal.common.errors import UserError
 from simreal.vision.estimator.loading import Estimator, load_estimator
 from simreal.vision.rendering.frames import FrameRenderer
+from simreal.vision.sensors.camera import Camera
 from simreal.vision.sensors.config import SensorConfig
-
-_EPS = 1e-9
+from simreal.vision.sensors.pixels import ObservationConfig, PixelsConfig
 
 
 class SeeingRandomizer(DomainRandomizer):
@@ -37,6 +31,7 @@ class SeeingRandomizer(DomainRandomizer):
     Args:
         sampler, performance, explore: see `DomainRandomizer`.
         sensors: by component.
+        observation: how the pictures are taken that the policy gets; None: none.
 
     Raises:
         UserError: an estimator does not exist, is of another task, or does not read its component.
@@ -50,8 +45,10 @@ class SeeingRandomizer(DomainRandomizer):
         task: Task,
         task_id: str,
         sensors: Mapping[str, SensorConfig],
+        observation: ObservationConfig | None = None,
     ) -> None:
         super().__init__(sampler, performance, explore)
+        self._pixels, self._camera = None if observation is None else observation.pixels, None
         groups: dict[SensorConfig, list[str]] = {}
         for name, sensor in sensors.items():
             groups.setdefault(sensor, []).append(name)
@@ -60,10 +57,12 @@ class SeeingRandomizer(DomainRandomizer):
 
     def attach(self, environment: Environment) -> None:
         """See `DomainRandomizer.attach`; cameras are opened with the first picture."""
-        if not isinstance(environment.engine, CpuEngine):
-            raise UserError("sensors: estimators' pictures are drawn by the CPU engine; expected engine: cpu")
+        if isinstance(environment.engine, WarpEngine):
+            what = "sensors" if self._pixels is None else "observation"
+            raise UserError(f"{what}: pictures are drawn by the CPU engine; expected engine: cpu")
         super().attach(environment)
         self._eyes = [Eye(environment, self, *kind) for kind in self._kinds]
+        self._camera = None if self._pixels is None else PictureCamera(environment, self, self._pixels)
 
     def measure(self, observation: Tensor, first: Tensor | None) -> Tensor:
         """See `DomainRandomizer.measure`."""
@@ -73,15 +72,22 @@ class SeeingRandomizer(DomainRandomizer):
             eye.show(measured, first)
         return measured
 
+    def look(self, first: Tensor | None) -> Tensor | None:
+        """The policy's pictures; see `Randomizer.look`."""
+        return None if self._camera is None else self._camera.look(first)
+
     def state_dict(self) -> dict[str, Any]:
         """See `DomainRandomizer.state_dict`; and what is on its way from the cameras."""
-        return super().state_dict() | {"eyes": [eye.state_dict() for eye in self._eyes]}
+        state = super().state_dict() | {"eyes": [eye.state_dict() for eye in self._eyes]}
+        return state if self._camera is None else state | {"camera": self._camera.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         super().load_state_dict(state)
         for eye, kept in zip(self._eyes, state["eyes"], strict=True):
             eye.load_state_dict(kept)
+        if self._camera is not None:
+            self._camera.load_state_dict(state["camera"])
 
 
 def _estimator(task: Task, task_id: str, sensor: SensorConfig, names: list[str]) -> Estimator:
@@ -101,7 +107,7 @@ def _estimator(task: Task, task_id: str, sensor: SensorConfig, names: list[str])
     return estimator
 
 
-class Eye(Stateful):
+class Eye(Camera):
     """One estimator that looks at N environments.
 
     Args:
@@ -109,8 +115,6 @@ class Eye(Stateful):
         layer: of the environment.
         sensor, estimator, names: what it shows.
     """
-
-    _state = ("_shown", "_ring", "_valid", "_newest")
 
     def __init__(
         self,
@@ -120,55 +124,20 @@ class Eye(Stateful):
         estimator: Estimator,
         names: list[str],
     ) -> None:
-        self._environment, self._layer, self._sensor, self._estimator, self._names = (
-            environment, layer, sensor, estimator, names
-        )  # fmt: skip
-        slices, period_s = environment.task.slices("policy"), environment.task.control_period_s
+        slices = environment.task.slices("policy")
         self._places = torch.cat([torch.arange(slices[n].start, slices[n].stop) for n in names])
-        n, k = environment.num_envs, len(self._places)
-        late = math.ceil(sensor.latency_s / period_s - _EPS)
-        self._per_step = None if sensor.rate_hz is None else sensor.rate_hz * period_s
-        self._shown = torch.zeros(n, k, dtype=torch.float64)
-        self._ring = torch.zeros(n, late + 1, k, dtype=torch.float64)  # what pictures of the last steps showed
-        self._valid = torch.zeros(n, late + 1, dtype=torch.bool)
-        self._newest = 0
+        super().__init__(environment, sensor, names[0], (len(self._places),), torch.float64)
+        self._layer, self._sensor, self._estimator, self._names = layer, sensor, estimator, names
         self._renderer: FrameRenderer | None = None
 
     def show(self, measured: Tensor, first: Tensor | None) -> None:
         """Replace components of what is measured [N, nobs], in place; `first` as in `Effect.on_arrival`."""
-        if first is not None:
-            self._read_into(self._shown, first)
-            self._valid &= ~first[:, None]
-        else:
-            slots = self._ring.shape[1]
-            self._newest = (self._newest + 1) % slots
-            taken = self._due()
-            self._read_into(self._ring[:, self._newest], taken)
-            self._valid[:, self._newest] = taken
-            arrives = (self._newest + 1) % slots
-            self._shown = torch.where(self._valid[:, arrives, None], self._ring[:, arrives], self._shown)
-        measured[:, self._places] = self._shown.to(measured.dtype)
+        measured[:, self._places] = self.look(first).to(measured.dtype)
 
-    def _due(self) -> Tensor:
-        """Environments [N] whose camera takes a picture in this step that is not lost."""
-        environment = self._environment
-        steps = environment.steps
-        due = torch.ones_like(steps, dtype=torch.bool)
-        if self._per_step is not None:
-            ticks = lambda at: torch.floor(at * self._per_step + _EPS)  # noqa: E731
-            due = ticks(steps) > ticks(steps - 1)
-        if self._sensor.drop:
-            lost = environment.rng.uniform(f"picture {self._names[0]}", 1)[:, 0] < self._sensor.drop
-            due &= ~lost
-        return due
-
-    def _read_into(self, values: Tensor, mask: Tensor) -> None:
-        """Put what pictures of the environments in mask [N] show into values [N, k]."""
-        rows = mask.nonzero()[:, 0]
-        if not len(rows):
-            return
+    def read(self, rows: Tensor) -> Tensor:
+        """See `Camera.read`."""
         found = self._estimator.estimate(self._camera().take(rows, self._layer.lam[rows]))
-        values[rows] = torch.cat([found[name][0] for name in self._names], dim=1).to(values.dtype)
+        return torch.cat([found[name][0] for name in self._names], dim=1)
 
     def _camera(self) -> FrameRenderer:
         if self._renderer is None:
@@ -178,3 +147,29 @@ class Eye(Stateful):
                 patterns=UNSEEN if self._sensor.unseen else 0,
             )  # fmt: skip
         return self._renderer
+
+
+class PictureCamera(Camera):
+    """The camera that a policy looks through, in N environments: pictures [N, height, width, 3] uint8.
+
+    Args:
+        environment: whose `layer` is attached.
+        layer: of the environment.
+        config: of the pictures.
+    """
+
+    def __init__(self, environment: Environment, layer: DomainRandomizer, config: PixelsConfig) -> None:
+        super().__init__(environment, config, "pixels", (config.height, config.width, 3), torch.uint8)
+        self._layer, self._config = layer, config
+        self._renderer: FrameRenderer | None = None
+
+    def read(self, rows: Tensor) -> Tensor:
+        """See `Camera.read`."""
+        if self._renderer is None:
+            config = self._config
+            self._renderer = FrameRenderer(
+                self._environment, [config.camera], config.width, config.height, self._layer.parameters,
+                self._environment.rng,
+            )  # fmt: skip
+        pictures = torch.from_numpy(self._renderer.take(rows, self._layer.lam[rows])[:, 0])
+        return pictures.flip(-1) if self._config.colours == "bgr" else pictures
