@@ -231,3 +231,45 @@ def test_a_rollout_gathers_the_stacks_that_were_acted_on(state_critic: bool) -> 
             log = ppo.update()
             assert np.isfinite(list(log.values())).all()
             assert all(not torch.equal(a, b) for a, b in zip(before, ppo.network.encoder.parameters(), strict=True))
+
+
+def shows(place: Tensor) -> Tensor:
+    """Pictures [N, 16, 16, 3] of a bar at places [N] in [-1, 1]."""
+    columns = torch.arange(16) / 7.5 - 1.0
+    bright = (255 * (1.0 - 4.0 * (columns - place[:, None]).abs()).clamp(min=0.0)).to(torch.uint8)
+    return bright[:, None, :, None].expand(-1, 16, -1, 3).contiguous()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "state_critic"), [("sac", True), ("sac", False), ("ppo", True), ("ppo", False)])
+def test_where_something_is_is_learnt_from_pictures_alone(algorithm: str, state_critic: bool) -> None:
+    # A bar that actions move by up to 0.3, paid minus its squared distance from the middle
+    layout = PixelLayout(16, 16, (0, 0, 16, 16), 1, 1, 0, (), (), state_critic, (8, 8), 12)
+    spec = LearnerSpec(8, 1, 1, 0, 0, None, torch.device("cpu"), pixels=layout)
+    learner: Any
+    if algorithm == "sac":
+        settings = {"hidden": (32,), "batch_size": 64, "warmup_steps": 200, "gamma": 0.9, "replay_size": 5000}
+        learner = PixelSAC(spec, SACConfig.model_validate({**settings, "updates_per_step": 0.25}), 0)
+    else:
+        settings = {"horizon": 32, "minibatches": 4, "gamma": 0.9, "lr": 0.002, "epochs": 6}
+        learner = PixelPPO(spec, PPOConfig.model_validate({**settings, "actor_hidden": (32,)}), 0)
+    draw = torch.Generator().manual_seed(1)
+    place, age = torch.rand(8, generator=draw) * 2 - 1, torch.arange(8)
+    for _ in range(500):
+        observed = Observed(place[:, None], None, None, None, shows(place))
+        action = learner.act(observed)
+        moved = (place + 0.3 * action[:, 0]).clamp(-1.0, 1.0)
+        age, done = age + 1, age >= 7
+        result = result_of(moved[:, None], -moved.square(), truncated=done)
+        final = replace(result.final, pictures=shows(moved))
+        place = torch.where(done, torch.rand(8, generator=draw) * 2 - 1, moved)
+        age = age.masked_fill(done, 0)
+        after = Observed(place[:, None], None, None, None, shows(place))
+        learner.record(observed, action, replace(result, final=final, observed=after))
+        if learner.ready():
+            learner.update()
+    places = torch.tensor([-0.8, -0.5, 0.5, 0.8])
+    with torch.no_grad():
+        actions = learner.policy(shows(places)[:, None], torch.zeros(4, 0))[:, 0]
+    assert actions[:2].min() > 0.5
+    assert actions[2:].max() < -0.5

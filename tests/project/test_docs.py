@@ -64,6 +64,7 @@ _EXPORTS = {
     "arm.md": "arm",
     "audit.md": "pole",
     "c.md": "pole go1",
+    "engines.md": "pole",
     "evaluate.md": "r",
     "pixels.md": "seen",
     "robot.md": "swing",

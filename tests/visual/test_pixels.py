@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import yaml
 
 from command import refused, simreal_command
+from envs.platform import gl
 from randomization.samplers.base import Manual
 from resuming import advance
 from shortcuts import made_once, with_short_rehearsals
@@ -271,6 +274,35 @@ def test_a_machine_that_cannot_render_is_told_what_to_install(
     status, _, err = simreal_command(capsys, "export", run, "--output", tmp_path / "bundle")
     assert status == 0, err
     assert Policy.load(tmp_path / "bundle").contract["pictures"]["camera"] == "side"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("osmesa", "MUJOCO_GL is 'osmesa', and libOSMesa.so.8 is not installed"),
+        ("egl", "MUJOCO_GL is 'egl', and libEGL.so.1 is not installed"),
+        ("elg", "MUJOCO_GL is 'elg', and there is no such backend"),
+    ],
+)
+def test_a_backend_without_its_library_leaves_mujoco_importable_and_is_named(
+    wanted: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    with monkeypatch.context() as patch:  # as where neither is installed and MuJoCo is not imported yet
+        patch.delitem(sys.modules, "mujoco")
+        patch.setattr("ctypes.CDLL", missing)
+        patch.setenv("MUJOCO_GL", wanted)
+        gl.choose_gl_backend()
+        assert os.environ["MUJOCO_GL"] == "disable"  # with any other value `import mujoco` raises there
+    monkeypatch.delattr(mujoco, "GLContext")  # and this is what it has then
+    try:
+        refused(
+            simreal_command(capsys, "train", write(tmp_path), "--run-dir", tmp_path / "run"), said, "apt-get install"
+        )
+    finally:
+        gl.problem = ""
 
 
 @pytest.mark.parametrize("camera", ["side", "view"])

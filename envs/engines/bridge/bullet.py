@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
+from envs.engines.bridge.compliance import Compliance
 from envs.engines.bridge.mechanism import Joint, Link, Mechanism, Shape, cross
 from envs.engines.bridge.rotors import with_rotor
 from envs.engines.bridge.simulator import Touch
@@ -48,6 +50,9 @@ class BulletSimulator:
         )
         self._places: dict[int, tuple[int, int]] = {}  # geom: body and link
         self._joints: list[tuple[Joint, int, int]] = []  # with body and link
+        self._springs: dict[tuple[int, int], Compliance] = {}  # by body and link
+        self._depths: dict[tuple[int, int], int] = {}  # which of its depths each has now
+        self._points: Any = ()
         self._bodies: list[tuple[Link, int, int]] = []
         self._free: list[tuple[Link, int, Array, Array]] = []  # with its body, and the place and axes of its inertia
         with tempfile.TemporaryDirectory() as folder:
@@ -116,16 +121,36 @@ class BulletSimulator:
             (body, link), yielding = self._places[shape.geom], shape.compliance
             pybullet.changeDynamics(body, link, lateralFriction=friction[shape.geom], **self._to)
             if yielding is not None:
-                damping = yielding.stiffness * yielding.relaxation_s
-                pybullet.changeDynamics(
-                    body, link, contactStiffness=yielding.stiffness, contactDamping=damping, **self._to
-                )
+                self._springs[body, link] = yielding
+                self._set_spring(body, link, 0)
         for link, body, index in self._bodies:  # a URDF with a rotor's inertia is refused: no rigid body has it
             pybullet.changeDynamics(body, index, localInertiaDiagonal=with_rotor(link)[0].tolist(), **self._to)
         for joint, body, link in self._joints:  # without force its hidden motor would hold the joint
             pybullet.setJointMotorControl2(
                 body, link, pybullet.VELOCITY_CONTROL, targetVelocity=0.0, force=joint.frictionloss, **self._to
             )
+
+    def _set_spring(self, body: int, link: int, depth: int) -> None:
+        """Have a shape's contacts yield as MuJoCo's do at one of its depths: Bullet's springs are linear."""
+        law = self._springs[body, link]
+        stiffness = float(law.stiffnesses[depth])
+        damping = stiffness * float(law.relaxations[depth])
+        pybullet.changeDynamics(body, link, contactStiffness=stiffness, contactDamping=damping, **self._to)
+        self._depths[body, link] = depth
+
+    def _follow_depths(self) -> None:
+        """Give each shape the spring of the depth at which the last step found it."""
+        depths = dict.fromkeys(self._springs, 0.0)
+        self._points = pybullet.getContactPoints(**self._to)
+        for point in self._points:
+            for place in ((point[1], point[3]), (point[2], point[4])):
+                if place in depths:
+                    depths[place] = max(depths[place], -point[8])
+        for place, depth in depths.items():
+            index = int(np.searchsorted(self._springs[place].depths, depth))
+            index = min(index, len(self._springs[place].depths) - 1)
+            if index != self._depths[place]:
+                self._set_spring(*place, index)
 
     def _filter(self) -> None:
         """Have only those shapes touch that may."""
@@ -196,6 +221,7 @@ class BulletSimulator:
             if force[v : v + 6].any():
                 self._push(body, at, axes, force[v : v + 3], force[v + 3 : v + 6])
         pybullet.stepSimulation(**self._to)
+        self._follow_depths()
 
     def _push(self, body: int, at: Array, axes: Array, force: Array, torque: Array) -> None:
         """Push a free base: a force in the world's axes and a torque in the body's, about the origin of its frame."""
@@ -210,7 +236,7 @@ class BulletSimulator:
 
     def touches(self) -> list[Touch]:
         found = []
-        for point in pybullet.getContactPoints(**self._to):
+        for point in self._points:
             a, b = self._geoms.get((point[1], point[3])), self._geoms.get((point[2], point[4]))
             if a is None or b is None or point[9] <= 0.0:
                 continue

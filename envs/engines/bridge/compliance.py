@@ -12,23 +12,26 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 _G = 9.81
 _SHALLOW_M, _DEEP_M, _HALVINGS = 1e-7, 0.1, 40
+_SHALLOWEST, _DEEPEST, _DEPTHS = 0.02, 2.0, 24  # of the depth under the weight, and how many
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 _PYRAMIDAL = int(mujoco.mjtConstraint.mjCNSTR_CONTACT_PYRAMIDAL)
 
 
 @dataclass(frozen=True)
 class Compliance:
-    """A spring and a damper at each point of contact.
+    """A spring and a damper at each point of contact. MuJoCo's contacts get stiffer as they get deeper.
 
     Attributes:
-        stiffness: N/m, force over depth at `depth_m`; MuJoCo's contacts get stiffer as they get deeper.
-        relaxation_s: damping over stiffness.
-        depth_m: how deep the point is under its share of half the weight of all that hangs together.
+        stiffness: N/m, force over depth under the point's share of half the weight of all that hangs together.
+        depths: [k] m, in rising order.
+        stiffnesses: [k] N/m, force over depth there.
+        relaxations: [k] s, damping over stiffness there.
     """
 
     stiffness: float
-    relaxation_s: float
-    depth_m: float
+    depths: Array
+    stiffnesses: Array
+    relaxations: Array
 
 
 def compliances(model: mujoco.MjModel, pairs: dict[tuple[int, int], float], static: set[int]) -> dict[int, Compliance]:
@@ -78,14 +81,18 @@ class _Probe:
         if way is None or load <= 0.0:
             return None
         low, high = _SHALLOW_M, _DEEP_M
-        depth, force, points, relaxation = low, 0.0, 0, 0.0
+        depth, force, points = low, 0.0, 0
         for _ in range(_HALVINGS):  # in the logarithm
             depth = float(np.sqrt(low * high))
-            force, points, relaxation = self._pressed(other, way * (distance + depth))
+            force, points, _ = self._pressed(other, way * (distance + depth))
             low, high = (depth, high) if force < load else (low, depth)
         if points == 0 or force <= 0.0:
             return None
-        return Compliance(force / points / depth, relaxation, depth)
+        depths = depth * np.geomspace(_SHALLOWEST, _DEEPEST, _DEPTHS)
+        law = [self._pressed(other, way * (distance + d)) for d in depths.tolist()]
+        stiffnesses = np.array([f / max(n, 1) for f, n, _ in law]) / depths
+        relaxations = np.array([t for *_, t in law])
+        return Compliance(force / points / depth, depths, stiffnesses, relaxations)
 
     def _way(self, geom: int, other: int) -> tuple[float, Array | None]:
         """Distance from the static geom to the other one, and the direction [3] in which it has to go."""

@@ -19,6 +19,7 @@ from pydrake.geometry import (
     GeometrySet,
     HalfSpace,
     ProximityProperties,
+    RoleAssign,
     Sphere,
 )
 from pydrake.math import RigidTransform, RotationMatrix
@@ -40,6 +41,7 @@ from pydrake.multibody.tree import (
 from pydrake.systems.analysis import Simulator as Stepper
 from pydrake.systems.framework import DiagramBuilder
 
+from envs.engines.bridge.compliance import Compliance
 from envs.engines.bridge.mechanism import Joint, Link, Mechanism, Shape
 from envs.engines.bridge.simulator import Touch
 from envs.engines.bridge.statement import coefficients
@@ -92,6 +94,8 @@ class DrakeSimulator:
         self._joints: list[tuple[Joint, Any]] = []
         self._bodies: dict[int, Any] = {0: plant.world_body()}
         self._free: list[tuple[Link, Any]] = []
+        self._springs: dict[int, Compliance] = {}  # by geom
+        self._depths: dict[int, int] = {}  # which of its depths each has now
         self._rubbing = 0
         for shape in found.static:
             self._add_shape(plant.world_body(), shape)
@@ -102,6 +106,9 @@ class DrakeSimulator:
         self._diagram = builder.Build()
         self._stepper: Any = Stepper(self._diagram)
         self._context: Any = plant.GetMyMutableContextFromRoot(self._stepper.get_mutable_context())
+        self._shapes: Any = self._scene.GetMyMutableContextFromRoot(self._stepper.get_mutable_context())
+        self._contacts: Any = plant.get_contact_results_output_port()
+        self._results: Any = self._contacts.Eval(self._context)
         self._force: Any = plant.get_applied_generalized_force_input_port()
         if self._rubbing:
             instance = self._joints[0][1].model_instance()
@@ -156,18 +163,44 @@ class DrakeSimulator:
 
     def _add_shape(self, body: Any, shape: Shape) -> None:
         plant: Any = self._plant
-        friction, yielding, properties = self._friction[shape.geom], shape.compliance, ProximityProperties()
-        coulomb = CoulombFriction(friction, friction)
-        if yielding is None:  # in series with another shape's spring; the world is rigid
+        if shape.compliance is None:  # in series with another shape's spring; the world is rigid
             rigid = _RIGID if body is plant.world_body() else None
-            AddContactMaterial(None, rigid, coulomb, properties)
-        else:  # its damping is stiffness * dissipation * depth, that of Hunt and Crossley
-            dissipation = yielding.relaxation_s / yielding.depth_m
-            AddContactMaterial(dissipation, yielding.stiffness, coulomb, properties)
+            properties = self._material(shape.geom, None, rigid)
+        else:
+            self._springs[shape.geom], self._depths[shape.geom] = shape.compliance, 0
+            properties = self._spring(shape.geom, 0)
         made = plant.RegisterCollisionGeometry(
             body, _pose(shape.pos, shape.quat), _solid(shape), f"geom{shape.geom}", properties
         )
         self._geoms[made], self._ids[shape.geom] = shape.geom, made
+
+    def _material(self, geom: int, dissipation: float | None, stiffness: float | None) -> Any:
+        properties, friction = ProximityProperties(), self._friction[geom]
+        AddContactMaterial(dissipation, stiffness, CoulombFriction(friction, friction), properties)
+        return properties
+
+    def _spring(self, geom: int, index: int) -> Any:
+        """How a shape yields at one of its depths. Damping is stiffness * dissipation * depth (Hunt and Crossley)."""
+        law = self._springs[geom]
+        return self._material(geom, float(law.relaxations[index] / law.depths[index]), float(law.stiffnesses[index]))
+
+    def _follow_depths(self) -> None:
+        """Give each shape the spring of the depth at which the last step found it: Drake's springs are linear."""
+        depths = dict.fromkeys(self._springs, 0.0)
+        self._results = self._contacts.Eval(self._context)
+        for i in range(self._results.num_point_pair_contacts()):
+            pair = self._results.point_pair_contact_info(i).point_pair()
+            for one in (pair.id_A, pair.id_B):
+                if (geom := self._geoms[one]) in depths:
+                    depths[geom] = max(depths[geom], pair.depth)
+        for geom, depth in depths.items():
+            index = min(int(np.searchsorted(self._springs[geom].depths, depth)), len(self._springs[geom].depths) - 1)
+            if index != self._depths[geom]:
+                self._depths[geom] = index
+                self._scene.AssignRole(
+                    self._shapes, self._plant.get_source_id(), self._ids[geom], self._spring(geom, index),
+                    RoleAssign.kReplace,
+                )  # fmt: skip
 
     def _filter(self) -> None:
         """Have only those shapes touch that may."""
@@ -224,10 +257,10 @@ class DrakeSimulator:
         # A step is made at each multiple of its length, the first at 0; times between them do not depend on rounding.
         self._stepper.AdvanceTo((self._steps + 0.5) * self._found.timestep_s)
         self._steps += 1
+        self._follow_depths()
 
     def touches(self) -> list[Touch]:
-        results = self._plant.get_contact_results_output_port().Eval(self._context)
-        found = []
+        results, found = self._results, []
         for i in range(results.num_point_pair_contacts()):
             info = results.point_pair_contact_info(i)
             pair = info.point_pair()

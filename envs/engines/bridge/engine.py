@@ -32,7 +32,8 @@ _OF_MECHANISM = (
 )  # fmt: skip
 _OF_FORCES = ("actuator_", "tendon_", "jnt_stiffness", "jnt_actfrc", "jnt_actgravcomp", "qpos_spring", "dof_damping",
               "body_gravcomp", "opt.wind", "opt.density", "opt.viscosity")  # fmt: skip
-_WITHOUT_EFFECT = ("body_invweight0", "body_subtreemass", "dof_invweight0", "dof_M0", "cam_", "light_")
+_WITHOUT_EFFECT = ("body_invweight0", "body_subtreemass", "dof_invweight0", "dof_M0", "opt.disableflags", "cam_",
+                   "light_")  # fmt: skip
 
 
 @dataclass

@@ -93,9 +93,8 @@ def _of_contacts(kind: str, model: mujoco.MjModel, found: Mechanism) -> Iterator
     if springs:
         ends = dict.fromkeys(f(spring.stiffness for spring in springs) for f in (min, max))
         yield (
-            f"solref, solimp: springs and dampers at points ({' to '.join(f'{end:.3g}' for end in ends)} N/m), as "
-            "MuJoCo's contact with the world is under half the weight of all that hangs together; that gets stiffer "
-            "with depth"
+            "solref, solimp: springs and dampers at points, as MuJoCo's contact with the world "
+            f"is at the last step's depth ({' to '.join(f'{end:.3g}' for end in ends)} N/m under half the weight)"
         )
     if len(springs) < len(found.shapes) - len(found.static):
         yield "contacts of bodies with each other: as stiff as its defaults are"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.common.step_records import Mark
+from envs.platform import gl
 from randomization.visual.mujoco_scene import Sky
 from randomization.visual.textures import PATTERNS, library, mixed_sky, nominal_sky
 from simreal.common.errors import UserError
@@ -89,8 +90,8 @@ class Offscreen:
             self._context = mujoco.MjrContext(model, scale)
         except Exception as error:  # each backend raises errors of its own
             raise UserError(
-                f"cannot render here ({error}); without a display, set MUJOCO_GL=egl or import simreal before mujoco, "
-                "and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
+                f"cannot render here ({gl.problem or error}); without a display, set MUJOCO_GL=egl or import simreal "
+                "before mujoco, and install a software renderer, on Debian: apt-get install libegl1 libgl1-mesa-dri"
             ) from None
         finally:
             asked.shadowsize, asked.offsamples = shadow_map, samples

@@ -150,7 +150,10 @@ def _short(value: Any) -> Any:
     return None if value == STATE else value
 
 
-Observation = Annotated[ObservationConfig | None, BeforeValidator(_short)]
+Observation = Annotated[
+    ObservationConfig | None,
+    BeforeValidator(_short, json_schema_input_type=ObservationConfig | Literal["state", "pixels"] | None),
+]
 
 
 @contextmanager
