@@ -15,11 +15,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import arm_reach  # pyright: ignore[reportMissingImports]  # the coverage benchmark puts examples/ on the path
 import numpy as np
 import yaml
 
-from benchmarks.identify_coverage import Robot, arm, go1_stand, hidden, log_of
+from benchmarks.identify_coverage import Robot, arm, arm_reach, go1_stand, hidden, log_of
 from randomization.parameters import build_parameters
 from simreal.cli.main import main as simreal_main
 from simreal.identify.answer.files import block, document
@@ -28,7 +27,7 @@ from simreal.identify.unknowns import Scales, unknown_of
 from simreal.training.run_config import find_config, read_yaml
 
 _NEAR = 0.2  # of the prior range's half: a tenth of the range
-_EXAMPLES = Path(arm_reach.__file__).parent
+_EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def world_file(path: Path, robot: Robot, values: dict[str, float]) -> str:

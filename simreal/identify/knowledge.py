@@ -79,10 +79,11 @@ def knowledge(
     ratio = np.sqrt(variance / np.diag(posterior))
     covariance = posterior * np.outer(ratio, ratio)
     spread = np.sqrt(variance)
-    told = spread < _KNOWN
+    lost = _sparse(directions.eigenvectors[:, ~known])  # [K, P]
+    along = np.abs(lost) / np.abs(lost).max(axis=1, keepdims=True, initial=1e-300)
+    told = (spread < _KNOWN) & (along <= _KNOWN).all(axis=0)  # a valley of what is not told may be bent, and long
     of = tuple(_known(unknown, k, best, spread[k], bool(told[k]), scales) for k, unknown in enumerate(unknowns))
     correlations = covariance / np.outer(spread, spread)
-    lost = directions.eigenvectors[:, ~known]
     shares = scales.half / np.where([u.factor for u in unknowns], scales.outward(fit.z), 1.0)
     return Knowledge(of, covariance, correlations, combinations(lost, unknowns, shares, told))
 
@@ -125,10 +126,10 @@ def _resampled(fit: Fit, basis: Numbers, seed: int) -> Numbers:
 def combinations(
     lost: Numbers, unknowns: Sequence[Unknown], shares: Numbers, told: NDArray[np.bool_]
 ) -> tuple[str, ...]:
-    """Directions [P, K] of z that a log does not tell, in words; a step of 1 changes factors by `shares` [P]."""
+    """Directions [K, P] of z that a log does not tell, in words; a step of 1 changes factors by `shares` [P]."""
     lines: list[str] = []
     spoken: set[int] = set()
-    for direction in _sparse(lost):
+    for direction in lost:
         parts = np.abs(direction).round(2)
         members = [k for k in np.argsort(-parts, kind="stable").tolist() if parts[k] > _MEMBER]
         if len(members) < 2:

@@ -121,11 +121,11 @@ def test_what_can_be_told_of_a_light_joint_is_said() -> None:
     shares = np.array([1.0, 0.5, 2.0])
     direction = 1.0 / shares  # the same factor for all
     nothing = np.zeros(3, dtype=bool)
-    [line] = combinations((direction / np.linalg.norm(direction))[:, None], unknowns, shares, nothing)
+    [line] = combinations((direction / np.linalg.norm(direction))[None], unknowns, shares, nothing)
     assert line.endswith("only their ratios")
     assert {"hinge rotor", "hinge kp", "hinge kd"} == {n for n in entries if n in line}
     direction[0] *= -1.0
-    [line] = combinations((direction / np.linalg.norm(direction))[:, None], unknowns, shares, nothing)
+    [line] = combinations((direction / np.linalg.norm(direction))[None], unknowns, shares, nothing)
     assert line.endswith("only together")
 
 

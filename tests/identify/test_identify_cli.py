@@ -104,7 +104,8 @@ def test_a_floating_robot_is_refused(here: Path, capsys: pytest.CaptureFixture[s
         '<body name="upper" pos="0 0 1">', '<body name="hull"><freejoint/><geom size="0.1"/><body name="upper">'
     )
     (here / "swimmer.py").write_text(text.replace("      </body>\n    </body>", "      </body>\n    </body></body>"))
-    (here / "log.csv").write_text("time,command/m1\n0,0\n1,1\n")
+    rows = [f"{k / 50},{k % 7},0,{k % 5},0" for k in range(100)]
+    (here / "log.csv").write_text("time,command/m1,command/m2,position/shoulder,position/elbow\n" + "\n".join(rows))
     with pytest.raises(SystemExit) as stopped:
         main([command[0], "swimmer:Swimmer", *command[2:], "--output", "found.csv"])
     assert stopped.value.code == 2

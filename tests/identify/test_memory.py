@@ -33,10 +33,9 @@ def test_a_step_of_the_memory_is_that_of_torch() -> None:
     network = recurrent(hidden=5)
     reference = torch.nn.GRU(2, 5, batch_first=True)
     with torch.no_grad():
-        reference.weight_ih_l0.copy_(network.weights[0][0].T)
-        reference.weight_hh_l0.copy_(network.weights[1][0].T)
-        reference.bias_ih_l0.copy_(network.biases[0][0, 0])
-        reference.bias_hh_l0.copy_(network.biases[1][0, 0])
+        numbers = {"weight_ih_l0": network.weights[0][0].T, "weight_hh_l0": network.weights[1][0].T,
+                   "bias_ih_l0": network.biases[0][0, 0], "bias_hh_l0": network.biases[1][0, 0]}  # fmt: skip
+        reference.load_state_dict(numbers)
         x = torch.randn(4, 7, 2, generator=torch.Generator().manual_seed(1))
         expected, _ = reference(x)
         memory = torch.zeros(1, 4, 5)
