@@ -203,9 +203,9 @@ class Task(ABC):
     goal_size: int = 0  # > 0: a goal task; the last policy component is "desired_goal"
     sequence_length: int = 0  # > 0: every episode has the same sequence of goals, as many; half and full rates are told
     evaluation_options: ClassVar[dict[str, Any]] = {}  # in which `simreal evaluate` plays it, whatever it learnt with
-    # What `simreal evaluate` tells beside its table: names of terms, and what to call them. Of a term's name with `_sd`
-    # it is the standard deviation over an episode's steps, with `_peak` the largest.
-    told: Mapping[str, str] = MappingProxyType({})
+    # What `simreal evaluate` reports beside its table: names of terms, and what to call them. Of a term's name with
+    # `_sd` it is the standard deviation over an episode's steps, with `_peak` the largest.
+    reported: Mapping[str, str] = MappingProxyType({})
     render_camera: ClassVar[dict[str, Any]] = {}
     # Components that say what is wanted, which somebody may command in the task's place (`simreal view`): of each the
     # name of the attribute [N, k] that holds it, and the largest magnitude of each value. Goals need not be named.

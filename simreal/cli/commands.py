@@ -30,7 +30,7 @@ from simreal.evaluation.compare import (
     load_policies,
     other_options,
     policies_table,
-    told_table,
+    reported_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
 from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
@@ -306,7 +306,7 @@ def evaluate_command(
     if len(policies) == 1:
         document: dict[str, Any] = documents[0]
         out.print(figures_table(document, measure))
-        if (told := told_table(document, policies[0].make_task().told)) is not None:
+        if (told := reported_table(document, policies[0].make_task().reported)) is not None:
             out.print(told)
         _say_what_had_no_effect(document, out)
     else:

@@ -259,9 +259,9 @@ def figures_table(figures: dict[str, Any], measure: Metric) -> Table:
     return table
 
 
-def told_table(figures: dict[str, Any], told: Mapping[str, str]) -> Table | None:
-    """What a task wants to be told of its episodes (`Task.told`), means over episodes; None where there is nothing."""
-    found = {name: words for name, words in told.items() if name in figures["worlds"][0]["measures"]}
+def reported_table(figures: dict[str, Any], reported: Mapping[str, str]) -> Table | None:
+    """What a task reports of its episodes (`Task.reported`), means over episodes; None where there is nothing."""
+    found = {name: words for name, words in reported.items() if name in figures["worlds"][0]["measures"]}
     if not found:
         return None
     table = plain_table("means over episodes", ["world"], list(found.values()))

@@ -20,7 +20,7 @@ from simreal.evaluation.intervals import bootstrap_ci, cvar, mean_and_error, wil
 from simreal.evaluation.worlds import World, find_worlds
 from simreal.training.run_directory import LoadedPolicy
 
-_SPREAD, _PEAK = "_sd", "_peak"  # ends of names in `Task.told`
+_SPREAD, _PEAK = "_sd", "_peak"  # ends of names in `Task.reported`
 _MOST_ENVS = 256  # more do not make stepping faster on a few cores
 _MOST_ELSEWHERE = 16  # in simulators that are stepped one after the other
 _SAY_AFTER_S = 10.0
@@ -61,7 +61,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int, 
     policy.reset(torch.ones(environment.num_envs, dtype=torch.bool))
     read = policy.reader(environment)
     columns: dict[str, Tensor] = {}
-    tally = _Tally(environment.task.told)
+    tally = _Tally(environment.task.reported)
     acted = torch.zeros(environment.num_envs, dtype=torch.float64)
     ended = torch.zeros(episodes, dtype=torch.bool)
     threads = torch.get_num_threads()
@@ -104,12 +104,12 @@ class _Tally:
     """What the terms of a task's outcome came to over the steps of episodes, of N environments.
 
     Args:
-        told: see `Task.told`; which terms' deviations and peaks are asked for.
+        reported: see `Task.reported`; which terms' deviations and peaks are asked for.
     """
 
-    def __init__(self, told: Iterable[str]) -> None:
+    def __init__(self, reported: Iterable[str]) -> None:
         self._spread, self._peak = (
-            {name.removesuffix(end) for name in told if name.endswith(end)} for end in (_SPREAD, _PEAK)
+            {name.removesuffix(end) for name in reported if name.endswith(end)} for end in (_SPREAD, _PEAK)
         )
         self._sums: dict[str, Tensor] = {}  # of terms, and of their squares by the name of their deviation
         self._most: dict[str, Tensor] = {}

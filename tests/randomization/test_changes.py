@@ -16,7 +16,7 @@ from envs.manipulation.fetch import FetchTask
 from envs.registry import make_task
 from envs.task import Task
 from randomization.catalogue.table import QUANTITIES
-from randomization.changes import Change, Changing, _fixed
+from randomization.changes import Change, Changing, fixed_because
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.randomizer import DomainRandomizer
 from randomization.samplers.base import Manual
@@ -310,7 +310,7 @@ BUSY = """
 """
 EFFECTS = [
     name for name, q in QUANTITIES.items()
-    if q.channel in ("action", "observation", "disturbance") and not _fixed(name)
+    if q.channel in ("action", "observation", "disturbance") and not fixed_because(name)
 ]  # fmt: skip
 ENDS = {"motor_thermal_time": 0.01, "motor_no_load_speed": 1.0, "encoder_resolution": 0.2, "motor_stribeck_speed": 5.0}
 BESIDE = {"motor_continuous_torque": 0.3, "motor_no_load_speed": 4.0, "actuator_backlash": 0.1, "motor_stiction": 1.0}

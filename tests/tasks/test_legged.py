@@ -25,7 +25,7 @@ from envs.registry import make_task
 from envs.robots.servos import fitting_servos
 from robots import GO1 as GO1_NAME
 from robots import needs
-from simreal.evaluation.compare import told_table
+from simreal.evaluation.compare import reported_table
 from simreal.evaluation.evaluate import evaluate
 from simreal.evaluation.worlds import find_world
 from simreal.testing import check_task
@@ -165,10 +165,10 @@ def test_an_evaluation_tells_what_the_gait_is_like() -> None:
     figures = evaluate(policy, [find_world("nominal", policy)], 2, None, 0)
     measures = {name: value["mean"] for name, value in figures["worlds"][0]["measures"].items()}
     task = policy.make_task()
-    assert set(task.told) <= measures.keys()
-    table = told_table(figures, task.told)
+    assert set(task.reported) <= measures.keys()
+    table = reported_table(figures, task.reported)
     assert table is not None
-    assert [str(column.header) for column in table.columns] == ["world", *task.told.values()]
+    assert [str(column.header) for column in table.columns] == ["world", *task.reported.values()]
     assert 0.0 < measures["torque_share"] < measures["torque_share_peak"] <= 1.0
     assert 0.0 <= measures["at_torque_limit"] <= 1.0
     assert measures["action_step"] == 0.0  # it holds still

@@ -59,7 +59,7 @@ LEVEL_WEIGHTS: dict[str, float] = {
 }  # fmt: skip
 
 
-_TOLD = {
+_REPORTED = {
     "linear_error": "velocity error, m/s", "turning_error": "turning error, rad/s", "pitch_deg": "pitch, deg",
     "pitch_deg_sd": "its sd", "swing_height_m": "swing, m", "torque_share_peak": "peak torque / limit",
     "at_torque_limit": "time at it", "speed_share_peak": "peak speed / limit", "action_step": "action step",
@@ -92,7 +92,7 @@ class LeggedVelocity(Task):
     figures = True  # report what the gait is like, beside the terms of the reward
     lowest_share = 0.5  # of its height: a base that is lower has fallen; 0: only tilt and touch count
     draws = ("legged", "legged_command")  # names of random numbers
-    told = _TOLD
+    reported = _REPORTED
     start_rad = 0.05  # how far joints are from the stance when an episode starts
     start_lift = 0.04  # of its height, by which the robot then hangs above the ground
 
