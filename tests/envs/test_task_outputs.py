@@ -188,13 +188,14 @@ def test_the_memory_of_a_learner_holds_the_transitions_of_their_steps(algorithm:
 
 
 def everything_on() -> dict[str, Any]:
-    """Every effect in time, each at its default range; the motor follows no angle that an encoder would show."""
+    """Every effect in time, each at its default range; the motor follows no angle that an encoder would show, and the
+    ground has no levels."""
     targets = {"component": {"of": "x"}, "actuator": {"of": "motor"}, "action": {"of": "force"}}
     targets |= {"floating body": {"of": "ball"}, "moving body": {"of": ["ball", "cart"]}}
     entries = {
         q.name: {"range": list(q.default_range), **targets.get(q.target, {})}
         for q in EFFECTS
-        if q.name != "encoder_resolution"
+        if q.name not in ("encoder_resolution", "terrain_difficulty")
     }
     return entries | {"body_mass": {"of": "cart", "range": [0.5, 2.0]}}
 

@@ -234,8 +234,9 @@ class Mechanism:
             return
         self._paint(self._unpainted)
         self._unpainted = torch.zeros_like(self._unpainted)
-        # Of the last physics step's: a later one has done it for the others. What acts on bodies is as it was.
-        self.engine.forward(self._written, "kinematics")
+        # Of the last physics step's: a later one has done it for the others. Poses alone would do for what is looked at,
+        # but then an episode is not the same whatever others are played beside it.
+        self.engine.forward(self._written)
 
     def _count(self, rows: Tensor, turned: Tensor) -> None:
         """Count quarter turns [k, 2] of the faces of the present axis, of cubes `rows` [k]; 0 changes nothing."""
@@ -251,14 +252,15 @@ class Mechanism:
     def _recut(self, rows: Tensor, third: Tensor) -> None:
         """Turn bodies' frames by thirds [k], of cubes `rows` [k]; 0 changes nothing."""
         axis, stays = self.axis[rows], (third == 0)[:, None]
-        following, every = (axis + third) % 3, slice(None)
+        following = (axis + third) % 3
         # What faces of the last axis are off is kept.
         self.kept[rows, axis] = self._qpos[rows, self._hinges]
         self._qpos[rows, self._hinges] = self.kept[rows, following]
         self.kept[rows, following] = 0.0
         self._qvel[rows, self._dofs] *= stays
-        quat = self._qpos[rows, self._quat]
-        self._qpos[rows, self._quat] = (quat[:, every, None] * self._tables.by_third[third]).sum(dim=1)
+        # Not summed along a dimension: the order would depend on the number of rows.
+        w, x, y, z = (self._qpos[rows, self._quat].unsqueeze(2) * self._tables.by_third[third]).unbind(1)
+        self._qpos[rows, self._quat] = w + x + y + z
         self._qvel[rows, self._spin] = self._qvel[rows, self._spin].gather(1, self._tables.along[third])
         self.axis[rows] = following
         self.stayed[rows] *= stays[:, 0]

@@ -31,7 +31,7 @@ def camera_entry(task: Task, name: str, width: int, height: int) -> dict[str, An
         body = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, int(model.cam_bodyid[index])) or "world"
         pose = {"body": body, "pos": model.cam_pos[index].tolist(), "quat": model.cam_quat[index].tolist()}
         mode = mujoco.mjtCamLight(int(model.cam_mode[index]))
-        if mode != mujoco.mjtCamLight.mjCAMLIGHT_FIXED:
+        if int(mode) != int(mujoco.mjtCamLight.mjCAMLIGHT_FIXED):
             pose["follows"] = mode.name.removeprefix("mjCAMLIGHT_").lower()
         intrinsics = _of_camera(model, index, width, height)
     else:
@@ -75,6 +75,6 @@ def _view(task: Task) -> dict[str, Any]:
     pose: dict[str, Any] = {
         "body": "world", "pos": (0.5 * (np.array(left.pos) + np.array(right.pos))).tolist(), "quat": quat.tolist(),
     }  # fmt: skip
-    if camera.type == mujoco.mjtCamera.mjCAMERA_TRACKING:
+    if int(camera.type) == int(mujoco.mjtCamera.mjCAMERA_TRACKING):
         pose["follows"] = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, camera.trackbodyid)
     return pose
