@@ -16,14 +16,19 @@ from simreal.export.source import EXPORT_TOLERANCE, EXTREME_TOLERANCE, EXTREME_W
 _CHECK_ROWS = 256
 
 
-def verify(graph: bytes, source: Source, golden: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ExportError unless ONNX Runtime answers as torch does, in a batch and row by row."""
+def session_of(graph: bytes) -> onnxruntime.InferenceSession:
+    """The graph of a policy on one thread. Raises ExportError where ONNX Runtime cannot load it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(f"ONNX Runtime cannot load the translated policy: {first_line(error)}") from None
+
+
+def verify(graph: bytes, source: Source, golden: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ExportError unless ONNX Runtime answers as torch does, in a batch and row by row."""
+    session = session_of(graph)
     usual = torch.cat((torch.from_numpy(golden["observations"]), source.draw(_CHECK_ROWS, 1.0, seed=1)))
     extreme = source.draw(_CHECK_ROWS, EXTREME_WIDTH, seed=2)
     for rows, most in ((usual, EXPORT_TOLERANCE), (extreme, EXTREME_TOLERANCE)):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -20,7 +19,8 @@ from simreal.deploy.pictures import PIXELS
 from simreal.export.contract import plain
 from simreal.export.pictures.camera import camera_entry
 from simreal.export.pictures.graph import write_pixel_policy
-from simreal.export.source import ExportError, Source, Step, first_line
+from simreal.export.source import ExportError, Source, Step
+from simreal.export.verify import session_of
 from simreal.learners.pixels.layout import PixelLayout
 from simreal.learners.pixels.policy import PixelPolicy
 from simreal.vision.sensors.pixels import ObservationConfig
@@ -183,12 +183,7 @@ def pixel_contents(source: PixelSource, sight: Sight) -> tuple[bytes, dict[str, 
 
 def _verify(graph: bytes, source: PixelSource, stacks: Tensor, components: Tensor) -> None:
     """Raise ExportError unless ONNX Runtime answers as torch does, in a batch and row by row."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise ExportError(f"ONNX Runtime cannot load the translated policy: {first_line(error)}") from None
+    session = session_of(graph)
     stacks = torch.cat((stacks, source.noise(_CHECKED, seed=1)))
     components = torch.cat((components, source.draw(_CHECKED, 1.0, seed=1)))
     decided = ~source.undecided(stacks, components)
