@@ -234,8 +234,8 @@ class Mechanism:
             return
         self._paint(self._unpainted)
         self._unpainted = torch.zeros_like(self._unpainted)
-        # Of the last physics step's: a later one has done it for the others. All stages: with fewer, MuJoCo's batch gives
-        # a simulation the actuator forces of whichever was computed last on its thread.
+        # Of the last physics step's: a later one has done it for the others. In all stages: with fewer, MuJoCo's batch
+        # gives a simulation the actuator forces of whichever was computed last on its thread.
         self.engine.forward(self._written)
 
     def _count(self, rows: Tensor, turned: Tensor) -> None:
