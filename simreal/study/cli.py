@@ -72,7 +72,7 @@ def sweep(
 ) -> None:
     """Look for settings: trainings that a search proposes, judged by the same episodes, and how sure the best is."""
     OUT.print(f"{sweep}: reading ...")
-    from simreal.study.sweep import sweep_command
+    from simreal.study.sweep.search import sweep_command
 
     sweep_command(sweep, run_dir, OUT)
 

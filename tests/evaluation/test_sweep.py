@@ -14,8 +14,8 @@ from shortcuts import with_short_rehearsals, without_bundles
 from simreal.cli import commands
 from simreal.cli.main import main
 from simreal.common.errors import UserError
-from simreal.study.sweep_results import best_shares
-from simreal.study.sweep_spec import Span, load_sweep
+from simreal.study.sweep.results import best_shares
+from simreal.study.sweep.spec import Span, load_sweep
 from simreal.training.monitoring.progress import Progress
 
 optuna = pytest.importorskip("optuna")
@@ -108,7 +108,7 @@ def test_a_trial_far_below_the_others_is_broken_off(tmp_path: Path, monkeypatch:
         made.append(number)
         return {"return": [1.0 if number == 2 else 100.0 + number]}
 
-    monkeypatch.setattr("simreal.study.sweep.read_columns", curve)
+    monkeypatch.setattr("simreal.study.sweep.search.read_columns", curve)
     name = write(tmp_path, prune={"after": 0.3, "others": 2})
     main(["sweep", name, "--run-dir", str(tmp_path / "s")])
     document = json.loads((tmp_path / "s" / "sweep.json").read_text())

@@ -23,8 +23,8 @@ from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json
 from simreal.evaluation.metrics import Metric, metric_of
-from simreal.study.sweep_results import results, table
-from simreal.study.sweep_spec import Span, SweepSpec, load_sweep
+from simreal.study.sweep.results import results, table
+from simreal.study.sweep.spec import Span, SweepSpec, load_sweep
 from simreal.training.checkpoint import checkpoints, newest_checkpoint
 from simreal.training.monitoring.metrics_log import read_columns
 from simreal.training.monitoring.progress import Progress
