@@ -79,8 +79,6 @@ def describe_legged(
     if unnamed:
         raise TaskError(f"body number {unnamed[0]} has no name; base and feet need one")
     joints = [j for leg in legs for j in leg.joints]
-    if len(set(joints)) != len(joints):
-        raise TaskError("legs share joints: expected a chain of its own for each foot")
     drives = drives_of(model)
     others = [j for j in range(model.njnt) if int(model.jnt_type[j]) in SINGLE and j not in joints]
     held = [j for j in others if _carried(model, j, base) and (j in drives or not drives) and not _follows(model, j)]

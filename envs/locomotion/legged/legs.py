@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -48,7 +49,8 @@ def find_base(model: mujoco.MjModel) -> int:
 
 
 def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg]:
-    """The legs in the pose of `data`, in which they hang down from a level base.
+    """The legs in the pose of `data`, in which they hang down from a level base. What carries several of them, as a
+    waist below the base does, is part of none.
 
     Raises:
         TaskError: there are none; the message says what was looked for.
@@ -70,7 +72,16 @@ def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg
         legs.append(_leg(model, data, chain, shapes, lowest[end]))
     if not legs:
         raise TaskError("no legs: what ends below the base has fewer than two hinges before it")
-    return _well_named(legs)
+    return _well_named(_parted(legs))
+
+
+def _parted(legs: list[Leg]) -> list[Leg]:
+    """Legs without the joints that others have too. Raises TaskError where one has no hinges of its own."""
+    many = Counter(j for leg in legs for j in leg.joints)
+    parted = [replace(leg, joints=tuple(j for j in leg.joints if many[j] == 1)) for leg in legs]
+    if any(len(leg.joints) < 2 for leg in parted):
+        raise TaskError("legs share joints: expected two hinges or more of its own for each foot")
+    return parted
 
 
 def _ends(model: mujoco.MjModel, base: int) -> list[int]:
