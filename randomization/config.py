@@ -202,7 +202,7 @@ def _load_block(path: Path) -> Any:
 
 _QUOTED = re.compile(r"'([^']*)'")
 # What pydantic puts into a path for the kinds of values that a key may have: no keys of a file.
-_KIND = re.compile(r"(constrained-)?(int|float|str|bool)|(tuple|list|dict|function-[a-z]+)\[.*\]")
+_KIND = re.compile(r"(constrained-)?(int|float|str|bool)|(tuple|list|dict|literal|function-[a-z]+)\[.*\]")
 
 
 def first_problem(
