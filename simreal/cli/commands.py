@@ -33,7 +33,7 @@ from simreal.evaluation.compare import (
     reported_table,
 )
 from simreal.evaluation.envelope import EnvelopeSettings, measure_envelope
-from simreal.evaluation.evaluate import equal_to_nominal, evaluate, evaluate_named
+from simreal.evaluation.evaluate import evaluate, evaluate_named, remarks
 from simreal.evaluation.metrics import metric_of
 from simreal.evaluation.worlds import check_names, find_worlds
 from simreal.training.budget import budget_warning, untrained_warning
@@ -220,7 +220,8 @@ def assess(run: Path, out: Console) -> Path | None:
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
-    _say_what_had_no_effect(figures, out)
+    for line in remarks(figures):
+        out.print(line)
     obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
     if obstacle is not None:
         out.print(f"{run}: no bundle: {task.id}: {obstacle}")
@@ -308,7 +309,6 @@ def evaluate_command(
         out.print(figures_table(document, measure))
         if (told := reported_table(document, policies[0].make_task().reported)) is not None:
             out.print(told)
-        _say_what_had_no_effect(document, out)
     else:
         apart = differences(documents, [w for w, _ in found], first, measure)
         document = {"policies": documents, "differences": apart}
@@ -317,15 +317,11 @@ def evaluate_command(
     if engines:
         document = document | {"engines": engines}
         out.print(engines_table(engines, measure))
+    for line in [line for d in documents for line in remarks(d, compared=len(documents) > 1)]:
+        out.print(line)
     _say_what_engines_lack(documents[0], out)
     if target is not None:
         write_text(target, to_json(document))
-
-
-def _say_what_had_no_effect(figures: dict[str, Any], out: Console) -> None:
-    same = equal_to_nominal(figures)
-    if same:
-        out.print(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
 
 
 def _say_what_engines_lack(figures: dict[str, Any], out: Console) -> None:

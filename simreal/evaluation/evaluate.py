@@ -36,7 +36,7 @@ class Episodes:
     successes: Tensor  # [episodes] steps at which success held
     steps: Tensor  # [episodes]
     measures: dict[str, Tensor]  # the task's own, mean over the steps of the episode, [episodes] float64
-    divergences: int
+    diverged: Tensor  # [episodes] bool: it ended because the simulation became unstable
     actions: Tensor  # [episodes] float64, sum of the magnitudes of all that was done: it tells one episode from another
 
     @property
@@ -80,6 +80,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int, 
             seen = {
                 "success": result.success.cpu(), "returns": result.episode_return.cpu().double(),
                 "successes": result.episode_successes.cpu(), "steps": steps, "actions": acted,
+                "diverged": result.diverged.cpu(),
                 **{f".{name}": value for name, value in tally.measures(steps).items()},
             }  # fmt: skip
             counted = done & (number < episodes)
@@ -97,7 +98,7 @@ def run_episodes(policy: LoadedPolicy, environment: Environment, episodes: int, 
         torch.set_num_threads(threads)
     measures = {name[1:]: values for name, values in columns.items() if name[0] == "."}
     plain = {name: values for name, values in columns.items() if name[0] != "."}
-    return Episodes(**plain, measures=measures, divergences=environment.divergences)
+    return Episodes(**plain, measures=measures)
 
 
 class _Tally:
@@ -158,6 +159,7 @@ def summarize(world: World, episodes: Episodes, sequence: int = 0) -> dict[str, 
         "successes_median": median(held),
         **({} if not sequence else _shares(held, sequence)),
         "successes_ci95": bootstrap_ci(held).tolist() if any(held) else [0.0, 0.0],
+        **({"unstable": int(episodes.diverged.sum())} if bool(episodes.diverged.any()) else {}),
         "measures": {name: _mean(values) for name, values in measures.items()},
         "samples": {
             **{name: (values + 0).tolist() for name, values in episodes.samples.items()},  # True is 1
@@ -209,6 +211,20 @@ def equal_to_nominal(document: dict[str, Any]) -> list[str]:
     rows = {row["name"]: row["samples"] for row in document["worlds"] if row["group"] not in ("nominal", "trained")}
     nominal = next((row["samples"] for row in document["worlds"] if row["group"] == "nominal"), None)
     return [name for name, samples in rows.items() if samples == nominal and "actions" in samples]
+
+
+def remarks(document: dict[str, Any], compared: bool = False) -> list[str]:
+    """What is to be said below the table of evaluate's JSON, one line each; `compared`: beside other policies."""
+    of = f"{document['policy']}: " if compared else ""
+    said = [
+        f"{of}{row['name']}: {row['unstable']} of {row['episodes']} episodes ended early, as the simulation became "
+        "unstable"
+        for row in document["worlds"]
+        if "unstable" in row
+    ]
+    if not compared and (same := equal_to_nominal(document)):
+        said.append(f"equal to nominal in every episode, so they say nothing: {', '.join(same)}")
+    return said
 
 
 def evaluate_named(

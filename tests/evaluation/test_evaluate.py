@@ -15,7 +15,7 @@ from randomization.samplers.base import Manual
 from scripted import reaching, standing
 from simreal.common.json_io import to_json, without_samples
 from simreal.evaluation.compare import differences, differences_table, other_options, policies_table
-from simreal.evaluation.evaluate import Episodes, _Tally, batch_of, evaluate, run_episodes, summarize
+from simreal.evaluation.evaluate import Episodes, _Tally, batch_of, evaluate, remarks, run_episodes, summarize
 from simreal.evaluation.intervals import wilson
 from simreal.evaluation.metrics import SUCCESS
 from simreal.evaluation.worlds import World, find_world, find_worlds
@@ -97,10 +97,28 @@ def test_measures_are_means_over_the_steps_of_each_episode() -> None:
     assert row["measures"]["reward_forward"] == pytest.approx({"mean": float(values.mean()), "se": se})
 
 
+def test_episodes_that_ended_in_an_unstable_simulation_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = standing("FetchReach-v4")
+    environment = policy.make_environment(2, Manual([]), seed=0)
+    environment.max_episode_steps = 3
+    real, rng = environment.engine.diverged, environment.rng
+    monkeypatch.setattr(
+        environment.engine, "diverged", lambda: real() | torch.isin(rng.episode, torch.tensor([1, 4, 9]))
+    )
+    episodes = run_episodes(policy, environment, 5)
+    assert episodes.diverged.tolist() == [False, True, False, False, True]  # of episode 9 nobody asked
+    document = {"policy": "still", "worlds": [summarize(World("w", Manual([]), "user"), episodes)]}
+    said = "w: 2 of 5 episodes ended early, as the simulation became unstable"
+    assert (remarks(document), remarks(document, compared=True)) == ([said], [f"still: {said}"])
+    assert "unstable" not in made_up([1, 0], [1.0, 2.0])["worlds"][0]
+
+
 def made_up(success: list[int], returns: list[float]) -> dict[str, Any]:
     """The document of made-up episodes in one world."""
     held = torch.tensor(success)
-    episodes = Episodes(held.bool(), torch.tensor(returns).double(), 3 * held, 2 + 0 * held, {}, 0, held.double())
+    episodes = Episodes(
+        held.bool(), torch.tensor(returns).double(), 3 * held, 2 + 0 * held, {}, held < 0, held.double()
+    )
     return {"task": "FetchPush-v4", "worlds": [summarize(World("w", Manual([]), "held_out"), episodes)]}
 
 

@@ -65,7 +65,7 @@ def made_up(name: str, counts: list[int]) -> dict[str, Any]:
     """The document of made-up episodes in one world."""
     n = len(counts)
     held, zeros = torch.tensor(counts), torch.zeros(n)
-    episodes = Episodes(zeros.bool(), zeros.double(), held, 10 + 0 * held, {}, 0, zeros.double())
+    episodes = Episodes(zeros.bool(), zeros.double(), held, 10 + 0 * held, {}, zeros.bool(), zeros.double())
     world = summarize(World("w", Manual([]), "held_out"), episodes)
     return {"task": "Counting-v0", "policy": name, "adr_entropy_npd": None, "worlds": [world]}
 
