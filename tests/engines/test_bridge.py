@@ -120,6 +120,29 @@ def test_servos_stop_at_their_limits_and_dry_friction_takes_its_share(kind: str)
 
 
 @every_kind
+def test_rotors_that_are_too_heavy_beside_their_links_are_refused_where_there_are_none(kind: str) -> None:
+    def chain(armature: float) -> str:
+        return f"""
+          <mujoco><option timestep="0.002" gravity="0 0 0"/><worldbody>
+            <body><joint name="a" axis="0 1 0"/><geom size="0.02" fromto="0 0 0 0.3 0 0" type="capsule" mass="0.4"/>
+              <body pos="0.3 0 0"><joint name="b" axis="0 1 0" armature="{armature}"/>
+                <geom size="0.02" fromto="0 0 0 0.2 0 0" type="capsule" mass="0.2"/></body></body>
+          </worldbody><actuator><motor joint="a"/><motor joint="b"/></actuator></mujoco>"""
+
+    for armature in (0.01, 0.3):
+        engine, truth = engine_of(kind, chain(armature)), engine_of("mujoco", chain(armature))
+        for one in (engine, truth):
+            one.data("ctrl")[:] = 0.1
+            if armature > 0.1 and one is engine and not KINDS[kind].own_rotors:
+                with pytest.raises(EngineError, match="too heavy beside their links, joint 'b' above all"):
+                    one.step(1)
+                break
+            one.step(100)
+        else:
+            np.testing.assert_allclose(engine.data("qvel"), truth.data("qvel"), rtol=0.06, atol=0.02)
+
+
+@every_kind
 def test_damping_and_rotors_slow_a_joint(kind: str) -> None:
     engine = engine_of(kind, hinge(joint='damping="2" armature="1"'))
     engine.data("qvel")[:] = 1.0
