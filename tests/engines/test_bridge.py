@@ -149,6 +149,28 @@ def test_damping_and_rotors_slow_a_joint(kind: str) -> None:
     assert after(engine, 500)[0] == pytest.approx(np.exp(-1.0), rel=3e-3)  # d t / (I + rotor)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KIND if kind.values == ("pybullet",)])
+def test_limits_of_a_model_whose_description_is_long_are_read_as_they_are(kind: str) -> None:
+    import pybullet
+
+    # One line of 8191 bytes or more is read in pieces, with what stands between them cut in two.
+    link = (
+        '<body pos="0 0 0.1"><joint name="j{0}" axis="1 0 0" range="-1.2{0:03} 0.8{0:03}"/><geom size="0.01" mass="1"/>'
+    )
+    count = 80
+    chain = "".join(link.format(i) for i in range(count)) + "</body>" * count
+    model = mujoco.MjModel.from_xml_string(
+        f'<mujoco><compiler angle="radian"/><option><flag contact="disable"/></option>'
+        f"<worldbody>{chain}</worldbody></mujoco>"
+    )
+    engine = BridgeEngine(kind, model, 1, 1)
+    engine.step(1)
+    to = engine._simulations[0].simulator._to  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    infos = [pybullet.getJointInfo(0, i, **to) for i in range(pybullet.getNumJoints(0, **to))]
+    ends = sorted(tuple(info[8:10]) for info in infos if info[2] == pybullet.JOINT_REVOLUTE)
+    np.testing.assert_allclose(ends, sorted(map(tuple, model.jnt_range.tolist())), atol=1e-12)
+
+
 @every_kind
 def test_limits_of_joints_stop_them(kind: str) -> None:
     engine = engine_of(

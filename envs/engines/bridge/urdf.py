@@ -49,7 +49,8 @@ def urdf(tree: Sequence[Link], folder: Path) -> str:
         if link.free is None:
             parent = next((other for other in tree if other.body == link.parent), None)
             parts += _joints(link, parent)
-    return f'<robot name="tree">{"".join(parts)}</robot>'
+    # PyBullet 3.2.7 reads lines in pieces of 8191 bytes and puts the end of a line between them, in a number too.
+    return "\n".join(('<robot name="tree">', *parts, "</robot>"))
 
 
 def _elements(link: Link, folder: Path) -> Iterator[str]:
