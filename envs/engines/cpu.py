@@ -13,6 +13,7 @@ from torch import Tensor
 
 from envs.common.errors import EngineError
 from envs.engines.base import COMMAND_FIELDS, BatchedEngine, Stage, callback_problems, model_problems
+from envs.engines.field_stages import later_columns
 from envs.engines.stability import speed_limits
 from envs.platform.processors import available_threads
 
@@ -48,6 +49,7 @@ class CpuEngine(BatchedEngine):
         super().__init__(model, num_envs, torch.device("cpu"), torch.float64)
         self._batch = _made(model, num_envs, threads or available_threads())
         self._outputs: dict[str, np.ndarray] = {}
+        self._later_fields: dict[Stage, dict[str, Any]] = {}
         self._command_spec = 0  # MuJoCo's names for the inputs that a command holds
         self._failed = np.zeros(num_envs, dtype=bool)
         self._warnings = self._batch.warning[:, min(_UNSTABLE) : max(_UNSTABLE) + 1, 1]  # counts, live
@@ -69,6 +71,7 @@ class CpuEngine(BatchedEngine):
             if not array.flags.writeable:  # a derived field: zero until a call computes it
                 array.flags.writeable = True
                 self._outputs[name] = array
+                self._later_fields.clear()
                 seen = self._qpos_seen.copy()
                 self._call(self._batch.forward, None)
                 # The forward just made must not refresh fields that a task reads one substep late.
@@ -139,15 +142,35 @@ class CpuEngine(BatchedEngine):
             done += 1
 
     def forward(self, mask: Tensor | None = None, stage: Stage = "acceleration") -> None:
-        if stage != "kinematics":
+        later = self._later(stage)
+        kept = [self._outputs[name][where].copy() for name, where in later.items()]
+        if stage == "kinematics":
+            # Without contacts and constraints the position stage costs a third, and poses come out the same.
+            flags = self._batch.expand("opt.disableflags")
+            before = flags.copy()
+            flags |= _NO_CONTACTS
             self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
-            return
-        # Without contacts and constraints the position stage costs a third, and poses come out the same.
-        flags = self._batch.expand("opt.disableflags")
-        before = flags.copy()
-        flags |= _NO_CONTACTS
-        self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
-        flags[...] = before
+            flags[...] = before
+        else:
+            self._call(self._batch.forward, _numpy(mask), _STAGES[stage])
+        for (name, where), values in zip(later.items(), kept, strict=True):
+            self._outputs[name][where] = values
+
+    def _later(self, stage: Stage) -> dict[str, Any]:
+        """Where bound fields hold what a forward to this stage does not compute: an index into each.
+
+        The batch copies it out all the same, from the memory of the thread that ran it: there it is that of whichever
+        simulation this thread has computed last.
+        """
+        if stage not in self._later_fields:
+            found: dict[str, Any] = {}
+            for name, array in self._outputs.items():
+                size = array.shape[1] if array.ndim > 1 else 1
+                columns = later_columns(self.model, name, size, _STAGES[stage], stage != "kinematics")
+                if len(columns):
+                    found[name] = (slice(None), columns) if len(columns) < size else ...
+            self._later_fields[stage] = found
+        return self._later_fields[stage]
 
     def reset(self, mask: Tensor | None = None) -> None:
         self._run(self._batch.reset, _numpy(mask), -1, _NO_STAGE)

@@ -337,3 +337,63 @@ def test_a_restored_run_continues_bit_for_bit(name: str) -> None:
     for a, b in zip(uninterrupted, advance(restored, 9, 9), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(rows(env.engine), rows(restored.engine))
+
+
+ARM_AND_BALL = """
+<mujoco>
+  <worldbody>
+    <geom type="plane" size="2 2 0.1"/>
+    <body name="ball" pos="1 0 0.05"><freejoint/><geom size="0.05" mass="1"/></body>
+    <body name="arm" pos="0 0 1"><joint name="hinge" axis="0 1 0" damping="1"/>
+      <geom size="0.05" pos="0.3 0 0" mass="1"/><site name="tip" pos="0.3 0 0"/></body>
+  </worldbody>
+  <actuator><position name="servo" joint="hinge" kp="20" kv="1"/></actuator>
+  <sensor><jointpos joint="hinge"/><jointvel joint="hinge"/><accelerometer site="tip"/></sensor>
+</mujoco>
+"""
+_STAGES_OF_MUJOCO = {
+    "kinematics": (mujoco.mj_fwdPosition, mujoco.mj_sensorPos),
+    "position": (mujoco.mj_fwdPosition, mujoco.mj_sensorPos),
+    "velocity": (mujoco.mj_fwdPosition, mujoco.mj_sensorPos, mujoco.mj_fwdVelocity, mujoco.mj_sensorVel),
+    "acceleration": (mujoco.mj_forward,),
+}
+_DERIVED = ("xpos", "ncon", "nefc", "cvel", "qfrc_bias", "actuator_velocity", "actuator_force", "qacc", "sensordata")
+
+
+@pytest.mark.parametrize("stage", list(_STAGES_OF_MUJOCO))
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_forward_to_a_stage_leaves_what_later_stages_compute(stage: Any, masked: bool) -> None:
+    """As MuJoCo's own functions of these stages do in an mjData of each simulation's."""
+    engine = engine_of(ARM_AND_BALL)
+    fields = {name: engine.data(name) for name in _DERIVED}
+    shake(engine)
+    model = engine.model
+    alone = [engine.export_to_mujoco(index)[1] for index in range(3)]
+    engine.data("qvel").mul_(-0.5)
+    engine.data("qpos")[:, 2] += 0.1  # off the ground
+    chosen = torch.tensor([True, False, True]) if masked else torch.ones(3, dtype=torch.bool)
+    engine.forward(chosen if masked else None, stage)
+    for index in chosen.nonzero().ravel().tolist():
+        data = alone[index]
+        data.qvel[:] *= -0.5
+        data.qpos[2] += 0.1
+        counts = {name: getattr(data, name) for name in ("ncon", "nefc")}
+        for function in _STAGES_OF_MUJOCO[stage]:
+            function(model, data)
+        for name, values in fields.items():
+            expected = counts[name] if stage == "kinematics" and name in counts else getattr(data, name)
+            np.testing.assert_allclose(values[index].numpy(), expected, rtol=0, atol=1e-12, err_msg=f"{name} {index}")
+
+
+@pytest.mark.parametrize("call", ["reset", "set_const"])
+def test_fields_of_one_simulation_never_show_anothers(call: str) -> None:
+    engine = engine_of(ARM_AND_BALL)
+    fields = {name: engine.data(name) for name in _DERIVED}
+    engine.field("body_mass")
+    shake(engine)
+    before = {name: values.clone() for name, values in fields.items()}
+    getattr(engine, call)(torch.tensor([True, False, False]))
+    for name, values in fields.items():
+        torch.testing.assert_close(values[1:], before[name][1:], rtol=0, atol=0)
+        if name in ("qacc", "actuator_force", "cvel"):
+            assert not bool((values[0] == before[name][2]).all()), name

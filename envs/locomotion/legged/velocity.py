@@ -54,7 +54,7 @@ _CLEARANCE_M = 0.08  # height of a swinging foot, without a gait
 
 LEVEL_WEIGHTS: dict[str, float] = {
     "track_linear": 3.0, "track_turning": 1.5, "bounce": -1.0, "rock": -0.05, "level": -5.0, "height": -2.0,
-    "torque": -1e-4, "action_rate": -0.03, "jerk": -0.01, "joint_limit": -1.0, "in_step": 1.0, "swing": -0.3,
+    "torque": -1e-4, "action_rate": -0.03, "jerk": -0.01, "joint_limit": -1.0, "in_step": 2.0, "swing": -1.0,
     "slip": -0.05, "posture": -0.1, "stand_still": -0.5, "strain": -0.5, "overspeed": -0.5, "fall": -20.0,
 }  # fmt: skip
 

@@ -234,9 +234,8 @@ class Mechanism:
             return
         self._paint(self._unpainted)
         self._unpainted = torch.zeros_like(self._unpainted)
-        # Of the last physics step's: a later one has done it for the others. In all stages: with fewer, MuJoCo's batch
-        # gives a simulation the actuator forces of whichever was computed last on its thread.
-        self.engine.forward(self._written)
+        # Of the last physics step's: a later one has done it for the others.
+        self.engine.forward(self._written, "kinematics")
 
     def _count(self, rows: Tensor, turned: Tensor) -> None:
         """Count quarter turns [k, 2] of the faces of the present axis, of cubes `rows` [k]; 0 changes nothing."""

@@ -5,40 +5,37 @@
                runs/TRIAL-SEED run directories
                sweep.json, table.md
 
-A sweep that was stopped goes on where it was: a trial that was running is trained on from its checkpoint, and what the
-search proposes next depends on the finished trials and their number alone.
+Trials come in rounds. Those of one are proposed before the first of them is made, from the rounds before and their
+number alone, and the search is told of them when the last is done: so a sweep that was stopped goes on as if it had
+not been, and where its trials are made, one after the other or all at once, changes nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from simreal.cli.commands import EVALUATION, assess, train_run
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json
 from simreal.evaluation.metrics import Metric, metric_of
-from simreal.study.sweep_results import results, table
-from simreal.study.sweep_spec import Span, SweepSpec, load_sweep
-from simreal.training.checkpoint import checkpoints, newest_checkpoint
-from simreal.training.monitoring.metrics_log import read_columns
-from simreal.training.monitoring.progress import Progress
+from simreal.study.sweep.results import results, table
+from simreal.study.sweep.spec import Span, SweepSpec, load_sweep
+from simreal.study.sweep.trial import Outcome, Trial, bars, make_trial
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import is_empty
 
 if TYPE_CHECKING:
     import optuna
 
-_LOOKS = 10  # at the curve of a training
 
-
-def sweep_command(name: str, run_dir: Path | None, out: Console) -> None:
-    """Make the trials of a sweep that are missing, and its table.
+def sweep_command(name: str, run_dir: Path | None, out: Console, ray: str | None = None) -> None:
+    """Make the trials of a sweep that are missing, and its table; on the Ray cluster at an address or "local" where one
+    is given.
 
     Raises:
         UserError: the file or the folder is wrong, or optuna is not installed.
@@ -55,8 +52,7 @@ def sweep_command(name: str, run_dir: Path | None, out: Console) -> None:
     with owned(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         write_text(folder / "sweep.yaml", json.dumps(json.loads(spec.model_dump_json()), indent=1) + "\n")  # is YAML
-        sweep = Sweep(spec, folder, out)
-        sweep.run()
+        Sweep(spec, folder, out).run(ray)
 
 
 class Sweep:
@@ -76,29 +72,21 @@ class Sweep:
         self._spec, self._folder, self._out = spec, folder, out
         task = spec.config_of({key: span.ends()[0] for key, span in spec.space.items()}, spec.seeds[0])
         self._measure = _measure_of(task)
-        pruner = optuna.pruners.NopPruner()
-        if spec.prune is not None:
-            pruner = optuna.pruners.MedianPruner(
-                n_startup_trials=spec.prune.others, n_warmup_steps=round(spec.prune.after * _LOOKS), interval_steps=1
-            )
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         self._study = optuna.create_study(
-            storage=storage, study_name=spec.name, direction="maximize", load_if_exists=True, pruner=pruner
+            storage=storage, study_name=spec.name, direction="maximize", load_if_exists=True
         )
 
-    def run(self) -> None:
+    def run(self, ray: str | None = None) -> None:
         """Make what is missing."""
         spec = self._spec
         self._take_up()
         while (made := len(self._finished())) < spec.trials:
-            trial = self._ask(made)
-            values = {key: _proposed(trial, key, span) for key, span in spec.space.items()}
-            name = str(trial.user_attrs.get("run", f"trial-{made}"))
-            trial.set_user_attr("run", name)
-            trial.set_user_attr("values", values)
-            shown = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
-            self._out.print(f"\n[trial {made + 1} of {spec.trials}] {shown}")
-            self._make(trial, name, values)
+            count = min(spec.parallel - made % spec.parallel, spec.trials - made)
+            asked = [self._propose(made + i) for i in range(count)]
+            outcomes = self._make([trial for _, trial in asked], ray)
+            for proposed, trial in asked:
+                self._tell(proposed, outcomes[trial.name])
             self._write()
         self._write()
         for line in table(self._folder / "sweep.json"):
@@ -121,82 +109,56 @@ class Sweep:
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         return self._study.get_trials(deepcopy=False, states=states)
 
-    def _ask(self, made: int) -> optuna.Trial:
-        """The next trial: what is proposed depends on the finished ones and their number alone."""
+    def _propose(self, number: int) -> tuple[optuna.Trial, Trial]:
+        """Trial `number`: what is proposed depends on the finished rounds and on the number alone."""
         import optuna
 
-        few = max(1, min(10, self._spec.trials // 3))  # at random, before there is something to learn from
-        self._study.sampler = optuna.samplers.TPESampler(seed=self._spec.seed + made, n_startup_trials=few)
-        return self._study.ask()
+        spec = self._spec
+        few = max(1, min(10, spec.trials // 3))  # at random, before there is something to learn from
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=spec.seed + number, n_startup_trials=few, constant_liar=spec.parallel > 1
+        )
+        proposed = self._study.ask()
+        values = {key: _proposed(proposed, key, span) for key, span in spec.space.items()}
+        name = str(proposed.user_attrs.get("run", f"trial-{number}"))
+        proposed.set_user_attr("run", name)
+        proposed.set_user_attr("values", values)
+        shown = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+        self._out.print(f"\n[trial {number + 1} of {spec.trials}] {shown}")
+        before = self._finished()[: number - number % spec.parallel]  # of other rounds, also where a few were told
+        judged = [one.intermediate_values for one in before if one.state == optuna.trial.TrialState.COMPLETE]
+        return proposed, Trial(name, values, bars(spec.prune, judged))
 
-    def _make(self, trial: optuna.Trial, name: str, values: dict[str, Any]) -> None:
-        """Train, judge and tell."""
+    def _make(self, trials: list[Trial], ray: str | None) -> dict[str, Outcome]:
+        """What becomes of trials, by name."""
+        makes = {trial.name: partial(make_trial, self._spec, self._measure, trial) for trial in trials}
+        if ray is None:
+            return {name: make(self._folder, None, self._out) for name, make in makes.items()}
+        from simreal.study.cluster import Job, make_on_ray
+
+        jobs = [
+            Job(trial.name, trial.name, self._spec.config_of(trial.values, self._spec.seeds[0]),
+                tuple(trial.runs(self._spec)), makes[trial.name])
+            for trial in trials
+        ]  # fmt: skip
+        return dict(make_on_ray(jobs, self._folder, ray, self._out))
+
+    def _tell(self, proposed: optuna.Trial, outcome: Outcome) -> None:
+        """Have the search know what became of a trial."""
         import optuna
 
-        means: list[float] = []
-        for i, seed in enumerate(self._spec.seeds):
-            config, run = self._spec.config_of(values, seed), self._folder / "runs" / f"{name}-{seed}"
-            total = config.learner.run_length(config.train.env_steps)
-            watch = self._watcher(trial, run, total) if i == 0 and self._spec.prune is not None else None
-            try:
-                self._train(config, run, total, watch)
-            except optuna.TrialPruned:
-                self._out.print(f"{run}: broken off: below the median of the others at the same step")
-                self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                return
-            document = json.loads((run / EVALUATION).read_text())
-            means.append(sum(world[self._measure.mean] for world in document["worlds"]) / len(document["worlds"]))
-        self._study.tell(trial, sum(means) / len(means))
-
-    def _train(self, config: RunConfig, run: Path, total: int, watch: Callable[[int], None] | None) -> None:
-        """Train and evaluate a run, as far as it has not been done."""
-        reached = checkpoints(run / "checkpoints")
-        if not reached or int(reached[-1].stem.removeprefix("step_")) < total:
-            train_run(
-                config, run, newest_checkpoint(run, config.task) if reached else None, self._out,
-                display=lambda *arguments: _Watched(watch, *arguments),
-            )  # fmt: skip
-        if not (run / EVALUATION).is_file():
-            assess(run, self._out)
-
-    def _watcher(self, trial: optuna.Trial, run: Path, total: int) -> Callable[[int], None]:
-        """Called with the steps made: reports the curve, and raises TrialPruned where it is low."""
-        import optuna
-
-        looked = 0
-
-        def watch(steps: int) -> None:
-            nonlocal looked
-            look = steps * _LOOKS // total
-            if look <= looked or look >= _LOOKS:
-                return
-            looked = look
-            seen = [v for v in read_columns(run / "metrics.csv").get(self._measure.column, []) if v == v]
-            if seen:
-                trial.report(seen[-1], look)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-
-        return watch
+        for look, value in outcome.curve.items():
+            proposed.report(value, look)
+        if outcome.value is None:
+            self._study.tell(proposed, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(proposed, outcome.value)
 
     def _write(self) -> None:
         """The figures of what is there."""
         found = results(self._spec, self._measure, self._finished(), self._folder)
         write_text(self._folder / "sweep.json", to_json(found))
         write_text(self._folder / "table.md", "\n".join(table(self._folder / "sweep.json", markdown=True)) + "\n")
-
-
-class _Watched(Progress):
-    """A display that also tells a watcher how far a training is."""
-
-    def __init__(self, watch: Callable[[int], None] | None, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._watch = watch
-
-    def update(self, steps: int, score: str, entropy: float) -> None:
-        super().update(steps, score, entropy)
-        if self._watch is not None:
-            self._watch(steps)
 
 
 def _measure_of(config: RunConfig) -> Metric:
@@ -232,5 +194,6 @@ def _check_folder(folder: Path, spec: SweepSpec) -> None:
         raise UserError(f"{folder}: exists and is not the folder of a sweep; name another --run-dir")
     before, now = json.loads(path.read_text()), json.loads(spec.model_dump_json())
     for key in now:
-        if key not in ("trials", "description") and before.get(key) != now[key]:
+        same = key in before and before[key] == now[key]
+        if key not in ("trials", "description") and not same and (key in before or key in spec.model_fields_set):
             raise UserError(f"{path}: {key} differs from the sweep's; name another --run-dir to begin anew")

@@ -73,6 +73,7 @@ class SweepSpec(Strict):
     set: dict[str, Any] = Field(default_factory=dict, description="key.sub: value, on top of the configuration's")
     space: dict[str, Span] = Field(min_length=1, description="key.sub: what it may be")
     trials: int = Field(20, ge=1, le=100_000, description="in all")
+    parallel: int = Field(1, ge=1, le=1000, description="that are proposed together, before the first is judged")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
     prune: PruneSpec | None = PruneSpec()  # pyright: ignore[reportCallIssue]
