@@ -176,6 +176,34 @@ def test_sensors_show_the_other_simulators_contacts_and_accelerations(kind: str)
     np.testing.assert_allclose(wrench, shown["mujoco"][1], atol=0.05)
 
 
+PILE = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="5 5 1"/>
+    <body name="low" pos="0 0 0.1"><joint type="slide" axis="0 0 1"/><geom name="low" size="0.1" mass="2"/></body>
+    <body name="high" pos="0 0 0.3"><joint type="slide" axis="0 0 1"/><geom name="high" size="0.1" mass="1"/></body>
+  </worldbody>
+  <sensor>
+    <contact geom1="high" geom2="low" data="found force" reduce="netforce"/>
+    <contact geom1="low" geom2="floor" data="found force" reduce="netforce"/>
+  </sensor>
+</mujoco>
+"""
+
+
+@every_kind
+def test_bodies_press_on_each_other_with_what_they_carry(kind: str) -> None:
+    engine = engine_of(kind, PILE)
+    sensors = engine.data("sensordata")
+    engine.step(1500)
+    shown = [float(value) for value in sensors[0]]
+    assert (shown[0], shown[4]) == (1.0, 1.0)
+    assert shown[3] == pytest.approx(-G, abs=0.05)  # on the second, the lower one
+    assert shown[7] == pytest.approx(-3.0 * G, abs=0.1)
+    assert engine.data("qpos").abs().max() < 0.02
+
+
 FILTERED = """
 <mujoco>
   <worldbody>
