@@ -20,7 +20,7 @@ from randomization.catalogue.quantity import Parameter as Parameter  # its publi
 from randomization.catalogue.quantity import RandomizationError as RandomizationError
 from randomization.catalogue.table import QUANTITIES, find_quantity, quantity_names
 from randomization.targets.effective import idle_because, only_shown
-from randomization.targets.frictions import Factor, warn_of_idle_ends
+from randomization.targets.frictions import Factor, warn_of_clipped_contacts, warn_of_idle_ends
 from randomization.targets.names import is_pattern, matching, object_places, patterns_of, quoting_hint
 from randomization.targets.suitable import (
     expected,
@@ -203,7 +203,7 @@ def _refuse_idle(parameters: list[Parameter]) -> None:
 
 
 def _warn_of_contacts(task: Task, parameters: list[Parameter]) -> None:
-    """Warn of factors of frictions that no contact takes, because those of the other geoms are larger."""
+    """Warn of factors of contacts that the other geoms, or the physics step, leave without their effect."""
     places = object_places(task, "geom")
     factors = [
         Factor(p.name, part, {name: places[name] for name in p.targets}, p.limits)
@@ -212,6 +212,7 @@ def _warn_of_contacts(task: Task, parameters: list[Parameter]) -> None:
     ]
     if factors:
         warn_of_idle_ends(task.model, factors)
+        warn_of_clipped_contacts(task.model, factors)
 
 
 def has_air(task: Task) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import mujoco
 
 from randomization.catalogue.quantity import Quantity, Target
-from randomization.physics.contact_fields import distance, friction, solimp, solref
+from randomization.physics.contact_fields import distance, friction, solimp, solref, stiffness
 from randomization.physics.contacts import ContactPart
 from randomization.physics.edit import Writer
 from randomization.physics.model_edits import (
@@ -48,6 +48,9 @@ _DRY_FRICTION = (_OFF.mjDSBL_FRICTIONLOSS, _OFF.mjDSBL_CONSTRAINT)
 _COM: dict[str, Any] = {"expected": "body with a movable centre of mass", "idle": body_idle}
 _PLACED: dict[str, Any] = {"expected": "body placed by the model (free or mocap bodies are not)"}
 _TOUCH: dict[str, Any] = {"idle": contact_idle, "switches": (_OFF.mjDSBL_CONTACT, _OFF.mjDSBL_CONSTRAINT)}
+_SOLREF = ("geom_solref", "pair_solref", "pair_solreffriction")
+_TIME = ContactPart("solref", stiffness=-2.0, damping=-1.0)
+_STIFFNESS, _DAMPING = ContactPart("solref", stiffness=1.0, damping=0.5), ContactPart("solref", damping=1.0)
 _Range = tuple[float, float]
 _Fields = tuple[str, ...]
 
@@ -130,9 +133,13 @@ PHYSICS: tuple[Quantity, ...] = (
     _factor("geom_friction_roll", "geom", (0.7, 1.3), ("geom_friction", "pair_friction"),
         "friction against rolling, where condim is 6", everywhere(friction(2)), contact=ContactPart("friction", (2,)),
         **_TOUCH),
-    _factor("geom_solref", "geom", (0.8, 1.5), ("geom_solref", "pair_solref", "pair_solreffriction"),
-        "time constant of contacts: larger is softer", solref, positive=True, contact=ContactPart("solref"), **_TOUCH,
-        suggested=True),
+    _factor("contact_stiffness", "geom", (0.5, 2.0), (*_SOLREF, "geom_solimp", "pair_solimp"),
+        "stiffness of contacts, damping ratio kept: a factor of 2 halves how deep bodies sink", stiffness(_STIFFNESS),
+        positive=True, contact=_STIFFNESS, **_TOUCH),
+    _factor("contact_damping", "geom", (0.7, 1.4), _SOLREF, "damping of contacts, stiffness kept", solref(_DAMPING),
+        positive=True, contact=_DAMPING, **_TOUCH),
+    _factor("geom_solref", "geom", (0.8, 1.5), _SOLREF, "time constant of contacts: larger is softer", solref(_TIME),
+        positive=True, contact=_TIME, **_TOUCH, suggested=True),
     _shift("geom_solimp_dmin", "geom", "1", (-0.1, 0.005), ("geom_solimp", "pair_solimp"),
         "impedance of a contact at first touch", solimp(0), contact=ContactPart("solimp"), **_TOUCH),
     _shift("geom_solimp_dmax", "geom", "1", (-0.1, 0.005), ("geom_solimp", "pair_solimp"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mujoco
 
-from randomization.physics.contacts import LEAST_CONDIM, contacts_of
+from randomization.physics.contacts import LEAST_CONDIM, ContactPart, contacts_of
 from randomization.physics.edit import Edit, Writer
 
 _PAIR_FRICTION = ((0, 1), (2,), (3, 4))  # columns of pair_friction: sliding, spinning, rolling
@@ -26,34 +26,52 @@ def friction(*kinds: int) -> Writer:
     return edits
 
 
-def solref(model: mujoco.MjModel, geom: int) -> list[Edit]:
-    """Time constant of contacts. In the direct format (-stiffness, -damping) they go as 1/t^2 and 1/t."""
-    contacts = contacts_of(model)
-    edits = _time_constant(model, "geom_solref", geom) if contacts.takes("solref", geom) else []
-    for pair in contacts.pairs_of("solref", geom):
-        edits += _time_constant(model, "pair_solref", pair)
-        if model.pair_solreffriction[pair].any():
-            edits += _time_constant(model, "pair_solreffriction", pair)
+def solref(part: ContactPart) -> Writer:
+    """Spring and damper of contacts, by the powers of a `ContactPart`."""
+
+    def edits(model: mujoco.MjModel, geom: int) -> list[Edit]:
+        contacts = contacts_of(model)
+        found = _spring(model, "geom_solref", geom, part) if contacts.takes("solref", geom) else []
+        for pair in contacts.pairs_of("solref", geom):
+            found += _spring(model, "pair_solref", pair, part)
+            if model.pair_solreffriction[pair].any():
+                found += _spring(model, "pair_solreffriction", pair, part)
+        return found
+
     return edits
 
 
-def _time_constant(model: mujoco.MjModel, field: str, index: int) -> list[Edit]:
+def _spring(model: mujoco.MjModel, field: str, index: int, part: ContactPart) -> list[Edit]:
+    """Of (time constant, damping ratio), or of (-stiffness, -damping), what follows a factor."""
     once = field.startswith("pair")
-    if getattr(model, field)[index, 0] > 0:
-        return [Edit(field, (2 * index,), once=once)]
-    stiffness = Edit(field, (2 * index,), power=-2.0, once=once)
-    return [stiffness, Edit(field, (2 * index + 1,), power=-1.0, once=once)]
+    powers = part.time_powers if getattr(model, field)[index, 0] > 0 else (part.stiffness, part.damping)
+    return [Edit(field, (2 * index + i,), power=power, once=once) for i, power in enumerate(powers) if power]
 
 
-def solimp(column: int) -> Writer:
+def stiffness(part: ContactPart) -> Writer:
+    """Spring and damper of contacts, and the depth over which their impedance rises: all depths change alike.
+
+    At a depth r MuJoCo's contact presses with m K r d^2 / (1 - d), where the impedance d depends on r / width. With s K
+    and width / s it presses as much at r / s.
+    """
+    springs, width = solref(part), solimp(2, power=-part.stiffness)
+
+    def edits(model: mujoco.MjModel, geom: int) -> list[Edit]:
+        found = springs(model, geom)
+        return [*found, *width(model, geom)] if found else []
+
+    return edits
+
+
+def solimp(column: int, power: float = 1.0) -> Writer:
     """dmin (0), dmax (1) or width (2) of the impedance; the first two lie within 0 and 1."""
     low, high = (0.0, 0.9999) if column < 2 else (-float("inf"), float("inf"))
 
     def edits(model: mujoco.MjModel, geom: int) -> list[Edit]:
         contacts = contacts_of(model)
-        own = [Edit("geom_solimp", (5 * geom + column,), low=low, high=high)] if contacts.takes("solimp", geom) else []
+        own = [Edit("geom_solimp", (5 * geom + column,), power, low, high)] if contacts.takes("solimp", geom) else []
         pairs = contacts.pairs_of("solimp", geom)
-        return [*own, *(Edit("pair_solimp", (5 * pair + column,), once=True, low=low, high=high) for pair in pairs)]
+        return [*own, *(Edit("pair_solimp", (5 * pair + column,), power, low, high, once=True) for pair in pairs)]
 
     return edits
 

@@ -37,15 +37,24 @@ class ContactPart:
     Attributes:
         name: friction, solref, solimp, margin or gap.
         kinds: of friction: sliding (0), spinning (1), rolling (2).
+        stiffness, damping: of solref: powers of a factor with which the contact's spring and damper go.
     """
 
     name: str
     kinds: tuple[int, ...] = ()
+    stiffness: float = 0.0
+    damping: float = 0.0
 
     @property
     def compared(self) -> bool:
         """Whether a contact takes the larger of its two geoms' values, so that a partner decides what a factor does."""
         return self.name in ("friction", "solref")
+
+    @property
+    def time_powers(self) -> tuple[float, float]:
+        """Powers with which time constant t and damping ratio z go: damping is 2 / t, stiffness 1 / (t z)^2 (manual,
+        Modeling, Solver parameters)."""
+        return -self.damping, self.damping - self.stiffness / 2
 
     @property
     def least_condim(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether the range of a friction, or of a solref, leads to contacts that differ.
+"""Whether the range of a friction, or of a solref, leads to contacts that differ, and by as much as it says.
 
 A contact takes the larger of two frictions, and the stiffer of two solref in the direct format, so that whether a
 factor shows depends on the partner, and on whether that has a factor too.
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs.common.messages import warn_once
+from envs.common.messages import listed, warn_once
 from randomization.physics.contacts import LEAST_CONDIM, ContactPart, Contacts, contacts_of, shape_name
 
 _RELATIVE = 1e-12
+_UNSAFE = int(mujoco.mjtDisableBit.mjDSBL_REFSAFE)
+_DISCRETE = int(mujoco.mjtIntegrator.mjINT_DISCRETE)  # has limits of its own, which depend on the impedance
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,41 @@ def warn_of_idle_ends(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
                 break  # one line per parameter says enough
 
 
+def warn_of_clipped_contacts(model: mujoco.MjModel, factors: Sequence[Factor]) -> None:
+    """Warn of ranges in which contacts get faster than two physics steps, which MuJoCo does not let them be (manual,
+    Modeling, Solver parameters: `refsafe`). What is given in the direct format is not limited."""
+    faster = [(factor, end) for factor in factors if (end := _fastest(factor)) != 1.0]
+    least = 2.0 * float(model.opt.timestep)
+    if not faster or int(model.opt.disableflags) & _UNSAFE or int(model.opt.integrator) == _DISCRETE:
+        return
+    contacts, of_pairs = contacts_of(model), model.pair_solref.copy()
+    of_shapes = contacts.nominal["solref"].copy()
+    for factor, end in faster:
+        _apply(of_shapes, factor, end, "solref")
+        pairs = {pair for geom in factor.geoms.values() for pair in contacts.pairs_of("solref", geom)}
+        of_pairs[sorted(pairs), 0] *= end ** factor.part.time_powers[0]
+    time = contacts.mixed("solref", of_shapes)[:, 0]
+    declared = contacts.pair >= 0
+    time[declared] = np.where(model.pair_solref[:, 0] > 0, of_pairs[:, 0], -1.0)[contacts.pair[declared]]
+    clipped = (time > 0) & (time < least * (1.0 - _RELATIVE))
+    for name, geom in {name: geom for factor, _ in faster for name, geom in factor.geoms.items()}.items():
+        if (mine := clipped & contacts.of(geom)).any():
+            touching = {int(shape) for shape in contacts.shapes[mine].ravel()}
+            labels = [factor.label for factor, _ in faster if touching & {*factor.geoms.values()}]
+            warn_once(
+                f"{listed(labels)}: contacts of {name!r} would have a time constant of {time[mine].min():.3g} s at an "
+                f"end of the range; MuJoCo takes none below two physics steps ({least:g} s), so near that end less is "
+                "changed than it says"
+            )
+            return
+
+
+def _fastest(factor: Factor) -> float:
+    """The end of a factor's range at which contacts are fastest; 1 if none makes them faster than they are."""
+    power = factor.part.time_powers[0] if factor.part.name == "solref" else 0.0
+    return min((1.0, *factor.limits), key=lambda end: end**power)
+
+
 def _shows(contacts: Contacts, factor: Factor, changed: np.ndarray, geom: int) -> bool:
     """Whether a geom has a contact of which a factor changes something."""
     pairs = contacts.pairs_of(factor.part.name, geom, factor.part.least_condim)
@@ -84,8 +121,8 @@ def _apply(values: np.ndarray, factor: Factor, value: float, field: str) -> None
         values[np.ix_(rows, factor.part.kinds)] *= value
         return
     direct = values[rows, 0] <= 0
-    values[rows, 0] *= np.where(direct, value**-2.0, value)
-    values[rows, 1] *= np.where(direct, 1.0 / value, 1.0)
+    for column, power in enumerate((factor.part.stiffness, factor.part.damping)):
+        values[rows, column] *= value ** np.where(direct, power, factor.part.time_powers[column])
 
 
 def _why(model: mujoco.MjModel, contacts: Contacts, factor: Factor, name: str, end: float) -> str:

@@ -1,4 +1,5 @@
-"""`simreal adopt`: looks at a robot as somebody has it, writes a package for it, and tries whether it learns."""
+"""`simreal adopt`: looks at a robot as somebody has it, writes a package for it, and tries whether it learns, or trains
+it to the end."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from envs.robots.doctor.symptom import Symptom
 from envs.robots.files import RobotFile, open_robot
 from simreal.adopt.new import module_name
 from simreal.adopt.package import ABOUT, KINDS, Kind, guess_kind, write_package
+from simreal.adopt.train import ORIGIN, RUN, check_origin, origin, train_package
 from simreal.common.atomic_files import new_folder, write_text, writing
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json, write_target
@@ -35,55 +37,86 @@ def doctor_command(name: str, json_file: Path | None, out: Console) -> bool:
     return not any(symptom.severity != "note" for symptom in symptoms)
 
 
-def adopt_command(name: str, kind: str | None, output: Path | None, smoke_s: float | None, out: Console) -> Path:
-    """Look at a robot, write a package for it and train a little. Returns the package's folder.
+def adopt_command(
+    name: str,
+    kind: str | None,
+    output: Path | None,
+    out: Console,
+    smoke_s: float | None = None,
+    train: list[str] | None = None,
+    json_file: Path | None = None,
+) -> Path:
+    """Look at a robot, write a package for it, and train in it. Returns the package's folder.
 
     Args:
         name: a file, or a name of MuJoCo Menagerie.
         kind: of task; None: the one that fits.
-        output: folder to write; None: the robot's name.
-        smoke_s: seconds of the training that shows whether it learns; None: none.
+        output: folder to write; None: the robot's name. With `train`, a folder that was made of the same robot is gone
+            on with.
         out: where to say so.
+        smoke_s: seconds of a training that shows whether it learns; None: none.
+        train: train to the end, evaluate and export, with these overrides of the configuration; None: do not.
+        json_file: what the doctor found, and what became of the training, is written there; needs `train`.
 
     Raises:
-        UserError, TaskError: the robot cannot be adopted, or the folder exists; nothing is written then.
+        UserError, TaskError: the robot cannot be adopted, or the folder holds something else; nothing is written then.
+        Interrupted: the training was; a checkpoint is there.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"--task: expected {', '.join(KINDS)}, got {kind!r}{nearest(kind, KINDS)}")
+    target = None if json_file is None else write_target(json_file, ".json")
     robot = open_robot(name)
     module = module_name(robot.path)
     folder = output or Path(module)
-    if folder.exists():
+    there = folder.exists()
+    if there and train is None:
         raise UserError(f"{folder}: exists; name another --output")
+    if there:
+        kind = check_origin(folder, robot, kind)
     symptoms = _looked(robot, out)
+    if not there:
+        class_name = _write(robot, kind, folder, module, symptoms, out)
+        if train is None:
+            out.print(f"Next:\n  cd {folder}\n  simreal check task:{class_name}\n  simreal train config.yaml\n")
+    if train is not None:
+        asked = [name, *train, *(() if output is None else ("--output", str(output))), "--train"]
+        became = train_package(folder, train, f"simreal adopt {' '.join(asked)}", out)
+        out.print(_summary(robot, symptoms))
+        out.print(f"{became['bundle'] or folder / RUN}      the policy for your robot: see docs/deploy.md")
+        if target is not None:
+            write_text(target, to_json(_document(robot, symptoms) | {"folder": str(folder), "trained": became}))
+    elif smoke_s is not None:
+        from simreal.adopt.smoke import smoke_run
+
+        smoke_run(folder, smoke_s, out)
+    return folder
+
+
+def _write(
+    robot: RobotFile, kind: str | None, folder: Path, module: str, symptoms: list[Symptom], out: Console
+) -> str:  # fmt: skip
+    """Write a package into a new folder; the name of its class. Raises UserError where the robot cannot be adopted."""
     errors = [symptom for symptom in symptoms if symptom.severity == "error"]
     if errors or robot.model is None:
         more = f" ({len(errors) - 1} more above)" if len(errors) > 1 else ""
-        raise UserError(f"{name}: cannot be adopted: {errors[0].line()}{more}" if errors else f"{name}: {robot.error}")
+        ails = f"cannot be adopted: {errors[0].line()}{more}" if errors else robot.error
+        raise UserError(f"{robot.name}: {ails}")
     chosen: Kind = guess_kind(robot) if kind is None else next(k for k in KINDS if k == kind)
-    out.print(f"{name}: {ABOUT[chosen]}{' (--task says another)' if kind is None else ''}; writing {folder} ...")
+    out.print(f"{robot.name}: {ABOUT[chosen]}{' (--task says another)' if kind is None else ''}; writing {folder} ...")
     try:
         with writing(folder), new_folder(folder) as made:
             written = write_package(robot, chosen, module, made, symptoms)
+            (made / ORIGIN).write_text(origin(robot, chosen))
     except TaskError as error:
-        raise UserError(f"{name}: --task {chosen}: {error}") from None
+        raise UserError(f"{robot.name}: --task {chosen}: {error}") from None
     for finding in written.left:
         out.print(f"warning: simulation: {finding.line()}")
     out.print(f"""
   {folder / "task.py"}      the task, a class {written.class_name}: make it yours
   {folder / "config.yaml"}  how it is trained, and in which worlds
   {folder / "README.md"}    what to do next
-
-Next:
-  cd {folder}
-  simreal check task:{written.class_name}
-  simreal train config.yaml
 """)
-    if smoke_s is not None:
-        from simreal.adopt.smoke import smoke_run
-
-        smoke_run(folder, smoke_s, out)
-    return folder
+    return written.class_name
 
 
 def _looked(robot: RobotFile, out: Console) -> list[Symptom]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.common.errors import TaskError
 from envs.locomotion.legged.describe import Described, describe_legged
+from envs.locomotion.legged.velocity import LeggedVelocity
 from envs.parts.kinematics import chain_to
 from envs.robots.doctor.symptom import Symptom
 from envs.robots.files import RobotFile
@@ -20,14 +21,13 @@ from envs.robots.servos import Servo, drives_of, fitting_servos, put_servos
 from envs.task import Task
 from simreal.adopt.model_files import write_model
 from simreal.adopt.new import made_task
-from simreal.adopt.starter import TEMPLATES, Starter, names, numbers, text
+from simreal.adopt.starter import TEMPLATES, Starter, names, numbers, swings, text
 from simreal.adopt.worlds import worlds_yaml
 from simreal.common.errors import UserError
 
 Kind = Literal["velocity", "reach", "hold"]
 KINDS: tuple[Kind, ...] = ("velocity", "reach", "hold")
 ABOUT = {"velocity": "walk as a velocity command says", "reach": "bring a tool to random places", "hold": "hold a pose"}
-ENV_STEPS = {"velocity": "8_000_000", "reach": "60_000", "hold": "200_000"}
 _REACH_PERIOD_S, _REACH_S = 0.05, 3.0
 _ROOM_SHARE, _ROOM_RAD = 0.3, 0.9  # of a joint's range to either side of home, and at most
 _TOLERANCE_SHARE = 0.03  # of the arm's length
@@ -82,15 +82,21 @@ def write_package(robot: RobotFile, kind: Kind, name: str, folder: Path, symptom
     code, class_name, left = write(robot, name, folder / model_file, model_file)
     (folder / "task.py").write_text(code)
     task = made_task(folder / "task.py", "task", class_name)
-    (folder / "config.yaml").write_text(TEMPLATES.get_template(f"{kind}.yaml.jinja").render(
-        class_name=class_name, worlds=worlds_yaml(task).rstrip(), env_steps=ENV_STEPS[kind],
-        mirrored=task.mirror is not None,
+    template = TEMPLATES.get_template("run.yaml.jinja" if kind == "hold" else f"{kind}.yaml.jinja")
+    (folder / "config.yaml").write_text(template.render(
+        name="task", class_name=class_name, worlds=worlds_yaml(task).rstrip(), mirrored=task.mirror is not None,
+        initial_std=_initial_std(task), swings=swings(task),
     ))  # fmt: skip
     (folder / "README.md").write_text(TEMPLATES.get_template("README.md.jinja").render(
         class_name=class_name, name=robot.name, kind=kind, source=robot.path.name, about=ABOUT[kind],
         model_file=model_file, symptoms=symptoms,
     ))  # fmt: skip
     return Written(task, class_name, left)
+
+
+def _initial_std(task: Task) -> float:
+    """Of actions: what moves a robot of four legs throws one of two over before it can learn to stand."""
+    return 0.2 if isinstance(task, LeggedVelocity) and len(task.robot.feet) <= 2 else 0.35
 
 
 def _class_name(name: str) -> str:

@@ -32,7 +32,7 @@ def smoke_run(folder: Path, seconds: float, out: Console) -> bool:
     """
     from simreal.cli.commands import train_command
 
-    with _within(folder):
+    with within(folder):
         config = load_config("config.yaml", [])
         steps = _affordable(config, seconds)
         out.print(f"smoke run: {steps:,} steps, about {seconds:g} s of training in {folder / RUN} ...")
@@ -52,7 +52,7 @@ def _shorter(config: RunConfig, steps: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _within(folder: Path) -> Iterator[None]:
+def within(folder: Path) -> Iterator[None]:
     """Work in a folder, whose module `task` is this package's."""
     stale = sys.modules.pop("task", None)
     path = list(sys.path)

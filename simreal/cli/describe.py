@@ -234,8 +234,11 @@ def nominal_text(task: Task, quantity: Quantity, names: list[str]) -> str:
     values = [v for i in indices for v in quantity.nominal_values(task.model, i)]
     if "actuator_gainprm" in quantity.writes:
         values = [abs(v) for v in values]  # gains: a servo's bias is (0, -kp, -kd)
-    low, high = min(values), max(values)
     unit = _UNITS.get(quantity.writes[0], "")
+    if quantity.writes[0] == "geom_solref":  # (time constant, damping ratio), or (-stiffness, -damping)
+        values = [quantity.nominal_values(task.model, i)[0] for i in indices]
+        unit = unit if min(values) > 0 else ""
+    low, high = min(values), max(values)
     return (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}") + (f" {unit}" if unit else "")
 
 

@@ -69,12 +69,16 @@ def probe(
 def sweep(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="a YAML file")],
     run_dir: Annotated[Path | None, typer.Option(help="where to write and to continue; default sweeps/NAME")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="make the trials on this Ray cluster; 'local': on this machine"),
+    ] = None,
 ) -> None:
     """Look for settings: trainings that a search proposes, judged by the same episodes, and how sure the best is."""
     OUT.print(f"{sweep}: reading ...")
-    from simreal.study.sweep import sweep_command
+    from simreal.study.sweep.search import sweep_command
 
-    sweep_command(sweep, run_dir, OUT)
+    sweep_command(sweep, run_dir, OUT, ray)
 
 
 def _times(length_s: float) -> list[float]:

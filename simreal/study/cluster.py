@@ -1,6 +1,6 @@
-"""Makes the runs of a study on the nodes of a Ray cluster, as many at a time as it has room for.
+"""Makes the runs of a study or of a sweep on the nodes of a Ray cluster, as many at a time as it has room for.
 
-A node that sees the study's folder (a shared file system) works there, and a run whose node dies goes on from its last
+A node that sees their folder (a shared file system) works there, and a run whose node dies goes on from its last
 checkpoint on another one. A node that does not is sent what it needs, and sends the finished run back.
 """
 
@@ -26,46 +26,45 @@ from rich.table import Table
 from envs.platform.processors import available_threads, shared_by
 from simreal.common.atomic_files import new_folder
 from simreal.common.errors import UserError
-from simreal.study.spec import Study, StudyArm
 from simreal.training.run_config import RunConfig
 from simreal.training.trainer import Interrupted, SignalHandler
-
-Make = Callable[[Study, StudyArm, int, Path, Console], bool]
-"""Makes what a run lacks in the folder of a study: (study, arm, seed, folder, console)."""
 
 _RETRIES = 5  # of a run whose node has died
 _LOOK_S = 1.0  # between two looks at what goes on
 _TO_SAVE_S = 120.0  # for interrupted runs to save
 
 
-@dataclass
-class _Run:
-    """One run of the study, on its way."""
+@dataclass(frozen=True)
+class Job:
+    """Something to be made on a node: one run, or some that belong together."""
 
-    arm: StudyArm
-    seed: int
-    after: _Run | None  # the run that it continues
+    name: str
+    title: str  # for people
+    config: RunConfig  # its first run's: says what it needs of a node
+    runs: tuple[str, ...]  # folders under `runs` that it writes
+    make: Callable[[Path, int | None, Console], Any]
+    """Makes what they lack in the folder that holds `runs`, with so many threads where the configuration names none."""
+    after: str | None = None  # the job that has to be done before
+    reads: tuple[str, ...] = ()  # further folders under `runs` that it needs
+
+
+@dataclass
+class _Going:
+    """A job on its way."""
+
+    job: Job
     state: str = "waiting"  # or running, done
     reference: Any = field(default=None, repr=False)
 
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm.name}-{self.seed}"
 
-
-def make_on_ray(
-    study: Study, missing: list[tuple[StudyArm, int]], folder: Path, address: str, out: Console, make: Make
-) -> Iterator[str]:
-    """Make runs on a cluster; gives the name of each when it is finished.
+def make_on_ray(jobs: list[Job], folder: Path, address: str, out: Console) -> Iterator[tuple[str, Any]]:
+    """Make jobs on a cluster; gives the name of each when it is finished, and what its `make` returned.
 
     Args:
-        study: whose runs they are.
-        missing: runs that are not finished; an arm comes after the one that it continues.
-        folder: of the study, which exists.
+        jobs: a job comes after the one that it waits for; one that waits for none of these waits for nothing.
+        folder: with `runs` in it.
         address: of the cluster, or "local" to start one on this machine.
         out: where progress goes.
-        make: makes a run.
 
     Raises:
         UserError: Ray is not installed or not to be reached, or a run met an error of the user.
@@ -74,78 +73,68 @@ def make_on_ray(
     if importlib.util.find_spec("ray") is None:
         raise UserError("--ray needs ray, which is not installed: pip install 'simreal[cluster]'")
     ray = importlib.import_module("ray")
-    runs: dict[tuple[str, int], _Run] = {}
-    for arm, seed in missing:
-        after = runs.get((arm.continues, seed)) if arm.continues is not None else None
-        runs[arm.name, seed] = _Run(arm, seed, after)
+    going = {job.name: _Going(job) for job in jobs}
     with _connected(ray, address), _token(folder) as token, SignalHandler().listening() as stop, _table(out) as show:
         task = ray.remote(max_retries=_RETRIES)(_on_node)
-        while any(run.state != "done" for run in runs.values()):
-            for run in runs.values():
-                if run.state == "waiting" and (run.after is None or run.after.state == "done"):
-                    _submit(task, run, study, folder, token, make)
-            show(list(runs.values()), folder)
-            running = {run.reference: run for run in runs.values() if run.state == "running"}
+        while any(one.state != "done" for one in going.values()):
+            for one in going.values():
+                before = None if one.job.after is None else going.get(one.job.after)
+                if one.state == "waiting" and (before is None or before.state == "done"):
+                    _submit(task, one, folder, token)
+            show(list(going.values()), folder)
+            running = {one.reference: one for one in going.values() if one.state == "running"}
             finished, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
             if stop.requested:
                 _cancel(ray, list(running))
                 raise Interrupted("interrupted")
             for reference in finished:
-                run = running[reference]
+                one = running[reference]
                 try:
-                    _bring_home(ray.get(reference), folder / "runs" / run.name)
+                    result, archive = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     _cancel(ray, [other for other in running if other is not reference])
-                    raise _told(run, error) from None
-                run.state = "done"
-                show(list(runs.values()), folder)
-                yield run.name
+                    raise _told(one.job, error) from None
+                _bring_home(archive, folder / "runs")
+                one.state = "done"
+                show(list(going.values()), folder)
+                yield one.job.name, result
 
 
-def _submit(task: Any, run: _Run, study: Study, folder: Path, token: str, make: Make) -> None:
-    """Hand a run to the cluster, with the resources that its configuration asks for."""
-    config = run.arm.config
+def _submit(task: Any, one: _Going, folder: Path, token: str) -> None:
+    """Hand a job to the cluster, with the resources that its configuration asks for."""
+    config = one.job.config
     gpu = config.device == "cuda" or config.engine == "gpu"
     resources = {"num_cpus": config.threads or 1, "num_gpus": 1 if gpu else 0}
-    sources = [run.name, *([f"{run.arm.continues}-{run.seed}"] if run.arm.continues else [])]
-    parts = [path for name in sources if (path := folder / "runs" / name).is_dir()]
-    work = _Work(study, run.arm, run.seed, folder.resolve(), token, packed(parts), resources["num_cpus"], make)
-    run.reference, run.state = task.options(**resources, name=run.name).remote(work), "running"
+    parts = [path for name in (*one.job.runs, *one.job.reads) if (path := folder / "runs" / name).is_dir()]
+    work = _Work(one.job, folder.resolve(), token, packed(parts), resources["num_cpus"])
+    one.reference, one.state = task.options(**resources, name=one.job.name).remote(work), "running"
 
 
 @dataclass
 class _Work:
     """What a node is given."""
 
-    study: Study
-    arm: StudyArm
-    seed: int
+    job: Job
     folder: Path
     token: str
     parts: bytes  # runs that are there already, for nodes that do not see the folder
     threads: int
-    make: Make
 
 
-def _on_node(work: _Work) -> bytes | None:
-    """Make a run on a node: in the study's folder, or elsewhere and return it packed."""
+def _on_node(work: _Work) -> tuple[Any, bytes | None]:
+    """Make a job on a node: in its folder, or elsewhere; returns what it came to and, from elsewhere, its runs."""
     quiet = Console(quiet=True)
     SignalHandler.one_signal_s = _TO_SAVE_S  # Ray repeats it until the run has saved
-    arm = StudyArm(work.arm.name, work.arm.continues, _with_threads(work.arm.config, work.threads))
+    threads = work.threads if work.job.config.threads is None else None
     with shared_by(max(available_threads() // work.threads, 1)):
         if (work.folder / work.token).is_file():
-            work.make(work.study, arm, work.seed, work.folder, quiet)
-            return None
+            return work.job.make(work.folder, threads, quiet), None
         with tempfile.TemporaryDirectory(prefix="simreal-") as name:
             runs = Path(name) / "runs"
             runs.mkdir()
             unpack(work.parts, runs)
-            work.make(work.study, arm, work.seed, Path(name), quiet)
-            return packed([runs / f"{arm.name}-{work.seed}"])
-
-
-def _with_threads(config: RunConfig, threads: int) -> RunConfig:
-    return config if config.threads is not None else config.model_copy(update={"threads": threads})
+            result = work.job.make(Path(name), threads, quiet)
+            return result, packed([runs / run for run in work.job.runs if (runs / run).is_dir()])
 
 
 def packed(folders: list[Path]) -> bytes:
@@ -163,14 +152,16 @@ def unpack(archive: bytes, target: Path) -> None:
         file.extractall(target, filter="data")
 
 
-def _bring_home(archive: bytes | None, run: Path) -> None:
-    """Put a run that was made elsewhere in its place, whole."""
+def _bring_home(archive: bytes | None, runs: Path) -> None:
+    """Put runs that were made elsewhere in their places, whole."""
     if archive is None:
         return
-    with tempfile.TemporaryDirectory(dir=run.parent) as name, new_folder(run) as new:
+    with tempfile.TemporaryDirectory(dir=runs) as name:
         unpack(archive, Path(name))
-        for path in (Path(name) / run.name).iterdir():
-            path.rename(new / path.name)
+        for made in Path(name).iterdir():
+            with new_folder(runs / made.name) as new:
+                for path in made.iterdir():
+                    path.rename(new / path.name)
 
 
 def _cancel(ray: Any, references: list[Any]) -> None:
@@ -181,13 +172,13 @@ def _cancel(ray: Any, references: list[Any]) -> None:
         ray.wait(references, num_returns=len(references), timeout=_TO_SAVE_S)
 
 
-def _told(run: _Run, error: Any) -> Exception:
+def _told(job: Job, error: Any) -> Exception:
     """What the user is told of a run that failed."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Interrupted):
-        return Interrupted(f"{run.name}: {cause}")
+        return Interrupted(f"{job.name}: {cause}")
     said = " ".join(str(cause or error).split())
-    return UserError(f"{run.name}: {said[:500]}") if isinstance(cause, (UserError, ValueError)) else error
+    return UserError(f"{job.name}: {said[:500]}") if isinstance(cause, (UserError, ValueError)) else error
 
 
 @contextlib.contextmanager
@@ -219,27 +210,28 @@ def _token(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _table(out: Console) -> Iterator[Callable[[list[_Run], Path], None]]:
-    """A function that shows how far the runs are: a table that stays in place on a terminal, else lines."""
+def _table(out: Console) -> Iterator[Callable[[list[_Going], Path], None]]:
+    """A function that shows how far the jobs are: a table that stays in place on a terminal, else lines."""
     told: dict[str, str] = {}
 
-    def line(runs: list[_Run], _: Path) -> None:
-        for number, run in enumerate(runs, start=1):
-            if told.get(run.name) != run.state != "waiting":
-                out.print(f"[{number}/{len(runs)}] {run.arm.name}, seed {run.seed}: {run.state}")
-            told[run.name] = run.state
+    def line(going: list[_Going], _: Path) -> None:
+        for number, one in enumerate(going, start=1):
+            if told.get(one.job.name) != one.state != "waiting":
+                out.print(f"[{number}/{len(going)}] {one.job.title}: {one.state}")
+            told[one.job.name] = one.state
 
     if not out.is_terminal:
         yield line
         return
     with Live(console=out, refresh_per_second=2) as live:
 
-        def table(runs: list[_Run], folder: Path) -> None:
-            shown = Table("arm", "seed", "state", "steps")
-            for run in runs:
-                files = sorted((folder / "runs" / run.name / "checkpoints").glob("step_*"))
+        def table(going: list[_Going], folder: Path) -> None:
+            shown = Table("run", "state", "steps")
+            for one in going:
+                begun = [run for run in one.job.runs if (folder / "runs" / run).is_dir()]
+                files = sorted((folder / "runs" / begun[-1] / "checkpoints").glob("step_*")) if begun else []
                 steps = f"{int(files[-1].stem.removeprefix('step_')):,}" if files else ""
-                shown.add_row(run.arm.name, str(run.seed), run.state, steps)
+                shown.add_row(one.job.title, one.state, steps)
             live.update(shown)
 
         yield table

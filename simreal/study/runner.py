@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,6 +24,9 @@ from simreal.training.monitoring.metrics_log import JUDGED
 from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import is_empty, load_policy, run_config
 from simreal.training.trainer import Interrupted
+
+if TYPE_CHECKING:
+    from simreal.study.cluster import Job
 
 _RESULTS_OF_TRAINING = (EVALUATION, ENVELOPE, WIDENED, "bundle", "footage")
 _MAY_DIFFER = ("train", "evaluate", "threads")
@@ -42,8 +47,8 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console, 
             if ray is not None:
                 from simreal.study.cluster import make_on_ray
 
-                missing = [(arm, seed) for arm, seed in runs if not _is_done(study, arm, seed, folder)]
-                for _ in make_on_ray(study, missing, folder, ray, out, make_run):
+                missing = [_job(study, arm, seed) for arm, seed in runs if not _is_done(study, arm, seed, folder)]
+                for _ in make_on_ray(missing, folder, ray, out):
                     write_results(study, folder)
             for number, (arm, seed) in enumerate(runs, start=1):
                 if make_run(study, arm, seed, folder, out, f"[{number}/{len(runs)}] {arm.name}, seed {seed}"):
@@ -55,6 +60,21 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console, 
         raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}{again}") from None
     out.print((folder / "table.md").read_text())
     out.print(f"{folder / 'report.html'}: the report; {folder / 'table.md'}, {folder / 'study.json'}: the table")
+
+
+def _job(study: Study, arm: StudyArm, seed: int) -> Job:
+    """A run as something that is made on a node."""
+    from simreal.study.cluster import Job
+
+    name, before = f"{arm.name}-{seed}", None if arm.continues is None else f"{arm.continues}-{seed}"
+    make, title = partial(_make_on_node, study, arm, seed), f"{arm.name}, seed {seed}"
+    return Job(name, title, arm.config, (name,), make, before, () if before is None else (before,))
+
+
+def _make_on_node(study: Study, arm: StudyArm, seed: int, folder: Path, threads: int | None, out: Console) -> None:
+    if threads is not None:
+        arm = StudyArm(arm.name, arm.continues, arm.config.model_copy(update={"threads": threads}))
+    make_run(study, arm, seed, folder, out)
 
 
 def run_folder(folder: Path, arm: str, seed: int) -> Path:

@@ -52,7 +52,9 @@ def test_a_package_is_checked_trained_and_evaluated_as_it_stands(
     run: Run, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     task = adopted(run, name, monkeypatch)
-    assert sorted(path.name for path in Path.cwd().iterdir()) == ["README.md", "config.yaml", "model", "task.py"]
+    assert sorted(path.name for path in Path.cwd().iterdir()) == [
+        "README.md", "adopted.json", "config.yaml", "model", "task.py",
+    ]  # fmt: skip
     status, out, err = run("check", task)
     assert status == 0, out + err
     check_task(task)
@@ -109,6 +111,22 @@ def test_a_urdf_of_the_same_dog_stands_where_its_file_does_not_say(run: Run, mon
     assert np.ptp(np.abs(np.reshape(robot.stance, (4, 3))), axis=0).max() < 0.05  # all legs alike
     holding = model.actuator_gainprm[0, 0] * 0.3
     assert holding <= 30.0 + 1e-6  # a third of a radian uses the whole motor, or less of it
+
+
+def test_a_waist_that_carries_all_legs_is_held_and_no_joint_of_a_leg(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    waist = '<joint name="waist" axis="0 0 1" range="-1 1"/><geom name="hips" type="sphere" size="0.03" mass="1"/>'
+    text = DOG.replace('mass="6"/>', f'mass="6"/><body name="hips">{waist}', 1)
+    apart = "".join(f'<exclude body1="trunk" body2="{leg}_hip"/>' for leg in ("FL", "FR", "RL", "RR"))
+    text = text.replace("</body>\n  </worldbody>", f"</body></body>\n  </worldbody><contact>{apart}</contact>")
+    text = text.replace("</actuator>", '<position name="waist" joint="waist" kp="40" kv="1"/></actuator>')
+    Path("turning.xml").write_text(text.replace(" 1 0 0 0 ", " 1 0 0 0 0 ").replace('-1.6"/></key', '-1.6 0"/></key'))
+    monkeypatch.setitem(ROBOTS, "turning.xml", (Path("turning.xml").read_text(), "velocity", "Turning"))
+    task = make_task(adopted(run, "turning.xml", monkeypatch))
+    assert isinstance(task, LeggedVelocity)
+    assert len(task.robot.joints) == 12
+    assert "waist" not in task.robot.joints
+    assert task.robot.held == (("waist", 0.0),)
+    assert task.mirror is not None
 
 
 def test_nothing_of_the_package_needs_its_origin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from simreal.common.errors import UserError
 from simreal.study import cluster
-from simreal.study.cluster import _bring_home, _on_node, _Work, make_on_ray, packed, unpack
+from simreal.study.cluster import Job, _bring_home, _on_node, _Work, make_on_ray, packed, unpack
 from simreal.study.runner import study_command
 from simreal.study.spec import load_study
 
@@ -45,9 +45,8 @@ def study_file(folder: Path) -> Path:
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
-    study = load_study(str(study_file(tmp_path)))
     with pytest.raises(UserError, match=r"--ray needs ray, which is not installed: pip install 'simreal\[cluster\]'"):
-        next(make_on_ray(study, [], tmp_path, "local", Console(quiet=True), lambda *_: False))
+        next(make_on_ray([], tmp_path, "local", Console(quiet=True)))
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -61,15 +60,17 @@ def test_a_node_works_in_the_folder_that_it_sees_and_else_sends_the_run_back(sha
         (home / "token").write_text("")
     seen: list[Path] = []
 
-    def make(_study: Any, arm: Any, seed: int, folder: Path, _out: Console) -> bool:
-        run = folder / "runs" / f"{arm.name}-{seed}"
+    def make(folder: Path, threads: int | None, _out: Console) -> str:
+        run = folder / "runs" / "a-0"
         seen.append(folder)
         (run / "progress").write_text((run / "progress").read_text() + "the rest\n")
-        return True
+        return f"threads {threads}"
 
-    archive = _on_node(_Work(study, study.arms["a"], 0, home, "token", packed([begun]), 1, make))
+    job = Job("a-0", "a, seed 0", study.arms["a"].config, ("a-0",), make)
+    result, archive = _on_node(_Work(job, home, "token", packed([begun]), 1))
+    assert result == "threads None"  # the configuration says how many
     assert (seen == [home]) is shared is (archive is None)
-    _bring_home(archive, begun)
+    _bring_home(archive, home / "runs")
     assert (begun / "progress").read_text() == "half of it\nthe rest\n"
     assert [path.name for path in (home / "runs").iterdir()] == ["a-0"]
 

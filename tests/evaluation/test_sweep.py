@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from shortcuts import with_short_rehearsals, without_bundles
 from simreal.cli import commands
 from simreal.cli.main import main
 from simreal.common.errors import UserError
-from simreal.study.sweep_results import best_shares
-from simreal.study.sweep_spec import Span, load_sweep
+from simreal.study import cluster
+from simreal.study.cluster import Job
+from simreal.study.sweep import search
+from simreal.study.sweep.results import best_shares
+from simreal.study.sweep.spec import PruneSpec, Span, load_sweep
+from simreal.study.sweep.trial import bars
+from simreal.training.monitoring import metrics_log
 from simreal.training.monitoring.progress import Progress
 
 optuna = pytest.importorskip("optuna")
@@ -100,23 +106,98 @@ def test_a_sweep_that_is_stopped_goes_on_as_if_it_had_not_been(
     assert "sweep.yaml: seed differs from the sweep's" in capsys.readouterr().err
 
 
+def test_trials_of_a_configuration_that_was_changed_since_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    document: dict[str, Any] = {"task": "InvertedPendulum-v5", "num_envs": 4, "learner": {"algorithm": "ppo"}}
+    path.write_text(yaml.safe_dump(document))
+    few = {"set": {"train.env_steps": 64, "learner.horizon": 16}, "trials": 1}
+    arguments = [write(tmp_path, config=str(path), **few), "--run-dir", str(tmp_path / "s")]
+    main(["sweep", *arguments])
+    main(["sweep", *arguments])
+    before = (tmp_path / "s" / "sweep.yaml").read_text()
+    path.write_text(yaml.safe_dump({**document, "num_envs": 2}))
+    write(tmp_path, config=str(path), **{**few, "trials": 2})
+    with pytest.raises(SystemExit) as refused:
+        main(["sweep", *arguments])
+    assert refused.value.code == 2
+    assert "trial-0-0/config.yaml: num_envs differs from what tiny asks for now" in capsys.readouterr().err
+    assert (tmp_path / "s" / "sweep.yaml").read_text() == before
+
+
 def test_a_trial_far_below_the_others_is_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    read = metrics_log.read_columns
 
     def curve(path: Path) -> dict[str, list[float]]:
-        number = int(path.parent.name.split("-")[1])
-        made.append(number)
-        return {"return": [1.0 if number == 2 else 100.0 + number]}
+        number, table = int(path.parent.name.split("-")[1]), read(path)
+        return {**table, "return": [1.0 if number == 2 else 100.0 + number] * len(table.get("env_steps", []))}
 
-    monkeypatch.setattr("simreal.study.sweep.read_columns", curve)
+    monkeypatch.setattr("simreal.study.sweep.trial.read_columns", curve)
     name = write(tmp_path, prune={"after": 0.3, "others": 2})
     main(["sweep", name, "--run-dir", str(tmp_path / "s")])
     document = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert {row["run"] for row in document["trials"]} == {"trial-0", "trial-1"}
     (broken,) = document["broken_off"]
     assert (broken["run"], broken["looks"]) == ("trial-2", 3)
-    assert made.count(2) == 3  # looked at after 1, 2 and 3 tenths
     assert not (tmp_path / "s" / "runs" / "trial-2-0" / "evaluation.json").exists()
+
+
+def test_trials_are_broken_off_below_the_median_as_optuna_would() -> None:
+    curves = [{1: 1.0, 2: 5.0, 3: 3.0}, {1: 2.0, 2: 1.0, 3: 4.0}, {1: 3.0, 2: 3.0, 3: 9.0, 4: 2.0}]
+    study = optuna.create_study(direction="maximize")
+    for curve in curves:
+        trial = study.ask()
+        for look, value in curve.items():
+            trial.report(value, look)
+        study.tell(trial, 0.0)
+    found = bars(PruneSpec(after=0.2, others=3), curves)
+    for mine in ({1: 0.0, 2: 2.9}, {1: 3.1, 2: 0.0}, {1: 2.0, 2: 3.5, 3: 1.0}, {2: 3.5, 3: 1.0, 4: 4.0}):
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2, interval_steps=1)
+        study.pruner = pruner
+        trial, best = study.ask(), -np.inf
+        for look, value in mine.items():
+            trial.report(value, look)
+            best = max(best, value)
+            assert trial.should_prune() == (look in found and best < found[look]), (mine, look)
+    assert bars(PruneSpec(after=0.2, others=4), curves) == bars(None, curves) == {}
+
+
+def test_a_round_of_trials_is_the_same_wherever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"trials": 5, "parallel": 2, "evaluate": {"episodes": 2, "worlds": ["nominal"]}}
+    changes["set"] = {**SWEEP["set"], "train.env_steps": 128, "threads": 1}
+    main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "one")])
+    rounds: list[list[str]] = []
+
+    def elsewhere(jobs: list[Job], folder: Path, *_: Any) -> Iterator[tuple[str, Any]]:
+        rounds.append([job.name for job in jobs])
+        for job in reversed(jobs):
+            result, archive = cluster._on_node(cluster._Work(job, folder, "no such token", cluster.packed([]), 1))
+            cluster._bring_home(archive, folder / "runs")
+            yield job.name, result
+
+    monkeypatch.setattr(cluster, "make_on_ray", elsewhere)
+    main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "other"), "--ray", "anywhere"])
+    assert rounds == [["trial-0", "trial-1"], ["trial-2", "trial-3"], ["trial-4"]]
+    assert trials(tmp_path / "other") == trials(tmp_path / "one")
+    assert len({row["values"]["learner.lr"] for row in trials(tmp_path / "one")}) == 5
+
+    # Killed while the search was told of the second round: the third is still proposed from the first two.
+    told = search.Sweep._tell
+    times: list[None] = []
+
+    def dies(self: search.Sweep, proposed: Any, outcome: Any) -> None:
+        times.append(None)
+        if len(times) == 4:
+            raise KeyboardInterrupt
+        told(self, proposed, outcome)
+
+    monkeypatch.setattr(search.Sweep, "_tell", dies)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "stopped")])
+    monkeypatch.setattr(search.Sweep, "_tell", told)
+    main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "stopped")])
+    assert trials(tmp_path / "stopped") == trials(tmp_path / "one")
 
 
 def test_how_sure_the_best_is_follows_from_pairs_of_episodes() -> None:
@@ -138,6 +219,14 @@ def test_how_sure_the_best_is_follows_from_pairs_of_episodes() -> None:
         ({"space": {"learner.lr": {"low": 0, "high": 1, "log": True}}}, "log: low is 0, expected a number above 0"),
         ({"space": {"learner.lr": {"choices": [1]}}}, "space.learner.lr.choices"),
         ({"space": {"learner.epochs": {"low": 0, "high": 3}}}, "learner.epochs"),
+        ({"space": {"learner.epochs": {"low": 1, "high": 3.0}}}, "learner.epochs: input should be a valid integer"),
+        ({"space": {"learner.lr": {"choices": [0.1, 0.1]}}}, "choices: 0.1 stands 2 times"),
+        ({"seeds": [3, 3]}, "seeds: expected different numbers, got [3, 3]"),
+        ({"set": {"learner.lr": 0.01}}, "learner.lr: has no effect beside space.learner.lr, which"),
+        (
+            {"set": {}, "space": {"learner.lr": {"low": 0.1, "high": 1}, "learner": {"choices": [{"lr": 1}, {}]}}},
+            "learner.lr: has no effect beside space.learner, which",
+        ),
         ({"space": {"seed": {"low": 0, "high": 9}}}, "seed: belongs to the whole sweep, see seeds and evaluate"),
         ({"set": {"evaluate.episodes": 3}}, "evaluate.episodes: belongs to the whole sweep"),
         ({"config": "no_such"}, "no_such: no such file"),

@@ -195,6 +195,7 @@ def test_a_hundred_steps_without_contacts_stay_close(steps: int) -> None:
 WORLDS: dict[str, Any] = {
     "body_mass": {"range": [0.5, 2.0]},
     "geom_friction": {"range": [0.5, 2.0]},
+    "contact_stiffness": {"range": [0.25, 1.0]},
     "joint_damping": {"range": [0.5, 2.0]},
     "joint_armature": {"range": [0.5, 2.0]},
     "actuator_strength": {"range": [0.5, 1.5]},
@@ -219,7 +220,7 @@ def test_the_same_lambda_gives_the_same_world_noise_and_delays() -> None:
     assert torch.equal(cpu.layer.lam, gpu.layer.lam.cpu())
     constants = ("body_subtreemass", "dof_invweight0", "body_invweight0", "actuator_acc0")
     fields = ("body_mass", "body_inertia", "body_ipos", "geom_friction", "dof_damping", "dof_armature", "opt.gravity")
-    for field in (*fields, "actuator_gainprm", *constants):
+    for field in (*fields, "geom_solref", "geom_solimp", "actuator_gainprm", *constants):
         mine, theirs = cpu.engine.field(field), gpu.engine.field(field).double().cpu()
         torch.testing.assert_close(theirs, mine, rtol=5e-5, atol=1e-6)
     assert float((cpu.engine.field("body_mass")[0] - cpu.engine.field("body_mass")[1]).abs().max()) > 0.1

@@ -29,6 +29,8 @@ OFF = 'contype="0" conaffinity="0"'
 PAIR = '<contact><pair geom1="floor" geom2="block" friction="1 1 .005 .0001 .0001"/></contact>'
 IN_VACUUM = JOINTS.replace('density="1.2" viscosity="2e-5"', "")
 PAIRED = slide(OFF, OFF, PAIR)
+DIRECT = 'solref="-900 -60"'
+FAST = 'solref="0.006 1"'
 
 
 def slid(xml: str, entries: dict[str, Any], *factors: float) -> list[float]:
@@ -116,6 +118,13 @@ def test_gravity_that_compensation_takes_away_is_refused() -> None:
             slide('solref="-2000 -60"', 'solref="-900 -30"'), {"geom_solref": {"of": "block", "range": [1.0, 1.5]}},
             "stiffer solref of the two: that of 'block' times 1.5 leaves 'floor' to decide; name both",
         ),
+        (  # 0.02 s / 36^0.5 at steps of 2 ms
+            slide(), {"contact_stiffness": {"range": [0.5, 36]}},
+            "contact_stiffness: contacts of 'floor' would have a time constant of 0.00333 s at an end of the range; "
+            "MuJoCo takes none below two physics steps (0.004 s), so near that end less is changed than it says",
+        ),
+        (slide(FAST, FAST), {"geom_solref": {"range": [0.5, 1]}}, "'floor' would have a time constant of 0.003 s"),
+        (PAIRED, {"contact_damping": {"of": "block", "range": [1, 8]}}, "'block' would have a time constant of 0.0025"),
     ],
 )  # fmt: skip
 def test_a_range_that_the_partner_makes_idle_is_warned_of(xml: str, entries: dict[str, Any], message: str) -> None:
@@ -134,6 +143,23 @@ def test_half_a_range_that_does_nothing_is_warned_of_once() -> None:
         "grip: friction of a contact is the larger of the two: lowering 'block' (1) to 0.3 times that does nothing "
         "beside 'floor' (1); name both"
     ]
+
+
+def test_contacts_that_a_physics_step_allows_are_not_warned_of() -> None:
+    each: dict[str, Any] = {"contact_stiffness": {"range": [1, 9]}, "contact_damping": {"range": [1, 2]}}
+    unlimited = slide().replace('impratio="10"/>', 'impratio="10"><flag refsafe="disable"/></option>')
+    with warnings_heard() as heard:
+        for name, entry in each.items():
+            build_parameters(TinyTask(slide()), {name: entry})
+        for xml in (unlimited, slide(DIRECT, DIRECT)):
+            build_parameters(TinyTask(xml), each)
+        # the mean of 0.02 / 36^0.5 and of the floor's 0.02 s
+        build_parameters(TinyTask(slide()), {"contact_stiffness": {"of": "block", "range": [1, 36]}})
+    assert heard == []
+    with warnings_heard() as heard:
+        build_parameters(TinyTask(slide()), each)
+    assert len(heard) == 1
+    assert heard[0].startswith("contact_stiffness, contact_damping: contacts of 'floor' would have")
 
 
 def test_both_geoms_named_in_one_or_in_two_parameters_are_not_warned_of() -> None:

@@ -109,6 +109,14 @@ CASES: list[tuple[str, str | None, float, Written]] = [
     ("geom_friction_slide", "blade", 0.5, {"pair_friction": {0: [0.5, 0.4, 0.01, 0.001, 0.002]}}),
     ("geom_friction_spin", "blade", 0.5, {"pair_friction": {0: [1.0, 0.8, 0.005, 0.001, 0.002]}}),
     ("geom_friction_roll", "blade", 0.5, {"pair_friction": {0: [1.0, 0.8, 0.01, 0.0005, 0.001]}}),
+    (
+        "contact_stiffness", "blade", 4.0,
+        {
+            "pair_solref": {0: [0.01, 1]}, "pair_solreffriction": {0: [-3200, -60]},
+            "pair_solimp": {0: [0.9, 0.95, 0.00025, 0.5, 2]},
+        },
+    ),
+    ("contact_damping", "blade", 2.0, {"pair_solref": {0: [0.01, 2]}, "pair_solreffriction": {0: [-800, -60]}}),
     ("geom_solref", "blade", 2.0, {"pair_solref": {0: [0.04, 1]}, "pair_solreffriction": {0: [-200, -15]}}),
     ("geom_solimp_dmin", "blade", -0.1, {"pair_solimp": {0: [0.8, 0.95, 0.001, 0.5, 2]}}),
     ("geom_solimp_width", "blade", 2.0, {"pair_solimp": {0: [0.9, 0.95, 0.002, 0.5, 2]}}),
@@ -118,6 +126,16 @@ CASES: list[tuple[str, str | None, float, Written]] = [
         {"geom_margin": {g: 0.003 if g == PAD else 0.002 for g in range(6)}, "pair_margin": {0: 0.005}},
     ),
     ("geom_gap", "blade", 0.002, {"pair_gap": {0: 0.002}}),
+    (
+        "contact_stiffness", "rod", 4.0,
+        {"geom_solref": {ROD: [0.01, 1]}, "geom_solimp": {ROD: [0.9, 0.95, 0.00025, 0.5, 2]}},
+    ),
+    (
+        "contact_stiffness", "pad", 4.0,
+        {"geom_solref": {PAD: [-3600, -120]}, "geom_solimp": {PAD: [0.9, 0.95, 0.00025, 0.5, 2]}},
+    ),
+    ("contact_damping", "rod", 2.0, {"geom_solref": {ROD: [0.01, 2]}}),
+    ("contact_damping", "pad", 2.0, {"geom_solref": {PAD: [-900, -120]}}),
     ("geom_solref", "rod", 1.5, {"geom_solref": {ROD: [0.03, 1]}}),
     ("geom_solref", "pad", 2.0, {"geom_solref": {PAD: [-225, -30]}}),  # stiffness / 2^2, damping / 2
     ("geom_solimp_dmin", "rod", -0.1, {"geom_solimp": {ROD: [0.8, 0.95, 0.001, 0.5, 2]}}),

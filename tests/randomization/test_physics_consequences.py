@@ -195,6 +195,55 @@ def test_soft_contacts_let_a_box_sink_deeper() -> None:
     assert soft < 1.5 * hard < 0
 
 
+SPRINGY = """
+<mujoco>
+  <option timestep="0.0005"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 1" condim="1" {solver}/>
+    <body pos="0 0 0.1">
+      <joint type="slide" axis="0 0 1"/>
+      <geom name="ball" size="0.1" mass="{mass}" condim="1" {solver}/>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("of", ["*", "ball"])
+@pytest.mark.parametrize(
+    ("solimp", "depth"),
+    [
+        ("0.9 0.9 0.001", 0.1 * 9.81 * 0.02**2),  # manual: (1 - d) g (time constant * damping ratio)^2
+        # Menagerie's foot, d = 0.015 + 0.985 y, y = 2 x^2 of x = r / 23 mm: r d^2 / (1 - d) = g * 0.02^2 at 10.784 mm
+        ("0.015 1 0.023", 0.010784),
+    ],
+)
+def test_stiffer_contacts_sink_in_less_by_that_factor(solimp: str, depth: float, of: str) -> None:
+    solver = {"solver": f'solimp="{solimp}"', "mass": 2}
+    xml = SPRINGY.format(**solver)
+    xml = xml if of == "*" else xml.replace('name="ball"', 'name="ball" priority="1"')
+    env = worlds(xml, {"contact_stiffness": {"of": of}}, 1.0, 4.0, 0.5)
+    env.engine.step(2000)
+    np.testing.assert_allclose(-env.engine.data("qpos")[:, 0], [depth, depth / 4, 2 * depth], rtol=2e-3)
+
+
+@pytest.mark.parametrize("solref", ["0.02 1", "-2500 -100"])  # one contact in both formats: 1 / 0.02^2, 2 / 0.02
+def test_damping_of_contacts_slows_how_a_ball_sinks_in_and_not_how_deep(solref: str) -> None:
+    xml = SPRINGY.format(solver=f'solimp="0.9 0.9 0.001" solref="{solref}"', mass=1)
+    env = worlds(xml, {"contact_damping": {}}, 1.0, 3.0)
+    rest, omega, t = 0.1 * 9.81 * 0.02**2, 1 / 0.02, 0.03  # x'' = -0.1 g - 2 zeta omega x' - omega^2 x from 0
+    env.engine.data("qpos")[:, 0] = -1e-9  # where it is on the floor, a contact would begin a step later
+    env.engine.step(round(t / 0.0005))
+    slow, fast = omega * (3 - 8**0.5), omega * (3 + 8**0.5)  # zeta = 3
+    by_hand = [
+        rest * (1 - (1 + omega * t) * np.exp(-omega * t)),
+        rest * (1 - (fast * np.exp(-slow * t) - slow * np.exp(-fast * t)) / (fast - slow)),
+    ]
+    np.testing.assert_allclose(-env.engine.data("qpos")[:, 0], by_hand, rtol=0.03)
+    env.engine.step(2000)
+    np.testing.assert_allclose(-env.engine.data("qpos")[:, 0], rest, rtol=1e-3)
+
+
 def test_a_margin_makes_contacts_act_from_afar_and_a_gap_only_shows_them() -> None:
     env = worlds(REST.format(height=0.1), {"geom_margin": {"of": "shape"}}, 0.0, 0.01)
     touching, hovering = rest_height(env)

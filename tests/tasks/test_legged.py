@@ -173,3 +173,57 @@ def test_an_evaluation_tells_what_the_gait_is_like() -> None:
     assert 0.0 <= measures["at_torque_limit"] <= 1.0
     assert measures["action_step"] == 0.0  # it holds still
     assert measures["swing_height_m"] < 0.02
+
+
+_LEG = """<body name="{n}_hip" pos="0 {y} -0.1"><joint name="{n}_roll" axis="1 0 0" range="-0.5 0.5"/>
+  <geom type="sphere" size="0.04" mass="1"/>
+  <body name="{n}_thigh"><joint name="{n}_pitch" axis="0 1 0" range="-1.5 1"/>
+    <geom type="capsule" fromto="0 0 -0.05 0 0 -0.25" size="0.03" mass="2"/>
+    <body name="{n}_shank" pos="0 0 -0.3"><joint name="{n}_knee" axis="0 1 0" range="0 2"/>
+      <geom type="capsule" fromto="0 0 -0.05 0 0 -0.25" size="0.02" mass="1"/>
+      <body name="{n}_talus" pos="0 0 -0.3"><joint name="{n}_ankle" axis="0 1 0" range="-1 1"/>
+        <geom type="sphere" size="0.01" mass="0.2"/>
+        <body name="{n}_foot"><joint name="{n}_tilt" axis="1 0 0" range="-0.4 0.4"/>{rails}</body>
+      </body></body></body></body>"""
+_RAIL = '<geom name="{n}_{i}" type="box" pos="0.03 {y} -0.04" size="{x} 0.004 0.01" mass="0.1"/>'
+
+
+def biped() -> str:
+    """Two legs with ankles, each foot on seven rails, and a keyframe that leans forward on feet that are not flat."""
+    rails = {n: "".join(_RAIL.format(n=n, i=i, y=0.012 * (i - 3), x=0.1 - 0.01 * abs(i - 3)) for i in range(7))
+             for n in ("left", "right")}  # fmt: skip
+    legs = "".join(_LEG.format(n=n, y=y, rails=rails[n]) for n, y in (("left", 0.1), ("right", -0.1)))
+    joints = [f"{n}_{j}" for n in ("left", "right") for j in ("roll", "pitch", "knee", "ankle", "tilt")]
+    motors = "".join(f'<motor name="{j}" joint="{j}" ctrlrange="-40 40"/>' for j in joints)
+    pose = " ".join(["0 -0.2 0.4 -0.26 0"] * 2)
+    return f"""<mujoco><compiler angle="radian"/><default><joint damping="0.5" armature="0.02"/></default><worldbody>
+      <body name="trunk" pos="0 0 0.75"><freejoint/><geom name="trunk" type="box" size="0.08 0.12 0.2" pos="0.02 0 0.2"
+      mass="14"/>{legs}</body></worldbody><actuator>{motors}</actuator>
+      <keyframe><key qpos="0 0 0.75 1 0 0 0 {pose}"/></keyframe></mujoco>"""
+
+
+def test_a_biped_stands_flat_below_its_centre_of_mass_and_does_not_fall_before_it_has_learnt() -> None:
+    load = partial(mujoco.MjSpec.from_string, biped())
+    found = describe_legged(load, load, {})
+    assert not found.stance_found  # its file has a keyframe, which is mended
+    assert [foot.shapes for foot in found.robot.feet] == [
+        tuple(f"{n}_{i}" for i in (0, 3, 6)) for n in ("left", "right")
+    ]
+    task = LeggedVelocity(found.robot, found.gait)
+    task.id = "biped"
+    model, data = task.model, mujoco.MjData(task.model)
+    data.qpos[:7] = (0, 0, found.robot.height_m, 1, 0, 0, 0)
+    data.qpos[7:] = found.robot.stance
+    mujoco.mj_forward(model, data)
+    sole = data.site("left").xpos
+    assert sole[2] == pytest.approx(0.0, abs=1e-3)
+    assert data.subtree_com[1, 0] == pytest.approx(sole[0], abs=3e-3)
+    assert data.body("left_foot").xmat[8] == pytest.approx(1.0, abs=1e-4)  # flat
+    assert max(abs(a - b) for a, b in zip(found.robot.stance[1:4], (-0.2, 0.4, -0.26), strict=True)) < 0.15
+    environment = build(task, 4)
+    still = torch.zeros(4, len(found.robot.joints))
+    result = environment.step(still)
+    for _ in range(49):  # a second without a policy
+        assert not bool(result.terminated.any())
+        result = environment.step(still)
+    assert float(result.terms["pitch_deg"].abs().max()) < 15.0

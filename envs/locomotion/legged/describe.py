@@ -26,7 +26,7 @@ from envs.validation.drives import Drive
 
 TIMESTEP_S = 0.005
 _CARRY, _DAMP_S = 1.6, 0.025  # stiffness per m g L / 2 rad; damping per stiffness
-_WHOLE_AT_RAD = 0.3  # of error at which a controller uses all of its motor
+_WHOLE_AT_RAD = {True: 0.15, False: 0.3}  # of error, at which a controller uses all of its motor: of two legs, of more
 _STRONG = 3.0  # times what standing takes: the torque of motors of which nothing is known
 _ROLL_RAD, _PITCH_RAD, _LONG_LEGS = 0.4, 0.8, 0.6  # action of 1: across, along, and a factor for legs with ankles
 _FROUDE = {True: 0.3, False: 0.5}  # speed over sqrt(L g): of two legs, of more
@@ -79,13 +79,12 @@ def describe_legged(
     if unnamed:
         raise TaskError(f"body number {unnamed[0]} has no name; base and feet need one")
     joints = [j for leg in legs for j in leg.joints]
-    if len(set(joints)) != len(joints):
-        raise TaskError("legs share joints: expected a chain of its own for each foot")
     drives = drives_of(model)
     others = [j for j in range(model.njnt) if int(model.jnt_type[j]) in SINGLE and j not in joints]
     held = [j for j in others if _carried(model, j, base) and (j in drives or not drives) and not _follows(model, j)]
     names = tuple(_name(model, j) for j in joints)
     gains = [_gains(model, drives.get(j), j, stance, base, len(legs)) for j in joints]
+    kept = [_gains(model, drives.get(j), j, stance, base, len(legs)) for j in held] or gains
     two = len(legs) <= 2
     robot = LeggedRobot(
         file=file,
@@ -102,8 +101,8 @@ def describe_legged(
         speed=_round([speeds[name] for name in names], 3) if all(name in speeds for name in names) else (),
         armature=_round([_armature(model, j, g[1]) for j, g in zip(joints, gains, strict=True)], 5),
         held=tuple((_name(model, j), round(float(stance.qpos[model.jnt_qposadr[j]]), 4)) for j in held),
-        held_stiffness=round(float(np.median([g[0] for g in gains])), 2),
-        held_damping=round(float(np.median([g[1] for g in gains])), 3),
+        held_stiffness=round(float(np.median([g[0] for g in kept])), 2),
+        held_damping=round(float(np.median([g[1] for g in kept])), 3),
         timestep_s=TIMESTEP_S,
     )
     del made
@@ -181,7 +180,7 @@ def _gains(
     load = float(model.body_subtreemass[base]) * 9.81 * 0.5 * stance.leg_m * min(1.0, 4.0 / legs)
     effort = effort_of(model, joint, drive)
     most = effort if effort is not None else _STRONG * load
-    stiffness = min(_CARRY * load, most / _WHOLE_AT_RAD)
+    stiffness = min(_CARRY * load, most / _WHOLE_AT_RAD[legs == 2])
     damping = _DAMP_S * stiffness
     if drive is not None and drive.follows == "position" and drive.gear:
         stiffness = float(model.actuator_gainprm[drive.actuator, 0]) * drive.gear**2

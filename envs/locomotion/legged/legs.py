@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -18,6 +19,7 @@ _SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
 _FOOT_SHARE = 0.3  # of the way from the lowest point to the base within which a chain ends in a foot
 _SOLE_M = 0.015  # shapes that end within so much of the lowest point stand on the ground
 _LEAST_LEG_M = 0.03
+_MOST_SHAPES = 4  # of a foot
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def find_base(model: mujoco.MjModel) -> int:
 
 
 def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg]:
-    """The legs in the pose of `data`, in which they hang down from a level base.
+    """The legs in the pose of `data`, in which they hang down from a level base. What carries several of them, as a
+    waist below the base does, is part of none.
 
     Raises:
         TaskError: there are none; the message says what was looked for.
@@ -70,7 +73,16 @@ def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg
         legs.append(_leg(model, data, chain, shapes, lowest[end]))
     if not legs:
         raise TaskError("no legs: what ends below the base has fewer than two hinges before it")
-    return _well_named(legs)
+    return _well_named(_parted(legs))
+
+
+def _parted(legs: list[Leg]) -> list[Leg]:
+    """Legs without the joints that others have too. Raises TaskError where one has no hinges of its own."""
+    many = Counter(j for leg in legs for j in leg.joints)
+    parted = [replace(leg, joints=tuple(j for j in leg.joints if many[j] == 1)) for leg in legs]
+    if any(len(leg.joints) < 2 for leg in parted):
+        raise TaskError("legs share joints: expected two hinges or more of its own for each foot")
+    return parted
 
 
 def _ends(model: mujoco.MjModel, base: int) -> list[int]:
@@ -135,8 +147,7 @@ def _leg(model: mujoco.MjModel, data: mujoco.MjData, chain: list[int], shapes: l
         standing = balls
         sole, radius = model.geom_pos[balls[0]].copy(), float(model.geom_size[balls[0], 0])
     else:
-        corners = [_extent(model, data, g) for g in standing]
-        low, high = np.min([c[0] for c in corners], axis=0), np.max([c[1] for c in corners], axis=0)
+        standing, low, high = _outermost(model, data, standing)
         point = np.array([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), lowest])
         sole, radius = data.xmat[body].reshape(3, 3).T @ (point - data.xpos[body]), 0.0
     of_body = [int(g) for g in np.flatnonzero(model.geom_bodyid == body)]
@@ -145,6 +156,19 @@ def _leg(model: mujoco.MjModel, data: mujoco.MjData, chain: list[int], shapes: l
     label = label_of(model, "body", body)
     foot = Foot(label, label, place, round(radius, 5), names)  # pyright: ignore[reportArgumentType]
     return Leg(tuple(chain), foot, body, tuple(standing))
+
+
+def _outermost(
+    model: mujoco.MjModel, data: mujoco.MjData, standing: list[int]
+) -> tuple[list[int], np.ndarray, np.ndarray]:  # fmt: skip
+    """Shapes that a foot stands on, and the corners of the box round them, m. Of many, as of a sole of seven rails,
+    those that reach to its sides: what lies between them bears nothing more, and each is contacts to solve."""
+    ends = np.array([_extent(model, data, g) for g in standing])
+    low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
+    if len(standing) > _MOST_SHAPES:
+        sides = [*ends[:, 0, :2].argmin(axis=0), *ends[:, 1, :2].argmax(axis=0)]
+        standing = [standing[k] for k in sorted(set(sides))]
+    return standing, low, high
 
 
 def _well_named(legs: list[Leg]) -> list[Leg]:

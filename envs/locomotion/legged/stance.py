@@ -17,6 +17,7 @@ _STRETCHED = {
 _LONG = 5  # hinges of a leg that has an ankle
 _STARTS, _STEPS = 24, 60
 _REST, _FLAT = 0.02, 0.5  # weights of angles (per rad) and of the sole's tilt beside a metre of the foot's place
+_ALONG = 0.985  # cosine of 10 degrees
 _HEIGHT_OFF_M = 0.04  # that feet of a keyframe may be off the ground
 
 
@@ -48,16 +49,30 @@ def find_stance(
         level = np.ptp(soles[:, 2]) < _HEIGHT_OFF_M
         bent = all(-s[2] < 1.5 * leg_m + 0.3 for s in soles)
         if level and bent:
-            return _standing(model, base, legs, home, leg_m, False)
-    qpos, ahead, soles = home.copy(), 0.0, np.zeros((len(legs), 3))
-    for _ in range(2 if len(legs) == 2 else 1):
-        for leg in legs:
-            like = None if leg is legs[0] else _alike(model, data, base, legs[0], leg, qpos)
-            qpos = _bend(model, base, leg, leg_m, qpos, home, ahead, like)
-        soles = _soles(model, data, qpos, base, legs)
+            qpos = _bent(model, base, legs, home, leg_m, kept=True) if len(legs) == 2 else home
+            return _standing(model, base, legs, qpos, leg_m, False)
+    return _standing(model, base, legs, _bent(model, base, legs, home, leg_m), leg_m, True)
+
+
+def _bent(
+    model: mujoco.MjModel, base: int, legs: Sequence[Leg], home: np.ndarray, leg_m: float, kept: bool = False
+) -> np.ndarray:  # fmt: skip
+    """`home` [nq] with the legs bent so that the feet are below the hips; of two legs, flat and below the centre of
+    mass. `kept`: at the height at which they are."""
+    data, qpos, ahead = mujoco.MjData(model), home.copy(), 0.0
+    soles = _soles(model, data, home, base, legs)
+    for _ in range(3 if len(legs) == 2 else 1):
+        for i, leg in enumerate(legs):
+            like = None if leg is legs[0] or kept else _alike(model, data, base, legs[0], leg, qpos)
+            _posed(model, data, qpos, base)
+            hip = data.xanchor[leg.joints[0], 2] - data.xpos[base, 2]
+            share = _STRETCHED["long" if len(leg.joints) >= _LONG else "short"]
+            depth = hip - soles[i, 2] if kept else share * leg_m
+            qpos = _bend(model, base, leg, depth, qpos, home, ahead, like)
+        at = _soles(model, data, qpos, base, legs)
         if len(legs) == 2:  # the centre of mass above the feet
-            ahead += float(data.subtree_com[base, 0] - data.xpos[base, 0] - soles[:, 0].mean())
-    return _standing(model, base, legs, qpos, leg_m, True)
+            ahead += float(data.subtree_com[base, 0] - data.xpos[base, 0] - at[:, 0].mean())
+    return qpos
 
 
 def _posed(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray, base: int) -> None:
@@ -133,11 +148,11 @@ def _alike(
 
 
 def _bend(
-    model: mujoco.MjModel, base: int, leg: Leg, length: float, qpos: np.ndarray, home: np.ndarray, ahead: float,
+    model: mujoco.MjModel, base: int, leg: Leg, depth: float, qpos: np.ndarray, home: np.ndarray, ahead: float,
     like: np.ndarray | None,
 ) -> np.ndarray:  # fmt: skip
-    """`qpos` with this leg bent: Gauss-Newton from several starts, of which the one with the least bend wins; or from
-    the angles `like` alone."""
+    """`qpos` with this leg bent, the sole so many m below the hip: Gauss-Newton from several starts, of which the one
+    with the least bend wins; or from the angles `like` alone."""
     data, random = mujoco.MjData(model), np.random.default_rng(1)
     at, dofs = ([int(model.jnt_qposadr[j]) for j in leg.joints], [int(model.jnt_dofadr[j]) for j in leg.joints])
     low, high = _bounds(model, leg.joints)
@@ -147,8 +162,7 @@ def _bend(
     trial = qpos.copy()
     trial[at] = rest
     _posed(model, data, trial, base)
-    share = _STRETCHED["long" if len(leg.joints) >= _LONG else "short"]
-    target = np.array([hip[0] + ahead, _sole(data, leg)[1], hip[2] - share * length])
+    target = np.array([hip[0] + ahead, _sole(data, leg)[1], hip[2] - depth])
     best, least = qpos, np.inf
     for k in range(_STARTS if like is None else 1):
         angles = rest if k == 0 else np.clip(rest + random.normal(0.0, 0.6, len(at)), low, high)
@@ -191,8 +205,11 @@ def _solve(
 def _upright(
     model: mujoco.MjModel, data: mujoco.MjData, base: int, leg: Leg, qpos: np.ndarray, at: list[int], rest: np.ndarray
 ) -> np.ndarray:  # fmt: skip
-    """What points up in the foot's frame while the leg hangs as the file has it."""
+    """What points up in the foot's frame while the leg hangs as the file has it: an axis of the foot that all but does,
+    as soles lie along one and keyframes are rounded."""
     pose = qpos.copy()
     pose[at] = rest
     _posed(model, data, pose, base)
-    return data.xmat[leg.body].reshape(3, 3).T @ np.array([0.0, 0.0, 1.0])
+    up = data.xmat[leg.body].reshape(3, 3).T @ np.array([0.0, 0.0, 1.0])
+    axis = np.sign(up) * (np.arange(3) == np.abs(up).argmax())
+    return axis if up @ axis > _ALONG else up

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.messages import nearest
+from envs.common.messages import nearest, warn_once
 from envs.common.spatial import rotate_inverse
 from envs.engines.base import write_rows
 from envs.locomotion.legged.gait import Gait, Order, phases, wanted_heights
@@ -54,7 +54,7 @@ _CLEARANCE_M = 0.08  # height of a swinging foot, without a gait
 
 LEVEL_WEIGHTS: dict[str, float] = {
     "track_linear": 3.0, "track_turning": 1.5, "bounce": -1.0, "rock": -0.05, "level": -5.0, "height": -2.0,
-    "torque": -1e-4, "action_rate": -0.03, "jerk": -0.01, "joint_limit": -1.0, "in_step": 1.0, "swing": -0.3,
+    "torque": -1e-4, "action_rate": -0.03, "jerk": -0.01, "joint_limit": -1.0, "in_step": 2.0, "swing": -1.0,
     "slip": -0.05, "posture": -0.1, "stand_still": -0.5, "strain": -0.5, "overspeed": -0.5, "fall": -20.0,
 }  # fmt: skip
 
@@ -221,6 +221,8 @@ class LeggedVelocity(Task):
         if self.curriculum:
             level = promoted(self._level, self._ended, u[:, 0])
         elif self.terrain_given:
+            if self.difficulty is not None:
+                warn_once(f"terrain_difficulty says how hard the ground is, and not difficulty: {self.difficulty:g}")
             level = level_for(self.terrain_difficulty, u[:, 0])
         else:
             asked = torch.full_like(u[:, 0], self.difficulty) if self.difficulty is not None else u[:, 1]

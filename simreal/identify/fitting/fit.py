@@ -36,7 +36,7 @@ _LONGEST = 0.4  # step, likewise
 _LEAST_NOISE = 1e-7  # of a log without noise
 _SHARE = 0.02  # of the spread of positions and speeds in a log: how wrong the state of a beginning may be, and more
 _APART_S = 0.02  # of samples whose noise makes a speed that is not measured
-_ITERATIONS, _TRIES = 40, 6
+_ITERATIONS = 40
 _FINEST, _SETTLED = 16, 0.5  # parts of a physics step; of an interval's standard deviation
 _WARM = 1e-3  # damping of a search that goes on where another ended
 _ENOUGH = 1e-4  # of the prior range's half: a shorter step ends the search
@@ -135,7 +135,8 @@ class Fitter:
     ) -> _Place | None:
         """A place of lower cost, by a step with the derivatives at hand that is shortened until it leads there."""
         parts = self._parts(states, residuals)
-        for _ in range(_TRIES):
+        length = np.inf
+        while length >= _ENOUGH:
             step, change = self._solve(parts, z, damping)
             trial, moved = np.clip(z + step, -1.0, 1.0), states.copy()
             moved[:, self._free] += change
@@ -143,7 +144,7 @@ class Fitter:
             now = self._cost(tried, trial, moved)
             if now < cost:
                 return _Place(trial, moved, tried, now, damping / 5.0)
-            damping = max(damping, _WARM) * 10.0
+            damping, length = max(damping, _WARM) * 10.0, np.abs(step).max()
         return None
 
     def look(self, z: Numbers) -> Fit:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simreal.cli.commands import EVALUATION
 from simreal.evaluation.intervals import bootstrap_ci
 from simreal.evaluation.metrics import Metric
-from simreal.study.sweep_spec import SweepSpec
+from simreal.study.sweep.spec import SweepSpec
 
 if TYPE_CHECKING:
     import optuna
