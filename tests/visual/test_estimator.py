@@ -279,7 +279,7 @@ def test_a_camera_has_a_rate_a_latency_and_losses_of_its_own(run: Path, monkeypa
 
 
 def test_a_camera_that_is_there_is_not_put_up_twice() -> None:
-    mount = Mount(pos=(1.9, 0.75, 1.2), lookat=(1.32, 0.75, 0.45), fovy=42)
+    mount = Mount(body="world", pos=(1.9, 0.75, 1.2), lookat=(1.32, 0.75, 0.45), fovy=42)
     with mounted({"front": mount}), mounted({"front": mount, "side": mount}):
         assert camera_names(make_task("FetchReach-v4").model).count("front") == 1
         with pytest.raises(UserError, match=r"mounts\.front: another camera of that name hangs elsewhere"):  # noqa: SIM117
