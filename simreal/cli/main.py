@@ -104,7 +104,7 @@ def evaluate(
     if not envelope:
         if pair or criterion:
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
-        worlds = world or ["nominal", "trained"]
+        worlds = world or (["nominal", "trained"] if contract is None else ["nominal"])
         evaluate_command(
             policies,
             worlds,
@@ -122,8 +122,8 @@ def evaluate(
         return
     from simreal.evaluation.envelope import EnvelopeSettings
 
-    if len(policies) != 1 or world or baseline or engine or contract:
-        raise UserError("--envelope: takes one run, and none of --world, --baseline, --engine and --contract")
+    if len(policies) != 1 or world or baseline or engine or contract or task_option:
+        raise UserError("--envelope: takes one run, and no --world, --baseline, --engine, --contract or --task-option")
     pairs = tuple(_two(names) for names in pair or ())
     settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
     envelope_command(policies[0], settings, ranges_of, json_file, task, _out)

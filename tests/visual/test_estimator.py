@@ -210,6 +210,17 @@ def test_wrong_configurations_are_told_in_a_line(tmp_path: Path, changed: dict[s
     assert said in str(told.value)
 
 
+def test_looks_that_there_are_not_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    physics = {"sampler": "manual", "parameters": {"action_delay": {"range": [0, 20]}}}
+    with pytest.raises(SystemExit) as refused:
+        main(["estimate", str(write(tmp_path, randomization=physics)), "--run-dir", str(tmp_path / "eyes")])
+    assert refused.value.code == 2
+    assert "held_out: the configuration has no visual parameters" in capsys.readouterr().err
+    assert not (tmp_path / "eyes").exists()
+
+
 def test_pictures_of_another_kind_are_refused(run: Path) -> None:
     estimator = load_estimator(run)
     value, std = estimator.estimate(np.zeros((2, 1, 16, 16, 3), np.uint8))["grip_pos"]
