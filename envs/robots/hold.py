@@ -66,7 +66,7 @@ class Hold(ComposedTask):
     def outcome(self, action: Tensor) -> Outcome:
         qpos = self.engine.data("qpos")
         off = (qpos[:, self._judged] - self.commanded["asked"]).abs()
-        reward = torch.exp(-4.0 * off.square().mean(dim=1) / self.tolerance) - 0.01 * action.square().mean(dim=1)
+        reward = torch.exp(-4.0 * off.square().mean(dim=1) / self.tolerance**2) - 0.01 * action.square().mean(dim=1)
         fallen = torch.zeros(len(off), dtype=torch.bool, device=off.device)
         if self._base is not None:
             low = qpos[:, self._base + 2] < _FALLEN_SHARE * self.home[self._base + 2]

@@ -21,14 +21,13 @@ from envs.robots.servos import Servo, drives_of, fitting_servos, put_servos
 from envs.task import Task
 from simreal.adopt.model_files import write_model
 from simreal.adopt.new import made_task
-from simreal.adopt.starter import TEMPLATES, Starter, names, numbers, text
+from simreal.adopt.starter import TEMPLATES, Starter, names, numbers, swings, text
 from simreal.adopt.worlds import worlds_yaml
 from simreal.common.errors import UserError
 
 Kind = Literal["velocity", "reach", "hold"]
 KINDS: tuple[Kind, ...] = ("velocity", "reach", "hold")
 ABOUT = {"velocity": "walk as a velocity command says", "reach": "bring a tool to random places", "hold": "hold a pose"}
-ENV_STEPS = {"velocity": "3_000_000", "reach": "60_000", "hold": "200_000"}
 _REACH_PERIOD_S, _REACH_S = 0.05, 3.0
 _ROOM_SHARE, _ROOM_RAD = 0.3, 0.9  # of a joint's range to either side of home, and at most
 _TOLERANCE_SHARE = 0.03  # of the arm's length
@@ -83,9 +82,10 @@ def write_package(robot: RobotFile, kind: Kind, name: str, folder: Path, symptom
     code, class_name, left = write(robot, name, folder / model_file, model_file)
     (folder / "task.py").write_text(code)
     task = made_task(folder / "task.py", "task", class_name)
-    (folder / "config.yaml").write_text(TEMPLATES.get_template(f"{kind}.yaml.jinja").render(
-        class_name=class_name, worlds=worlds_yaml(task).rstrip(), env_steps=ENV_STEPS[kind],
-        mirrored=task.mirror is not None, initial_std=_initial_std(task),
+    template = TEMPLATES.get_template("run.yaml.jinja" if kind == "hold" else f"{kind}.yaml.jinja")
+    (folder / "config.yaml").write_text(template.render(
+        name="task", class_name=class_name, worlds=worlds_yaml(task).rstrip(), mirrored=task.mirror is not None,
+        initial_std=_initial_std(task), swings=swings(task),
     ))  # fmt: skip
     (folder / "README.md").write_text(TEMPLATES.get_template("README.md.jinja").render(
         class_name=class_name, name=robot.name, kind=kind, source=robot.path.name, about=ABOUT[kind],

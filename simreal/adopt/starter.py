@@ -240,8 +240,13 @@ class Starter:
     def configuration(self, task: Task) -> str:
         """The run as YAML."""
         return TEMPLATES.get_template("run.yaml.jinja").render(
-            name=self.name, class_name=self.class_name, worlds=suggested_yaml(task).rstrip()
+            name=self.name, class_name=self.class_name, worlds=suggested_yaml(task).rstrip(), swings=swings(task)
         )
+
+
+def swings(task: Task) -> bool:
+    """Whether what a robot does shows late: it floats and may fall, or no servo takes its actions."""
+    return free_base(task.model) is not None or any(part.unit not in ("rad", "m") for part in task.action)
 
 
 def numbers(values: Sequence[float] | np.ndarray) -> str:

@@ -32,7 +32,7 @@ _out = Console(  # names of runs and worlds are text, whatever brackets they hav
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110
 )
 
-Engine = Literal["cpu", "gpu", "drake", "pybullet"]
+Engine = Literal["cpu", "gpu", "drake", "pybullet", "newton"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
 _LARGEST_SEED = 2**63 - 1
 _INTERRUPTED = 130  # exit status

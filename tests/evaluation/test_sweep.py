@@ -166,6 +166,7 @@ def test_trials_are_broken_off_below_the_median_as_optuna_would() -> None:
 def test_a_round_of_trials_is_the_same_wherever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes: dict[str, Any] = {"trials": 5, "parallel": 2, "evaluate": {"episodes": 2, "worlds": ["nominal"]}}
     changes["set"] = {**SWEEP["set"], "train.env_steps": 128, "threads": 1}
+    monkeypatch.setattr(commands, "thread_independent", lambda: False)  # runs then keep the threads of their updates
     main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "one")])
     rounds: list[list[str]] = []
 

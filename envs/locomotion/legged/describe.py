@@ -84,6 +84,7 @@ def describe_legged(
     held = [j for j in others if _carried(model, j, base) and (j in drives or not drives) and not _follows(model, j)]
     names = tuple(_name(model, j) for j in joints)
     gains = [_gains(model, drives.get(j), j, stance, base, len(legs)) for j in joints]
+    kept = [_gains(model, drives.get(j), j, stance, base, len(legs)) for j in held] or gains
     two = len(legs) <= 2
     robot = LeggedRobot(
         file=file,
@@ -100,8 +101,8 @@ def describe_legged(
         speed=_round([speeds[name] for name in names], 3) if all(name in speeds for name in names) else (),
         armature=_round([_armature(model, j, g[1]) for j, g in zip(joints, gains, strict=True)], 5),
         held=tuple((_name(model, j), round(float(stance.qpos[model.jnt_qposadr[j]]), 4)) for j in held),
-        held_stiffness=round(float(np.median([g[0] for g in gains])), 2),
-        held_damping=round(float(np.median([g[1] for g in gains])), 3),
+        held_stiffness=round(float(np.median([g[0] for g in kept])), 2),
+        held_damping=round(float(np.median([g[1] for g in kept])), 3),
         timestep_s=TIMESTEP_S,
     )
     del made

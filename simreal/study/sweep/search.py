@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from simreal.cli.commands import with_threads
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json
@@ -90,7 +91,8 @@ class Sweep:
                 run = self._folder / "runs" / f"{trial.user_attrs.get('run')}-{seed}"
                 if not (run / "config.yaml").is_file():
                     continue
-                found, wanted = run_config(run), self._spec.config_of(trial.user_attrs["values"], seed)
+                found = run_config(run)
+                wanted = with_threads(self._spec.config_of(trial.user_attrs["values"], seed), run)
                 for key in RunConfig.model_fields:
                     if key != "threads" and getattr(found, key) != getattr(wanted, key):
                         raise UserError(
