@@ -221,6 +221,37 @@ def resting() -> None:
     table("At rest on a plane: depth (micrometres)", ["engine", "ball 1 kg", "ball 100 kg", "cube 1 kg"], rows)
 
 
+def swinging() -> None:
+    """A ball of 1 kg swings on a contact of 10 kN/m and 10 N s/m: MuJoCo's impedance adds to its inertia."""
+    stiffness, damper, h = 1e4, 10.0, 0.0005
+    rest = G / stiffness
+    impedances, rows = (0.1, 0.5, 0.9), []
+    for kind in ("mujoco", *HERE):
+        periods = []
+        for d in impedances:
+            law = f'solimp="{d} {d} 0.001" solref="{-stiffness * (1 - d)} {-damper * (1 - d)}" condim="1"'
+            body = (
+                f'<geom type="plane" size="5 5 1" {law}/><body pos="0 0 0.1"><freejoint/>'
+                f'<geom size="0.1" mass="1" {law}/></body>'
+            )
+            engine = made(kind, xml(body, h))
+            engine.data("qpos")[:, 2] -= 1.5 * rest
+            seen: list[float] = []
+            run(engine, 0.6, lambda e=engine, s=seen: s.append(float(e.data("qpos")[0, 2])))
+            z = np.array(seen) - (0.1 - rest)
+            up = np.flatnonzero((z[:-1] < 0) & (z[1:] >= 0))[:3]
+            crossings = up + z[up] / (z[up] - z[up + 1])
+            periods.append(1000.0 * h * float(np.diff(crossings).mean()))
+        rows.append([kind, *periods])
+    spring = 2000.0 * math.pi / math.sqrt(stiffness)
+    rows.append(["1 kg on a spring, by hand", *[spring] * 3])
+    rows.append(["1 kg / (1 - d) on a spring, by hand", *(spring / math.sqrt(1 - d) for d in impedances)])
+    table(
+        "A ball that swings on its contact, of the same stiffness at rest: period (ms)",
+        ["engine", *(f"impedance {d}" for d in impedances)], rows,
+    )  # fmt: skip
+
+
 def energy() -> None:
     """A double pendulum without friction, for 10 s: its energy stays."""
     link = '<joint axis="0 1 0"/><geom type="capsule" fromto="0 0 0 0 0 -0.5" size="0.02" mass="1"/>'
@@ -301,7 +332,7 @@ def bounce() -> None:
     table("A ball from 0.5 m: height of its rebound (mm)", ["engine", "1 ms", "4 ms"], rows)
 
 
-EXPERIMENTS = {f.__name__: f for f in (free_fall, damping, slip, servo, resting, energy, rotors, bounce)}
+EXPERIMENTS = {f.__name__: f for f in (free_fall, damping, slip, servo, resting, swinging, energy, rotors, bounce)}
 
 
 def main() -> None:

@@ -201,6 +201,8 @@ def _load_block(path: Path) -> Any:
 
 
 _QUOTED = re.compile(r"'([^']*)'")
+# What pydantic puts into a path for the kinds of values that a key may have: no keys of a file.
+_KIND = re.compile(r"(constrained-)?(int|float|str|bool)|(tuple|list|dict|literal|function-[a-z]+)\[.*\]")
 
 
 def first_problem(
@@ -216,7 +218,8 @@ def first_problem(
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     tags = {tuple(path.split(".")) for path in chosen or {}}  # of what the values of a key choose, no keys of the file
-    key = ".".join(part for depth, part in enumerate(location, 1) if tuple(location[:depth]) not in tags)
+    own = [part for depth, part in enumerate(location, 1) if tuple(location[:depth]) not in tags]
+    key = ".".join(part for part in own if not _KIND.fullmatch(part))
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1], chosen or {})
         return f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
@@ -225,7 +228,8 @@ def first_problem(
     got = repr(given)[:100]
     if problem["type"] == "literal_error" and isinstance(given, str):
         return f"{key}: {message[0].lower() + message[1:]}, got {got}{nearest(given[:100], _QUOTED.findall(message))}"
-    shown = "" if isinstance(given, (dict, list)) or problem["type"] == "missing" else f", got {got}"
+    said = isinstance(given, (dict, list)) or problem["type"] == "missing" or ", got " in message
+    shown = "" if said else f", got {got}"
     if problem["type"] == "string_type" and not isinstance(given, (dict, list)):
         shown += quoting_hint(given)
     return f"{key}: {message[0].lower() + message[1:]}{shown}" if key else message

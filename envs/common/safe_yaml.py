@@ -19,7 +19,8 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is te
 
 
 class _Loader(_Base):
-    """Reads 1e-3 as a number, as YAML 1.2 does (to YAML 1.1, which wants 1.0e-3, it is text), and no key twice."""
+    """Reads 1e-3 and -.5 as numbers, as YAML 1.2 does (to YAML 1.1, which wants 1.0e-3 and -0.5, they are text), and no
+    key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """A mapping. Raises FileError for a key that stands twice, of which YAML would keep the last without a word."""
@@ -34,7 +35,7 @@ class _Loader(_Base):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"^([-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+|[-+]\.\d+)$"), list("-+.0123456789")
 )
 
 

@@ -38,11 +38,16 @@ def check_seen(task: Task, rehearsal: Rehearsal) -> None:
 
 def _coordinates(model: mujoco.MjModel, part: Component, rehearsal: Rehearsal) -> np.ndarray | None:
     """Positions or velocities [K, size] of a component's joints; None if it does not show one for each."""
-    quantity, _ = UNITS.get(part.unit, (None, None))
-    ids = _joints(model, part)
+    quantity, ids = _stated(part.unit), _joints(model, part)
     if quantity not in ("position", "velocity") or ids is None:
         return None
     return FACTORS.get(part.unit, 1.0) * _of_joints(model, ids, rehearsal, quantity)
+
+
+def _stated(unit: str) -> str | None:
+    """What a unit is of, or several units of hinges and slides ("rad, m"); None where it does not say."""
+    quantities = {UNITS.get(one.strip(), (None, None))[0] for one in unit.split(",")}
+    return quantities.pop() if len(quantities) == 1 else None
 
 
 def _joints(model: mujoco.MjModel, part: Component) -> list[int] | None:
@@ -65,9 +70,10 @@ def _check_quantity(task: Task, part: Component, seen: np.ndarray, rehearsal: Re
     ids = _joints(task.model, part)
     if ids is None or part.unit == "unknown":
         return
-    stated, _ = UNITS.get(part.unit, (None, None))
-    turns = int(task.model.jnt_type[ids[0]]) == _ONE_DOF[0]
-    for quantity, unit in (("position", "rad" if turns else "m"), ("velocity", "rad/s" if turns else "m/s")):
+    stated = _stated(part.unit)
+    kinds = {int(task.model.jnt_type[i]) for i in ids}
+    for quantity, units in (("position", ("rad", "m")), ("velocity", ("rad/s", "m/s"))):
+        unit = ", ".join(one for one, kind in zip(units, _ONE_DOF, strict=True) if kind in kinds)
         truth = _of_joints(task.model, ids, rehearsal, quantity)
         shows = np.ptp(truth, axis=0).max() > _MOVES and np.ptp(seen - truth, axis=0).max() <= _tolerance(truth)
         if shows and (stated != quantity or part.unit in FACTORS):

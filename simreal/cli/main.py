@@ -32,7 +32,7 @@ _out = Console(  # names of runs and worlds are text, whatever brackets they hav
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110
 )
 
-Engine = Literal["cpu", "gpu", "drake", "pybullet"]
+Engine = Literal["cpu", "gpu", "drake", "pybullet", "newton"]
 _EPISODES, _ENVELOPE_EPISODES = 100, 50
 _LARGEST_SEED = 2**63 - 1
 _INTERRUPTED = 130  # exit status
@@ -104,7 +104,7 @@ def evaluate(
     if not envelope:
         if pair or criterion:
             raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
-        worlds = world or ["nominal", "trained"]
+        worlds = world or (["nominal", "trained"] if contract is None else ["nominal"])
         evaluate_command(
             policies,
             worlds,
@@ -122,8 +122,8 @@ def evaluate(
         return
     from simreal.evaluation.envelope import EnvelopeSettings
 
-    if len(policies) != 1 or world or baseline or engine or contract:
-        raise UserError("--envelope: takes one run, and none of --world, --baseline, --engine and --contract")
+    if len(policies) != 1 or world or baseline or engine or contract or task_option:
+        raise UserError("--envelope: takes one run, and no --world, --baseline, --engine, --contract or --task-option")
     pairs = tuple(_two(names) for names in pair or ())
     settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
     envelope_command(policies[0], settings, ranges_of, json_file, task, _out)

@@ -96,7 +96,7 @@ def find_world(name: str, policy: LoadedPolicy, ranges_of: LoadedPolicy | None =
 
     Args:
         name: of a generated world ("nominal", "trained", "range", "extremes", "extremes_each", "extremes:PARAMETER";
-            the nominal one in another simulator: "drake", "pybullet"), of a shipped one, or a YAML file.
+            the nominal one in another simulator: "drake", "pybullet", "newton"), of a shipped one, or a YAML file.
         policy: to be evaluated.
         ranges_of: whose trained ranges "range" and "extremes" are about; None: the policy's own.
 

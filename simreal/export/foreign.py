@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, field_validator
 from torch import Tensor
 
 from envs.common.messages import listed, near_file, nearest
@@ -18,6 +18,7 @@ from envs.environment import Environment
 from envs.registry import make_task
 from envs.task import ActionComponent, Component, Task
 from randomization.config import first_problem
+from randomization.samplers.base import Sampler
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code, use_current_folder
 from simreal.deploy.files import BundleError, blaming, load_graph, read_file
@@ -36,6 +37,13 @@ class Piece(Strict):
     minus: Numbers = 0.0
     scale: Numbers = 1.0
     limits: tuple[FiniteFloat, FiniteFloat] | None = None
+
+    @field_validator("limits")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"expected [lower, upper], got {list(value)}")
+        return value
 
 
 class Output(Strict):
@@ -85,7 +93,8 @@ def load_foreign(path: Path, contract: Path | None, task: str | None = None) -> 
         raise UserError(str(error)) from None
     feed, drive = _Feed.of(stated, of_task, str(contract)), _Drive.of(stated.action, of_task, f"{contract}: action")
     _check_sizes(session, path, contract, feed.size, of_task.action_size)
-    player = _Player(session, feed, drive)
+    _try(session, path, feed.size, of_task.action_size)
+    player = _Player(str(path), session, feed, drive)
     return _Foreign(
         name=path.stem, task_id=stated.task, act=player.act, reset=player.reset, parameters=[], entropy=None,
         config=None, task_options=stated.task_options, player=player,
@@ -107,6 +116,21 @@ def _check_sizes(session: Any, path: Path, contract: Path, takes: int, gives: in
             raise UserError(f"{contract}: {kind} has {count} values, but {path} {what} {shape[1]} ({node.name!r})")
 
 
+def _try(session: Any, path: Path, takes: int, gives: int) -> None:
+    """Play the file once with zeros: sizes that it does not state, or not truly, show only then. Raises UserError."""
+    node, output = session.get_inputs()[0], session.get_outputs()[0].name
+    rows = node.shape[0] if isinstance(node.shape[0], int) else 2
+    if rows not in (1, 2):
+        raise UserError(f"{path}: {node.name!r} takes {rows} rows at once; expected one, or any number")
+    try:
+        shape = session.run([output], {node.name: np.zeros((rows, takes), np.float32)})[0].shape
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot play {rows} observations of {takes} values: {said}") from None
+    if shape != (rows, gives):
+        raise UserError(f"{path}: made {list(shape)} of {rows} observations; expected actions [{rows}, {gives}]")
+
+
 def _numbers(given: float | Sequence[float], size: int, where: str) -> Tensor:
     values = torch.tensor(given, dtype=torch.float64)
     if values.dim() == 1 and len(values) != size:
@@ -116,12 +140,14 @@ def _numbers(given: float | Sequence[float], size: int, where: str) -> Tensor:
 
 def _order(given: Sequence[str] | None, of: Component | ActionComponent, where: str) -> list[int]:
     """Places of a component's elements in the order that is given."""
-    names = of.elements or of.joints or tuple(str(i) for i in range(of.size))
+    names = of.elements or (of.joints if len(of.joints) == of.size else tuple(str(i) for i in range(of.size)))
     if given is None:
         return list(range(of.size))
     for name in given:
         if name not in names:
             raise UserError(f"{where}: no element {name!r}{nearest(name, names)}; {of.name} has {listed(names)}")
+        if given.count(name) > 1:
+            raise UserError(f"{where}: {name!r} stands {given.count(name)} times; expected each element once")
     return [names.index(name) for name in given]
 
 
@@ -213,6 +239,7 @@ class _Drive:
 class _Player:
     """An ONNX file that plays: it remembers what it put out last."""
 
+    name: str
     session: Any
     feed: _Feed
     drive: _Drive
@@ -224,6 +251,8 @@ class _Player:
         parts = np.split(rows, len(rows)) if node.shape[0] == 1 else [rows]
         name = self.session.get_outputs()[0].name
         output = np.concatenate([self.session.run([name], {node.name: part})[0] for part in parts])
+        if np.isnan(output).any():
+            raise UserError(f"{self.name}: {name!r} is nan for some observation; expected numbers")
         self.last = torch.from_numpy(output).double()
         return self.drive(self.last).clamp(-1.0, 1.0).float()
 
@@ -239,6 +268,9 @@ class _Foreign(LoadedPolicy):
     """A policy that reads what its contract says."""
 
     player: _Player | None = None
+
+    def trained_sampler(self) -> Sampler:
+        raise UserError(f"{self.name} is an ONNX file, which does not say in which worlds it was trained")
 
     def reader(self, environment: Environment) -> Callable[[Observed], Tensor]:
         assert self.player is not None

@@ -22,6 +22,7 @@ from simreal.identify.answer.files import block, document, lines, world
 from simreal.identify.excite.excitation import WORLDS, Excitations, Limits
 from simreal.identify.identify import identify
 from simreal.identify.measured.reading import recording_of
+from simreal.identify.measured.recording import notes
 from simreal.identify.rig import Rig, check_shown, held
 
 
@@ -50,8 +51,8 @@ def identify_command(
     recordings = [recording_of(read_log(path), task.model, signals) for path in logs]
     for recording in recordings:
         check_shown(name, task.model, recording)
-        for i in np.flatnonzero(~recording.commands.any(axis=0)).tolist():
-            out.print(f"note: {recording.name}: control {i} ({_driven(task, i)}) is told 0 all the time, or nothing")
+        for line in notes(recording, task.model, [_driven(task, i) for i in range(recording.commands.shape[1])]):
+            out.print(f"note: {line}")
     hinges = {task.model.joint(j).name for j in range(task.model.njnt)}
     joints = [joint for joint in recordings[0].tracks[0].joints if joint in hinges]  # a base has no encoder
     found = identify(

@@ -32,7 +32,8 @@ from simreal.training.run_directory import LoadedPolicy
 _MAY_GROW = ("train", "evaluate")  # what may differ between an arm and the one that it continues
 
 
-def _different(values: tuple[int, ...]) -> tuple[int, ...]:
+def different(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers as they are. Raises ValueError where one stands twice."""
     if len(set(values)) != len(values):
         raise ValueError(f"expected different numbers, got {list(values)}")
     return values
@@ -68,7 +69,7 @@ class StudySpec(Strict):
     config: str | dict[str, Any] | None = Field(
         None, description="configuration of every arm that names none: a file or a shipped one"
     )
-    seeds: Annotated[tuple[Seed, ...], AfterValidator(_different)] = Field((0, 1), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(different)] = Field((0, 1), min_length=1)
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
     widen: WidenSpec | None = None
     arms: dict[Name, ArmSpec] = Field(min_length=1, description="by name, in the order of the table")

@@ -38,7 +38,7 @@ from simreal.training.updates.two_rollouts import overlapping
 from simreal.vision.sensors.config import SensorConfig, cameras_of
 from simreal.vision.sensors.pixels import ObservationConfig, camera_of
 
-EngineName = Literal["auto", "cpu", "gpu", "drake", "pybullet"]
+EngineName = Literal["auto", "cpu", "gpu", "drake", "pybullet", "newton"]
 _NO_CUDA = (
     "engine 'gpu' without CUDA runs on the CPU, for checks only: kernels are compiled first, which takes minutes, and "
     "it is many times slower than engine 'cpu'"
@@ -70,7 +70,7 @@ def make_environment(
         num_envs, seed: N, and the seed of every random draw.
         randomization: the worlds; see `randomization_config`.
         engine: "gpu" without CUDA runs on the CPU, for checks; "auto" is "gpu" where there is CUDA and the model runs;
-            "drake" and "pybullet" have another simulator make the physics steps, to evaluate in (docs/engines.md).
+            "drake", "pybullet", "newton": another simulator makes the physics steps, to evaluate in (docs/engines.md).
         threads: physics threads; None takes all that this process may use.
         sampler, explore: a sampler in place of a new one; see `DomainRandomizer`.
         max_episode_steps: another time limit than the task's.

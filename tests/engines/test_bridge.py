@@ -13,13 +13,15 @@ import torch
 from envs.common.errors import EngineError
 from envs.engines.bridge import simulator
 from envs.engines.bridge.engine import BridgeEngine
-from envs.engines.bridge.forces import steps_needed
+from envs.engines.bridge.forces import parts_for_contacts, steps_needed
 from envs.engines.bridge.mechanism import mechanism
 from envs.engines.bridge.simulator import KINDS
-from envs.engines.bridge.statement import combined
+from envs.engines.bridge.statement import coefficients, combined
 from envs.engines.cpu import CpuEngine
 
 G = 9.81
+SINGLE = {"newton"}  # of single precision
+LATE = {"newton"}  # dry friction begins a step late
 KIND = [
     pytest.param(
         kind, marks=pytest.mark.skipif(importlib.util.find_spec(of.package) is None, reason=f"{kind} is not installed")
@@ -91,7 +93,7 @@ def test_limbs_get_the_accelerations_that_mujoco_gives_them(kind: str) -> None:
         found[name] = (after(engine, 2) - before) / 2e-5, engine.data("qpos")[0].numpy().copy()
     wanted, got = found["mujoco"], found[kind]
     np.testing.assert_allclose(got[0], wanted[0], rtol=2e-3, atol=2e-3 * np.abs(wanted[0]).max())
-    np.testing.assert_allclose(got[1], wanted[1], atol=1e-8)
+    np.testing.assert_allclose(got[1], wanted[1], atol=5e-7 if kind in SINGLE else 1e-8)
 
 
 @every_kind
@@ -113,7 +115,8 @@ def test_servos_stop_at_their_limits_and_dry_friction_takes_its_share(kind: str)
     for friction in (0.0, 2.0):
         engine = engine_of(kind, hinge(rest=servo, joint=f'frictionloss="{friction}"'))
         engine.data("ctrl")[:] = 100.0
-        assert after(engine, 100)[0] == pytest.approx(0.2 * (5.0 - friction), rel=1e-3)  # (F - f) t / I
+        late = 0.002 * friction if kind in LATE else 0.0
+        assert after(engine, 100)[0] == pytest.approx(0.2 * (5.0 - friction) + late, rel=1e-3)  # (F - f) t / I
     engine = engine_of(kind, hinge(rest='<actuator><motor joint="j"/></actuator>', joint='frictionloss="2"'))
     engine.data("ctrl")[:] = 1.9
     assert abs(after(engine, 100)[0]) < 1e-3  # held
@@ -168,12 +171,40 @@ def test_sensors_show_the_other_simulators_contacts_and_accelerations(kind: str)
         engine.data("qvel")[:] = 0.0
         engine.forward()
         engine.step(20)
-        np.testing.assert_allclose(sensors[0, :3], 0.0, atol=1e-6)  # it falls
+        np.testing.assert_allclose(sensors[0, :3], 0.0, atol=1e-4 if kind in SINGLE else 1e-6)  # it falls
         assert float(sensors[0, 3]) == 0.0
     resting, wrench = shown[kind]
     np.testing.assert_allclose(resting[:3], [0.0, 0.0, G], atol=0.02)
     np.testing.assert_allclose(resting[3:7], shown["mujoco"][0][3:7], atol=0.05)
     np.testing.assert_allclose(wrench, shown["mujoco"][1], atol=0.05)
+
+
+PILE = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="5 5 1"/>
+    <body name="low" pos="0 0 0.1"><joint type="slide" axis="0 0 1"/><geom name="low" size="0.1" mass="2"/></body>
+    <body name="high" pos="0 0 0.3"><joint type="slide" axis="0 0 1"/><geom name="high" size="0.1" mass="1"/></body>
+  </worldbody>
+  <sensor>
+    <contact geom1="high" geom2="low" data="found force" reduce="netforce"/>
+    <contact geom1="low" geom2="floor" data="found force" reduce="netforce"/>
+  </sensor>
+</mujoco>
+"""
+
+
+@every_kind
+def test_bodies_press_on_each_other_with_what_they_carry(kind: str) -> None:
+    engine = engine_of(kind, PILE)
+    sensors = engine.data("sensordata")
+    engine.step(1500)
+    shown = [float(value) for value in sensors[0]]
+    assert (shown[0], shown[4]) == (1.0, 1.0)
+    assert shown[3] == pytest.approx(-G, abs=0.05)  # on the second, the lower one
+    assert shown[7] == pytest.approx(-3.0 * G, abs=0.1)
+    assert engine.data("qpos").abs().max() < 0.02
 
 
 FILTERED = """
@@ -214,6 +245,20 @@ def test_a_step_is_divided_where_servos_or_damping_are_fast() -> None:
     assert needed(hinge(rest=servo.format(kp=1e6, kv=1))) == 4  # 1000 rad/s * 0.002 s = 2, half at most
     assert needed(hinge(joint='damping="200"')) == 1
     assert needed(hinge(joint='damping="200"'), own=False) == 2
+
+
+def test_a_step_is_divided_where_contacts_hold_over_it() -> None:
+    def parts(text: str, timestep: float) -> int:
+        text = text.replace('timestep="0.002"', f'timestep="{timestep}"')
+        return parts_for_contacts(mechanism(mujoco.MjModel.from_xml_string(text)))
+
+    assert parts(hinge(), 0.1) == 1  # it touches nothing
+    assert (parts(BALL, 0.001), parts(BALL, 0.004)) == (10, 40)  # of 0.1 ms, the shortest
+    # A softer contact: solref 0.11, the mean of both, so that d is 0.95 and b = 2 / (0.95 * 0.11 s) (MuJoCo's manual,
+    # Computation, Constraint model). Damping b d / (1 - d) m = 727 N s/m; 1 N accelerates a point on the sphere's rim
+    # by 1 / m + r^2 / (0.4 m r^2) = 1.75 m/s^2. So it takes 1273 of a speed in a second, and may take 0.3 in 0.236 ms.
+    soft = BALL.replace('mass="2"', 'mass="2" solref="0.2 1"')
+    assert (parts(soft, 0.001), parts(soft, 0.004)) == (5, 17)
 
 
 REFUSED = {
@@ -258,6 +303,26 @@ def test_fields_of_each_simulation_count_and_those_without_a_counterpart_are_sai
     assert not any("frictionloss" in line or "armature" in line for line in lines)  # the model has none
 
 
+FRICTIONS = """
+<mujoco>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 1" friction="0.2"/>
+    <body pos="0 0 1"><freejoint/><geom name="hard" size="0.1" friction="1"/></body>
+    <body pos="0 1 1"><freejoint/><geom name="soft" size="0.1" friction="0.3"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
 def test_friction_against_the_world_is_mujocos_however_simulators_combine_it() -> None:
     assert combined("pybullet", 1.0, 0.7) == pytest.approx(0.7)
     assert combined("drake", 0.7, 0.7) == pytest.approx(0.7)
+    model = mujoco.MjModel.from_xml_string(FRICTIONS)
+    found = mechanism(model)
+    wanted = {("floor", "hard"): 1.0, ("floor", "soft"): 0.3, ("hard", "soft"): 1.0}
+    assert {tuple(model.geom(g).name for g in pair): mu for pair, mu in found.pairs.items()} == wanted
+    for kind in KINDS:
+        own = coefficients(kind, found)
+        assert min(own.values()) >= 0.0
+        for pair in ((0, 1), (0, 2)):
+            assert combined(kind, own[pair[0]], own[pair[1]]) == pytest.approx(found.pairs[pair])

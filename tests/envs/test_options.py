@@ -67,7 +67,11 @@ def test_every_way_to_write_a_number_is_one(text: str) -> None:
     assert parse_yaml(text) == 0.001
 
 
-@pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "1e3x", "1e-", "'1e-3'"])
+def test_a_sign_may_stand_before_a_point() -> None:
+    assert parse_yaml("[-.05, +.05, .05, -.5e-1]") == [-0.05, 0.05, 0.05, -0.05]
+
+
+@pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "1e3x", "1e-", "-.", "-.x", "'1e-3'"])
 def test_text_stays_text(text: str) -> None:
     assert parse_yaml(text) == text.strip("'")
 

@@ -20,7 +20,7 @@ from simreal.evaluation.metrics import RETURN
 from simreal.evaluation.worlds import check_names, find_world, find_worlds
 
 HERE = [kind for kind, of in KINDS.items() if importlib.util.find_spec(of.package) is not None]
-needs_one = pytest.mark.skipif(not HERE, reason="neither drake nor pybullet is installed")
+needs_one = pytest.mark.skipif(not HERE, reason="no other simulator is installed")
 POLE = "InvertedPendulum-v5"
 
 

@@ -23,16 +23,28 @@ POLE = "InvertedPendulum-v5"
 GAINS = np.array([[0.02], [-0.3], [0.05], [0.1]])  # of its observation: falls after some dozens of steps
 
 
-def graph(path: Path, gains: np.ndarray, batch: str | int = "batch", nodes: int = 1) -> Path:
-    """y = x gains, as a file with `nodes` inputs."""
+def graph(
+    path: Path,
+    gains: np.ndarray,
+    batch: str | int = "batch",
+    nodes: int = 1,
+    width: str | None = None,
+    gives: str | None = None,
+    flat: bool = False,
+) -> Path:
+    """y = x gains, as a file with `nodes` inputs; `width` and `gives` stand in place of the sizes of both. A `flat` one
+    puts out one row, whatever it gets."""
     inputs = [
-        helper.make_tensor_value_info(f"obs{i or ''}", TensorProto.FLOAT, [batch, len(gains)]) for i in range(nodes)
+        helper.make_tensor_value_info(f"obs{i or ''}", TensorProto.FLOAT, [batch, width or len(gains)])
+        for i in range(nodes)
     ]
-    output = helper.make_tensor_value_info("continuous_actions", TensorProto.FLOAT, [batch, gains.shape[1]])
-    made = helper.make_graph(
-        [helper.make_node("MatMul", ["obs", "gains"], ["continuous_actions"])],
-        "policy", inputs, [output], [numpy_helper.from_array(gains.astype(np.float32), "gains")],
-    )  # fmt: skip
+    output = helper.make_tensor_value_info("continuous_actions", TensorProto.FLOAT, [batch, gives or gains.shape[1]])
+    weights = [numpy_helper.from_array(gains.astype(np.float32), "gains")]
+    steps = [helper.make_node("MatMul", ["obs", "gains"], ["made" if flat else "continuous_actions"])]
+    if flat:
+        weights.append(numpy_helper.from_array(np.array([1, -1]), "row"))
+        steps.append(helper.make_node("Reshape", ["made", "row"], ["continuous_actions"]))
+    made = helper.make_graph(steps, "policy", inputs, [output], weights)
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return path
 
@@ -129,6 +141,8 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
         f"{fits[:-2]}, {{of: last_output}}]": r"observation has 5 values, but .*p\.onnx takes 4 \('obs'\)",
         f"{fits}action: {{scale: [1, 2]}}": r"action\.scale: expected one number or 1, got 2",
         f"{fits}action: {{order: [nobody]}}": r"action\.order: no element 'nobody'",
+        f"observation: [{{of: {names()[0]}, limits: [1, -1]}}]": r"limits: .*expected \[lower, upper\], got \[1",
+        f"observation: [{{of: {names()[0]}, order: [slider, slider]}}]": r"0\.order: 'slider' stands 2 times",
     }
     for text, said in wrong.items():
         with pytest.raises(UserError, match=said) as caught:
@@ -146,3 +160,24 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
         load_policies([file])
     with pytest.raises(UserError, match=r"^--contract: says how an ONNX file is fed"):
         load_policies([Path("random")], contract=good)
+
+
+def test_files_that_cannot_play_are_refused_before_an_episode(tmp_path: Path) -> None:
+    good = contract(tmp_path / "c.yaml", whole())
+    with pytest.raises(UserError, match=r"p\.onnx: 'obs' takes 8 rows at once; expected one, or any number$"):
+        load_foreign(graph(tmp_path / "p.onnx", GAINS, batch=8), good)
+    with pytest.raises(UserError, match=r"q\.onnx: cannot play 2 observations of 4 values: ") as caught:
+        load_foreign(graph(tmp_path / "q.onnx", np.ones((9, 1)), width="n", gives="m"), good)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"r\.onnx: made \[1, 2\] of 2 observations; expected actions \[2, 1\]$"):
+        load_foreign(graph(tmp_path / "r.onnx", GAINS, flat=True, width="n", gives="m"), good)
+    policy = load_foreign(graph(tmp_path / "s.onnx", GAINS * np.nan), good)
+    policy.reset(torch.ones(1, dtype=torch.bool))
+    with pytest.raises(UserError, match=r"s\.onnx: 'continuous_actions' is nan"):
+        policy.act(torch.zeros(1, 4, dtype=torch.float64))
+
+
+def test_nobody_knows_the_worlds_of_its_training(tmp_path: Path) -> None:
+    policy = load_foreign(graph(tmp_path / "p.onnx", GAINS), contract(tmp_path / "c.yaml", whole()))
+    with pytest.raises(UserError, match=r"^p is an ONNX file, which does not say in which worlds it was trained$"):
+        find_worlds(["nominal", "trained"], policy)

@@ -106,6 +106,26 @@ def test_a_sweep_that_is_stopped_goes_on_as_if_it_had_not_been(
     assert "sweep.yaml: seed differs from the sweep's" in capsys.readouterr().err
 
 
+def test_trials_of_a_configuration_that_was_changed_since_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    document: dict[str, Any] = {"task": "InvertedPendulum-v5", "num_envs": 4, "learner": {"algorithm": "ppo"}}
+    path.write_text(yaml.safe_dump(document))
+    few = {"set": {"train.env_steps": 64, "learner.horizon": 16}, "trials": 1}
+    arguments = [write(tmp_path, config=str(path), **few), "--run-dir", str(tmp_path / "s")]
+    main(["sweep", *arguments])
+    main(["sweep", *arguments])
+    before = (tmp_path / "s" / "sweep.yaml").read_text()
+    path.write_text(yaml.safe_dump({**document, "num_envs": 2}))
+    write(tmp_path, config=str(path), **{**few, "trials": 2})
+    with pytest.raises(SystemExit) as refused:
+        main(["sweep", *arguments])
+    assert refused.value.code == 2
+    assert "trial-0-0/config.yaml: num_envs differs from what tiny asks for now" in capsys.readouterr().err
+    assert (tmp_path / "s" / "sweep.yaml").read_text() == before
+
+
 def test_a_trial_far_below_the_others_is_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = metrics_log.read_columns
 
@@ -146,6 +166,7 @@ def test_trials_are_broken_off_below_the_median_as_optuna_would() -> None:
 def test_a_round_of_trials_is_the_same_wherever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes: dict[str, Any] = {"trials": 5, "parallel": 2, "evaluate": {"episodes": 2, "worlds": ["nominal"]}}
     changes["set"] = {**SWEEP["set"], "train.env_steps": 128, "threads": 1}
+    monkeypatch.setattr(commands, "thread_independent", lambda: False)  # runs then keep the threads of their updates
     main(["sweep", write(tmp_path, **changes), "--run-dir", str(tmp_path / "one")])
     rounds: list[list[str]] = []
 
@@ -199,6 +220,14 @@ def test_how_sure_the_best_is_follows_from_pairs_of_episodes() -> None:
         ({"space": {"learner.lr": {"low": 0, "high": 1, "log": True}}}, "log: low is 0, expected a number above 0"),
         ({"space": {"learner.lr": {"choices": [1]}}}, "space.learner.lr.choices"),
         ({"space": {"learner.epochs": {"low": 0, "high": 3}}}, "learner.epochs"),
+        ({"space": {"learner.epochs": {"low": 1, "high": 3.0}}}, "learner.epochs: input should be a valid integer"),
+        ({"space": {"learner.lr": {"choices": [0.1, 0.1]}}}, "choices: 0.1 stands 2 times"),
+        ({"seeds": [3, 3]}, "seeds: expected different numbers, got [3, 3]"),
+        ({"set": {"learner.lr": 0.01}}, "learner.lr: has no effect beside space.learner.lr, which"),
+        (
+            {"set": {}, "space": {"learner.lr": {"low": 0.1, "high": 1}, "learner": {"choices": [{"lr": 1}, {}]}}},
+            "learner.lr: has no effect beside space.learner, which",
+        ),
         ({"space": {"seed": {"low": 0, "high": 9}}}, "seed: belongs to the whole sweep, see seeds and evaluate"),
         ({"set": {"evaluate.episodes": 3}}, "evaluate.episodes: belongs to the whole sweep"),
         ({"config": "no_such"}, "no_such: no such file"),

@@ -17,7 +17,7 @@ from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
 from simreal.identify.measured.pieces import noise_of
 from simreal.identify.measured.reading import recording_of
-from simreal.identify.measured.recording import Recording, check_recording, tracks_of
+from simreal.identify.measured.recording import Recording, check_recording, notes, tracks_of
 from simreal.identify.simulation import Player
 from simreal.identify.unknowns import unknown_of
 
@@ -139,6 +139,20 @@ def test_noise_is_told_from_motion_and_from_jumps() -> None:
     )
 
 
+def test_what_an_owner_may_not_know_of_a_log_is_noted() -> None:
+    text = ARM.replace('joint="elbow" kp', 'joint="elbow" ctrlrange="-1 1" kp')
+    model = mujoco.MjModel.from_xml_string(text)
+    time = np.arange(0.0, 1.0, 0.01)
+    commands = np.zeros((100, model.nu))
+    column = [model.actuator(i).trnid[0] for i in range(model.nu)].index(model.joint("elbow").id)
+    commands[50:, column] = 57.3
+    shoulder = tracks_of(model, "position", ["shoulder"], time, np.zeros((100, 1)), "log")
+    said = notes(Recording("log", time, commands, (shoulder,)), model, [f"motor {i}" for i in range(model.nu)])
+    assert f"log: control {column} (motor {column}) is told 0 to 57.3, and takes -1 to 1" in said
+    assert "log: shows no position of elbow; where it moves is guessed from the others" in said
+    assert sum("is told 0 all the time, or nothing" in line for line in said) == model.nu - 1
+
+
 def test_logs_from_which_nothing_can_be_told_are_refused() -> None:
     task = TinyTask(ARM)
     good = log(task, {"kp": WANTED["kp"]}, {"kp": 1.0}, length_s=2.0)
@@ -156,7 +170,17 @@ def test_logs_from_which_nothing_can_be_told_are_refused() -> None:
     refused("5 samples, expected at least 20", command_time=good.command_time[:5], commands=good.commands[:5])
     nan = position.values.copy()
     nan[3] = np.nan
-    refused("a value is not finite", tracks=(tracks_of(task.model, "position", JOINTS, position.time, nan, "log"),))
+    refused(
+        r"position of joints: \S+ is nan at \S+ s; leave out such rows$",
+        tracks=(tracks_of(task.model, "position", JOINTS, position.time, nan, "log"),),
+    )
+    slow = tracks_of(task.model, "position", JOINTS, 1000.0 * position.time, position.values, "log")
+    refused(r"samples are \S+ s apart, expected less than 0\.5 s; times have to be in s$", tracks=(slow,))
+    limited = mujoco.MjModel.from_xml_string(ARM.replace('<joint name="elbow"', '<joint name="elbow" range="-90 90"'))
+    assert limited.jnt_limited.any()
+    turned = tracks_of(limited, "position", JOINTS, position.time, np.full_like(position.values, 30.0), "log")
+    with pytest.raises(UserError, match=r"^log: elbow is at 30 rad, and its range ends at 1\.57; expected rad$"):
+        check_recording(Recording("log", good.command_time, good.commands, (turned,)), limited)
     with pytest.raises(UserError, match=r"no hinge or slide 'elbo' \(did you mean 'elbow'"):
         tracks_of(task.model, "position", ["elbo"], position.time, position.values[:, :1], "log")
     with pytest.raises(UserError, match=r"2 pieces of 0\.5 s, expected at least 6"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -279,3 +280,22 @@ def test_what_cannot_be_written_is_one_line(written: dict[str, Any], message: st
 
     with pytest.raises(TaskError, match=message):
         build(Started(JointPosition(0.1), [JointState()]), 2).reset()
+
+
+def test_joints_that_turn_and_slide_stand_in_one_component_and_are_compared() -> None:
+    hinge = '<joint name="elbow" axis="0 1 0" damping="0.5" range="-120 120"/>'
+    xml = ARM.replace(hinge, '<joint name="elbow" type="slide" axis="1 0 0" damping="5" range="-1 1"/>')
+    assert xml != ARM
+    actions = [JointPosition(0.3, of="m_[yp]*", name="turn"), JointPosition(0.1, of="m_elbow", name="slide")]
+    task = SmallArm(actions, JointState(), xml)
+    assert [part.unit for part in task.observation] == ["rad, m", "rad/s, m/s"]
+    build(task, 2)
+    for unit in ("rad/s, m/s", "1"):
+        lying = SmallArm(actions, JointState(), xml)
+        lying.observation = (replace(lying.observation[0], unit=unit), *lying.observation[1:])
+        with pytest.raises(TaskError, match="unit: expected 'rad, m', as it shows the position of joint 'yaw'"):
+            build(lying, 2)
+    lying = SmallArm(actions, JointState(), xml)
+    lying.observation = (replace(lying.observation[0], joints=("elbow", "pitch", "yaw")), *lying.observation[1:])
+    with pytest.raises(TaskError, match=r"'joint_pos': expected joint 'elbow' as number 0.*'yaw': another order"):
+        build(lying, 2)

@@ -22,7 +22,8 @@ from randomization.targets.appearance import camera_names, light_names, surfaces
 from randomization.targets.names import matching, object_places
 from simreal.evaluation.model_variants import ModelVariant, ModelVariantError
 from simreal.evaluation.worlds import WorldFile
-from simreal.training.run_config import apply_overrides
+from simreal.training.run_config import RunConfig, apply_overrides
+from simreal.vision.sensors.pixels import ObservationConfig
 
 # Nothing of the mount has a name; what hangs on it is called as the mount would be.
 CLASH = """
@@ -228,7 +229,7 @@ def test_a_model_of_somebody_elses_for_gymnasiums_tasks_may_have_actuators_with_
     ("block", "key"),
     [
         ("model: {payload: {body: 0, mass: 1}}", "model.payload.body"),
-        ("model: {backlash: {play: 0.1, of: no}}", "model.backlash.of.str"),
+        ("model: {backlash: {play: 0.1, of: no}}", "model.backlash.of"),
         ("name: off", "name"),
     ],
 )
@@ -238,6 +239,26 @@ def test_worlds_say_how_to_quote_names_too(block: str, key: str) -> None:
     message = first_problem(error.value, WorldFile)
     assert message.startswith(f"{key}: input should be a valid string, got ")
     assert "put a name in quotes" in message
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"pixels": {"size": -7}}, "pixels.size: input should be greater than or equal to 1, got -7"),
+        ({"pixels": {"crop": [0, 0, "a", 8]}}, "pixels.crop.2: input should be a valid integer"),
+    ],
+)
+def test_keys_are_those_of_the_file(block: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        ObservationConfig.model_validate(block)
+    assert first_problem(error.value, ObservationConfig).startswith(said)
+
+
+def test_what_was_got_is_said_once() -> None:
+    with pytest.raises(ValidationError) as error:
+        RunConfig.model_validate({"task": "Hopper-v5", "learner": {"algorithm": "ppo"}, "observation": "pixel"})
+    said = "observation: expected state, pixels or a mapping with pixels, got 'pixel'"
+    assert first_problem(error.value, RunConfig) == said
 
 
 def test_a_driven_joint_is_named_exactly_or_by_pattern() -> None:

@@ -13,6 +13,8 @@ from simreal.cli.main import main
 
 SMALL: dict[str, Any] = {
     "task": "FetchReach-v4",
+    "mounts": {"front": {"pos": [1.9, 0.75, 1.2], "lookat": [1.32, 0.75, 0.45], "fovy": 42}},
+    "cameras": ["front"],
     "size": 16,
     "targets": {"grip_pos": {"within": 0.1}},
     "pictures": {"workers": 0},

@@ -14,6 +14,7 @@ import torch
 from broken_robots import DOG
 from conftest import build, fixed_worlds, only
 from envs.common.errors import TaskError
+from envs.common.messages import warn_again
 from envs.locomotion.legged.describe import describe_legged
 from envs.locomotion.legged.ground import Ground, add_ground
 from envs.locomotion.legged.terrain import (
@@ -150,6 +151,14 @@ def test_the_quantity_decides_the_level_and_only_where_there_are_levels() -> Non
         build_parameters(dog(terrain="rough"), {"terrain_difficulty": {}})
     with pytest.raises(RandomizationError, match="has no levels to choose from"):
         build_parameters(dog(terrain="stones", curriculum=True), {"terrain_difficulty": {}})
+
+
+def test_a_difficulty_beside_the_quantity_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_again()
+    task = dog(terrain="stones", difficulty=0.5)
+    build(task, 2, fixed_worlds(task, {"terrain_difficulty": {}}, [[0.0], [1.0]]))
+    assert task._level.tolist() == [0.0, 9.0]
+    assert caplog.messages == ["warning: terrain_difficulty says how hard the ground is, and not difficulty: 0.5"]
 
 
 def test_a_curriculum_goes_up_with_success_and_down_with_falls() -> None:

@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 
+from envs.registry import make_task
 from randomization.samplers.adr import ADR
+from randomization.targets.appearance import camera_names
 from simreal.cli.main import main
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json
@@ -23,6 +25,7 @@ from simreal.vision.estimator.loading import load_estimator
 from simreal.vision.estimator.looks import occluded, smeared
 from simreal.vision.estimator.rounds import Round
 from simreal.vision.estimator.trainer import EstimatorTrainer, annealed
+from simreal.vision.rendering.mounts import Mount, mounted
 from simreal.vision.sensors.config import SensorConfig
 from simreal.vision.sensors.eyes import Eye
 from small_eyes import SMALL, write
@@ -160,6 +163,8 @@ def test_a_folder_of_pictures_is_learnt_from(tmp_path: Path) -> None:
             "16",
             "--workers",
             "0",
+            "--mount",
+            "front=1.9,0.75,1.2:1.32,0.75,0.45:42",
         ]
     )
     config = write(tmp_path, pictures={"folder": str(tmp_path / "pictures")}, randomization={},
@@ -195,7 +200,7 @@ def test_spoilt_pictures_are_spoilt_by_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"cameras": ["vieww"]}, "no camera 'vieww' (did you mean 'view'"),
+        ({"cameras": ["frnot"]}, "no camera 'frnot' (did you mean 'front'"),
         ({"targets": {"grip_posn": {"within": 1}}}, "targets.grip_posn: FetchReach-v4 has no such component"),
         ({"targets": {"grip_pos": {}}}, "targets.grip_pos.within: field required"),
         ({"size": 4}, "8 to 1024"),
@@ -208,6 +213,17 @@ def test_wrong_configurations_are_told_in_a_line(tmp_path: Path, changed: dict[s
     with pytest.raises(UserError) as told:
         load_estimator_config(str(write(tmp_path, **changed)))
     assert said in str(told.value)
+
+
+def test_looks_that_there_are_not_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    physics = {"sampler": "manual", "parameters": {"action_delay": {"range": [0, 20]}}}
+    with pytest.raises(SystemExit) as refused:
+        main(["estimate", str(write(tmp_path, randomization=physics)), "--run-dir", str(tmp_path / "eyes")])
+    assert refused.value.code == 2
+    assert "held_out: the configuration has no visual parameters" in capsys.readouterr().err
+    assert not (tmp_path / "eyes").exists()
 
 
 def test_pictures_of_another_kind_are_refused(run: Path) -> None:
@@ -260,6 +276,15 @@ def test_a_camera_has_a_rate_a_latency_and_losses_of_its_own(run: Path, monkeypa
     lossy.reset()
     fresh = [bool((lossy.step(torch.zeros(2, 4)).observed.policy[:, 0] == k)[0]) for k in range(1, 41)]
     assert 8 < sum(fresh) < 32
+
+
+def test_a_camera_that_is_there_is_not_put_up_twice() -> None:
+    mount = Mount(body="world", pos=(1.9, 0.75, 1.2), lookat=(1.32, 0.75, 0.45), fovy=42)
+    with mounted({"front": mount}), mounted({"front": mount, "side": mount}):
+        assert camera_names(make_task("FetchReach-v4").model).count("front") == 1
+        with pytest.raises(UserError, match=r"mounts\.front: another camera of that name hangs elsewhere"):  # noqa: SIM117
+            with mounted({"front": mount.model_copy(update={"fovy": 30})}):
+                pass
 
 
 def test_sensors_that_cannot_be_are_refused(run: Path, tmp_path: Path) -> None:

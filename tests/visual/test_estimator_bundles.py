@@ -39,12 +39,12 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_exported_estimator_reads_what_the_run_reads(run: Path, bundle: Path) -> None:
     robot, pictures = Deployed.load(bundle), np.random.default_rng(1).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     expected, deviation = load_estimator(run).estimate(pictures[:, None])["grip_pos"]
-    value, spread = robot({"view": pictures})["grip_pos"]
+    value, spread = robot({"front": pictures})["grip_pos"]
     np.testing.assert_allclose(value, expected.numpy(), atol=1e-4)
     np.testing.assert_allclose(spread, deviation.numpy(), rtol=1e-3)
     np.testing.assert_allclose(robot(pictures[2])["grip_pos"][0], value[2], atol=1e-6)  # one picture of one camera
     camera = robot.contract["cameras"][0]
-    assert (camera["camera"], camera["shape"], camera["colours"]) == ("view", [16, 16, 3], "rgb")
+    assert (camera["camera"], camera["shape"], camera["colours"]) == ("front", [16, 16, 3], "rgb")
     assert camera["intrinsics"]["fy"] == pytest.approx(8 / np.tan(np.radians(camera["intrinsics"]["fovy_deg"] / 2)))
     assert robot.contract["targets"][0]["unit"] == "m"
     assert robot.contract["evaluation"]["task"] == "FetchReach-v4"
@@ -53,10 +53,10 @@ def test_an_exported_estimator_reads_what_the_run_reads(run: Path, bundle: Path)
 def test_an_exported_estimator_refuses_other_pictures_and_changed_files(bundle: Path, tmp_path: Path) -> None:
     robot, blank = Deployed.load(bundle), np.zeros((16, 16, 3), np.uint8)
     for given, said in (
-        (blank.astype(np.float32), r"view: expected bytes \(uint8\).*got float32"),
-        (np.zeros((32, 32, 3), np.uint8), r"view: expected pictures \[16, 16, 3\] .* got \[32, 32, 3\]"),
-        ({"veiw": blank}, r"unknown camera 'veiw' \(did you mean 'view'\?\)"),
-        ({}, "view: missing"),
+        (blank.astype(np.float32), r"front: expected bytes \(uint8\).*got float32"),
+        (np.zeros((32, 32, 3), np.uint8), r"front: expected pictures \[16, 16, 3\] .* got \[32, 32, 3\]"),
+        ({"fornt": blank}, r"unknown camera 'fornt' \(did you mean 'front'\?\)"),
+        ({}, "front: missing"),
     ):
         with pytest.raises(ValueError, match=said):
             robot(given)

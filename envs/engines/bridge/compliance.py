@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 _G = 9.81
 _SHALLOW_M, _DEEP_M, _HALVINGS = 1e-7, 0.1, 40
-_SHALLOWEST, _DEEPEST, _DEPTHS = 0.02, 2.0, 24  # of the depth under the weight, and how many
+DEPTHS = 24  # of a `Compliance`
+_SHALLOWEST, _DEEPEST = 0.02, 2.0  # of the depth under the weight
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 _PYRAMIDAL = int(mujoco.mjtConstraint.mjCNSTR_CONTACT_PYRAMIDAL)
 
@@ -88,7 +89,7 @@ class _Probe:
             low, high = (depth, high) if force < load else (low, depth)
         if points == 0 or force <= 0.0:
             return None
-        depths = depth * np.geomspace(_SHALLOWEST, _DEEPEST, _DEPTHS)
+        depths = depth * np.geomspace(_SHALLOWEST, _DEEPEST, DEPTHS)
         law = [self._pressed(other, way * (distance + d)) for d in depths.tolist()]
         stiffnesses = np.array([f / max(n, 1) for f, n, _ in law]) / depths
         relaxations = np.array([t for *_, t in law])

@@ -38,6 +38,7 @@ class Joint:
         zero: its coordinate in the pose in which links have their places.
         range: lowest and highest coordinate, or None.
         damping, armature, frictionloss: N m s/rad, kg m^2, N m (N s/m, kg, N).
+        mobility: its acceleration under 1 N m (1 N) in the initial pose, 1/(kg m^2) (1/kg).
     """
 
     index: int
@@ -51,6 +52,7 @@ class Joint:
     damping: float
     armature: float
     frictionloss: float
+    mobility: float
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,12 @@ class Shape:
 
     Attributes:
         geom: its index.
-        kind, size: as MuJoCo has them; "convex": the hull of `points` [k, 3].
+        kind, size: as MuJoCo has them; "convex": the hull of `points` [k, 3], with triangles `faces` [m, 3].
         pos, quat: in the frame of its link; of a static one in the world's.
         friction: the coefficient that sliding against the static world is to have, or against others where none is.
         compliance: how contacts with the static world yield; None: it does not touch it.
+        mobility: the largest acceleration that 1 N makes of its centre, and of a point on its rim, in the initial pose,
+            1/kg.
     """
 
     geom: int
@@ -71,8 +75,10 @@ class Shape:
     pos: Array
     quat: Array
     points: Array | None
+    faces: NDArray[np.int64] | None
     friction: float
     compliance: Compliance | None
+    mobility: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -135,14 +141,22 @@ def mechanism(model: mujoco.MjModel, steps: int = 1) -> Mechanism:
     for problem in problems(model):
         raise EngineError(f"engine: {problem}")
     pairs, placed = _pairs(model), _placed(model)
+    inverse = _inverse_inertia(model, placed)
     touching = {geom for pair in pairs for geom in pair}
     static = {g for g in touching if model.body_weldid[model.geom_bodyid[g]] == 0}
     yielding = compliances(model, pairs, static)
     shapes = {
-        g: _shape(model, g, placed if g in static else None, _friction(pairs, g, static), yielding.get(g))
+        g: _shape(
+            model,
+            g,
+            placed if g in static else None,
+            _friction(pairs, g, static),
+            yielding.get(g),
+            _mobility(model, placed, inverse, g),
+        )
         for g in touching
     }
-    links = [_link(model, body, shapes) for body in range(1, model.nbody) if model.body_weldid[body] != 0]
+    links = [_link(model, body, shapes, inverse) for body in range(1, model.nbody) if model.body_weldid[body] != 0]
     timestep_s = float(model.opt.timestep) / steps
     gravity = np.array(model.opt.gravity) * (not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY))
     return Mechanism(
@@ -275,31 +289,56 @@ def _placed(model: mujoco.MjModel) -> mujoco.MjData:
     return data
 
 
+def _inverse_inertia(model: mujoco.MjModel, placed: mujoco.MjData) -> Array:
+    """The inverse [nv, nv] of the mass matrix in the initial pose."""
+    inertia = np.zeros((model.nv, model.nv))
+    if model.nv:
+        mujoco.mj_comPos(model, placed)
+        mujoco.mj_makeM(model, placed)
+        mujoco.mj_fullM(model, placed, inertia)
+    return np.array(np.linalg.inv(inertia), dtype=np.float64)
+
+
+def _mobility(model: mujoco.MjModel, placed: mujoco.MjData, inverse: Array, geom: int) -> tuple[float, float]:
+    """`Shape.mobility` of a geom."""
+    slide, turn = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+    mujoco.mj_jac(model, placed, slide, turn, placed.geom_xpos[geom], int(model.geom_bodyid[geom]))
+    of_slide, of_turn = (float(np.linalg.eigvalsh(jac @ inverse @ jac.T)[-1]) for jac in (slide, turn))
+    return of_slide, of_slide + float(model.geom_rbound[geom]) ** 2 * of_turn
+
+
 def _shape(
-    model: mujoco.MjModel, geom: int, placed: mujoco.MjData | None, friction: float, compliance: Compliance | None
-) -> Shape:
-    kind, points = _KINDS[int(model.geom_type[geom])], None
+    model: mujoco.MjModel, geom: int, placed: mujoco.MjData | None, friction: float,
+    compliance: Compliance | None, mobility: tuple[float, float],
+) -> Shape:  # fmt: skip
+    kind, points, faces = _KINDS[int(model.geom_type[geom])], None, None
     if kind == "convex":
-        points = hull(model, int(model.geom_dataid[geom]))
-    pos, quat = np.array(model.geom_pos[geom]), np.array(model.geom_quat[geom])
+        points, faces = hull(model, int(model.geom_dataid[geom]))
+    size, pos, quat = (np.array(of[geom]) for of in (model.geom_size, model.geom_pos, model.geom_quat))
     if placed is not None:
         pos = np.array(placed.geom_xpos[geom])
         mujoco.mju_mat2Quat(quat, placed.geom_xmat[geom])
-    return Shape(geom, kind, np.array(model.geom_size[geom]), pos, quat, points, friction, compliance)
+    return Shape(geom, kind, size, pos, quat, points, faces, friction, compliance, mobility)
 
 
-def hull(model: mujoco.MjModel, mesh: int) -> Array:
-    """Corners [k, 3] of a mesh's convex hull, as MuJoCo has compiled it; all vertices where it has none."""
+def hull(model: mujoco.MjModel, mesh: int) -> tuple[Array, NDArray[np.int64]]:
+    """Corners [k, 3] of a mesh's convex hull, and its triangles [m, 3] as indices of them, as MuJoCo has compiled it;
+    those of the mesh where it has none."""
     start, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
     vertices = np.array(model.mesh_vert[start : start + count], dtype=np.float64)
     graph = int(model.mesh_graphadr[mesh])
     if graph < 0:
-        return vertices
-    corners = int(model.mesh_graph[graph])
-    return vertices[model.mesh_graph[graph + 2 + corners : graph + 2 + 2 * corners]]
+        first, number = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
+        return vertices, np.array(model.mesh_face[first : first + number], dtype=np.int64)
+    corners, faces = (int(number) for number in model.mesh_graph[graph : graph + 2])
+    own = np.array(model.mesh_graph[graph + 2 + corners : graph + 2 + 2 * corners], dtype=np.int64)
+    at = graph + 2 + 3 * corners + 3 * faces
+    order = np.argsort(own)
+    places = np.searchsorted(own, model.mesh_graph[at : at + 3 * faces], sorter=order)
+    return vertices[own], order[places].reshape(-1, 3)
 
 
-def _link(model: mujoco.MjModel, body: int, shapes: dict[int, Shape]) -> Link:
+def _link(model: mujoco.MjModel, body: int, shapes: dict[int, Shape], inverse: Array) -> Link:
     first, count = int(model.body_jntadr[body]), int(model.body_jntnum[body])
     indices = range(first, first + count)
     free = next((j for j in indices if int(model.jnt_type[j]) == int(_JOINT.mjJNT_FREE)), None)
@@ -312,17 +351,19 @@ def _link(model: mujoco.MjModel, body: int, shapes: dict[int, Shape]) -> Link:
     return Link(
         body, parent, pos, quat, float(model.body_mass[body]), np.array(model.body_ipos[body]),
         np.array(model.body_iquat[body]), np.array(model.body_inertia[body]),
-        () if free is not None else tuple(_joint(model, j) for j in indices), of_free,
+        () if free is not None else tuple(_joint(model, j, inverse) for j in indices), of_free,
         tuple(shape for geom, shape in sorted(shapes.items()) if model.geom_bodyid[geom] == body),
     )  # fmt: skip
 
 
-def _joint(model: mujoco.MjModel, j: int) -> Joint:
+def _joint(model: mujoco.MjModel, j: int, inverse: Array) -> Joint:
     qpos, dof = int(model.jnt_qposadr[j]), int(model.jnt_dofadr[j])
     low, high = (float(end) for end in model.jnt_range[j])
     limited = model.jnt_limited[j] and not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_LIMIT)
-    numbers = (float(field[dof]) for field in (model.dof_damping, model.dof_armature, model.dof_frictionloss))
+    fields = (model.dof_damping, model.dof_armature, model.dof_frictionloss)
+    damping, armature, frictionloss = (float(field[dof]) for field in fields)
     return Joint(
         j, qpos, dof, int(model.jnt_type[j]) == int(_JOINT.mjJNT_SLIDE), np.array(model.jnt_pos[j]),
-        np.array(model.jnt_axis[j]), float(model.qpos0[qpos]), (low, high) if limited else None, *numbers,
+        np.array(model.jnt_axis[j]), float(model.qpos0[qpos]), (low, high) if limited else None,
+        damping, armature, frictionloss, float(inverse[dof, dof]),
     )  # fmt: skip

@@ -86,6 +86,9 @@ KINDS: dict[str, Kind] = {
     "pybullet": Kind(
         "PyBullet", "pybullet", "envs.engines.bridge.bullet", "BulletSimulator", own_damping=False, own_rotors=False
     ),
+    "newton": Kind(
+        "Newton", "newton", "envs.engines.bridge.newton", "NewtonSimulator", own_damping=False, own_rotors=True
+    ),
 }
 
 

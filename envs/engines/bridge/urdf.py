@@ -34,7 +34,8 @@ def link_name(link: Link, joint: Joint) -> str:
 
 def urdf(tree: Sequence[Link], folder: Path) -> str:
     """A tree of links, parents first: an element for each body, for each joint but the last of a body, and, without
-    mass and fixed to its body, for each shape ("geom" and its index). What is not free hangs on an element "base".
+    mass and fixed to its body, for each shape ("geom" and its index). What is not free hangs on an element "base",
+    beside an empty one, "first".
 
     Inertias are 1 about the principal axes of `with_rotor`, to be set to its moments afterwards.
 
@@ -43,7 +44,12 @@ def urdf(tree: Sequence[Link], folder: Path) -> str:
         folder: gets the files of shapes that are hulls.
     """
     free = tree[0].free is not None
-    parts = [] if free else [f'<link name="base">{_MASSLESS}</link>']
+    parts: list[str] = []
+    if not free:
+        # PyBullet 3.2.7 lets a shape touch nothing that stands if all joints between it and a standing base are fixed,
+        # but does not look at the first joint: so that is one that carries nothing.
+        parts += [f'<link name="{name}">{_MASSLESS}</link>' for name in ("base", "first")]
+        parts.append(_joint("fixed", "base", "first", _pose(_ZERO, _STRAIGHT)))
     for link in tree:
         parts += _elements(link, folder)
         if link.free is None:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from envs.common.errors import TaskError
-from envs.common.messages import nearest
+from envs.common.messages import nearest, warn_once
 from envs.common.spatial import rotate_inverse
 from envs.engines.base import write_rows
 from envs.locomotion.legged.gait import Gait, Order, phases, wanted_heights
@@ -223,6 +223,8 @@ class LeggedVelocity(Task):
         if self.curriculum:
             level = promoted(self._level, self._ended, u[:, 0])
         elif self.terrain_given:
+            if self.difficulty is not None:
+                warn_once(f"terrain_difficulty says how hard the ground is, and not difficulty: {self.difficulty:g}")
             level = level_for(self.terrain_difficulty, u[:, 0])
         else:
             asked = torch.full_like(u[:, 0], self.difficulty) if self.difficulty is not None else u[:, 1]

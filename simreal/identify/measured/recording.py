@@ -10,6 +10,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.common.messages import listed
+from envs.validation.drives import find_drive
 from simreal.common.errors import UserError
 
 from .coordinates import Coordinates
@@ -17,6 +19,8 @@ from .coordinates import Coordinates
 Numbers = NDArray[np.float64]
 Kind = Literal["position", "velocity"]
 _FEWEST = 20  # samples below which a track says nothing
+_FARTHEST_S = 0.5  # from a sample to the next; milliseconds taken for seconds are farther
+_BEYOND = 1e-3  # of a control's range, in its unit
 _STILL = 1e-9  # spread of a command that counts as constant, in its unit
 
 
@@ -101,23 +105,71 @@ def check_recording(recording: Recording, model: mujoco.MjModel) -> None:
         UserError: no commands, constant ones, time that goes backwards, values that are not finite, too few samples.
     """
     name = recording.name
-    series: list[tuple[str, Numbers, Numbers]] = [("commands", recording.command_time, recording.commands)]
-    series += [(f"{track.kind} of joints", track.time, track.values) for track in recording.tracks]
+    controls = [f"control {i}" for i in range(recording.commands.shape[1])]
+    series: list[tuple[str, Sequence[str], Numbers, Numbers]] = [
+        ("commands", controls, recording.command_time, recording.commands)
+    ]
+    series += [(f"{track.kind} of joints", track.joints, track.time, track.values) for track in recording.tracks]
     if not recording.tracks or recording.tracks[0].kind != "position":
         raise UserError(f"{name}: no positions of joints; expected what joints showed, by name")
-    for what, time, values in series:
+    for what, elements, time, values in series:
         if len(time) < _FEWEST:
             raise UserError(f"{name}: {what}: {len(time)} samples, expected at least {_FEWEST}")
-        if not np.isfinite(time).all() or not np.isfinite(values).all():
-            raise UserError(f"{name}: {what}: a value is not finite")
+        if not np.isfinite(time).all():
+            raise UserError(f"{name}: {what}: a time is not finite")
+        if not np.isfinite(values).all():
+            k, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            raise UserError(
+                f"{name}: {what}: {elements[column]} is {values[k, column]} at {time[k]:.6g} s; leave out such rows"
+            )
         if not (np.diff(time) > 0.0).all():
             k = int(np.argmax(np.diff(time) <= 0.0)) + 1
             raise UserError(f"{name}: {what}: time goes back or stands still at sample {k} ({time[k]:.6f} s)")
+    for track in recording.tracks:
+        if (apart := float(np.median(np.diff(track.time)))) > _FARTHEST_S:
+            raise UserError(
+                f"{name}: {track.kind} of joints: samples are {apart:.3g} s apart, expected less than "
+                f"{_FARTHEST_S:g} s; times have to be in s"
+            )
+    _check_angles(recording, model)
     if not (np.ptp(recording.commands, axis=0) > _STILL).any():
         raise UserError(f"{name}: its commands are constant, nothing can be told; see `simreal excite`")
     length = recording.end_s - recording.begin_s
     if length < 50 * float(model.opt.timestep):
         raise UserError(f"{name}: commands and measurements overlap for {length:.3f} s, expected a second or more")
+
+
+def _check_angles(recording: Recording, model: mujoco.MjModel) -> None:
+    """Raise UserError where a joint has turned so far beyond its range that it must be in other units."""
+    for joint, values in zip(recording.tracks[0].joints, recording.tracks[0].values.T, strict=True):
+        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, joint)
+        if index < 0 or not model.jnt_limited[index] or model.jnt_type[index] != mujoco.mjtJoint.mjJNT_HINGE:
+            continue
+        seen, most = float(np.abs(values).max()), float(np.abs(model.jnt_range[index]).max())
+        if seen > most + 2.0 * np.pi:
+            raise UserError(
+                f"{recording.name}: {joint} is at {seen:.3g} rad, and its range ends at {most:.3g}; expected rad"
+            )
+
+
+def notes(recording: Recording, model: mujoco.MjModel, controls: Sequence[str]) -> list[str]:
+    """What of a log its owner may not know: controls, by name, that are told nothing or more than they take, and
+    driven joints that it does not show."""
+    found = []
+    for i, control in enumerate(controls):
+        told = recording.commands[:, i]
+        low, high = model.actuator_ctrlrange[i]
+        if not told.any():
+            found.append(f"control {i} ({control}) is told 0 all the time, or nothing")
+        elif model.actuator_ctrllimited[i] and (told.min() < low - _BEYOND or told.max() > high + _BEYOND):
+            found.append(
+                f"control {i} ({control}) is told {told.min():.3g} to {told.max():.3g}, and takes {low:g} to {high:g}"
+            )
+    drives = [find_drive(model, i) for i in range(model.nactuator)]
+    driven = dict.fromkeys(model.joint(drive.joint).name for drive in drives if drive and drive.joint is not None)
+    if unseen := [joint for joint in driven if joint not in recording.tracks[0].joints]:
+        found.append(f"shows no position of {listed(unseen)}; where it moves is guessed from the others")
+    return [f"{recording.name}: {line}" for line in found]
 
 
 def tracks_of(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from simreal.cli.commands import with_threads
 from simreal.common.atomic_files import owned, write_text
 from simreal.common.errors import UserError
 from simreal.common.json_io import to_json
@@ -27,7 +28,7 @@ from simreal.study.sweep.results import results, table
 from simreal.study.sweep.spec import Span, SweepSpec, load_sweep
 from simreal.study.sweep.trial import Outcome, Trial, bars, make_trial
 from simreal.training.run_config import RunConfig
-from simreal.training.run_directory import is_empty
+from simreal.training.run_directory import is_empty, run_config
 
 if TYPE_CHECKING:
     import optuna
@@ -51,8 +52,10 @@ def sweep_command(name: str, run_dir: Path | None, out: Console, ray: str | None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with owned(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)
+        sweep = Sweep(spec, folder, out)
+        sweep.check_runs()
         write_text(folder / "sweep.yaml", json.dumps(json.loads(spec.model_dump_json()), indent=1) + "\n")  # is YAML
-        Sweep(spec, folder, out).run(ray)
+        sweep.run(ray)
 
 
 class Sweep:
@@ -70,12 +73,32 @@ class Sweep:
         from optuna.storages.journal import JournalFileBackend
 
         self._spec, self._folder, self._out = spec, folder, out
-        task = spec.config_of({key: span.ends()[0] for key, span in spec.space.items()}, spec.seeds[0])
+        task = spec.config_of({key: span.tried()[0] for key, span in spec.space.items()}, spec.seeds[0])
         self._measure = _measure_of(task)
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         self._study = optuna.create_study(
             storage=storage, study_name=spec.name, direction="maximize", load_if_exists=True
         )
+
+    def check_runs(self) -> None:
+        """What was trained before must be what would be trained now: the file that `config` names may have changed.
+
+        Raises:
+            UserError: naming the run and the key.
+        """
+        for trial in self._study.get_trials(deepcopy=False):
+            for seed in self._spec.seeds:
+                run = self._folder / "runs" / f"{trial.user_attrs.get('run')}-{seed}"
+                if not (run / "config.yaml").is_file():
+                    continue
+                found = run_config(run)
+                wanted = with_threads(self._spec.config_of(trial.user_attrs["values"], seed), run)
+                for key in RunConfig.model_fields:
+                    if key != "threads" and getattr(found, key) != getattr(wanted, key):
+                        raise UserError(
+                            f"{run / 'config.yaml'}: {key} differs from what {self._spec.name} asks for now; name "
+                            "another --run-dir to begin anew"
+                        )
 
     def run(self, ray: str | None = None) -> None:
         """Make what is missing."""

@@ -8,12 +8,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from randomization.config import first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
-from simreal.study.spec import Name, Seed
+from simreal.study.spec import Name, Seed, different
 from simreal.training.run_config import (
     EvaluateConfig,
     RunConfig,
@@ -40,6 +40,9 @@ class Span(Strict):
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("choices: expected these alone, or low and high")
+            shown = [json.dumps(choice) for choice in self.choices]
+            if twice := next((one for one in shown if shown.count(one) > 1), None):
+                raise ValueError(f"choices: {twice} stands {shown.count(twice)} times")
             return self
         if self.low is None or self.high is None or not self.low < self.high:
             raise ValueError("expected low below high, or choices")
@@ -52,9 +55,14 @@ class Span(Strict):
         """Whether the values are whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def ends(self) -> list[Any]:
-        """Values that have to be possible if all are."""
-        return [self.low, self.high] if self.choices is None else list(self.choices)
+    def tried(self) -> list[Any]:
+        """Values that have to be possible if all are: its ends first, and one between them that is no round number."""
+        if self.choices is not None:
+            return list(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        between = self.low + 0.381966 * (self.high - self.low)
+        return [self.low, self.high, int(between) if self.whole else between]
 
 
 class PruneSpec(Strict):
@@ -74,7 +82,7 @@ class SweepSpec(Strict):
     space: dict[str, Span] = Field(min_length=1, description="key.sub: what it may be")
     trials: int = Field(20, ge=1, le=100_000, description="in all")
     parallel: int = Field(1, ge=1, le=1000, description="that are proposed together, before the first is judged")
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(different)] = (0,)
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
     prune: PruneSpec | None = PruneSpec()  # pyright: ignore[reportCallIssue]
     seed: int = Field(0, ge=0, lt=2**31, description="of the search")
@@ -84,6 +92,10 @@ class SweepSpec(Strict):
         for key in (*self.set, *self.space):
             if key.partition(".")[0] in ("seed", "evaluate"):
                 raise ValueError(f"{key}: belongs to the whole sweep, see seeds and evaluate")
+        for key in (*self.set, *self.space):
+            for over in self.space:
+                if f"{key}.".startswith(f"{over}.") and (key != over or key in self.set):
+                    raise ValueError(f"{key}: has no effect beside space.{over}, which is put in its place")
         return self
 
     def config_of(self, values: dict[str, Any], seed: int) -> RunConfig:
@@ -105,10 +117,10 @@ def load_sweep(name: str) -> SweepSpec:
         spec = SweepSpec.model_validate(document)
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error, SweepSpec)}") from None
-    middle = {key: span.ends()[0] for key, span in spec.space.items()}
+    middle = {key: span.tried()[0] for key, span in spec.space.items()}
     try:
         for key, span in spec.space.items():
-            for end in span.ends():
+            for end in span.tried():
                 if isinstance(end, float) and not math.isfinite(end):
                     raise UserError(f"{key}: {end} is not finite")
                 spec.config_of(middle | {key: end}, spec.seeds[0])

@@ -104,8 +104,8 @@ def render_command(
         raise UserError(f"{output}: exists and is no folder")
     begun = (output / PROGRESS).is_file()
     if output.is_dir() and not is_empty(output) and not (resume and (begun or _only_ours(output))):
-        why = "has frames; go on with --resume" if begun else "exists and is not empty"
-        raise UserError(f"{output}: {why}, or name another --output")
+        why = "has frames; go on with --resume, or" if begun else "exists and is not empty;"
+        raise UserError(f"{output}: {why} name another --output")
     if resume and not output.is_dir():
         raise UserError(f"{output}: nothing to resume")
     trusted = plan.task if module_of(plan.task) is not None else None

@@ -23,6 +23,7 @@ from simreal.vision.estimator.assess import assess, assessment_table, noise_bloc
 from simreal.vision.estimator.config import EstimatorConfig, estimator_config, load_estimator_config
 from simreal.vision.estimator.in_loop import in_loop_table, play_on_estimates
 from simreal.vision.estimator.loading import load_estimator
+from simreal.vision.estimator.looks import find_look
 from simreal.vision.estimator.rounds import with_folder
 from simreal.vision.estimator.trainer import EstimatorTrainer, with_estimator_threads
 from simreal.vision.sensors.config import SensorConfig
@@ -34,6 +35,9 @@ def estimate_command(name: str, overrides: Sequence[str], run_dir: Path | None, 
     """Train an estimator and assess it. Returns the run directory. Raises UserError before anything is written;
     Interrupted after a checkpoint."""
     config = with_folder(load_estimator_config(name, overrides))
+    for look in config.evaluate.looks:
+        if look != "trained":  # which training decides
+            find_look(look, config, {})
     run = (run_dir or newest_run(name)) if resume else new_run_directory(name, run_dir)
     if resume and not run.is_dir():
         raise UserError(f"{run}: no such run to resume")

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from envs.common.messages import nearest
-from envs.task import editing_specs
+from envs.task import editing_specs, spec_edits
 from simreal.common.errors import UserError
 from simreal.learners.options import Strict
 
@@ -61,9 +61,19 @@ class AddCameras:
 
 @contextmanager
 def mounted(mounts: Mapping[str, Mount]) -> Generator[None]:
-    """Within the block, tasks are made with these cameras."""
-    if not mounts:
+    """Within the block, tasks are made with these cameras. One that a block around this one puts up already, as that of
+    an estimator in the environment that it looks into, is not put up twice.
+
+    Raises:
+        UserError: another camera of that name hangs elsewhere.
+    """
+    there = dict(pair for edit in spec_edits() if isinstance(edit, AddCameras) for pair in edit.mounts)
+    for name, mount in mounts.items():
+        if there.get(name, mount) != mount:
+            raise UserError(f"mounts.{name}: another camera of that name hangs elsewhere; expected another name")
+    added = tuple((name, mount) for name, mount in mounts.items() if name not in there)
+    if not added:
         yield
         return
-    with editing_specs(AddCameras(tuple(mounts.items()))):
+    with editing_specs(AddCameras(added)):
         yield
