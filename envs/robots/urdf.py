@@ -89,9 +89,18 @@ class Urdf:
         """The robot for MuJoCo: its base stays a body, meshes are there, looks too. Raises TaskError."""
         data = {name: path.read_bytes() for name, path in self.assets.items()}
         try:
-            return mujoco.MjSpec.from_string(ET.tostring(self.tree, encoding="unicode"), assets=data)
+            spec = mujoco.MjSpec.from_string(ET.tostring(self.tree, encoding="unicode"), assets=data)
         except ValueError as error:
             raise TaskError(f"{self.path.name}: MuJoCo cannot read it: {' '.join(str(error).split())}") from None
+        still = {self.root} if self.root else set[str]()
+        while grown := {j.child for j in self.joints.values() if j.type == "fixed" and j.parent in still} - still:
+            still |= grown
+        for joint in self.joints.values():
+            # MuJoCo lets neighbours through, but for a base that is fixed to the world.
+            both = spec.body(joint.parent), spec.body(joint.child)
+            if joint.type != "fixed" and joint.parent in still and all(body is not None for body in both):
+                spec.add_exclude(name=joint.name, bodyname1=joint.parent, bodyname2=joint.child)
+        return spec
 
 
 def read_urdf(path: Path) -> Urdf:

@@ -129,6 +129,16 @@ def test_a_waist_that_carries_all_legs_is_held_and_no_joint_of_a_leg(run: Run, m
     assert task.mirror is not None
 
 
+def test_an_arm_whose_shoulder_is_in_its_base_does_not_jam(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sunk = URDF_ARM.replace("0 0 0.22", "0 0 0.1")
+    assert sunk != URDF_ARM
+    monkeypatch.setitem(ROBOTS, "sunk.urdf", (sunk, "reach", "Sunk"))
+    model = make_task(adopted(run, "sunk.urdf", monkeypatch)).model
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    assert data.ncon == 0  # MuJoCo lets neighbours touch, but not those of a base that is fixed to the world
+
+
 def test_nothing_of_the_package_needs_its_origin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = adopted(run, "arm.xml", monkeypatch)
     monkeypatch.chdir(tmp_path)

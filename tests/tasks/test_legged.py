@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
@@ -18,7 +19,7 @@ from envs.common.errors import TaskError
 from envs.locomotion.go1.model import ACTUATORS, FEET, FOOT_RADIUS_M, GO1, JOINTS
 from envs.locomotion.legged.describe import describe_legged
 from envs.locomotion.legged.gait import natural_gait, phases, wanted_heights
-from envs.locomotion.legged.rewards import alternation
+from envs.locomotion.legged.rewards import TERMS, alternation
 from envs.locomotion.legged.velocity import LeggedVelocity
 from envs.platform.menagerie import load_robot
 from envs.registry import make_task
@@ -227,3 +228,23 @@ def test_a_biped_stands_flat_below_its_centre_of_mass_and_does_not_fall_before_i
         assert not bool(result.terminated.any())
         result = environment.step(still)
     assert float(result.terms["pitch_deg"].abs().max()) < 15.0
+
+
+def test_weight_on_feet_that_should_be_in_the_air_counts_as_much_as_it_is() -> None:
+    # A biped asked to move, its left foot due in the air: 0.25 of the weight is still on it, the right foot lands hard;
+    # then one asked to stand, where the clock does not count.
+    load = torch.tensor([[0.25, 1.9], [0.5, 0.5]])
+    moves: Any = SimpleNamespace(
+        load=lambda: load, wanted_up=torch.tensor([[1.0, 0.0], [1.0, 0.0]]), moving=torch.tensor([1.0, 0.0])
+    )
+    assert TERMS["unload"](moves).tolist() == [0.25, 0.0]
+    moves.wanted_up = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    assert TERMS["unload"](moves).tolist() == [1.0, 0.0]  # a stamp is no more than all of the weight
+
+
+def test_standing_feet_bear_the_robot() -> None:
+    task = dog(reward_weights={"unload": -1.0})
+    environment = build(task, 2)
+    for _ in range(60):
+        environment.step(torch.zeros(2, 12))
+    torch.testing.assert_close(task._load().sum(dim=1), torch.ones(2, dtype=task._load().dtype), atol=0.05, rtol=0.0)

@@ -40,6 +40,7 @@ class Moves:
         touching: [N, F] 1 or 0.
         air_s: [N, F] time in the air, this step included.
         landed: [N, F] 1 where a foot has just come down.
+        load: [N, F] force on the feet over the robot's weight.
         foot_height: [N, F] of the soles above the ground, m.
         foot_speed: [N, F] along the ground, squared, m2/s2.
         action, previous, before: [N, J] the last three actions, the newest first.
@@ -71,6 +72,7 @@ class Moves:
     touching: Tensor
     air_s: Tensor
     landed: Tensor
+    load: Callable[[], Tensor]
     foot_height: Tensor
     foot_speed: Tensor
     action: Tensor
@@ -124,6 +126,13 @@ def _in_step(m: Moves) -> Tensor:
     return ((1.0 - m.touching) * up + m.touching * (1.0 - up)).mean(dim=1) - 0.5
 
 
+def _unload(m: Moves) -> Tensor:
+    """How much of the weight is on feet that the clock has in the air (Siekmann et al., arXiv 2011.01387): it falls
+    before a foot leaves the ground, where contact alone says nothing yet."""
+    assert m.wanted_up is not None
+    return (m.load().clamp(max=1.0) * m.wanted_up).sum(dim=1) * m.moving
+
+
 def _swing(m: Moves) -> Tensor:
     """How close feet are to the height that the clock asks for, in units of the clearance, squared."""
     assert m.wanted_height is not None
@@ -157,12 +166,13 @@ TERMS: dict[str, Callable[[Moves], Tensor]] = {
     "height": lambda m: ((m.base_height() - m.height_m) / m.height_m).square(),
     "in_step": _in_step,
     "swing": _swing,
+    "unload": _unload,
     "jerk": lambda m: (m.action - 2.0 * m.previous + m.before).square().sum(dim=1),
     "strain": lambda m: _beyond(m.torque.abs() / m.most_torque),
     "overspeed": lambda m: _beyond(m.joint_speed.abs() / m.most_speed),
     "alive": lambda m: 1.0 - m.fell.to(m.air_s.dtype),
 }
-CLOCKED = ("in_step", "swing")  # need a clock
+CLOCKED = ("in_step", "swing", "unload")  # need a clock
 
 GO1_WEIGHTS: dict[str, float] = {
     "track_linear": 3.0, "track_turning": 1.5, "bounce": -1.0, "rock": -0.02, "tilt": -2.5, "torque": -1e-4,

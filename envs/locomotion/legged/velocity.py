@@ -175,6 +175,8 @@ class LeggedVelocity(Task):
         self._stance, self._scale = constant(robot.stance), constant(robot.scale)
         self._home, self._hold = constant(layout.home), constant(layout.hold)
         self._soft_limits = constant(layout.soft_limits)
+        base = model.body(robot.base).id
+        self._weight_n = float(model.body_subtreemass[base]) * float(np.linalg.norm(model.opt.gravity))
         self._most_torque = constant(robot.effort)
         self._most_speed = constant(robot.speed or (math.inf,) * joints)
         self._command_limits, self._most_errors = constant(self.command_limits), constant(self.success_errors)
@@ -306,7 +308,7 @@ class LeggedVelocity(Task):
             turning_error, upright, fell, moving, self._qvel[:, dof : dof + 6], self._height,
             lambda: self._down(self._quat()), joints, joints - self._stance, self._joint_speed(),
             self._forces[:, self.layout.outputs], self._soft_limits, self._most_torque, self._most_speed, self._forces,
-            touching, self._air_s + period, touching * (self._air_s > 0), foot_heights,
+            touching, self._air_s + period, touching * (self._air_s > 0), self._load, foot_heights,
             length_squared(self._foot_velocity[..., :2]), self._action, self._previous, self._before, self._order.same,
             self._order.opposite,
             up, height,
@@ -341,6 +343,10 @@ class LeggedVelocity(Task):
             velocity = rotate_inverse(self._quat(), self._qvel[:, dof : dof + 3])
             self._motion = velocity, (self._found > 0).to(self._qpos.dtype), self._foot_heights()
         return self._motion
+
+    def _load(self) -> Tensor:
+        """Force on the feet over the robot's nominal weight [N, F]."""
+        return length_squared(self._force).sqrt() / self._weight_n
 
     def _foot_heights(self) -> Tensor:
         """Height of the soles above the ground below them [N, F], m."""
