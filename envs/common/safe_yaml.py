@@ -39,6 +39,23 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _number(loader: Any, node: yaml.ScalarNode) -> int | float | str:
+    """YAML 1.1 reads 010 as 8 and 1:30 as 90; here the one is refused and the other is text, as to YAML 1.2."""
+    if ":" in node.value:
+        return node.value
+    if node.tag.endswith("float"):
+        return loader.construct_yaml_float(node)
+    text = node.value.replace("_", "").lstrip("+-")
+    if len(text) > 1 and text[0] == "0" and text[1:].isdigit():
+        line = node.start_mark.line + 1 if node.start_mark else "?"
+        raise FileError(f"line {line}: {node.value[:60]!r} begins with 0, which YAML 1.1 reads as octal; leave it out")
+    return loader.construct_yaml_int(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
 class FileError(ValueError):
     """A file that cannot be used; one line that says what is wrong with it, without its name."""
 

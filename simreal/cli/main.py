@@ -82,12 +82,14 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="policy to compare the others with; default: the first")] = None,
     ranges_of: Annotated[Path | None, typer.Option(help="run whose ranges 'range', 'extremes' mean")] = None,
     envelope: Annotated[bool, typer.Option("--envelope", help="measure where the policy works")] = False,
-    threshold: Annotated[float, typer.Option(min=0, max=0.999, help="--envelope: least success in the box")] = 0.8,
-    points: Annotated[int, typer.Option(min=2, help="--envelope: values of each parameter")] = 9,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=0.999, help="--envelope: least success in the box (0.8)")
+    ] = None,
+    points: Annotated[int | None, typer.Option(min=2, help="--envelope: values of each parameter (9)")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
     reach: Annotated[
-        float, typer.Option(min=0, max=1000, help="--envelope: widths of the ranges to look beyond them")
-    ] = 1.0,
+        float | None, typer.Option(min=0, max=1000, help="--envelope: widths of the ranges to look beyond them (1)")
+    ] = None,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     contract: Annotated[Path | None, typer.Option(help="YAML file: how an ONNX file of others is fed")] = None,
@@ -102,8 +104,9 @@ def evaluate(
     from simreal.cli.commands import envelope_command, evaluate_command
 
     if not envelope:
-        if pair or criterion:
-            raise UserError("--pair and --criterion say what --envelope measures; give --envelope too")
+        of_envelope = {"pair": pair, "criterion": criterion, "threshold": threshold, "points": points, "reach": reach}
+        if given := next((name for name, value in of_envelope.items() if value is not None), None):
+            raise UserError(f"--{given}: says what --envelope measures; give --envelope too")
         worlds = world or (["nominal", "trained"] if contract is None else ["nominal"])
         evaluate_command(
             policies,
@@ -125,7 +128,10 @@ def evaluate(
     if len(policies) != 1 or world or baseline or engine or contract or task_option:
         raise UserError("--envelope: takes one run, and no --world, --baseline, --engine, --contract or --task-option")
     pairs = tuple(_two(names) for names in pair or ())
-    settings = EnvelopeSettings(threshold, points, episodes or _ENVELOPE_EPISODES, pairs, reach, criterion, seed)
+    settings = EnvelopeSettings(
+        0.8 if threshold is None else threshold, points or 9, episodes or _ENVELOPE_EPISODES, pairs,
+        1.0 if reach is None else reach, criterion, seed,
+    )  # fmt: skip
     envelope_command(policies[0], settings, ranges_of, json_file, task, _out)
 
 

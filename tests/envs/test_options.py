@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import TinyTask
-from envs.common.safe_yaml import parse_yaml
+from envs.common.safe_yaml import FileError, parse_yaml
 from envs.registry import TaskError, make_task
 from envs.validation.task_options import checked_options
 from simreal.cli.main import main
@@ -69,6 +69,12 @@ def test_every_way_to_write_a_number_is_one(text: str) -> None:
 
 def test_a_sign_may_stand_before_a_point() -> None:
     assert parse_yaml("[-.05, +.05, .05, -.5e-1]") == [-0.05, 0.05, 0.05, -0.05]
+
+
+def test_numbers_that_yaml_1_1_reads_otherwise_than_people_do_are_told() -> None:
+    assert parse_yaml("[1:30, 1:30.5, 12_000, 0, 0x10]") == ["1:30", "1:30.5", 12_000, 0, 16]
+    with pytest.raises(FileError, match=r"line 2: '-010' begins with 0, which YAML 1.1 reads as octal"):
+        parse_yaml("a: 1\nb: -010")
 
 
 @pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "1e3x", "1e-", "-.", "-.x", "'1e-3'"])

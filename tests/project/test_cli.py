@@ -300,6 +300,7 @@ def test_wrong_requests_for_an_envelope_write_nothing(run: Run, trained: Path, t
     before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     refused(run("evaluate", trained / "bundle", "--envelope"), "bundle", "run directory")
     refused(run("evaluate", trained, "--envelope", "--pair", "body_mass"), "--pair", "PARAMETER,PARAMETER")
+    refused(run("evaluate", trained, "--points", "3"), "--points: says what --envelope measures; give --envelope too")
     refused(run("evaluate", trained, "--envelope", "--pair", "body_mas,action_delay"), "body_mas", "'body_mass'")
     refused(run("evaluate", trained, "--envelope", "--criterion", "return"), "--criterion", "NAME>=NUMBER")
     refused(run("evaluate", trained, "--envelope", "--world", "nominal"), "--world")
