@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import runpy
 import sys
 from collections.abc import Callable
@@ -18,9 +19,11 @@ import simreal
 from robots import needs
 from shortcuts import with_short_rehearsals, without_bundles
 from simreal.export.bundle import export_bundle
+from simreal.export.foreign import ForeignContract
+from simreal.training.run_config import read_yaml
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+SCRIPTS = sorted((*EXAMPLES.glob("*.py"), *EXAMPLES.glob("humanoid/*.py")))
 Run = Callable[..., str]
 
 
@@ -105,11 +108,23 @@ def test_images(run: Run) -> None:
     assert len(np.unique(tiles, axis=0)) == 12
 
 
+def test_a_humanoid_of_another_framework_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "humanoid"))
+    example = importlib.import_module("t1_walker")
+    contract = ForeignContract.model_validate(read_yaml(EXAMPLES / "humanoid" / "t1_walker.yaml"))
+    stance = tuple(joint[1] for joint in example.JOINTS)
+    assert contract.action.offset == stance
+    assert [piece.minus for piece in contract.observation if piece.of == "joint_pos"] == [stance]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(simreal.TaskError, match=r"pip install --no-deps holosoma==0\.0\.3"):
+        example.T1Walker()
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
 def test_an_example_is_short_uses_public_names_and_is_listed(script: Path) -> None:
     text = script.read_text()
     assert len(text.splitlines()) < 60
-    assert f"[{script.name}]({script.name})" in (EXAMPLES / "README.md").read_text()
+    assert f"[{script.name}]({script.relative_to(EXAMPLES)})" in (EXAMPLES / "README.md").read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simreal"):
             assert node.module in ("simreal.deploy", "simreal.gym.sb3")
