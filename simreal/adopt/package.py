@@ -85,7 +85,7 @@ def write_package(robot: RobotFile, kind: Kind, name: str, folder: Path, symptom
     template = TEMPLATES.get_template("run.yaml.jinja" if kind == "hold" else f"{kind}.yaml.jinja")
     (folder / "config.yaml").write_text(template.render(
         name="task", class_name=class_name, worlds=worlds_yaml(task).rstrip(), mirrored=task.mirror is not None,
-        initial_std=_initial_std(task), swings=swings(task),
+        biped=_is_biped(task), swings=swings(task),
     ))  # fmt: skip
     (folder / "README.md").write_text(TEMPLATES.get_template("README.md.jinja").render(
         class_name=class_name, name=robot.name, kind=kind, source=robot.path.name, about=ABOUT[kind],
@@ -94,9 +94,9 @@ def write_package(robot: RobotFile, kind: Kind, name: str, folder: Path, symptom
     return Written(task, class_name, left)
 
 
-def _initial_std(task: Task) -> float:
-    """Of actions: what moves a robot of four legs throws one of two over before it can learn to stand."""
-    return 0.2 if isinstance(task, LeggedVelocity) and len(task.robot.feet) <= 2 else 0.35
+def _is_biped(task: Task) -> bool:
+    """Whether a robot walks on two legs: it must not be thrown over before it has learnt to stand, nor stay there."""
+    return isinstance(task, LeggedVelocity) and len(task.robot.feet) <= 2
 
 
 def _class_name(name: str) -> str:

@@ -143,7 +143,7 @@ def _check_angles(recording: Recording, model: mujoco.MjModel) -> None:
     """Raise UserError where a joint has turned so far beyond its range that it must be in other units."""
     for joint, values in zip(recording.tracks[0].joints, recording.tracks[0].values.T, strict=True):
         index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, joint)
-        if index < 0 or not model.jnt_limited[index] or model.jnt_type[index] != mujoco.mjtJoint.mjJNT_HINGE:
+        if index < 0 or not model.jnt_limited[index] or int(model.jnt_type[index]) != int(mujoco.mjtJoint.mjJNT_HINGE):
             continue
         seen, most = float(np.abs(values).max()), float(np.abs(model.jnt_range[index]).max())
         if seen > most + 2.0 * np.pi:
