@@ -82,14 +82,10 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="policy to compare the others with; default: the first")] = None,
     ranges_of: Annotated[Path | None, typer.Option(help="run whose ranges 'range', 'extremes' mean")] = None,
     envelope: Annotated[bool, typer.Option("--envelope", help="measure where the policy works")] = False,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=0.999, help="--envelope: least success in the box (0.8)")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=0.999, help="--envelope: least success (0.8)")] = None,
     points: Annotated[int | None, typer.Option(min=2, help="--envelope: values of each parameter (9)")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="--envelope: PARAMETER,PARAMETER; may be repeated")] = None,
-    reach: Annotated[
-        float | None, typer.Option(min=0, max=1000, help="--envelope: widths of the ranges to look beyond them (1)")
-    ] = None,
+    reach: Annotated[float | None, typer.Option(min=0, max=1000, help="--envelope: widths beyond ranges (1)")] = None,
     criterion: Annotated[str | None, typer.Option(help="--envelope: success, as 'return>=1000'")] = None,
     task: TaskCode = None,
     contract: Annotated[Path | None, typer.Option(help="YAML file: how an ONNX file of others is fed")] = None,
@@ -109,19 +105,9 @@ def evaluate(
             raise UserError(f"--{given}: says what --envelope measures; give --envelope too")
         worlds = world or (["nominal", "trained"] if contract is None else ["nominal"])
         evaluate_command(
-            policies,
-            worlds,
-            episodes or _EPISODES,
-            seed,
-            json_file,
-            baseline,
-            ranges_of,
-            task,
-            engine,
-            _out,
-            task_option,
-            contract,
-        )
+            policies, worlds, episodes or _EPISODES, seed, json_file, baseline, ranges_of, task, engine, _out,
+            task_option, contract,
+        )  # fmt: skip
         return
     from simreal.evaluation.envelope import EnvelopeSettings
 
