@@ -73,6 +73,7 @@ def test_a_sign_may_stand_before_a_point() -> None:
 
 def test_numbers_that_yaml_1_1_reads_otherwise_than_people_do_are_told() -> None:
     assert parse_yaml("[1:30, 1:30.5, 12_000, 0, 0x10]") == ["1:30", "1:30.5", 12_000, 0, 16]
+    assert parse_yaml(long := ":".join(["59"] * 30_000)) == long  # to YAML 1.1 a number of 50,000 digits
     with pytest.raises(FileError, match=r"line 2: '-010' begins with 0, which YAML 1.1 reads as octal"):
         parse_yaml("a: 1\nb: -010")
 

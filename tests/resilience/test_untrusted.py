@@ -195,7 +195,6 @@ DOCUMENTS = {
     "deep keys": ("? " * 20_000, "levels deep"),
     "large": ("# " + "x" * 2_000_000, "larger than"),
     "integer": ("seed: " + "9" * 100_000 + "\n", "valid YAML"),
-    "base 60": ("seed: " + ":".join(["59"] * 30_000) + "\n", "64 bits"),
     "merge": ("a: &a {x: 1}\nb: {<<: [" + ", ".join(["*a"] * 50_000) + "]}\n", "an alias (*a)"),
     "bytes": ("task: !!binary aGVsbG8=\n", "bytes"),
     "twice": ("num_envs: 2\ntask: FetchReach-v4\nnum_envs: 4\n", "line 3: the key 'num_envs' stands twice"),
