@@ -3,6 +3,7 @@ it to the end."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -79,8 +80,8 @@ def adopt_command(
         if train is None:
             out.print(f"Next:\n  cd {folder}\n  simreal check task:{class_name}\n  simreal train config.yaml\n")
     if train is not None:
-        asked = [name, *train, *(() if output is None else ("--output", str(output))), "--train"]
-        became = train_package(folder, train, f"simreal adopt {' '.join(asked)}", out)
+        asked = ["simreal", "adopt", name, *train, *(() if output is None else ("--output", str(output))), "--train"]
+        became = train_package(folder, train, shlex.join(asked), out)
         out.print(_summary(robot, symptoms))
         out.print(f"{became['bundle'] or folder / RUN}      the policy for your robot: see docs/deploy.md")
         if target is not None:

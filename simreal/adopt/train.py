@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def train_package(folder: Path, overrides: list[str], again: str, out: Console) 
             train_command("config.yaml", overrides, RUN, (RUN / "config.yaml").is_file(), out)
         except Interrupted as interrupted:
             first, _, resume = str(interrupted).partition("; to continue: ")
-            raise Interrupted(f"{first}; to continue: {again}, or cd {folder} && {resume}") from None
+            raise Interrupted(f"{first}; to continue: {again}, or cd {shlex.quote(str(folder))} && {resume}") from None
         task, last = load_policy(RUN).make_task(), newest_checkpoint(RUN)
         evaluation = read_json(RUN / EVALUATION)
         bundle = folder / RUN / "bundle" if (RUN / "bundle").is_dir() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -92,7 +93,7 @@ def train_command(
             try:
                 train_run(config, run, checkpoint, out, ranks)
             except Interrupted as interrupted:
-                resume_line = f"simreal train {name} {' '.join([*overrides, ''])}--run-dir {run} --resume"
+                resume_line = shlex.join(["simreal", "train", name, *overrides, "--run-dir", str(run), "--resume"])
                 raise Interrupted(f"{interrupted}; to continue: {resume_line}" if ranks.first else "") from None
         if ranks.first:
             finish(run, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -56,8 +57,8 @@ def study_command(name: str, folder: Path | None, pictures: bool, out: Console, 
             write_results(study, folder)  # of these arms, seeds and words, even where no run was missing
             write_report([folder], folder / "report.html", pictures)
     except (Interrupted, KeyboardInterrupt) as interrupted:
-        reason, again = str(interrupted) or "interrupted", f" --ray {ray}" if ray else ""
-        raise Interrupted(f"{reason}; to continue: simreal study {name} --run-dir {folder}{again}") from None
+        again = ["simreal", "study", name, "--run-dir", str(folder), *(("--ray", ray) if ray else ())]
+        raise Interrupted(f"{str(interrupted) or 'interrupted'}; to continue: {shlex.join(again)}") from None
     out.print((folder / "table.md").read_text())
     out.print(f"{folder / 'report.html'}: the report; {folder / 'table.md'}, {folder / 'study.json'}: the table")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -74,11 +75,11 @@ def test_an_interrupted_training_goes_on_with_the_same_command(run: Run, monkeyp
         patch.setattr(Progress, "update", interrupt)
         status, _, err = run(*asked)
     assert status == 130
-    again = f"simreal adopt arm.urdf {' '.join(FEW)} --output made --train"
+    again = f"simreal adopt arm.urdf {shlex.join(FEW)} --output made --train"
     assert f"interrupted at step 160; to continue: {again}, or cd made && simreal train config.yaml" in err
     assert err.rstrip().endswith("--run-dir runs/first --resume")
     assert not Path("made/runs/first/bundle").exists()
-    status, out, err = run(*again.split()[1:])
+    status, out, err = run(*shlex.split(again)[1:])
     assert status == 0, err
     assert "from step 160" in out
     assert Path("made/runs/first/bundle").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def estimate_command(name: str, overrides: Sequence[str], run_dir: Path | None, 
         try:
             trainer.train(out)
         except Interrupted as interrupted:
-            line = " ".join(["simreal estimate", name, *overrides, f"--run-dir {run} --resume"])
+            line = shlex.join(["simreal", "estimate", name, *overrides, "--run-dir", str(run), "--resume"])
             raise Interrupted(f"{interrupted}; to continue: {line}") from None
         out.print(f"Trained on {trainer.frames:,} pictures in {trainer.seconds:.1f} s")
         assess_command(run, None, None, None, None, out)
