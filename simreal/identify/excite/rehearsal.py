@@ -8,10 +8,14 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from simreal.common.errors import UserError
 from simreal.identify.measured.coordinates import Coordinates
 from simreal.identify.measured.recording import Kind, Recording, Track, tracks_of
 
 Numbers = NDArray[np.float64]
+
+_WARNING = mujoco.mjtWarning
+_UNSTABLE = (int(_WARNING.mjWARN_BADQPOS), int(_WARNING.mjWARN_BADQVEL), int(_WARNING.mjWARN_BADQACC))
 
 
 def rehearse(
@@ -47,6 +51,9 @@ def rehearse(
         feedback: of a controller: what it adds to a command for a state qpos, qvel, when the command is given.
         seed: of noise and jitter.
         name: of the log.
+
+    Raises:
+        UserError: where the simulation is unstable; MuJoCo would begin anew in the middle of the log.
     """
     grid, positions, speeds, commands = _played(model, start, command_time, commands, delay_s, feedback)
     generator = np.random.default_rng(seed)
@@ -94,6 +101,8 @@ def _played(
             commands[given[k] - 1] += feedback(positions[k], speeds[k])
         data.ctrl[:] = commands[command]
         mujoco.mj_step(model, data)
+    if any(data.warning[kind].number for kind in _UNSTABLE):
+        raise UserError(f"the simulation of the log is unstable with steps of {1e3 * timestep:g} ms")
     return grid, Coordinates(model).inward(positions), speeds, commands
 
 
