@@ -14,6 +14,7 @@ of these the 95 % interval held the truth, and the median error.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import time
@@ -222,11 +223,35 @@ def log_of(robot: Robot, values: dict[str, float], model: mujoco.MjModel, seed: 
     """A log of a hidden world."""
     generator = np.random.default_rng(2000 + seed)
     times = np.arange(0.0, length_s + robot.drops, 0.02)
+    commands = robot.move(times, generator)
+    if robot.touches:
+        commands = calm(robot, model, times, commands, values["action_delay"] * 1e-3)
     recording = rehearse(
-        model, robot.start, times, robot.move(times, generator), robot.joints, noise=robot.noise,
+        model, robot.start, times, commands, robot.joints, noise=robot.noise,
         feedback=robot.feedback, delay_s=values["action_delay"] * 1e-3, jitter_s=1e-3, seed=seed,
     )  # fmt: skip
     return recording if not robot.drops else recording.after(robot.drops)
+
+
+def calm(robot: Robot, model: mujoco.MjModel, times: np.ndarray, commands: np.ndarray, delay_s: float) -> np.ndarray:
+    """A motion by which all four feet stay down, as somebody beside a robot would turn it down: halved while one lifts
+    for more than a fiftieth of the time."""
+    quick = copy.deepcopy(model)
+    quick.opt.timestep, quick.opt.integrator = 2e-3, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    for _ in range(5):
+        data, down = mujoco.MjData(quick), []
+        data.qpos[:] = robot.start
+        while data.time < times[-1]:
+            data.ctrl[:] = commands[
+                np.searchsorted(times, data.time - delay_s, side="right") - 1 if data.time > delay_s else 0
+            ]
+            mujoco.mj_step(quick, data)
+            if data.time > robot.drops:
+                down.append(len({int(quick.geom_bodyid[g]) for g in data.contact.geom.ravel()} - {0}) == len(_FEET))
+        if np.mean(down) > 0.98:
+            break
+        commands = robot.start[7:] + (commands - robot.start[7:]) / 2.0
+    return commands
 
 
 def distance2(found: Identified, values: dict[str, float]) -> float:

@@ -26,6 +26,7 @@ Numbers = NDArray[np.float64]
 _HELD_BACK = 5  # every fifth piece is not fitted
 _DELAYS = 7  # tried, evenly over their range
 _FEWEST = 6  # pieces
+_ODD, _ODD_ROUNDS = 5.0, 4  # times what the median of the pieces leaves; how often pieces are left out
 _ROUGH = 4  # times the shortest steps, of derivatives
 _GAINS = (1.0, 0.02)  # of the cost, half a squared noise, with which fits end
 
@@ -58,6 +59,7 @@ class Identified:
         fit: the best one.
         held_back: per track.
         pieces: fitted; their length is `length_s`.
+        left_out: pieces that no world near the best one explains, as falls and feet that slip or lift are.
         example: pieces that were held back, with what is shown of them by the model as it is and as identified.
     """
 
@@ -65,6 +67,7 @@ class Identified:
     fit: Fit
     held_back: tuple[HeldBack, ...]
     pieces: int
+    left_out: int
     length_s: float
     example: tuple[tuple[Piece, list[Numbers], list[Numbers]], ...]
 
@@ -121,14 +124,15 @@ def identify(
     fitted = [piece for k, piece in enumerate(pieces) if k % _HELD_BACK != _HELD_BACK // 2]
     say(f"{len(unknowns)} unknowns, {len(fitted)} pieces of {length_s:g} s, {len(kept_back)} held back")
     fitter = Fitter(player, fitted, scales, say)
-    fit, limit = _fitted(fitter, _start(fitter, unknowns, scales, starts, seed, say), make)
+    fit, limit = _fitted(fitter, _start(fitter, unknowns, scales, starts, seed, say), make, say)
     led_on = fitter.shift(fit, limit.halved()) * 4.0 / 3.0  # what is left goes with the square of the step
     known = knowledge(fit, unknowns, scales, seed, led_on)
     held_back, example = _compared(player, kept_back, scales, fit.z)
-    return Identified(known, fit, held_back, len(fitted), length_s, example)
+    used = len(fit.states)
+    return Identified(known, fit, held_back, used, len(fitted) - used, length_s, example)
 
 
-def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player]) -> tuple[Fit, Limit]:
+def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player], say: Callable[[str], None]) -> tuple[Fit, Limit]:
     """The best world near z, and the limit whose trajectories it explains the log with.
 
     A first one is found with the model's own steps, and half of them; from there on steps are as short as it takes, but
@@ -137,12 +141,28 @@ def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player]) -> tuple[
     fitter.exact = limit = Limit(make, 1)
     fitter.differentiate(z, fitter.begun)
     fit = fitter.fit(z, gain=1.0)
+    for _ in range(_ODD_ROUNDS):
+        kept = _explained(fit)
+        if kept.all():
+            break
+        say(f"left out {(~kept).sum()} pieces that are explained far worse than others")
+        fitter.keep(kept)
+        fit = fitter.fit(fit.z, fit.states[kept], gain=1.0)
     for gain in _GAINS:
         fitter.rescale(fit)  # what the last one left may have been more than noise
         limit = fitter.settle(fit.z, fit.states, limit)
         fitter.player = make(max(1, limit.finer // _ROUGH))
         fit = fitter.fit(fit.z, fit.states, gain, often=False)
     return fit, limit
+
+
+def _explained(fit: Fit) -> NDArray[np.bool_]:
+    """Which pieces [W] go on: not those whose motion is another one than that of all others. Where a foot slips or
+    lifts a little sooner, or a robot falls, what follows tells nothing of the world, and however little a large
+    residual weighs, there are many of them."""
+    left = np.array([np.sqrt(np.mean(part.residual**2)) for part in fit.parts])
+    kept = left <= _ODD * np.median(left)
+    return kept if kept.sum() >= _FEWEST else np.ones_like(kept)
 
 
 def _check_alike(recordings: Sequence[Recording]) -> None:

@@ -76,6 +76,20 @@ def test_a_world_is_found_with_intervals_that_hold_it_from_a_simulation_of_anoth
     assert (held_back.nominal > 5.0 * held_back.noise).all()
 
 
+def test_pieces_in_which_somebody_holds_the_robot_are_left_out() -> None:
+    task = TinyTask(ARM)
+    recording = log(task, WANTED, TRUE)
+    for track in recording.tracks:
+        start, stop = np.searchsorted(track.time, (2.0, 3.3))
+        track.values[start:stop] = track.values[start] if track.kind == "position" else 0.0
+    found = identify(task, [recording], build_parameters(task, WANTED), length_s=0.4, threads=1)
+    assert 3 <= found.left_out <= 4  # of 0.4 s, the first and last not all of it
+    for known in found.knowledge.of:
+        true = TRUE[known.unknown.name]
+        assert known.low <= true <= known.high, known
+        assert abs(known.value / true - 1.0) < 0.1, known
+
+
 def test_what_can_be_told_only_together_is_said_in_words_and_keeps_its_range() -> None:
     """A motor's strength and the factor on both of its gains are one and the same to its torque."""
     task = TinyTask(ARM)

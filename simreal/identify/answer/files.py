@@ -104,7 +104,8 @@ def document(found: Identified) -> dict[str, Any]:
                 "rms_of_the_model_as_it_is": part.nominal.tolist(), "rms_as_identified": part.identified.tolist(),
             } for part in found.held_back
         ],
-        "pieces": found.pieces, "piece_s": found.length_s, "iterations": found.fit.iterations,
+        "pieces": found.pieces, "left_out": found.left_out, "piece_s": found.length_s,
+        "iterations": found.fit.iterations,
     }  # fmt: skip
 
 
@@ -127,7 +128,18 @@ def lines(found: Identified) -> list[str]:
             f"{_rms(part.identified):.3g} as identified, noise {_rms(part.noise):.3g} (worst: {part.joints[worst]}, "
             f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
         )
+    rows += [f"left out: {line}" for line in odd(found)]
     return [*rows, *(f"warning: {line}" for line in unexplained(found))]
+
+
+def odd(found: Identified) -> list[str]:
+    """Pieces that were left out."""
+    if not found.left_out:
+        return []
+    return [
+        f"{found.left_out} of {found.left_out + found.pieces} pieces, whose motion no world near the best one "
+        "explains, as where feet slip or a robot falls"
+    ]
 
 
 def unexplained(found: Identified) -> list[str]:

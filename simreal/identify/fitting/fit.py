@@ -158,6 +158,14 @@ class Fitter:
         cost = self._cost(self._residuals(z, self.begun), z, self.begun)
         return cost if np.isfinite(cost) else np.inf
 
+    def keep(self, kept: NDArray[np.bool_]) -> None:
+        """Go on with some of the pieces [W] only."""
+        rows = np.flatnonzero(kept).tolist()
+        self.begun = self.begun[kept]
+        self._pieces = [self._pieces[k] for k in rows]
+        self._joints = [self._joints[k] for k in rows]
+        self._slopes = [self._slopes[k] for k in rows]
+
     def rescale(self, fit: Fit) -> None:
         """Take the noise as the residuals have it: what a model cannot explain counts as noise, or intervals lie."""
         before = [self._divisor(piece) for piece in self._pieces]
