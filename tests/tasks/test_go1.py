@@ -208,6 +208,8 @@ def test_wrong_options_name_what_there_is() -> None:
         Go1VelocityTask(reward_weights={"jump": 1.0})
     with pytest.raises(ValueError, match="roughness_m: expected more than 0 on rough ground, got 0"):
         Go1VelocityTask(terrain="rough", roughness_m=0.0)
+    with pytest.raises(ValueError, match="roughness_m: terrain 'stairs' has no bumps, expected terrain 'rough'"):
+        Go1VelocityTask(terrain="stairs", roughness_m=0.05)
     with pytest.raises(TaskError, match=r"option 'command_limits': a value is missing, got \[1\]"):
         make_task("Go1Velocity-v0", command_limits=[1])
 

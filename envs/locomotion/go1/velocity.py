@@ -12,7 +12,7 @@ from typing import ClassVar
 import mujoco
 
 from envs.locomotion.go1.model import GO1, ROBOT, TROT
-from envs.locomotion.legged.ground import Terrain
+from envs.locomotion.legged.ground import ROUGHNESS_M, Terrain
 from envs.locomotion.legged.model import build_model
 from envs.locomotion.legged.rewards import GO1_WEIGHTS
 from envs.locomotion.legged.velocity import LeggedVelocity
@@ -48,7 +48,7 @@ class Go1VelocityTask(LeggedVelocity):
     def __init__(
         self,
         terrain: Terrain = "flat",
-        roughness_m: float = 0.03,
+        roughness_m: float = ROUGHNESS_M,
         command_limits: tuple[float, float, float] = (1.0, 0.5, 1.0),
         success_errors: tuple[float, float] = (0.25, 0.35),
         reward_weights: Mapping[str, float] | None = None,

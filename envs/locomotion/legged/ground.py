@@ -17,17 +17,20 @@ from envs.task import Fixed
 Terrain = Literal["flat", "rough", "slopes", "stairs", "stones"]
 
 HALF_SIZE_M = 16.0
+ROUGHNESS_M = 0.03
 _CELL_M = 0.1
 
 
 def check_terrain(terrain: str, roughness_m: float) -> None:
-    """Raise ValueError for a ground that there is not."""
+    """Raise ValueError for a ground that there is not, and for bumps where there are none."""
     known = get_args(Terrain)
     if terrain not in known:
         expected = ", ".join(map(repr, known))
         raise ValueError(f"terrain: expected one of {expected}, got {terrain!r}{nearest(str(terrain), known)}")
     if terrain == "rough" and not 0.0 < roughness_m < math.inf:
         raise ValueError(f"roughness_m: expected more than 0 on rough ground, got {roughness_m}")
+    if terrain != "rough" and roughness_m != ROUGHNESS_M:  # the default, which tasks hand on
+        raise ValueError(f"roughness_m: terrain {terrain!r} has no bumps, expected terrain 'rough', or no roughness_m")
 
 
 def terrain_heights(roughness_m: float, seed: int = 0) -> np.ndarray:

@@ -37,7 +37,7 @@ from envs.common.messages import nearest, warn_once
 from envs.common.spatial import rotate_inverse
 from envs.engines.base import write_rows
 from envs.locomotion.legged.gait import Gait, Order, phases, wanted_heights
-from envs.locomotion.legged.ground import Ground, Terrain, check_terrain
+from envs.locomotion.legged.ground import ROUGHNESS_M, Ground, Terrain, check_terrain
 from envs.locomotion.legged.layout import Layout, action_component, mirror_of, observation_components
 from envs.locomotion.legged.model import build_model
 from envs.locomotion.legged.rewards import CLOCKED, TERMS, Moves, length_squared
@@ -101,7 +101,7 @@ class LeggedVelocity(Task):
         robot: LeggedRobot,
         gait: Gait,
         terrain: Terrain = "flat",
-        roughness_m: float = 0.03,
+        roughness_m: float = ROUGHNESS_M,
         command_limits: tuple[float, float, float] = (1.0, 0.5, 1.0),
         success_errors: tuple[float, float] = (0.25, 0.35),
         reward_weights: Mapping[str, float] | None = None,
