@@ -5,6 +5,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from envs.common.names import label_of
+
 FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
@@ -14,6 +16,17 @@ def free_base(model: mujoco.MjModel) -> int | None:
     """The first free joint; None without one."""
     free = np.flatnonzero(model.jnt_type == FREE)
     return int(free[0]) if len(free) else None
+
+
+def floating_robots(model: mujoco.MjModel) -> list[str]:
+    """Names of bodies that float and carry others that move against them."""
+    robots: list[str] = []
+    for joint in np.flatnonzero(model.jnt_type == FREE):
+        body = int(model.jnt_bodyid[joint])
+        moving = [b for b in np.flatnonzero(model.body_rootid == model.body_rootid[body]) if model.body_jntnum[b]]
+        if len(moving) > 1:
+            robots.append(label_of(model, "body", body))
+    return robots
 
 
 def add_floor(spec: mujoco.MjSpec) -> bool:

@@ -16,6 +16,7 @@ from envs.common.messages import nearest
 from envs.robots.doctor.examine import examine
 from envs.robots.doctor.symptom import Symptom
 from envs.robots.files import RobotFile, open_robot
+from envs.robots.ready import floating_robots
 from simreal.adopt.new import module_name
 from simreal.adopt.package import ABOUT, KINDS, Kind, guess_kind, write_package
 from simreal.adopt.train import ORIGIN, RUN, check_origin, origin, train_package
@@ -102,6 +103,8 @@ def _write(
         more = f" ({len(errors) - 1} more above)" if len(errors) > 1 else ""
         ails = f"cannot be adopted: {errors[0].line()}{more}" if errors else robot.error
         raise UserError(f"{robot.name}: {ails}")
+    if len(robots := floating_robots(robot.model)) > 1:
+        raise UserError(f"{robot.name}: holds {len(robots)} robots that float ({', '.join(robots)}), expected one")
     chosen: Kind = guess_kind(robot) if kind is None else next(k for k in KINDS if k == kind)
     out.print(f"{robot.name}: {ABOUT[chosen]}{' (--task says another)' if kind is None else ''}; writing {folder} ...")
     try:

@@ -43,14 +43,16 @@ class Written:
 
 
 def guess_kind(robot: RobotFile) -> Kind:
-    """The task that fits a robot: legs walk, arms reach, all else holds."""
+    """The task that fits a robot: legs walk, arms reach, all else holds. A URDF that begins with a link `world` says
+    itself that it is fixed there; one that begins with its trunk does not."""
     assert robot.model is not None
     try:
         described = describe(robot)
     except TaskError:
         described = None
     bolted = free_base(robot.model) is None
-    if described is not None and not (bolted and len(described.robot.feet) < 2):
+    meant = robot.urdf is not None and robot.urdf.root == "world"
+    if described is not None and not (bolted and (meant or len(described.robot.feet) < 2)):
         return "velocity"
     many = sum(_hinges_below(robot.model, body) > 1 for body in _branches(robot.model))
     return "reach" if bolted and many < 2 and len(tool_chain(robot.model)[1]) >= 3 else "hold"

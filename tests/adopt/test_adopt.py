@@ -75,6 +75,38 @@ def test_what_fits_a_robot_is_found_out(run: Run) -> None:
         assert {"velocity": "LeggedVelocity", "reach": "Reach"}[kind] in (Path(folder) / "task.py").read_text()
 
 
+def test_a_urdf_that_is_fixed_to_its_world_link_is_not_taken_for_a_walker(run: Run) -> None:
+    link = '<link name="world"/><joint name="bolt" type="fixed"><parent link="world"/><child link="trunk"/></joint>'
+    Path("dog.urdf").write_text(URDF_DOG.replace("</robot>", f"{link}</robot>"))
+    status, _, err = run("adopt", "dog.urdf", "--output", "made", "--no-smoke")
+    assert status == 0, err
+    assert "LeggedVelocity" not in Path("made/task.py").read_text()
+
+
+def test_two_robots_and_legs_of_slides_are_refused_by_name(run: Run) -> None:
+    spec = mujoco.MjSpec.from_string(DOG)
+    for key in list(spec.keys):
+        spec.delete(key)
+    other = spec.worldbody.add_body(name="cart", pos=[2, 0, 0.4])
+    other.add_freejoint()
+    other.add_geom(size=[0.1, 0, 0], mass=3)
+    arm = other.add_body(name="mast")
+    arm.add_joint(name="mast", axis=[0, 0, 1])
+    arm.add_geom(size=[0.05, 0, 0], mass=1, pos=[0, 0, 0.3])
+    Path("two.xml").write_text(spec.to_xml())
+    status, _, err = run("adopt", "two.xml", "--output", "made", "--no-smoke")
+    assert (status, err) == (2, "simreal: two.xml: holds 2 robots that float (trunk, cart), expected one\n")
+    Path("dog.xml").write_text(
+        DOG.replace('name="FL_swing"', 'name="FL_swing" type="slide"', 1).replace(
+            'name="FL_knee"', 'name="FL_knee" type="slide"', 1
+        )
+    )
+    status, _, err = run("adopt", "dog.xml", "--task", "velocity", "--output", "made", "--no-smoke")
+    assert status == 2
+    assert err.endswith("no legs: joint 'FL_knee' before a foot is a slide, expected legs of hinges\n")
+    assert not Path("made").exists()
+
+
 def test_a_dog_is_described_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(adopted(run, "dog.xml", monkeypatch))
     assert isinstance(task, LeggedVelocity)

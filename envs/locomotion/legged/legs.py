@@ -15,6 +15,7 @@ from envs.robots.ready import FREE
 from envs.task import Fixed
 
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
+_SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
 _SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
 _FOOT_SHARE = 0.3  # of the way from the lowest point to the base within which a chain ends in a foot
 _SOLE_M = 0.015  # shapes that end within so much of the lowest point stand on the ground
@@ -65,12 +66,11 @@ def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg
             "no legs: expected chains of hinges that end below the base in shapes that collide; "
             "--task hold or --task reach fit robots without"
         )
-    legs = []
-    for end, shapes in ends:
-        chain = _chain(model, base, end)
-        if lowest[end] > ground + _FOOT_SHARE * (height - ground) or len(chain) < 2:
-            continue
-        legs.append(_leg(model, data, chain, shapes, lowest[end]))
+    feet = [(end, shapes) for end, shapes in ends if lowest[end] <= ground + _FOOT_SHARE * (height - ground)]
+    chains = [(_chain(model, base, end), end, shapes) for end, shapes in feet]
+    if slides := [name for chain, end, _ in chains if len(chain) < 2 and (name := _slide(model, base, end))]:
+        raise TaskError(f"no legs: joint {slides[0]!r} before a foot is a slide, expected legs of hinges")
+    legs = [_leg(model, data, chain, shapes, lowest[end]) for chain, end, shapes in chains if len(chain) >= 2]
     if not legs:
         raise TaskError("no legs: what ends below the base has fewer than two hinges before it")
     return _well_named(_parted(legs))
@@ -106,6 +106,17 @@ def _chain(model: mujoco.MjModel, base: int, end: int) -> list[int]:
         found = [*(j for j in range(first, first + count) if int(model.jnt_type[j]) == _HINGE), *found]
         end = int(model.body_parentid[end])
     return found
+
+
+def _slide(model: mujoco.MjModel, base: int, end: int) -> str:
+    """The last slide from the base to a body; "" without one."""
+    while end and end != base:
+        first, count = int(model.body_jntadr[end]), int(model.body_jntnum[end])
+        for joint in range(first, first + count):
+            if int(model.jnt_type[joint]) == _SLIDE:
+                return label_of(model, "joint", joint)
+        end = int(model.body_parentid[end])
+    return ""
 
 
 def _shapes(model: mujoco.MjModel, end: int) -> list[int]:
