@@ -146,8 +146,8 @@ def unexplained(found: Identified) -> list[str]:
     """Joints whose motion the best world does not explain: something is missing from the model."""
     return [
         f"the model does not explain the {part.kind} of {joint} (off by {error / max(noise, 1e-12):.0f} times its "
-        "noise): something is missing from it or from what was looked for, or its timestep is too coarse, and intervals "
-        "may not hold the truth"
+        "noise): something is missing from it or from what was looked for, or its timestep is too coarse, and "
+        "intervals may not hold the truth"
         for part in found.held_back
         for joint, error, noise in zip(part.joints, part.identified, part.noise, strict=True)
         if error > _UNEXPLAINED * noise and error > _SHARE * part.nominal.max()
