@@ -48,6 +48,7 @@ from simreal.training.run_directory import (
     LoadedPolicy,
     is_bundle,
     is_empty,
+    is_estimator,
     load_policy,
     new_run_directory,
     newest_run,
@@ -369,7 +370,7 @@ def export_command(
     int8_limit: float | None = None,
 ) -> None:
     """`simreal export`, of a policy or of an estimator."""
-    from simreal.export.pictures.estimator import export_run, is_estimator
+    from simreal.export.pictures.estimator import export_run
 
     if (int8 and c is None) or (int8_limit is not None and not int8):
         raise UserError("--int8: needs --c DIR" if int8 else "--int8-limit: needs --int8")

@@ -232,10 +232,17 @@ def report(
     _out.print(f"reading {', '.join(run.name for run in runs)} ...")
     from simreal.common.trusted_code import trust
     from simreal.report import write_report
+    from simreal.training.run_directory import is_estimator
 
     if task is not None:
         trust(task)
-    written = write_report(runs, output, pictures, lambda text: _out.print(f"{text} ..."))
+    say = lambda text: _out.print(f"{text} ...")  # noqa: E731
+    if len(runs) == 1 and is_estimator(runs[0]):
+        from simreal.vision.page import write_estimator_report
+
+        written = write_estimator_report(runs[0], output, say)
+    else:
+        written = write_report(runs, output, pictures, say)
     _out.print(f"{written}: report of {', '.join(run.name for run in runs)}")
 
 

@@ -51,7 +51,7 @@ def learning_curves(
         arms: tables of the seeds of each arm.
         column: what to draw.
         label: of the vertical axis, with its unit.
-        against: "env_steps" or "seconds".
+        against: "env_steps", "frames" or "seconds".
         share: the values are between 0 and 1.
     """
     with _panel(_WIDE) as (figure, axis):
@@ -60,7 +60,8 @@ def learning_curves(
             curves = [(s[against], s[column]) for s in seeds if s.get(column) and s.get(against)]
             if curves:
                 ends.append((*_band(axis, curves, i), name, _colour(i)))
-        axis.set(xlabel={"env_steps": "environment steps", "seconds": "training time (s)"}[against], ylabel=label)
+        across = {"env_steps": "environment steps", "frames": "pictures", "seconds": "training time (s)"}
+        axis.set(xlabel=across[against], ylabel=label)
         if share:
             axis.set_ylim(-0.02, 1.02)
         _shorten_steps(axis)

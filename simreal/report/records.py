@@ -24,6 +24,8 @@ from simreal.training.run_config import RunConfig
 from simreal.training.run_directory import run_config
 
 Columns = dict[str, list[float]]
+
+_COUNTED = ("sweeps", "frames")  # what takes the place of steps, in a first column
 Share = Annotated[float, Field(ge=0, le=1)]
 GROUPS = {  # of worlds, in the order of tables
     "nominal": "nominal",
@@ -368,10 +370,10 @@ def read_columns(path: Path) -> Columns:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows, names = list(reader), list(reader.fieldnames or ["env_steps"])
-        if "env_steps" not in names and names[0] != "sweeps":
+        if "env_steps" not in names and names[0] not in _COUNTED:
             raise ValueError
         columns = {name: [float(row[name] or "nan") for row in rows] for name in names} if rows else {}
-        return {"env_steps": columns.pop("sweeps"), **columns} if "sweeps" in columns else columns
+        return {"env_steps" if name in _COUNTED else name: values for name, values in columns.items()}
     except (OSError, ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: damaged; expected a table of numbers that `simreal train` wrote") from None
 

@@ -137,12 +137,19 @@ def load_policy(path: Path, task: str | None = None) -> LoadedPolicy:
     return _from_bundle(path, task) if is_bundle(path) else _from_run(path, task)
 
 
+def is_estimator(run: Path) -> bool:
+    """Whether a directory is a run of `simreal estimate`."""
+    return (run / "config.yaml").is_file() and "targets" in read_yaml(run / "config.yaml")
+
+
 def run_config(run: Path) -> RunConfig:
     """The configuration of a run directory; its task is not looked at. Raises UserError."""
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run}: has no config.yaml; expected a run directory of `simreal train` or a bundle")
     document = read_yaml(path)
+    if "targets" in document:
+        raise UserError(f"{run}: is an estimator's, which reads pictures (`simreal estimate`); expected a policy's run")
     _check_packages(document, path)
     return parse_schema(document, str(path))
 

@@ -68,6 +68,28 @@ def test_a_run_is_assessed_in_all_looks_and_at_its_boundaries(run: Path, capsys:
     make_environment("FetchReach-v4", 1, block["randomization"], engine="cpu")
 
 
+def test_a_page_shows_looks_ranges_and_boundaries_and_policies_pages_refuse_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = read_json(run / "evaluation.json")
+    assert document is not None
+    main(["report", str(run), "--output", str(tmp_path / "eyes.html")])
+    page = (tmp_path / "eyes.html").read_text()
+    median = document["looks"][0]["targets"]["grip_pos"]["median"]
+    assert f"{median:.3g} m" in page
+    assert page.count("held_<wbr>out") == 1
+    for boundary in document["boundaries"]:
+        assert f"{boundary['right']:.2f}" in page
+    assert "Range of image_brightness against pictures" in page
+    capsys.readouterr()
+    for asked in (["report", str(run), str(run)], ["evaluate", str(run)], ["export", str(run), "--c", "x"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*asked, *(["--output", str(tmp_path / "no.html")] if asked[0] == "report" else [])])
+        assert ended.value.code == 2
+    assert "is an estimator's, which reads pictures" in capsys.readouterr().err
+    assert not (tmp_path / "no.html").exists()
+
+
 def test_what_was_stopped_goes_on_with_the_same_bits(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,6 @@ from simreal.export.pictures.camera import camera_entry
 from simreal.export.pictures.graph import as_maps, convolved
 from simreal.export.source import ExportError
 from simreal.training.checkpoint import EVALUATION
-from simreal.training.run_config import read_yaml
 from simreal.vision.datasets.maker import ChunkMaker
 from simreal.vision.datasets.plan import RANDOM, worlds_of
 from simreal.vision.estimator.loading import Estimator, load_estimator
@@ -41,11 +40,6 @@ from simreal.vision.estimator.network import EstimatorNetwork
 _TOLERANCE = 1e-4  # of estimates, relative to at least 1
 _SHOWN, _PATTERNS = 4, 2  # golden pictures of the task, and of noise
 _KIND = Kind("estimator", (ESTIMATOR, ESTIMATOR_GRAPH, GOLDEN), (ESTIMATOR, f'"format": "{ESTIMATOR_FORMAT}"'))
-
-
-def is_estimator(run: Path) -> bool:
-    """Whether a directory is a run of `simreal estimate`."""
-    return (run / "config.yaml").is_file() and "targets" in read_yaml(run / "config.yaml")
 
 
 def export_run(run: Path, output: Path) -> str:

@@ -73,6 +73,7 @@ def estimate_command(name: str, overrides: Sequence[str], run_dir: Path | None, 
 Next:
   simreal estimate {run} --noise-block
   simreal estimate {run} --policy RUN
+  simreal report {run}
 """)
     return run
 
