@@ -56,9 +56,9 @@ def test_a_run_is_assessed_in_all_looks_and_at_its_boundaries(run: Path, capsys:
     assert read_json(run / "evaluation.json") == document  # one look alone does not replace it
     assert (run / "adr.csv").read_text().splitlines()[0].startswith("frames,entropy_npd,material_hue.lower")
     main(["estimate", str(run), "--noise-block", "--look", "held_out"])
-    block = yaml.safe_load(capsys.readouterr().out.partition("\n")[2].partition("\n")[2])
+    block = yaml.safe_load(capsys.readouterr().out.partition("# errors")[2].partition("\n")[2])
     held = document["looks"][2]["targets"]["grip_pos"]
-    sigma = float(np.sqrt(np.mean(np.square(held["noise"]))))
+    sigma = float(np.sqrt(np.mean(np.square(held["usual_noise"]))))
     entry = block["randomization"]["parameters"]["grip_pos_noise"]
     assert entry == {
         "quantity": "observation_noise",
@@ -337,8 +337,8 @@ def test_a_policy_is_played_on_estimates_beside_true_states(
     assert document is not None
     rows = [(row["observes"], row["look"]) for row in document["rows"]]
     assert rows == [
-        ("true states", "-"), ("equal noise", "nominal"), ("estimates", "nominal"), ("equal noise", "held_out"),
-        ("estimates", "held_out"),
+        ("true states", "-"), ("equal noise", "nominal"), ("usual noise", "nominal"), ("estimates", "nominal"),
+        ("equal noise", "held_out"), ("usual noise", "held_out"), ("estimates", "held_out"),
     ]  # fmt: skip
     assert document["components"] == ["grip_pos"]
     assert "grip_pos" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from torch import Tensor
 from envs.common.spatial import quat_to_euler, uniform_quat
 from envs.registry import make_task
 from simreal.common.errors import UserError
-from simreal.vision.estimator.assess import parts_of_variance, resampled
+from simreal.vision.estimator.assess import cut_normal, parts_of_variance, resampled
 from simreal.vision.estimator.targets import Target, find_target, geodesic, six_to_matrix
 
 POSITION = Target("p", "position", 3, 0.01, "m", ("x", "y", "z"))
@@ -129,3 +129,11 @@ def test_intervals_are_of_episodes_and_not_of_pictures() -> None:
     ends = resampled(episode, lambda rows: np.array([values[episode][rows].mean()]))
     error = values.std() / math.sqrt(20)
     np.testing.assert_allclose(ends[1] - ends[0], 2 * 1.96 * error, rtol=0.15)
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_the_smaller_errors_of_normal_ones_give_their_deviation(size: int) -> None:
+    draws = np.random.default_rng(0).standard_normal((200_000, size))
+    length = np.linalg.norm(draws, axis=1)
+    smaller = draws[length <= np.quantile(length, 0.9)]
+    assert smaller.std() == pytest.approx(cut_normal(size, 0.9), rel=5e-3)

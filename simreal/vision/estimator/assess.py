@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from randomization.samplers.adr import ADR
+from simreal.common.errors import UserError
 from simreal.evaluation.compare import plain_table
 from simreal.evaluation.intervals import wilson
 from simreal.vision.datasets.maker import ChunkMaker
@@ -23,6 +24,7 @@ from simreal.vision.estimator.targets import LEVEL, Target
 
 Array = NDArray[np.float64]
 _RESAMPLES = 1000
+USUAL = 0.9  # of all errors, the smallest
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,21 @@ def summarize_looks(look: LookWorlds, readings: Readings, targets: Sequence[Targ
         middle, share = quantiles(slice(None)), means(slice(None))
         middle_ends = resampled(readings.episode, quantiles).T.tolist()
         share_ends = resampled(readings.episode, means).T.tolist()
-        noise, bias = parts_of_variance(readings.episode, readings.difference[target.name])
+        differences = readings.difference[target.name]
+        noise, bias = parts_of_variance(readings.episode, differences)
+        usual = error <= np.quantile(error, USUAL)
+        shrunk = cut_normal(differences.shape[1], USUAL)
+        usual_noise, usual_bias = (
+            part / shrunk for part in parts_of_variance(readings.episode[usual], differences[usual])
+        )
         found[target.name] = {
             "unit": target.unit, "median": float(middle[0]), "median_ci95": middle_ends[0],
             "p90": float(middle[1]), "p90_ci95": middle_ends[1],
             "within": target.within, "right": float(share[0]), "right_ci95": share_ends[0],
             "level": LEVEL, "coverage": float(share[1]), "coverage_ci95": share_ends[1],
             "elements": list(target.elements), "noise": noise.tolist(), "bias": bias.tolist(),
-            "mean": readings.difference[target.name].mean(0).tolist(),
+            "usual_noise": usual_noise.tolist(), "usual_bias": usual_bias.tolist(),
+            "mean": differences.mean(0).tolist(),
         }  # fmt: skip
     return {
         "name": look.name, "group": look.group, "frames": len(readings.episode),
@@ -137,6 +146,16 @@ def parts_of_variance(episode: NDArray[np.int64], difference: Array) -> tuple[Ar
     between = (counts[:, None] * np.square(means - difference.mean(0))).sum(0) / max(groups - 1, 1)
     size = (n - np.square(counts).sum() / n) / max(groups - 1, 1)
     return np.sqrt(within), np.sqrt(np.maximum(between - within, 0.0) / max(size, 1.0))
+
+
+def cut_normal(size: int, share: float) -> float:
+    """Standard deviation of the share of draws that are nearest to 0, of a standard normal one of `size` numbers: by
+    chi-squared distributions of `size` and of two more degrees of freedom."""
+    squares = torch.linspace(0.0, 30.0 + 10.0 * size, 100_001, dtype=torch.float64)
+    below = torch.special.gammainc(torch.tensor(size / 2.0, dtype=torch.float64), squares / 2.0)
+    most = squares[torch.searchsorted(below, share)]
+    inside = torch.special.gammainc(torch.tensor(size / 2.0 + 1.0, dtype=torch.float64), most / 2.0)
+    return float((inside / share).sqrt())
 
 
 def assess(
@@ -205,14 +224,27 @@ def _ends(ends: Sequence[float]) -> str:
     return f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
-def noise_block(document: dict[str, Any], look: str) -> dict[str, dict[str, Any]]:
+def noise_block(document: dict[str, Any], look: str, usual: bool) -> dict[str, dict[str, Any]]:
     """Entries of a `randomization:` block with the errors of an estimator in a look: per component its noise of every
-    step and its bias of every episode, ranges from 0 to twice what was measured, so that this is their mean."""
+    step and its bias of every episode, ranges from 0 to twice what was measured, so that this is their mean.
+
+    Args:
+        document: of `evaluation.json`.
+        look: in it.
+        usual: of normal errors of which nine tenths are as the nine tenths that are smallest; else of all errors, whose
+            standard deviations a few large ones make.
+
+    Raises:
+        UserError: the assessment is of a version that did not tell these apart.
+    """
     row = next(row for row in document["looks"] if row["name"] == look)
     entries: dict[str, dict[str, Any]] = {}
     for name, target in row["targets"].items():
         for part in ("noise", "bias"):
-            sigma = float(np.sqrt(np.mean(np.square(target[part]))))
+            found = target.get(f"usual_{part}") if usual else target[part]
+            if found is None:
+                raise UserError(f"{document['estimator']}: was assessed by an earlier version; assess it again")
+            sigma = float(np.sqrt(np.mean(np.square(found))))
             if sigma > 0.0:
                 quantity = f"observation_{part}"
                 entries[f"{name}_{part}"] = {

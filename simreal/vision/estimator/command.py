@@ -20,7 +20,7 @@ from simreal.training.checkpoint import EVALUATION, checkpoints, newest_checkpoi
 from simreal.training.run_config import first_difference
 from simreal.training.run_directory import is_empty, new_run_directory, newest_run, refuse_filled
 from simreal.training.trainer import Interrupted
-from simreal.vision.estimator.assess import assess, assessment_table, noise_block
+from simreal.vision.estimator.assess import USUAL, assess, assessment_table, noise_block
 from simreal.vision.estimator.config import EstimatorConfig, estimator_config, load_estimator_config
 from simreal.vision.estimator.in_loop import in_loop_table, play_on_estimates
 from simreal.vision.estimator.loading import load_estimator
@@ -132,8 +132,11 @@ def noise_command(run: Path, look: str, out: Console) -> None:
     known = [row["name"] for row in document["looks"]]
     if look not in known:
         raise UserError(f"--look {look}: not in {run / EVALUATION}; there are: {', '.join(known)}")
-    entries = noise_block(document, look)
-    out.print(f"# errors of {estimator.name} in look {look}: ranges from 0 to twice their standard deviation")
+    entries = noise_block(document, look, usual=True)
+    out.print(
+        f"# errors of {estimator.name} in look {look}: ranges from 0 to twice their standard deviation, that of a"
+    )
+    out.print(f"# normal error whose smaller {100 * USUAL:.0f} % are as large; the rest are larger than in such noise")
     lines = yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=120).splitlines()
     out.print("\n".join(["randomization:", "  sampler: manual", "  parameters:", *(f"    {line}" for line in lines)]))
 

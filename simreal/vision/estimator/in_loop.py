@@ -76,7 +76,8 @@ def play_on_estimates(
         episodes: of each kind.
         seed: of the episodes.
         camera: rate, latency and losses; its `estimator` is not looked at.
-        assessment: the estimator's, whose errors "equal noise" is.
+        assessment: the estimator's: "equal noise" has the standard deviations of its errors, "usual noise" those that
+            `noise_block` leaves of the usual ones.
         say: told what is played.
 
     Raises:
@@ -101,17 +102,21 @@ def play_on_estimates(
     true = _played(policy, Manual([]), episodes, seed)
     rows = [_row("true states", "-", true, None)]
     for look in found:
-        entries = {label: e for label, e in noise_block(assessment, look.name).items() if e["of"] in names}
-        for entry in entries.values():  # what was measured, in every episode
-            entry["range"] = [0.5 * entry["range"][1]] * 2
-        say(f"playing {episodes} episodes on true states with the noise of look {look.name} ...")
-        noisy = _played(policy, Manual(build_parameters(policy.make_task(), entries)), episodes, seed)
+        noisy: dict[str, Episodes] = {}
+        for kind, usual in (("equal noise", False), ("usual noise", True)):
+            entries = {label: e for label, e in noise_block(assessment, look.name, usual).items() if e["of"] in names}
+            for entry in entries.values():  # what was measured, in every episode
+                entry["range"] = [0.5 * entry["range"][1]] * 2
+            say(f"playing {episodes} episodes on true states with {kind} of look {look.name} ...")
+            noisy[kind] = _played(policy, Manual(build_parameters(policy.make_task(), entries)), episodes, seed)
         say(f"playing {episodes} episodes on estimates in look {look.name} ...")
         sensor = camera.model_copy(update={"estimator": str(estimator.run), "unseen": look.unseen})
         seen = _played(policy, Joined(look.sampler), episodes, seed, dict.fromkeys(names, sensor))
-        rows += [_row("equal noise", look.name, noisy, true), _row("estimates", look.name, seen, noisy)]
+        rows += [_row(kind, look.name, played, true) for kind, played in noisy.items()]
+        rows.append(_row("estimates", look.name, seen, noisy["equal noise"]))
     return {
         "estimator": estimator.name, "policy": policy.name, "task": policy.task_id, "components": names,
+        "counts_successes": policy.make_task().counts_successes,
         "camera": camera.model_dump(exclude={"estimator", "unseen"}), "episodes": episodes, "seed": seed, "rows": rows,
     }  # fmt: skip
 
@@ -131,7 +136,9 @@ def _row(observes: str, look: str, played: Episodes, beside: Episodes | None) ->
     good, count = int(played.success.sum()), len(played.success)
     row: dict[str, Any] = {
         "observes": observes, "look": look, "success_rate": good / count, "success_ci95": list(wilson(good, count)),
-        "successes_mean": float(played.successes.double().mean()), "return_mean": float(played.returns.mean()),
+        "successes_mean": float(played.successes.double().mean()),
+        "successes_ci95": bootstrap_ci(np.asarray(played.successes)).tolist(),
+        "return_mean": float(played.returns.mean()),
         "samples": {"success": (played.success + 0).tolist(), "successes": played.successes.tolist()},
     }  # fmt: skip
     if beside is not None:
@@ -146,15 +153,17 @@ def in_loop_table(document: dict[str, Any]) -> Table:
     """Figures of `play_on_estimates` for people; noise is compared with true states, estimates with equal noise."""
     title = f"{document['policy']} on {document['estimator']}, {document['episodes']} episodes each"
     caption = f"read from pictures: {', '.join(document['components'])}; all else is measured"
-    table = plain_table(
-        title, ("observes", "look"), ("success", "95 %", "difference", "95 %", "successes per episode"), caption
-    )
+    counts = document["counts_successes"]
+    columns = ("successes", "95 %", "difference", "95 %") if counts else ("success", "95 %", "difference", "95 %")
+    table = plain_table(title, ("observes", "look"), columns, caption)
     for row in document["rows"]:
-        apart = row.get("success_difference")
+        name, shown = (
+            ("successes", f"{row['successes_mean']:.2f}") if counts else ("success", f"{row['success_rate']:.3f}")
+        )
+        apart, ends = row.get(f"{name}_difference"), row[f"{name}_ci95"]
         table.add_row(
-            row["observes"], row["look"], f"{row['success_rate']:.3f}", _ends(row["success_ci95"]),
-            "" if apart is None else f"{apart:+.3f}",
-            "" if apart is None else _ends(row["success_difference_ci95"], "+"), f"{row['successes_mean']:.2f}",
+            row["observes"], row["look"], shown, _ends(ends), "" if apart is None else f"{apart:+.3f}",
+            "" if apart is None else _ends(row[f"{name}_difference_ci95"], "+"),
         )  # fmt: skip
     return table
 
