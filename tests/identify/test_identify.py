@@ -13,6 +13,7 @@ from conftest import TinyTask
 from randomization.parameters import RandomizationError, build_parameters
 from simreal.common.errors import UserError
 from simreal.common.logs import Log, Signal
+from simreal.identify.answer.files import lines
 from simreal.identify.excite.rehearsal import multisine, rehearse
 from simreal.identify.identify import identify
 from simreal.identify.measured.pieces import noise_of
@@ -84,6 +85,8 @@ def test_pieces_in_which_somebody_holds_the_robot_are_left_out() -> None:
         track.values[start:stop] = track.values[start] if track.kind == "position" else 0.0
     found = identify(task, [recording], build_parameters(task, WANTED), length_s=0.4, threads=1)
     assert 3 <= found.left_out <= 4  # of 0.4 s, the first and last not all of it
+    [line] = [line for line in lines(found) if line.startswith("left out: ")]
+    assert f"{found.left_out} of {found.left_out + found.pieces} pieces" in line
     for known in found.knowledge.of:
         true = TRUE[known.unknown.name]
         assert known.low <= true <= known.high, known

@@ -230,6 +230,31 @@ def test_a_biped_stands_flat_below_its_centre_of_mass_and_does_not_fall_before_i
     assert float(result.terms["pitch_deg"].abs().max()) < 15.0
 
 
+def test_a_biped_whose_legs_move_in_one_plane_stands_on_its_soles() -> None:
+    leg = """<body name="{n}_thigh" pos="0 {y} 0"><joint name="{n}_hip" axis="0 1 0" range="-1.5 1.5"/>
+      <geom type="capsule" fromto="0 0 -.05 0 0 -.3" size="0.04" mass="2"/>
+      <body name="{n}_shank" pos="0 0 -.35"><joint name="{n}_knee" axis="0 1 0" range="0 2.3"/>
+        <geom type="capsule" fromto="0 0 -.05 0 0 -.3" size="0.03" mass="1.5"/>
+        <body name="{n}_foot" pos="0 0 -.35"><joint name="{n}_ankle" axis="0 1 0" range="-.9 .9"/>
+          <geom name="{n}_sole" type="box" pos="0.04 0 -.03" size="0.1 0.04 0.02" mass="0.6"/></body></body></body>"""
+    joints = [f"{n}_{j}" for n in ("left", "right") for j in ("hip", "knee", "ankle")]
+    text = f"""<mujoco><compiler angle="radian"/><default><joint damping="0.5" armature="0.02"/></default><worldbody>
+      <body name="trunk" pos="0 0 0.8"><freejoint/><geom type="box" size="0.08 0.12 0.2" pos="0 0 0.2" mass="14"/>
+      {leg.format(n="left", y=0.1)}{leg.format(n="right", y=-0.1)}</body></worldbody><actuator>
+      {"".join(f'<motor name="{j}" joint="{j}" ctrlrange="-40 40"/>' for j in joints)}</actuator></mujoco>"""
+    load = partial(mujoco.MjSpec.from_string, text)
+    found = describe_legged(load, load, {})
+    task = LeggedVelocity(found.robot, found.gait)
+    data = mujoco.MjData(task.model)
+    data.qpos[:7] = (0, 0, found.robot.height_m, 1, 0, 0, 0)
+    data.qpos[7:] = found.robot.stance
+    mujoco.mj_forward(task.model, data)
+    for foot in ("left_foot", "right_foot"):
+        assert data.body(foot).xmat[8] == pytest.approx(1.0, abs=1e-3)
+    assert data.site("left").xpos[2] == pytest.approx(0.0, abs=1e-3)
+    assert data.subtree_com[1, 0] == pytest.approx(data.site("left").xpos[0], abs=5e-3)
+
+
 def test_weight_on_feet_that_should_be_in_the_air_counts_as_much_as_it_is() -> None:
     # A biped asked to move, its left foot due in the air: 0.25 of the weight is still on it, the right foot lands hard;
     # then one asked to stand, where the clock does not count.

@@ -201,7 +201,7 @@ def _scale(model: mujoco.MjModel, legs: list[Leg], joint: int, stance: Stance) -
     data.qpos[:] = stance.qpos
     mujoco.mj_kinematics(model, data)
     along = abs(float(data.xaxis[joint, 1])) > 0.7
-    scale = (_PITCH_RAD if along else _ROLL_RAD) * (_LONG_LEGS if len(leg.joints) >= 5 else 1.0)
+    scale = (_PITCH_RAD if along else _ROLL_RAD) * (_LONG_LEGS if leg.ankle else 1.0)
     if model.jnt_limited[joint]:
         scale = min(scale, 0.5 * float(np.ptp(model.jnt_range[joint])))
     return scale

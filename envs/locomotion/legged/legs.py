@@ -20,6 +20,7 @@ _SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
 _FOOT_SHARE = 0.3  # of the way from the lowest point to the base within which a chain ends in a foot
 _SOLE_M = 0.015  # shapes that end within so much of the lowest point stand on the ground
 _LEAST_LEG_M = 0.03
+_LONG, _ALIKE = 5, 0.9  # hinges of a leg that has an ankle in any case; cosine between axes that are one
 _MOST_SHAPES = 4  # of a foot
 
 
@@ -32,12 +33,14 @@ class Leg(Fixed):
         foot: at its end.
         body: that the foot belongs to, index in the model.
         shapes: that the foot stands on, indices in the model.
+        ankle: whether its foot can be kept flat.
     """
 
     joints: tuple[int, ...]
     foot: Foot
     body: int
     shapes: tuple[int, ...]
+    ankle: bool = False
 
 
 def find_base(model: mujoco.MjModel) -> int:
@@ -73,7 +76,15 @@ def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg
     legs = [_leg(model, data, chain, shapes, lowest[end]) for chain, end, shapes in chains if len(chain) >= 2]
     if not legs:
         raise TaskError("no legs: what ends below the base has fewer than two hinges before it")
-    return _well_named(_parted(legs))
+    return _well_named([replace(leg, ankle=_has_ankle(data, leg)) for leg in _parted(legs)])
+
+
+def _has_ankle(data: mujoco.MjData, leg: Leg) -> bool:
+    """Whether a leg has so many hinges that its foot may be kept flat at any height: as those of people have, or three
+    of one axis before a foot that is no ball."""
+    axes = data.xaxis[list(leg.joints)]
+    alike = int((np.abs(axes @ axes[-1]) > _ALIKE).sum())
+    return len(leg.joints) >= _LONG or (leg.foot.radius_m == 0.0 and alike >= 3)
 
 
 def _parted(legs: list[Leg]) -> list[Leg]:

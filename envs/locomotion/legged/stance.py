@@ -14,7 +14,6 @@ _STRETCHED = {
     "short": 0.8,
     "long": 0.93,
 }  # share of a leg's length between hip and foot: of dogs, and of legs with ankles
-_LONG = 5  # hinges of a leg that has an ankle
 _STARTS, _STEPS = 24, 60
 _REST, _FLAT = 0.02, 0.5  # weights of angles (per rad) and of the sole's tilt beside a metre of the foot's place
 _ALONG = 0.985  # cosine of 10 degrees
@@ -66,7 +65,7 @@ def _bent(
             like = None if leg is legs[0] or kept else _alike(model, data, base, legs[0], leg, qpos)
             _posed(model, data, qpos, base)
             hip = data.xanchor[leg.joints[0], 2] - data.xpos[base, 2]
-            share = _STRETCHED["long" if len(leg.joints) >= _LONG else "short"]
+            share = _STRETCHED["long" if leg.ankle else "short"]
             depth = hip - soles[i, 2] if kept else share * leg_m
             qpos = _bend(model, base, leg, depth, qpos, home, ahead, like)
         at = _soles(model, data, qpos, base, legs)
@@ -180,7 +179,7 @@ def _solve(
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """Angles that bring the sole to its place, flat where the leg has an ankle, with as little bend as does it."""
     body, cost = leg.body, np.inf
-    flat = len(leg.joints) >= _LONG
+    flat = leg.ankle
     jac, turn = np.zeros((3, model.nv)), np.zeros((3, model.nv))
     upright = _upright(model, data, base, leg, qpos, at, rest) if flat else np.zeros(3)
     for _ in range(_STEPS):
