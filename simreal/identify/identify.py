@@ -26,7 +26,8 @@ Numbers = NDArray[np.float64]
 _HELD_BACK = 5  # every fifth piece is not fitted
 _DELAYS = 7  # tried, evenly over their range
 _FEWEST = 6  # pieces
-_ODD, _ODD_ROUNDS = 5.0, 4  # times what the median of the pieces leaves; how often pieces are left out
+_ODD, _ODD_SHARE = 5.0, 0.3  # times what the median of the pieces leaves, and of the motion: more is left out
+_MOST_ODD, _ODD_ROUNDS = 1.0 / 3.0, 4  # of all pieces; where more are odd, the model is
 _ROUGH = 4  # times the shortest steps, of derivatives
 _GAINS = (1.0, 0.02)  # of the cost, half a squared noise, with which fits end
 
@@ -141,9 +142,10 @@ def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player], say: Call
     fitter.exact = limit = Limit(make, 1)
     fitter.differentiate(z, fitter.begun)
     fit = fitter.fit(z, gain=1.0)
+    motion, fewest = fitter.motion(), max(_FEWEST, (1.0 - _MOST_ODD) * len(fit.states))
     for _ in range(_ODD_ROUNDS):
-        kept = _explained(fit)
-        if kept.all():
+        kept = _explained(fit, motion)
+        if kept.all() or kept.sum() < fewest:
             break
         say(f"left out {(~kept).sum()} pieces that are explained far worse than others")
         fitter.keep(kept)
@@ -156,13 +158,13 @@ def _fitted(fitter: Fitter, z: Numbers, make: Callable[[int], Player], say: Call
     return fit, limit
 
 
-def _explained(fit: Fit) -> NDArray[np.bool_]:
+def _explained(fit: Fit, motion: float) -> NDArray[np.bool_]:
     """Which pieces [W] go on: not those whose motion is another one than that of all others. Where a foot slips or
     lifts a little sooner, or a robot falls, what follows tells nothing of the world, and however little a large
-    residual weighs, there are many of them."""
+    residual weighs, there are many of them. A model that lacks something leaves much where the robot moves and little
+    where it rests, but little of the `motion` itself, which is in units of noise."""
     left = np.array([np.sqrt(np.mean(part.residual**2)) for part in fit.parts])
-    kept = left <= _ODD * np.median(left)
-    return kept if kept.sum() >= _FEWEST else np.ones_like(kept)
+    return left <= max(_ODD * np.median(left), _ODD_SHARE * motion)
 
 
 def _check_alike(recordings: Sequence[Recording]) -> None:

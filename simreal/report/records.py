@@ -373,7 +373,7 @@ def read_columns(path: Path) -> Columns:
         if "env_steps" not in names and names[0] not in _COUNTED:
             raise ValueError
         columns = {name: [float(row[name] or "nan") for row in rows] for name in names} if rows else {}
-        return {"env_steps" if name in _COUNTED else name: values for name, values in columns.items()}
+        return {"env_steps": columns.pop(names[0]), **columns} if columns and names[0] in _COUNTED else columns
     except (OSError, ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: damaged; expected a table of numbers that `simreal train` wrote") from None
 

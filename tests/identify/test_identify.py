@@ -93,6 +93,19 @@ def test_pieces_in_which_somebody_holds_the_robot_are_left_out() -> None:
         assert abs(known.value / true - 1.0) < 0.1, known
 
 
+def test_pieces_that_move_are_not_left_out_for_those_that_rest() -> None:
+    task = TinyTask(ARM)
+    model = world(task, WANTED, TRUE)
+    model.dof_frictionloss[:] *= 15.0  # which is not looked for
+    time = np.arange(0.0, 8.0, 0.02)
+    commands = multisine(time, np.array([0.3, -0.5]), np.array([0.5, 0.6]), (0.3, 4.0), 6, np.random.default_rng(0))
+    commands[time < 5.2] = commands[0]
+    recording = rehearse(model, np.zeros(2), time, commands, JOINTS, noise=(2e-4, 4e-3), delay_s=0.017)
+    found = identify(task, [recording], build_parameters(task, WANTED), length_s=0.4, threads=1)
+    assert found.left_out == 0
+    assert any("does not explain" in line for line in lines(found))
+
+
 def test_what_can_be_told_only_together_is_said_in_words_and_keeps_its_range() -> None:
     """A motor's strength and the factor on both of its gains are one and the same to its torque."""
     task = TinyTask(ARM)

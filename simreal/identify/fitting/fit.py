@@ -166,6 +166,16 @@ class Fitter:
         self._joints = [self._joints[k] for k in rows]
         self._slopes = [self._slopes[k] for k in rows]
 
+    def motion(self) -> float:
+        """How much the log moves within pieces, in units of noise: the root of the mean square."""
+        moved = [
+            self._flat(
+                [t.values[at] - t.values[at].mean(axis=0) for t, at in zip(p.recording.tracks, p.samples, strict=True)]
+            )
+            for p in self._pieces
+        ]
+        return float(np.sqrt(np.mean(np.concatenate(moved) ** 2)))
+
     def rescale(self, fit: Fit) -> None:
         """Take the noise as the residuals have it: what a model cannot explain counts as noise, or intervals lie."""
         before = [self._divisor(piece) for piece in self._pieces]
