@@ -104,11 +104,9 @@ def play_on_estimates(
     for look in found:
         noisy: dict[str, Episodes] = {}
         for kind, usual in (("equal noise", False), ("usual noise", True)):
-            entries = {label: e for label, e in noise_block(assessment, look.name, usual).items() if e["of"] in names}
-            for entry in entries.values():  # what was measured, in every episode
-                entry["range"] = [0.5 * entry["range"][1]] * 2
             say(f"playing {episodes} episodes on true states with {kind} of look {look.name} ...")
-            noisy[kind] = _played(policy, Manual(build_parameters(policy.make_task(), entries)), episodes, seed)
+            entries = {label: e for label, e in noise_block(assessment, look.name, usual).items() if e["of"] in names}
+            noisy[kind] = _played(policy, _as_measured(policy, entries), episodes, seed)
         say(f"playing {episodes} episodes on estimates in look {look.name} ...")
         sensor = camera.model_copy(update={"estimator": str(estimator.run), "unseen": look.unseen})
         seen = _played(policy, Joined(look.sampler), episodes, seed, dict.fromkeys(names, sensor))
@@ -119,6 +117,12 @@ def play_on_estimates(
         "counts_successes": policy.make_task().counts_successes,
         "camera": camera.model_dump(exclude={"estimator", "unseen"}), "episodes": episodes, "seed": seed, "rows": rows,
     }  # fmt: skip
+
+
+def _as_measured(policy: LoadedPolicy, entries: dict[str, dict[str, Any]]) -> Manual:
+    """The noise of a block as it was measured, in every episode: the middle of its ranges."""
+    fixed = {label: entry | {"range": [0.5 * entry["range"][1]] * 2} for label, entry in entries.items()}
+    return Manual(build_parameters(policy.make_task(), fixed))
 
 
 def _played(
