@@ -111,6 +111,14 @@ def test_targets_are_found_by_unit_and_refused_by_name() -> None:
         find_target(make_task("AllegroCube-v0"), "joint_vel", "auto", 0.01)
 
 
+def test_a_quaternion_read_with_the_other_sign_is_not_an_error() -> None:
+    target = find_target(make_task("AllegroCube-v0"), "cube_quat", "auto", 0.3)
+    truth = torch.tensor([[0.01, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
+    value = torch.tensor([[0.01, 0.0, 0.0, -1.0], [0.995, 0.1, 0.0, 0.0]])
+    differences = target.differences(value, truth)
+    torch.testing.assert_close(differences, torch.tensor([[-0.02, 0.0, 0.0, 0.0], [-0.005, 0.1, 0.0, 0.0]]))
+
+
 def test_noise_and_bias_are_those_of_an_analysis_of_variance() -> None:
     # Episodes (1, 3) and (7, 9): MSW = (1 + 1 + 1 + 1) / 2 = 2, MSB = 2 (9 + 9) / 1 = 36, bias^2 = (36 - 2) / 2
     noise, bias = parts_of_variance(np.array([0, 0, 4, 4]), np.array([[1.0], [3.0], [7.0], [9.0]]))

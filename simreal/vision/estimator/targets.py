@@ -111,7 +111,10 @@ class Target:
         return self.error(value, truth)[:, None] <= _CHI * std
 
     def differences(self, value: Tensor, truth: Tensor) -> Tensor:
-        """Errors [B, size] in the component's own numbers, as sensor noise is added to them."""
+        """Errors [B, size] in the component's own numbers, as sensor noise is added to them. Of a quaternion and its
+        opposite, which are one rotation, the one nearer to the truth counts: near w = 0 either may be shown."""
+        if self.kind == "quaternion":
+            return torch.where((value * truth).sum(1, keepdim=True) < 0.0, -value, value) - truth
         return wrapped(value - truth) if self.kind in ("angles", "euler") else value - truth
 
     def to_matrix(self, value: Tensor) -> Tensor:
