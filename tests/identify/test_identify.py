@@ -93,6 +93,14 @@ def test_pieces_in_which_somebody_holds_the_robot_are_left_out() -> None:
         assert abs(known.value / true - 1.0) < 0.1, known
 
 
+def test_a_value_at_the_end_of_its_range_is_warned_of() -> None:
+    task = TinyTask(ARM)
+    narrow = WANTED | {"payload": {"quantity": "body_mass", "of": "lower", "range": [0.5, 1.15]}}
+    found = identify(task, [log(task, WANTED, TRUE)], build_parameters(task, narrow), length_s=0.4, threads=1)
+    [line] = [line for line in lines(found) if "at the end of the range" in line]
+    assert line.startswith("warning: payload is found at the end of the range that was asked for (1.15)")
+
+
 def test_pieces_that_move_are_not_left_out_for_those_that_rest() -> None:
     task = TinyTask(ARM)
     model = world(task, WANTED, TRUE)

@@ -13,6 +13,7 @@ from simreal.identify.knowledge import Known
 _UNEXPLAINED, _SHARE = 5.0, 0.05  # times the noise; and of how far off the model as it is was
 _CORRELATED = 0.3  # and from which on the file states it
 _WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # of YAML 1.1, which are no text there
+_END = 0.005  # of a range
 _TIED = 0.8  # correlation from which on two unknowns are said to be tied to each other
 
 
@@ -129,7 +130,7 @@ def lines(found: Identified) -> list[str]:
             f"{part.identified[worst] / max(part.noise[worst], 1e-12):.1f} times its noise)"
         )
     rows += [f"left out: {line}" for line in odd(found)]
-    return [*rows, *(f"warning: {line}" for line in unexplained(found))]
+    return [*rows, *(f"warning: {line}" for line in [*at_ends(found), *unexplained(found)])]
 
 
 def odd(found: Identified) -> list[str]:
@@ -140,6 +141,21 @@ def odd(found: Identified) -> list[str]:
         f"{found.left_out} of {found.left_out + found.pieces} pieces, whose motion no world near the best one "
         "explains, as where feet slip or a robot falls"
     ]
+
+
+def at_ends(found: Identified) -> list[str]:
+    """Unknowns that were found at an end of the range asked for, which is not one that nature sets."""
+    lines: list[str] = []
+    for k in found.knowledge.of:
+        low, high = k.unknown.limits
+        near = _END * (high - low)
+        if k.told and (k.value >= high - near or (k.value <= low + near and low != 0.0)):
+            end = high if k.value >= high - near else low
+            lines.append(
+                f"{k.unknown.name} is found at the end of the range that was asked for ({end:.4g}); ask for a wider "
+                "one: its interval, and those of others, may not hold the truth"
+            )
+    return lines
 
 
 def unexplained(found: Identified) -> list[str]:

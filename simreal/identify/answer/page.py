@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from simreal.identify.answer.files import odd, tied, unexplained
+from simreal.identify.answer.files import at_ends, odd, tied, unexplained
 from simreal.identify.identify import Identified
 from simreal.report.figures import svg
 from simreal.report.page import render, write_sections
@@ -31,7 +31,7 @@ def write_page(found: Identified, title: str, output: Path) -> Path:
     remarks = [f"Not told apart: {line}." for line in found.knowledge.combinations]
     remarks += [f"Tied to each other: {line}." for line in tied(found)]
     remarks += [f"Left out: {line}." for line in odd(found)]
-    remarks += [f"{line[0].upper()}{line[1:]}." for line in unexplained(found)]
+    remarks += [f"{line[0].upper()}{line[1:]}." for line in [*at_ends(found), *unexplained(found)]]
     verdict = Markup("<p>{} of {} unknowns are told by the log, from {} pieces of {:g} s.</p>").format(
         told, len(known), found.pieces, found.length_s
     )
