@@ -21,6 +21,7 @@ _FOOT_SHARE = 0.3  # of the way from the lowest point to the base within which a
 _SOLE_M = 0.015  # shapes that end within so much of the lowest point stand on the ground
 _LEAST_LEG_M = 0.03
 _LONG, _ALIKE = 5, 0.9  # hinges of a leg that has an ankle in any case; cosine between axes that are one
+_SOLE_LENGTH = 2.0  # of the height of a foot that lies
 _MOST_SHAPES = 4  # of a foot
 
 
@@ -76,15 +77,17 @@ def find_legs(model: mujoco.MjModel, data: mujoco.MjData, base: int) -> list[Leg
     legs = [_leg(model, data, chain, shapes, lowest[end]) for chain, end, shapes in chains if len(chain) >= 2]
     if not legs:
         raise TaskError("no legs: what ends below the base has fewer than two hinges before it")
-    return _well_named([replace(leg, ankle=_has_ankle(data, leg)) for leg in _parted(legs)])
+    return _well_named([replace(leg, ankle=_has_ankle(model, data, leg)) for leg in _parted(legs)])
 
 
-def _has_ankle(data: mujoco.MjData, leg: Leg) -> bool:
+def _has_ankle(model: mujoco.MjModel, data: mujoco.MjData, leg: Leg) -> bool:
     """Whether a leg has so many hinges that its foot may be kept flat at any height: as those of people have, or three
-    of one axis before a foot that is no ball."""
+    of one axis before a foot that lies on its sole."""
     axes = data.xaxis[list(leg.joints)]
     alike = int((np.abs(axes @ axes[-1]) > _ALIKE).sum())
-    return len(leg.joints) >= _LONG or (leg.foot.radius_m == 0.0 and alike >= 3)
+    ends = np.array([_extent(model, data, g) for g in leg.shapes])
+    size = ends[:, 1].max(axis=0) - ends[:, 0].min(axis=0)
+    return len(leg.joints) >= _LONG or (bool(size[:2].max() > _SOLE_LENGTH * size[2]) and alike >= 3)
 
 
 def _parted(legs: list[Leg]) -> list[Leg]:
