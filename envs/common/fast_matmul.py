@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ import torch
 _CAPABILITY = "AVX512" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "AVX2"
 os.environ.setdefault("MKL_CBWR", f"{_CAPABILITY},STRICT")
 
-_LIKE_UPDATES = ((256, 256, 1), (256, 1, 8), (1024, 256, 12), (700, 4, 1), (512, 64, 64))  # rows, inputs, outputs
+_LIKE_UPDATES = (  # rows, inputs, outputs
+    *((256, 256, 1), (256, 1, 8), (1024, 256, 12), (700, 4, 1), (512, 64, 64)),
+    *product((8, 16, 32, 64), (16, 17), (4, 12, 16)),  # some of these differ on processors of AMD
+)
 
 
 @cache
