@@ -118,6 +118,10 @@ class WarpEngine(Protocol):
     num_envs: int
     device: torch.device
 
+    def differing(self, name: str) -> Tensor | None:
+        """A field of mjModel [N, ...] that somebody has asked for; None where all simulations have the model's."""
+        ...
+
     def pose_context(self) -> AbstractContextManager[tuple[Any, Any]]:
         """mujoco_warp's model and data with the kinematics of the present state, until the context ends."""
         ...
@@ -154,6 +158,10 @@ class BatchedEngine:
 
     def handed_out(self) -> list[Tensor]:
         return [*self._data.values(), *self._fields.values()]
+
+    def differing(self, name: str) -> Tensor | None:
+        """A field of mjModel [N, ...] that somebody has asked for; None where all simulations have the model's."""
+        return self._fields.get(name)
 
     def nominal(self, name: str) -> Tensor:
         owner = self.model.opt if name.startswith("opt.") else self.model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,15 +57,15 @@ class SceneView:
         first_pattern: texture index of the texture library's first pattern.
 
     Attributes:
-        hsv: [N, surfaces, 3] hue, saturation and value of the surfaces.
+        hsv: [N, surfaces, 3] hue, saturation and value of the surfaces as the worlds have them (tasks may paint).
         own_lights: lights of the model; then come the headlight, if it shines, and from `spare` on the added ones.
     """
 
     def __init__(self, state: VisualState, model: mujoco.MjModel, surfaces: list[Surface], first_pattern: int) -> None:
         self.state, self.first_pattern = state, first_pattern
         self.own_lights, self.spare = model.nlight, model.nlight + bool(model.vis.headlight.active)
-        nominal = torch.tensor([colorsys.rgb_to_hsv(*s.rgba[:3]) for s in surfaces], dtype=torch.float64).view(-1, 3)
-        self.hsv = nominal.to(state.rgba.device).expand(len(state.rgba), -1, -1).clone()
+        shown = torch.tensor([s.geoms[0] for s in surfaces], dtype=torch.int64, device=state.rgba.device)
+        self.hsv = hsv_of(state.rgba[:, shown, :3].double())
 
     def recolour(self, targets: Targets, part: int, changed: Tensor) -> None:
         """Give surfaces another hue, saturation or value (part 0, 1, 2) [N, k], and their geoms the colour."""
@@ -240,6 +239,21 @@ def fold(value: Tensor) -> Tensor:
     """Values in [-1, 2] mirrored into [0, 1] at its ends; unlike clipping, that does not pile up black and white."""
     value = value.abs()
     return torch.where(value > 1.0, 2.0 - value, value)
+
+
+def hsv_of(rgb: Tensor) -> Tensor:
+    """Hue, saturation and value [..., 3] of colours given by red, green and blue [..., 3], all in [0, 1]; of grey,
+    which has no hue, 0."""
+    value, lowest = rgb.amax(dim=-1), rgb.amin(dim=-1)
+    span = value - lowest
+    red, green, blue = rgb.unbind(dim=-1)
+    some = torch.where(span > 0.0, span, torch.ones_like(span))
+    sector = torch.where(
+        red == value, (green - blue) / some,
+        torch.where(green == value, 2.0 + (blue - red) / some, 4.0 + (red - green) / some),
+    )  # fmt: skip
+    saturation = span / torch.where(value > 0.0, value, torch.ones_like(value))
+    return torch.stack(((sector / 6.0) % 1.0, saturation, value), dim=-1)
 
 
 def rgb_of(hsv: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class SceneRandomizer:
         for i, scene in enumerate(scenes):
             one = VisualState(**{name: value[i : i + 1] for name, value in vars(before).items()})
             place(one, scene, model)
+            paint(one, scene)
         after = VisualState(**{name: value.clone() for name, value in vars(before).items()})
         self._batch.apply(after, lam.cpu(), first_pattern, rows)
         skies: list[Sky | None] = []
@@ -107,6 +108,14 @@ def place(state: VisualState, scene: mujoco.MjvScene, model: mujoco.MjModel) -> 
     for index, light in _lights(scene, model).items():
         state.light_pos[0, index], state.light_dir[0, index] = torch.tensor(light.pos), torch.tensor(light.dir)
         state.light_active[0, index] = True
+
+
+def paint(state: VisualState, scene: mujoco.MjvScene) -> None:
+    """Give the geoms of one world the colours that a scene has them in: a task may have painted them."""
+    shown = [geom for geom in (scene.geoms[k] for k in range(scene.ngeom)) if geom.objtype == _GEOM_OBJECT]
+    if shown:
+        colours = np.array([geom.rgba[:3] for geom in shown])
+        state.rgba[0, [geom.objid for geom in shown], :3] = torch.from_numpy(colours)
 
 
 def _lights(scene: mujoco.MjvScene, model: mujoco.MjModel) -> dict[int, mujoco.MjvLight]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from chromium import Chromium, find_chromium
 from robots import GO1, needs
@@ -112,6 +113,23 @@ def test_shapes_are_where_mujoco_has_them() -> None:
     (shape,) = body_shapes(model, table, frozenset())
     geom = model.body_geomadr[table]
     np.testing.assert_allclose(np.abs(shape.vertices).max(axis=0), model.geom_size[geom], rtol=1e-6)
+
+
+def test_what_a_task_paints_as_it_goes_on_is_painted_on_the_page(server: Any, tmp_path: Path) -> None:
+    """As the stickers of a Rubik's Cube whose faces turn."""
+    page = page_of(server, "InvertedPendulum-v5", tmp_path)
+    drawing, player = page.drawing, page.player
+    drawing.show()
+    body, other = [node for node in drawing._nodes if node.kind == "body"][-2:]
+    meshes, kept = [id(mesh) for mesh in body.meshes], [id(mesh) for mesh in other.meshes]
+    drawing.show()
+    assert [id(mesh) for mesh in body.meshes] == meshes
+    model = player.model
+    for geom in range(model.body_geomadr[body.index], model.body_geomadr[body.index] + model.body_geomnum[body.index]):
+        player.environment.engine.field("geom_rgba")[0, geom] = torch.tensor([0.1, 0.9, 0.2, 1.0])
+    drawing.show()
+    assert [mesh.color for mesh in body.meshes] == [(25, 229, 51)]
+    assert [id(mesh) for mesh in other.meshes] == kept
 
 
 def test_it_says_where_the_page_is_also_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,17 @@ class TestPictures:
         assert (after[0] != before[0]).any(dim=-1).float().mean() > 0.01
         assert torch.equal(after[1], before[1])
 
+    def test_they_show_what_the_task_has_painted_in_every_look(self) -> None:
+        environment = room([world(), world(), world(material_hue=0.03), world(material_hue=0.03)])
+        ball = environment.task.model.ngeom - 1
+        painted = environment.engine.field("geom_rgba")
+        painted[1::2, ball, :3] = torch.tensor([0.9, 0.1, 0.5])
+        fast, slow = both(environment)
+        for plain in (0, 2):
+            ours, theirs = fast[plain + 1] - fast[plain], slow[plain + 1] - slow[plain]
+            assert np.abs(theirs).max() > 50.0
+            assert alike(ours, theirs) > 0.8
+
     def test_taking_them_changes_nothing(self) -> None:
         looked, other = room([world()] * 2), room([world()] * 2)
         for environment in (looked, other):

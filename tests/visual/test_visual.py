@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from envs.engines.visual_state import VisualState
 from randomization.catalogue.visual import VISUAL
 from randomization.parameters import RandomizationError, build_parameters
 from randomization.targets.appearance import camera_names, light_names, surfaces
-from randomization.visual.effects import fold, rotated, unit_vector
+from randomization.visual.effects import fold, hsv_of, rgb_of, rotated, unit_vector
 from randomization.visual.image_filters import NEUTRAL
 from randomization.visual.mujoco_scene import SceneRandomizer, place
 from randomization.visual.textures import PATTERNS, checker, gradient, library, mixed_sky, noise, nominal_sky, pattern
@@ -314,6 +315,34 @@ def test_a_scene_of_one_world_gets_the_numbers_that_a_batch_of_all_worlds_gets()
         np.testing.assert_array_equal(one.postprocess(pictures[i].numpy(), lam[i], i), together[i])
     assert torch.equal(together[0], pictures[0])
     assert not torch.equal(together[1], pictures[1])
+
+
+def test_what_a_task_has_painted_is_recoloured_from_the_colour_that_it_has() -> None:
+    """As the stickers of a Rubik's Cube, which move: not from the model's own colour."""
+    studio = Studio({"material_hue": {"of": "ball"}, "material_value": {"of": "ball"}}, [0.0, 0.0])
+    rgba = studio.environment.engine.field("geom_rgba")
+    rgba[0, 3, :3] = torch.tensor([0.9, 0.1, 0.5])
+    for world in ([0.0, 0.0], [0.04, 0.0], [0.0, 0.05], [0.04, 0.05]):
+        plain, shown = studio.compose(None)[BALL]["rgba"], studio.compose(world)[BALL]["rgba"]
+        np.testing.assert_allclose(plain[:3], [0.9, 0.1, 0.5], atol=1e-6)
+        before, after = (np.array(colorsys.rgb_to_hsv(*colour[:3])) for colour in (plain, shown))
+        moved = np.abs(after - before)
+        assert moved[0] <= world[0] + 1e-6
+        assert moved[2] <= world[1] + 1e-6
+        assert (moved[[0, 2]] > 1e-4).tolist() == [value > 0.0 for value in world]
+        assert moved[1] < 1e-6
+    repainted = studio.compose([0.04, 0.05])[BOX]["rgba"]
+    assert repainted == studio.compose(None)[BOX]["rgba"]
+
+
+def test_hue_saturation_and_value_are_those_of_colorsys() -> None:
+    g = torch.Generator().manual_seed(0)
+    colours = torch.cat((torch.rand(200, 3, generator=g, dtype=torch.float64), torch.eye(3).double(),
+                         1.0 - torch.eye(3).double(), torch.full((2, 3), 0.3).double(), torch.zeros(1, 3).double(),
+                         torch.ones(1, 3).double()))  # fmt: skip
+    expected = np.array([colorsys.rgb_to_hsv(*colour) for colour in colours.tolist()])
+    np.testing.assert_allclose(hsv_of(colours), expected, atol=1e-12)
+    np.testing.assert_allclose(rgb_of(hsv_of(colours)), colours, atol=1e-12)
 
 
 def test_environments_that_are_not_shown_pay_nothing() -> None:

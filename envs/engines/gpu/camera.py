@@ -1,6 +1,7 @@
 """One camera of every simulation of the GPU engine, drawn by mujoco_warp's ray tracer: all pictures in one call.
 
 Colours, lights and the camera of each world are arrays of the camera's own: what the engine steps is not written.
+What a task paints (`geom_rgba` of single simulations) is read anew for every picture.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Camera:
             model, self._camera_id, hidden=hidden, spare_lights=spare_lights, device=self._device
         )
         self.state = self._nominal.expanded(self._n)
+        self._own_rgba = torch.as_tensor(model.geom_rgba, device=self._device)  # [G, 4], before a task paints
         self._texid = torch.full((self._n, model.ngeom, 10), -1, dtype=torch.int32, device=self._device)
         with _kernels.on_torch_stream(self._wp_device):
             lens, static = _lens(model, self._camera_id), _static(model, self._headlight, spare_lights)
@@ -142,6 +144,14 @@ class Camera:
             state.light_pos[:, model.nlight] = state.eye_pos
             state.light_dir[:, model.nlight] = -state.eye_axes[:, :, 2]
 
+    def _paint(self) -> None:
+        """Give geoms that the task has painted their colours; those that are not drawn stay so."""
+        colours = self._engine.differing("geom_rgba")
+        if colours is not None:
+            colours = colours.to(self.state.rgba.dtype)
+            painted = ((colours != self._own_rgba).any(dim=2) & (self.state.rgba[..., 3] > 0.0))[..., None]
+            self.state.rgba.copy_(torch.where(painted, colours, self.state.rgba))
+
     def render(self, change: Callable[[VisualState], None] | None = None) -> Tensor:
         """Pictures [N, height, width, 3] uint8 of the present state; a tensor of its own.
 
@@ -149,6 +159,7 @@ class Camera:
             change: makes each world's `state` of the nominal one, in place.
         """
         self.state.copy_(self._nominal)
+        self._paint()
         with self._engine.pose_context() as (m, d), _kernels.on_torch_stream(self._wp_device):
             self._place(d)
             if change is not None:

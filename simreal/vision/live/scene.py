@@ -1,8 +1,10 @@
-"""A simulation in viser's scene: shapes are sent once, then the poses of bodies that moved."""
+"""A simulation in viser's scene: shapes are sent once, then the poses of bodies that moved, and shapes anew whose
+colours have changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.common.step_records import Mark
 from simreal.vision.live.player import Contacts, Player, Points
-from simreal.vision.live.shapes import WIDE_M, Triangles, body_shapes, site_shape
+from simreal.vision.live.shapes import WIDE_M, Triangles, body_shapes, colours_of, site_shape
 
 _MOVED_M, _TURNED = 1e-5, 1e-6  # below which nobody sees it: of a place, and of a quaternion's values
 _WORLD = "/world"
@@ -23,6 +25,29 @@ _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 
 Clicked = Callable[[int, Points], None]
 """Called with a body and the direction [3] in which somebody looks at it."""
+
+
+@dataclass
+class _Node:
+    """What is drawn of a body or of a site.
+
+    Attributes:
+        frame: whose pose is sent.
+        name: of the frame.
+        kind: "body" or "site".
+        index: in the model.
+        pose: as sent: place and quaternion [7].
+        meshes: in the frame.
+        colours: that they were made with.
+    """
+
+    frame: Any
+    name: str
+    kind: str
+    index: int
+    pose: NDArray[np.float64] = field(default_factory=lambda: np.full(7, np.inf))
+    meshes: list[Any] = field(default_factory=list)
+    colours: bytes = b""
 
 
 class Drawing:
@@ -50,14 +75,11 @@ class Drawing:
         self._tracked = int(player.environment.task.render_camera.get("trackbodyid", -1))
         self._light(server.scene)
         self._root = server.scene.add_frame(_WORLD, show_axes=False)
-        self._nodes: list[tuple[Any, str, int]] = []  # handle, kind, index
-        self._poses: list[NDArray[np.float64]] = []  # as sent: place and quaternion [7]
+        self._nodes: list[_Node] = []
         with server.atomic():
             self._add_bodies(model)
             for site in self._sites.tolist():
-                shape = site_shape(model, site)
-                if shape is not None:
-                    self._add(f"site_{site}", "site", site, [shape], None)
+                self._add(f"site_{site}", "site", site)
         self._marks: list[Any] = []
         self._lines = self._points = None
         self._aim(marks)
@@ -71,11 +93,8 @@ class Drawing:
         scene.add_light_directional("/sun", intensity=3.0, position=(1.0, -2.0, 4.0), cast_shadow=True)
 
     def _add_bodies(self, model: mujoco.MjModel) -> None:
-        own = frozenset(self._sites.tolist())
         for body in range(model.nbody):
-            shapes = body_shapes(model, body, own)
-            if shapes:
-                self._add(f"body_{body}", "body", body, shapes, body if model.body_weldid[body] else None)
+            self._add(f"body_{body}", "body", body)
         for geom in np.flatnonzero((model.geom_type == _PLANE) & (model.geom_size[:, 0] == 0.0)).tolist():
             if not model.geom_bodyid[geom]:  # without lines nobody sees how a robot moves over it
                 self._server.scene.add_grid(
@@ -84,28 +103,48 @@ class Drawing:
                     wxyz=model.geom_quat[geom],
                 )  # fmt: skip
 
-    def _add(self, name: str, kind: str, index: int, shapes: list[Triangles], body: int | None) -> None:
-        """A node of some shapes; `body`: that a click on it means."""
-        frame = self._server.scene.add_frame(f"{_WORLD}/{name}", show_axes=False)
-        for number, shape in enumerate(shapes):
+    def _add(self, name: str, kind: str, index: int) -> None:
+        """A node, where anything of it is to be seen."""
+        if self._shapes(kind, index):
+            frame = self._server.scene.add_frame(f"{_WORLD}/{name}", show_axes=False)
+            self._nodes.append(_Node(frame, name, kind, index))
+            self._draw(self._nodes[-1])
+
+    def _shapes(self, kind: str, index: int) -> list[Triangles]:
+        """What a node looks like now."""
+        model = self._player.model
+        if kind == "body":
+            return body_shapes(model, index, frozenset(self._sites.tolist()))
+        shape = site_shape(model, index)
+        return [] if shape is None else [shape]
+
+    def _draw(self, node: _Node) -> None:
+        """Send a node's shapes, in place of those that it had."""
+        for mesh in node.meshes:
+            mesh.remove()
+        model = self._player.model
+        body = node.index if node.kind == "body" and model.body_weldid[node.index] else None  # that a click means
+        node.colours, node.meshes = colours_of(model, node.kind, node.index), []
+        for number, shape in enumerate(self._shapes(node.kind, node.index)):
             red, green, blue, alpha = shape.rgba
             mesh = self._server.scene.add_mesh_simple(
-                f"{_WORLD}/{name}/{number}", shape.vertices.astype(np.float32), shape.faces.astype(np.uint32),
+                f"{_WORLD}/{node.name}/{number}", shape.vertices.astype(np.float32), shape.faces.astype(np.uint32),
                 color=(int(255 * red), int(255 * green), int(255 * blue)), opacity=None if alpha >= 1.0 else alpha,
                 flat_shading=not shape.round, side="front" if body is None else "double",
                 cast_shadow=body is not None,
             )  # fmt: skip
             if body is not None:
                 mesh.on_click(lambda event, b=body: self._clicked(b, np.asarray(event.ray_direction, dtype=float)))
-        self._nodes.append((frame, kind, index))
-        self._poses.append(np.full(7, np.inf))
+            node.meshes.append(mesh)
 
     def show(self) -> None:
         """Send what has moved, as one batch."""
         marks = self._player.look()
         with self._server.atomic():
-            for number, (frame, kind, index) in enumerate(self._nodes):
-                self._send(number, frame, self._pose(kind, index))
+            for node in self._nodes:
+                self._send(node)
+                if colours_of(self._player.model, node.kind, node.index) != node.colours:
+                    self._draw(node)
             self._aim(marks)
             self._show_forces()
 
@@ -117,15 +156,15 @@ class Drawing:
         mujoco.mju_mat2Quat(quat, data.site_xmat[index])
         return np.concatenate((data.site_xpos[index], quat))
 
-    def _send(self, number: int, frame: Any, pose: NDArray[np.float64]) -> None:
-        sent = self._poses[number]
+    def _send(self, node: _Node) -> None:
+        pose, sent = self._pose(node.kind, node.index), node.pose
         if np.abs(pose[:3] - sent[:3]).max() > _MOVED_M:
-            frame.position = pose[:3]
+            node.frame.position = pose[:3]
             self.sent += 1
         if np.abs(pose[3:] - sent[3:]).max() > _TURNED:
-            frame.wxyz = pose[3:]
+            node.frame.wxyz = pose[3:]
             self.sent += 1
-        self._poses[number] = pose
+        node.pose = pose
 
     def _aim(self, marks: Sequence[Mark]) -> None:
         """Keep what is followed in the middle, and put marks where they are."""

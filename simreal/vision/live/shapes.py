@@ -51,6 +51,15 @@ def body_shapes(model: mujoco.MjModel, body: int, without_sites: frozenset[int])
     return [Triangles(*_joined(parts), rgba, smooth) for (rgba, smooth), parts in found.items()]
 
 
+def colours_of(model: mujoco.MjModel, kind: str, index: int) -> bytes:
+    """The colours of a body's geoms and sites, or of a site: a task may paint them as it goes on."""
+    if kind == "site":
+        return model.site_rgba[index].tobytes()
+    first = int(model.body_geomadr[index])
+    geoms = model.geom_rgba[first : first + int(model.body_geomnum[index])]
+    return geoms.tobytes() + model.site_rgba[model.site_bodyid == index].tobytes()
+
+
 def site_shape(model: mujoco.MjModel, site: int) -> Triangles | None:
     """A site in its own frame; None where nothing of it is to be seen."""
     rgba = _rgba(model, int(model.site_matid[site]), model.site_rgba[site])
