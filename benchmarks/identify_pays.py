@@ -106,7 +106,8 @@ def main() -> None:
         "name": f"identify_pays_{told.robot}", "config": config, "seeds": told.seeds,
         "evaluate": {"episodes": told.episodes, "worlds": ["nominal", *worlds]}, "arms": kinds,
     }  # fmt: skip
-    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    plain = json.loads(json.dumps(study))  # nothing of it twice: YAML would write an alias
+    (folder / "study.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     simreal_main(["study", str(folder / "study.yaml"), "--run-dir", str(folder / "study"), "--no-pictures"])
 
 
