@@ -21,7 +21,7 @@ from envs.engines.cpu import CpuEngine
 from envs.environment import Environment
 from envs.manipulation.cube.hands import FRICTION, HANDS, SHADOW, Hand, HandModel, build
 from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism
-from envs.manipulation.rubiks.model import FACE_FRICTION_NM, FACE_SPRING, Turning, add_rubiks, set_resistance
+from envs.manipulation.rubiks.model import FACE_FRICTION_NM, FACE_SPRING, PIECES, Turning, add_rubiks, set_resistance
 from envs.manipulation.rubiks.notation import FACES, Move, random_scramble, to_text
 from envs.manipulation.rubiks.planner import solution
 from envs.manipulation.rubiks.state import (
@@ -115,14 +115,14 @@ def seen_poses(mechanism: Mechanism, index: int) -> tuple[np.ndarray, np.ndarray
     frame, origin = cube.reshape(3, 3), data.body("cube").xpos
     edge = float(model.geom("cube").size[0]) / 1.5
     shown = mechanism.labels[index][mechanism.facelets()[index]].tolist()
-    where = {label: data.geom(f"look_sticker{facelet}") for facelet, label in enumerate(shown)}
+    geoms = [[data.geom(f"look_sticker{p.name}") for p in PIECES if p.facelet == facelet] for facelet in range(54)]
+    middles = {label: np.mean([g.xpos for g in pieces], axis=0) for label, pieces in zip(shown, geoms, strict=True)}
+    turns = {label: pieces[0].xmat.reshape(3, 3) for label, pieces in zip(shown, geoms, strict=True)}
     slots = dict(zip(shown, range(54), strict=True))
     places, rotations = np.zeros((26, 3)), np.zeros((26, 3, 3))
     for home, facelets in enumerate(FACELETS_OF):
-        turned = [frame.T @ where[label].xmat.reshape(3, 3) @ NORMAL_OF[slots[label]] for label in facelets]
-        at = [
-            frame.T @ (where[label].xpos - origin) / edge - 0.5 * n for label, n in zip(facelets, turned, strict=True)
-        ]
+        turned = [frame.T @ turns[label] @ NORMAL_OF[slots[label]] for label in facelets]
+        at = [frame.T @ (middles[label] - origin) / edge - 0.5 * n for label, n in zip(facelets, turned, strict=True)]
         assert max(np.abs(a - at[0]).max() for a in at) < 1e-6, "the stickers of a cubelet are apart"
         places[home] = at[0]
         basis = lambda v: np.stack((v[0], v[1], np.cross(v[0], v[1])), axis=1)  # noqa: E731

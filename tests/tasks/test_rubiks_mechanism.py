@@ -12,9 +12,9 @@ import torch
 from benchmarks.rubiks import bare_cubes, check_whole, drive, turns, wrenches
 from envs.common.spatial import quat_angle, quat_conjugate, quat_multiply, uniform_quat
 from envs.manipulation.rubiks.mechanism import AXES, SHARE, TOLERANCE_RAD, Mechanism
-from envs.manipulation.rubiks.model import FACE_DRAG, FACE_FRICTION_NM, FACE_SPRING
+from envs.manipulation.rubiks.model import FACE_DRAG, FACE_FRICTION_NM, FACE_SPRING, PIECES, PLASTIC
 from envs.manipulation.rubiks.notation import FACES
-from envs.manipulation.rubiks.state import SOLVED, to_string
+from envs.manipulation.rubiks.state import CUBELET_OF, NORMALS, SOLVED, to_string
 
 
 def one(face: str, torque: float) -> torch.Tensor:
@@ -173,3 +173,50 @@ def test_the_reduced_cube_turns_top_and_bottom_only_and_the_locked_one_nothing()
     step(locked, 5)
     assert float(locked.angles().abs().max()) == 0.0
     assert locked.engine.model.nv == 6
+
+
+def black_corners(mechanism: Mechanism, index: int) -> np.ndarray:
+    """Directions [6, 3] in the cube's frame from the middle of each face to the black piece that is drawn there."""
+    model, data = mechanism.engine.export_to_mujoco(index)
+    cube = np.zeros(9)
+    mujoco.mju_quat2Mat(cube, mechanism.quat()[index].numpy())
+    frame, origin = cube.reshape(3, 3), data.body("cube").xpos
+    found = np.zeros((6, 3))
+    for piece in PIECES:
+        geom = model.geom(f"look_sticker{piece.name}")
+        if np.allclose(geom.rgba, PLASTIC):
+            at = frame.T @ (data.geom_xpos[geom.id] - origin)
+            face = int((NORMALS @ at).argmax())
+            assert not found[face].any(), "two black pieces on a face"
+            found[face] = at - (at @ NORMALS[face]) * NORMALS[face]
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_the_black_piece_of_a_face_is_where_the_faces_angle_says() -> None:
+    """Whichever axis the cube is cut along, and on both sides of 45 degrees, where a turn is counted."""
+    mechanism = bare_cubes(6)
+    firsts = np.array([CUBELET_OF[9 * face] - NORMALS[face] for face in range(6)]) / math.sqrt(2.0)
+    np.testing.assert_allclose(black_corners(mechanism, 0), firsts, atol=1e-6)
+    g, seen, most = torch.Generator().manual_seed(3), set[tuple[int, int]](), 0.0
+    for _ in range(12):
+        push = torch.zeros(6, 6, dtype=torch.float64)
+        push.scatter_(1, torch.randint(6, (6, 1), generator=g), 0.06 * torch.randn(6, 1, generator=g).double())
+        mechanism.exert(push)
+        for _ in range(4):
+            step(mechanism)
+            mechanism.settle()
+            for i in range(6):
+                angles = mechanism.angles()[i].numpy()
+                # `kept` is bookkeeping alone: faces of other axes are drawn aligned.
+                drawn = angles - (mechanism.off() - mechanism.by_face(mechanism.offsets))[i].numpy()
+                for face, black in enumerate(black_corners(mechanism, i)):
+                    turn = np.zeros(9)
+                    quat = np.zeros(4)
+                    mujoco.mju_axisAngle2Quat(quat, NORMALS[face].astype(float), float(drawn[face]))
+                    mujoco.mju_quat2Mat(turn, quat)
+                    np.testing.assert_allclose(black, turn.reshape(3, 3) @ firsts[face], atol=1e-5)
+                seen |= {(int(mechanism.axis[i]), int(q) % 4) for q in mechanism.quarters[i]}
+                most = max(most, float(mechanism.offsets[i].abs().max()))
+    assert {axis for axis, _ in seen} == {0, 1, 2}
+    assert {quarters for _, quarters in seen} == {0, 1, 2, 3}
+    assert most > 0.6

@@ -36,7 +36,7 @@ from torch import Tensor
 from envs.common.spatial import constant, quat_conjugate, quat_multiply, quat_rotate, rotate_inverse
 from envs.engines.base import Engine, write_rows
 from envs.manipulation.cube.hands import HandModel
-from envs.manipulation.rubiks.model import COLOURS, READING, SLABS, Turning
+from envs.manipulation.rubiks.model import COLOURS, CORNERS, PIECES, PLASTIC, READING, SLABS, WHOLE, Turning
 from envs.manipulation.rubiks.notation import FACES, Move
 from envs.manipulation.rubiks.state import CUBELET_OF, NORMAL_OF, SOLVED, facelet_at, turn
 from envs.task import Fixed, id_of
@@ -60,11 +60,24 @@ def _turns() -> np.ndarray:
     return np.stack(rows)
 
 
+_TURNED = [np.linalg.matrix_power(np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]), axis) for axis in range(3)]
+
+
 def _facelets() -> np.ndarray:
     """[3, 54]: by axis, which facelet of the cube each facelet of the body's frame is."""
-    third = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-    turned = [np.linalg.matrix_power(third, axis) for axis in range(3)]
-    return np.array([[facelet_at(t @ c, t @ n) for c, n in zip(CUBELET_OF, NORMAL_OF, strict=True)] for t in turned])
+    return np.array([[facelet_at(t @ c, t @ n) for c, n in zip(CUBELET_OF, NORMAL_OF, strict=True)] for t in _TURNED])
+
+
+def _corners() -> np.ndarray:
+    """[3, pieces]: by axis, which corner of its face on the cube each piece lies at; WHOLE of whole stickers."""
+    found = np.full((3, len(PIECES)), WHOLE)
+    for axis, turned in enumerate(_TURNED):
+        for i, piece in enumerate(PIECES):
+            if piece.corner != WHOLE:
+                face = piece.facelet // 9
+                on = CORNERS[facelet_at(turned @ CUBELET_OF[piece.facelet], turned @ NORMAL_OF[piece.facelet]) // 9]
+                found[axis, i] = int((on == turned @ CORNERS[face, piece.corner]).all(axis=1).argmax())
+    return found
 
 
 def _right_products(quats: Sequence[Sequence[float]]) -> np.ndarray:
@@ -87,7 +100,9 @@ class _Tables(Fixed):
         self.by_third = tensor(_right_products(_THIRDS), engine.dtype)  # [3, 4, 4]
         self.along = tensor(np.stack([np.roll(range(3), -third) for third in range(3)]))  # [3, 3]
         self.order = self.faces.flatten().argsort()  # of U R F D L B in the faces by axis
-        self.colours = tensor(COLOURS, torch.float64)  # [6, 4]
+        self.colours = tensor(np.vstack((COLOURS, PLASTIC)), torch.float64)  # [7, 4]
+        self.shown = self.facelets[:, [piece.facelet for piece in PIECES]]  # [3, pieces] facelets of the cube
+        self.corners = tensor(_corners())
 
 
 class Mechanism:
@@ -116,7 +131,7 @@ class Mechanism:
         self._qpos, self._qvel = engine.data("qpos"), engine.data("qvel")
         self._pos, self._quat, self._spin = slice(k, k + 3), slice(k + 3, k + 7), slice(k + 3, k + 6)
         self._hinges, self._dofs = slice(k + 7, k + 9), slice(k + 6, k + 8)
-        ids = [id_of(model, _OBJ.mjOBJ_GEOM, f"look_sticker{i}") for i in range(54)]
+        ids = [id_of(model, _OBJ.mjOBJ_GEOM, f"look_sticker{piece.name}") for piece in PIECES]
         self._stickers = torch.tensor(ids, device=engine.device)
         self._rgba = engine.field("geom_rgba")
         integers = lambda *shape: torch.zeros(n, *shape, dtype=torch.int64, device=engine.device)  # noqa: E731
@@ -316,8 +331,12 @@ class Mechanism:
     def _paint(self, mask: Tensor) -> None:
         """Give the drawn stickers of `mask` [N] the colours that they have."""
         rows = mask.nonzero()[:, 0] if self._waits else torch.arange(len(mask), device=mask.device)
-        shown = self.labels[rows].gather(1, self._tables.facelets[self.axis[rows]]) // 9  # [k, 54]
-        colours, place = self._tables.colours[shown].to(self._rgba.dtype), (rows[:, None], self._stickers)
+        tables = self._tables
+        facelets = tables.shown[self.axis[rows]]  # [k, pieces]
+        shown = self.labels[rows].gather(1, facelets) // 9
+        cut = tables.corners[self.axis[rows]] == self.quarters[rows].gather(1, facelets // 9) % 4
+        shown = torch.where(cut, len(COLOURS), shown)
+        colours, place = tables.colours[shown].to(self._rgba.dtype), (rows[:, None], self._stickers)
         self._rgba[place] = torch.where(mask[rows, None, None], colours, self._rgba[place])
 
 

@@ -9,12 +9,17 @@
 Each slab is one box that collides; 54 stickers are only drawn. Slabs weigh alike, as those of a solid cube. Sensors of
 contact say what presses on each of the six slabs that the cube can be cut into, and on the cube as a whole.
 
+The sticker in the middle of a face is drawn in four pieces, one of which is black, as if it had been cut out: so a
+picture shows how far a face has been turned, which a plain sticker does not. It lies towards the face's first facelet
+where the face has not been turned.
+
 Friction, spring and drag are chosen, not measured: a light cube with magnets. With them a face that is let go within 45
 degrees comes to rest within 3.8 degrees of aligned, and it takes 0.038 N m to leave a place.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
 
@@ -22,7 +27,7 @@ import mujoco
 import numpy as np
 
 from envs.manipulation.cube.hands import CUBE_MASS_KG, FRICTION, AddCube, Hand, HandModel, build
-from envs.manipulation.rubiks.state import CUBELET_OF, NORMAL_OF
+from envs.manipulation.rubiks.state import CUBELET_OF, NORMAL_OF, NORMALS, quarter_turn
 from envs.task import id_of
 
 Turning = Literal["all", "top_and_bottom", "none"]
@@ -40,8 +45,47 @@ _ROTOR = 5e-6  # kg m^2, a third of what a slab has: without it a slab of 27 g i
 # White, red, green, yellow, orange, blue: U R F D L B.
 COLOURS = np.array([(0.95, 0.95, 0.95, 1.0), (0.80, 0.10, 0.12, 1.0), (0.10, 0.60, 0.25, 1.0),
                     (0.95, 0.85, 0.10, 1.0), (1.00, 0.45, 0.05, 1.0), (0.10, 0.30, 0.80, 1.0)])  # fmt: skip
-_PLASTIC = (0.06, 0.06, 0.07, 1.0)
+PLASTIC = (0.06, 0.06, 0.07, 1.0)
 _STICKER, _THICK = 0.42, 0.012  # half an edge and thickness of a sticker, in edges of a cubelet
+WHOLE = -1  # corner of a piece that is a whole sticker
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the cube's looks: a sticker, or a quarter of one in the middle of a face.
+
+    Attributes:
+        facelet: that it lies on, in the body's frame.
+        corner: which of `CORNERS`; WHOLE of a whole sticker.
+    """
+
+    facelet: int
+    corner: int
+
+    @property
+    def name(self) -> str:
+        """Of the sticker, and of which quarter."""
+        return str(self.facelet) if self.corner == WHOLE else f"{self.facelet}_{self.corner}"
+
+    def box(self, cubelet: float) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and half sizes in the cube's frame, m."""
+        normal = NORMAL_OF[self.facelet]
+        at = CUBELET_OF[self.facelet] + 0.5 * normal
+        wide = _STICKER if self.corner == WHOLE else 0.5 * _STICKER
+        if self.corner != WHOLE:
+            at = at + wide * CORNERS[self.facelet // 9, self.corner]
+        return cubelet * at, cubelet * np.where(normal == 0, wide, _THICK)
+
+
+def _corners() -> np.ndarray:
+    """[6, 4, 3] of each face in `FACES`, from its middle to its corners, counter-clockwise as seen from outside."""
+    firsts = [CUBELET_OF[9 * face] - NORMALS[face] for face in range(6)]
+    turns = [[quarter_turn(normal, k) for k in range(4)] for normal in NORMALS]
+    return np.array([[turn @ first for turn in four] for four, first in zip(turns, firsts, strict=True)])
+
+
+CORNERS = _corners()
+PIECES = tuple(Piece(i, corner) for i in range(54) for corner in (range(4) if i % 9 == 4 else (WHOLE,)))
 _GEOM, _OBJ, _SENSOR = mujoco.mjtGeom, mujoco.mjtObj, mujoco.mjtSensor
 _CONTACT_DATA = mujoco.mjtConDataField
 _FOUND_FORCE_TORQUE_POS = sum(
@@ -100,10 +144,10 @@ def add_rubiks(turns: bool, spec: mujoco.MjSpec, hand: Hand) -> None:
     if turns:
         _add_contact_sensors(spec, core, cubelet)
     goal = spec.worldbody.add_body(name="goal", pos=hand.goal_pos)
-    goal.add_site(name="goal", type=_GEOM.mjGEOM_BOX, size=[1.5 * cubelet] * 3, rgba=_PLASTIC)
-    for facelet in range(54):
-        at, size = _sticker(facelet, cubelet)
-        goal.add_site(name=f"goal_{facelet}", type=_GEOM.mjGEOM_BOX, pos=at, size=size, rgba=COLOURS[facelet // 9])
+    goal.add_site(name="goal", type=_GEOM.mjGEOM_BOX, size=[1.5 * cubelet] * 3, rgba=PLASTIC)
+    for piece in PIECES:
+        at, size = piece.box(cubelet)
+        goal.add_site(name=f"goal_{piece.name}", type=_GEOM.mjGEOM_BOX, pos=at, size=size, rgba=_first_colour(piece))
 
 
 def _add_slab(body: mujoco.MjsBody, name: str, cubelet: float, side: int) -> None:
@@ -112,21 +156,21 @@ def _add_slab(body: mujoco.MjsBody, name: str, cubelet: float, side: int) -> Non
     # Contact dimension 4: as of the cube in one piece.
     body.add_geom(
         name=name, type=_GEOM.mjGEOM_BOX, pos=[0, 0, side * cubelet], size=[wide, wide, 0.5 * cubelet],
-        mass=CUBE_MASS_KG / 3.0, condim=4, friction=FRICTION, rgba=_PLASTIC,
+        mass=CUBE_MASS_KG / 3.0, condim=4, friction=FRICTION, rgba=PLASTIC,
     )  # fmt: skip
-    for facelet in np.flatnonzero(CUBELET_OF[:, 2] == side):
-        at, size = _sticker(int(facelet), cubelet)
+    for piece in PIECES:
+        if CUBELET_OF[piece.facelet, 2] != side:
+            continue
+        at, size = piece.box(cubelet)
         body.add_geom(
-            name=f"look_sticker{facelet}", type=_GEOM.mjGEOM_BOX, pos=at, size=size, mass=0.0, contype=0, conaffinity=0,
-            rgba=COLOURS[facelet // 9],
+            name=f"look_sticker{piece.name}", type=_GEOM.mjGEOM_BOX, pos=at, size=size, mass=0.0, contype=0,
+            conaffinity=0, rgba=_first_colour(piece),
         )  # fmt: skip
 
 
-def _sticker(facelet: int, cubelet: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and half sizes of a sticker in the cube's frame, m."""
-    normal = np.abs(NORMAL_OF[facelet])
-    at = cubelet * (CUBELET_OF[facelet] + 0.5 * NORMAL_OF[facelet])
-    return at, cubelet * np.where(normal == 1, _THICK, _STICKER)
+def _first_colour(piece: Piece) -> np.ndarray:
+    """Of a solved cube whose faces have not been turned."""
+    return np.array(PLASTIC) if piece.corner == 0 else COLOURS[piece.facelet // 9]
 
 
 def _add_contact_sensors(spec: mujoco.MjSpec, core: mujoco.MjsBody, cubelet: float) -> None:

@@ -76,7 +76,7 @@ from envs.manipulation.rubiks.goals import (
     upright,
 )
 from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, velocity_of_cube, wrapped
-from envs.manipulation.rubiks.model import COLOURS, Turning, build_rubiks
+from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC, Turning, build_rubiks
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, Move, in_quarters, parse_moves, random_scramble
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, solution, subgoals
 from envs.manipulation.rubiks.state import NORMALS, SOLVED, after
@@ -333,8 +333,10 @@ class RubiksCube(CubeReorientation):
         labels = self.mechanism.labels[index].cpu().numpy()
         left = (self.goal_quarters - self.mechanism.quarters)[index].tolist()
         turns = [Move(face, -quarters % 4) for face, quarters in zip(FACES, left, strict=True) if quarters % 4]
-        for facelet, label in enumerate(after(labels, turns)):
-            model.site_rgba[id_of(model, _SITE, f"goal_{facelet}")] = COLOURS[int(label) // 9]
+        shown, cut = after(labels, turns), (self.goal_quarters[index] % 4).tolist()
+        for piece in PIECES:
+            colour = PLASTIC if piece.corner == cut[piece.facelet // 9] else COLOURS[int(shown[piece.facelet]) // 9]
+            model.site_rgba[id_of(model, _SITE, f"goal_{piece.name}")] = colour
         for site in range(id_of(model, _SITE, "goal"), id_of(model, _SITE, "goal_53") + 1):
             model.site_pos[site] *= scale
             model.site_size[site] *= scale
