@@ -14,7 +14,7 @@ from conftest import snapshot
 from envs.common.spatial import quat_angle, quat_conjugate, quat_multiply, quat_to_matrix
 from envs.environment import Environment
 from envs.manipulation.rubiks.goals import GOAL_DRAWS, faces_along, next_goal
-from envs.manipulation.rubiks.model import COLOURS
+from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, parse_moves
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, subgoals
 from envs.manipulation.rubiks.state import SOLVED, after, check_labels
@@ -223,8 +223,22 @@ def test_the_drawn_goal_shows_the_cube_as_it_is_to_be() -> None:
     model, data = made.engine.export_to_mujoco(0)
     task.draw_goal(model, data, 0)
     first = after(SOLVED, parse_moves("L"))
-    for facelet in range(54):
-        assert model.site(f"goal_{facelet}").rgba == pytest.approx(COLOURS[int(first[facelet]) // 9])
+    left = FACES.index("L")
+    assert task.goal_quarters[0, left] == -1  # clockwise
+    for piece in PIECES:
+        black = 3 if piece.facelet // 9 == left else 0
+        colour = PLASTIC if piece.corner == black else COLOURS[int(first[piece.facelet]) // 9]
+        assert model.site(f"goal_{piece.name}").rgba == pytest.approx(colour)
+
+
+@pytest.mark.parametrize(("mixing", "least", "most"), [(0, 54, 54), (1, 42, 54), ([0, 1], 42, 54), (30, 6, 40)])
+def test_cubes_are_mixed_as_much_as_the_option_says(mixing: Any, least: int, most: int) -> None:
+    labels = task_of(environment(64, mixing=mixing)).mechanism.labels
+    right = (labels // 9 == torch.arange(54) // 9).sum(dim=1)
+    assert least <= int(right.min()) <= int(right.max()) <= most
+    assert (len(right.unique()) > 1) == (mixing not in (0, 1))
+    for row in labels[:8]:
+        check_labels(row.numpy())
 
 
 @pytest.mark.parametrize(
@@ -238,6 +252,10 @@ def test_the_drawn_goal_shows_the_cube_as_it_is_to_be() -> None:
         ({"goals": "mixed", "scramble": "R"}, "has no plan"),
         ({"goals": "scramble", "scramble": "R X"}, "scramble: move 2, 'X'"),
         ({"smoothing": 0.0}, "smoothing"),
+        ({"mixing": -1}, "mixing: expected a number of turns, or the fewest and the most, got -1"),
+        ({"mixing": [3, 2]}, "got [3, 2]"),
+        ({"mixing": "all"}, "got 'all'"),
+        ({"mixing": 1.5}, "got 1.5"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> None:

@@ -54,7 +54,7 @@ _THIRDS = ((1.0, 0.0, 0.0, 0.0), _THIRD, (0.5, -0.5, -0.5, -0.5))  # by axis: th
 _OBJ = mujoco.mjtObj
 
 
-def _turns() -> np.ndarray:
+def face_turns() -> np.ndarray:
     """[24, 54]: where the stickers come from when face i // 4 turns by i % 4 quarters counter-clockwise."""
     rows = [SOLVED if not n else turn(Move(face, 4 - n)) for face in FACES for n in range(4)]
     return np.stack(rows)
@@ -94,7 +94,7 @@ class _Tables(Fixed):
 
     def __init__(self, engine: Engine) -> None:
         tensor = lambda values, kind=torch.int64: torch.as_tensor(values, dtype=kind, device=engine.device)  # noqa: E731
-        self.turns, self.facelets = tensor(_turns()), tensor(_facelets())
+        self.turns, self.facelets = tensor(face_turns()), tensor(_facelets())
         self.faces = tensor(_FACES_OF)  # [3, 2]
         self.thirds = tensor(_THIRDS, engine.dtype)  # [3, 4]
         self.by_third = tensor(_right_products(_THIRDS), engine.dtype)  # [3, 4, 4]

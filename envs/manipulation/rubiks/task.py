@@ -75,7 +75,7 @@ from envs.manipulation.rubiks.goals import (
     planned_goal,
     upright,
 )
-from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, velocity_of_cube, wrapped
+from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, face_turns, velocity_of_cube, wrapped
 from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC, Turning, build_rubiks
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, Move, in_quarters, parse_moves, random_scramble
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, solution, subgoals
@@ -85,7 +85,7 @@ from envs.task import Component, Outcome, id_of
 SUCCESS_FACE_RAD = 0.2
 _START_FACE_RAD = 0.3  # how far top and bottom may be turned when an episode without a plan starts
 _LONGEST_PLAN = 64  # quarter turns; the planner's longest have 23 moves
-_STATES, _MIXING = 512, 30  # scrambled states that episodes start from, and turns that they are made with
+_STATES, _MIXING = 8192, 30  # scrambled states that episodes start from, and turns that they are made with
 _PALM = "palm (x fingers, z up)"
 _CHATTER = {
     "sign flips": "contacts of the Shadow hand's fingers pass from slab to slab of a cube at rest, 0.1 rad/s to and fro"
@@ -105,6 +105,8 @@ class RubiksCube(CubeReorientation):
         scramble: moves, as "R U2 F'": of `solve`, those that the cube has been scrambled with (None: others in every
             episode); of `scramble`, those that the hand is to make (None: the fixed fair scramble).
         smoothing: share of the way to a new target that the servos' command goes in one control step; 1 goes all of it.
+        mixing: how many random turns the cubes have been mixed with that episodes without a plan start from: a number,
+            or two between which it is drawn; 0 is the solved cube.
     """
 
     state_tensors = (*CubeReorientation.state_tensors, "goal_quarters", "plan", "planned", "taken")
@@ -118,7 +120,9 @@ class RubiksCube(CubeReorientation):
         turning: Turning = "all",
         scramble: str | None = None,
         smoothing: float = 0.3,
+        mixing: int | Sequence[int] = _MIXING,
     ) -> None:
+        self.mixing = _turns(mixing)
         _check("hand", hand, tuple(HANDS))
         _check("goals", goals, get_args(RubiksGoals))
         _check("turning", turning, get_args(Turning))
@@ -168,7 +172,7 @@ class RubiksCube(CubeReorientation):
         self.goal_quarters, self.taken, self.planned = integers(6), integers(), integers()
         self.plan = integers(_LONGEST_PLAN, 2)  # [N, plan, 2] quarter turns, see `planned_goal`; `taken` of `planned`
         self._turning = (0, 3) if self.turning == "top_and_bottom" else tuple(range(6))  # in `FACES`
-        self._bank = torch.as_tensor(_scrambled_states(), device=engine.device)  # [states, 54]
+        self._bank = torch.as_tensor(_scrambled_states(*self.mixing), device=engine.device)  # [states, 54]
         names = self.slices()
         seen = ("cube_quat", "face_angle", "goal_face_angle", "goal_rel_face_angle", "side_turn")
         self._shown = {name: names[name] for name in seen}
@@ -379,9 +383,28 @@ def _quat(rotation: np.ndarray) -> np.ndarray:
     return quat
 
 
-def _scrambled_states() -> np.ndarray:
+def _turns(mixing: int | Sequence[int]) -> tuple[int, int]:
+    """The option as the fewest and the most turns."""
+    pair = tuple(mixing) if isinstance(mixing, Sequence) else (mixing, mixing)
+    if (
+        len(pair) != 2
+        or any(isinstance(n, bool) or not isinstance(n, int) for n in pair)
+        or not 0 <= pair[0] <= pair[1]
+    ):
+        raise UnknownOptionError(f"mixing: expected a number of turns, or the fewest and the most, got {mixing!r}")
+    return pair
+
+
+def _scrambled_states(fewest: int, most: int) -> np.ndarray:
     """Labels [states, 54]; the first is the solved cube."""
-    return np.stack([SOLVED, *(after(SOLVED, random_scramble(seed, _MIXING)) for seed in range(1, _STATES))])
+    random = np.random.default_rng(_STATES)
+    counts = random.integers(fewest, most + 1, _STATES)
+    labels, turned = np.tile(SOLVED, (_STATES, 1)), face_turns().reshape(6, 4, 54)[:, 1:].reshape(18, 54)
+    for move in range(most):
+        source = turned[random.integers(len(turned), size=_STATES)]
+        labels = np.where((move < counts)[:, None], np.take_along_axis(labels, source, axis=1), labels)
+    labels[0] = SOLVED
+    return labels
 
 
 def _components(parts: HandModel, hand: str) -> tuple[Component, ...]:
