@@ -53,7 +53,7 @@ def without_drawings(patch: pytest.MonkeyPatch) -> None:
 
 def with_small_chunks(patch: pytest.MonkeyPatch) -> None:
     """Pictures are dealt with in chunks of 16: one usually has about 256."""
-    patch.setattr(Chunking, "of", classmethod(lambda cls, steps: Chunking(8, 2, 1)))
+    patch.setattr(Chunking, "of", classmethod(lambda cls, steps, most=None: Chunking(8, 2, 1)))
 
 
 def with_short_rehearsals(patch: pytest.MonkeyPatch) -> None:

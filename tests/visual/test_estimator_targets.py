@@ -13,8 +13,10 @@ from torch import Tensor
 
 from envs.common.spatial import quat_to_euler, uniform_quat
 from envs.registry import make_task
+from randomization.samplers.base import Manual
 from simreal.common.errors import UserError
-from simreal.vision.estimator.assess import cut_normal, parts_of_variance, resampled
+from simreal.vision.estimator.assess import Readings, cut_normal, parts_of_variance, resampled, summarize_looks
+from simreal.vision.estimator.looks import LookWorlds
 from simreal.vision.estimator.targets import Target, find_target, geodesic, six_to_matrix
 
 POSITION = Target("p", "position", 3, 0.01, "m", ("x", "y", "z"))
@@ -97,6 +99,22 @@ def test_intervals_of_90_percent_hold_the_truth_in_90_percent_where_errors_are_n
     shares.append(QUAT.covered(quat, std, torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(n, 4)))
     for share in shares:
         assert float(share.double().mean()) == pytest.approx(0.9, abs=0.007)  # three standard errors
+
+
+def test_sure_is_what_claims_to_be_right() -> None:
+    """Of angles, each by itself: a camera sees one face of a cube and not the other."""
+    look = LookWorlds("nominal", "nominal", Manual([]))
+    half = ANGLES.claimed(torch.tensor([[0.1, 0.5], [0.1, 0.5]]))
+    miss = ANGLES.misses(torch.tensor([[0.1, 3.0], [0.9, 0.1]]), torch.tensor([[0.0, -3.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(half, [[0.164485, 0.822427]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(miss, [[0.1, 2 * math.pi - 6.0], [0.9, 0.1]], rtol=1e-5)
+    arrays = ({"a": part.double().numpy()} for part in (miss.amax(1), miss, half, miss))
+    row = summarize_looks(look, Readings(np.arange(2), *arrays), [ANGLES])["targets"]["a"]
+    assert (row["sure"], row["sure_right"]) == (0.5, 0.5)
+    assert row["coverage"] == 0.75
+    arrays = ({"a": part.double().numpy()} for part in (miss.amax(1), miss, 10.0 * half, miss))
+    row = summarize_looks(look, Readings(np.arange(2), *arrays), [ANGLES])["targets"]["a"]
+    assert (row["sure"], row["sure_right"]) == (0.0, None)
 
 
 def test_targets_are_found_by_unit_and_refused_by_name() -> None:

@@ -127,6 +127,15 @@ def test_a_stretch_of_frames_is_an_episode() -> None:
     assert [chunking.episode_of(i) for i in range(12)] == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
 
 
+def test_few_pictures_of_an_episode_show_many_episodes() -> None:
+    whole, few = ChunkMaker(PLAN), ChunkMaker(replace(PLAN, per_episode=2))
+    assert (whole.chunking, few.chunking) == (Chunking(16, 16, 3), Chunking(128, 2, 3))
+    few.chunking = Chunking(8, 2, 3)
+    chunk = few.chunk(0)
+    assert len(np.unique(chunk.worlds[:, 0])) == 8  # physics of as many episodes
+    few.close()
+
+
 def _render(folder: Path, *more: str, frames: int = 40) -> None:
     main(["render", "FetchReach-v4", "--frames", str(frames), "--output", str(folder), "--size", "24x16", "--seed", "3",
           "--workers", "0", "--randomization", str(folder.parent / "worlds.yaml"), *more])  # fmt: skip

@@ -72,7 +72,7 @@ class ChunkMaker:
         block = randomization_config(plan.randomization or None)
         found = worlds_of(self.task, block)
         self.worlds = found if looks is None else Worlds(found.physics, looks)
-        self.chunking = Chunking.of(self.task.max_episode_steps)
+        self.chunking = Chunking.of(self.task.max_episode_steps, plan.per_episode)
         self._trusted = trusted
         self._environment: Environment | None = None
 

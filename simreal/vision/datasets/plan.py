@@ -21,7 +21,7 @@ from simreal.vision.rendering.mounts import Mount, mounted
 RANDOM = "random"  # states that random actions lead to
 MOST_CAMERAS = 3
 _LARGEST, _SMALLEST = 1024, 8  # pixels along an edge
-_FRAMES = 256  # of a chunk, about
+FRAMES = 256  # of a chunk, about
 _PER_EPISODE = 16  # pictures of a short episode
 _MOST_APART = 5  # control steps between two pictures of an episode
 
@@ -40,6 +40,7 @@ class PicturePlan:
         randomization: the block of the worlds. What of it is physics is drawn per episode, what is visual per frame.
         looks: "frame": each has a look of its own; "episode": one look for all pictures of an episode.
         unseen: whether surfaces get patterns of textures that no training is given.
+        per_episode: pictures of an environment before it begins anew; None: as many as an episode gives, up to 64.
     """
 
     task: str
@@ -53,6 +54,7 @@ class PicturePlan:
     randomization: Mapping[str, Any] = field(default_factory=dict)
     looks: Literal["frame", "episode"] = "frame"
     unseen: bool = False
+    per_episode: int | None = None
 
     def plain(self) -> dict[str, Any]:
         """As it stands in a JSON file."""
@@ -75,11 +77,11 @@ class Chunking:
     every: int
 
     @classmethod
-    def of(cls, episode_steps: int) -> Chunking:
-        """For episodes of that length."""
+    def of(cls, episode_steps: int, most: int | None = None) -> Chunking:
+        """For episodes of that length, of each of which there are to be at most so many pictures."""
         every = max(1, min(episode_steps // _PER_EPISODE, _MOST_APART))
-        pictures = max(1, min(episode_steps // every, _FRAMES // 4))
-        return cls(max(1, _FRAMES // pictures), pictures, every)
+        pictures = max(1, min(episode_steps // every, most or FRAMES // 4))
+        return cls(max(1, FRAMES // pictures), pictures, every)
 
     @property
     def size(self) -> int:

@@ -34,12 +34,15 @@ class Readings:
     Attributes:
         episode: [n] of each picture; pictures of an episode have one look and go together.
         error: by target, [n], m or rad.
-        covered: [n, spreads] of 0 and 1; difference: [n, size], in the component's own numbers.
+        miss: [n, spreads] how far each number is off for which an interval is claimed, m or rad.
+        claimed: [n, spreads] half widths of these intervals.
+        difference: [n, size], in the component's own numbers.
     """
 
     episode: NDArray[np.int64]
     error: dict[str, Array]
-    covered: dict[str, Array]
+    miss: dict[str, Array]
+    claimed: dict[str, Array]
     difference: dict[str, Array]
 
 
@@ -59,7 +62,7 @@ def read_looks(
     per = "episode" if boundaries is None else "frame"
     plan = replace(estimator.config.plan(), seed=seed, looks=per, unseen=look.unseen)
     maker = ChunkMaker(plan, looks=look.sampler, trusted=estimator.config.task)
-    parts: list[tuple[NDArray[np.int64], dict[str, tuple[Array, Array, Array]]]] = []
+    parts: list[tuple[NDArray[np.int64], dict[str, tuple[Array, ...]]]] = []
     size = maker.chunking.size
     try:
         for number in range(-(-frames // size)):
@@ -75,23 +78,26 @@ def read_looks(
             parts.append((np.array([maker.chunking.episode_of(int(n)) for n in numbers]), read))
     finally:
         maker.close()
-    columns = {name: [np.concatenate([read[name][k] for _, read in parts]) for k in range(3)] for name in parts[0][1]}
+    columns = {name: [np.concatenate([read[name][k] for _, read in parts]) for k in range(4)] for name in parts[0][1]}
     return Readings(
         np.concatenate([episode for episode, _ in parts]),
-        *({name: values[k] for name, values in columns.items()} for k in range(3)),
+        *({name: values[k] for name, values in columns.items()} for k in range(4)),
     )
 
 
-def _read(target: Target, value: Tensor, std: Tensor, truth: Tensor) -> tuple[Array, Array, Array]:
-    measures = target.error(value, truth), target.covered(value, std, truth), target.differences(value, truth)
-    return tuple(measure.double().numpy() for measure in measures)  # pyright: ignore[reportReturnType]
+def _read(target: Target, value: Tensor, std: Tensor, truth: Tensor) -> tuple[Array, ...]:
+    measures = (
+        target.error(value, truth), target.misses(value, truth), target.claimed(std), target.differences(value, truth),
+    )  # fmt: skip
+    return tuple(measure.double().numpy() for measure in measures)
 
 
 def summarize_looks(look: LookWorlds, readings: Readings, targets: Sequence[Target]) -> dict[str, Any]:
     """One entry of `looks` in evaluation.json."""
     found = {}
     for target in targets:
-        error, covered = readings.error[target.name], readings.covered[target.name].mean(1)
+        error, miss, claimed = (part[target.name] for part in (readings.error, readings.miss, readings.claimed))
+        covered, sure = (miss <= claimed).mean(1), claimed <= target.within
         right = (error <= target.within).astype(float)
         quantiles = lambda rows, e=error: np.quantile(e[rows], (0.5, 0.9))  # noqa: E731
         means = lambda rows, r=right, c=covered: np.array([r[rows].mean(), c[rows].mean()])  # noqa: E731
@@ -110,6 +116,8 @@ def summarize_looks(look: LookWorlds, readings: Readings, targets: Sequence[Targ
             "p90": float(middle[1]), "p90_ci95": middle_ends[1],
             "within": target.within, "right": float(share[0]), "right_ci95": share_ends[0],
             "level": LEVEL, "coverage": float(share[1]), "coverage_ci95": share_ends[1],
+            "sure": float(sure.mean()),
+            "sure_right": float((miss[sure] <= target.within).mean()) if sure.any() else None,
             "elements": list(target.elements), "noise": noise.tolist(), "bias": bias.tolist(),
             "usual_noise": usual_noise.tolist(), "usual_bias": usual_bias.tolist(),
             "mean": differences.mean(0).tolist(),
@@ -206,15 +214,18 @@ def assessment_table(document: dict[str, Any]) -> Table:
     title = f"{document['estimator']} on {document['task']}, {document['frames']:,} pictures"
     title += "" if entropy is None else f", entropy of the trained looks {entropy:+.2f} npd"
     table = plain_table(
-        title, ("look", "component"), ("pictures", "median", "95 %", "p90", "95 %", "right", "in interval"),
-        f"right: error at most the configured one; in interval: inside the claimed {LEVEL:.0%}",
+        title, ("look", "component"),
+        ("pictures", "median", "95 %", "p90", "95 %", "right", "in interval", "sure", "of these right"),
+        f"right: error at most the configured one; in interval: inside the claimed {LEVEL:.0%}; sure: numbers whose "
+        "claimed interval reaches no further than the configured error",
     )  # fmt: skip
     for look in document["looks"]:
         for k, (name, row) in enumerate(look["targets"].items()):
             table.add_row(
                 "" if k else look["name"], name, "" if k else str(look["frames"]),
                 f"{row['median']:.4f} {row['unit']}", _ends(row["median_ci95"]), f"{row['p90']:.4f}",
-                _ends(row["p90_ci95"]), f"{row['right']:.3f}", f"{row['coverage']:.3f}",
+                _ends(row["p90_ci95"]), f"{row['right']:.3f}", f"{row['coverage']:.3f}", f"{row['sure']:.3f}",
+                "-" if row["sure_right"] is None else f"{row['sure_right']:.3f}",
             )  # fmt: skip
         table.add_section()
     return table

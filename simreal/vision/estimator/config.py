@@ -16,7 +16,7 @@ from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.learners.options import Strict
 from simreal.training.run_config import apply_overrides, find_config, read_yaml
-from simreal.vision.datasets.plan import RANDOM, PicturePlan, check_cameras, check_size, worlds_of
+from simreal.vision.datasets.plan import FRAMES, RANDOM, PicturePlan, check_cameras, check_size, worlds_of
 from simreal.vision.estimator.targets import Kind, Target, find_target
 from simreal.vision.rendering.mounts import Mount, mounted
 
@@ -38,6 +38,10 @@ class PicturesConfig(Strict):
 
     folder: str | None = Field(None, description="of `simreal render`; null: rendered on the fly")
     states: str = Field(RANDOM, description="on the fly: 'random' actions, or the run whose policy acts")
+    per_episode: int | None = Field(
+        None, ge=1, le=FRAMES,
+        description="on the fly: of one environment before it begins anew; null: as its episode lasts, up to 64",
+    )  # fmt: skip
     workers: int | None = Field(None, ge=0, le=256, description="rendering processes; null: all processors but one")
 
 
@@ -136,6 +140,7 @@ class EstimatorConfig(Strict):
         return PicturePlan(
             self.task, self.cameras, self.width, self.height, self.seed, self.pictures.states, self.task_options,
             self.mounts, self.randomization.model_dump(mode="json", by_alias=True),
+            per_episode=self.pictures.per_episode,
         )  # fmt: skip
 
     def find_targets(self, task: Task) -> list[Target]:

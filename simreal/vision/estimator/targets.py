@@ -102,13 +102,19 @@ class Target:
             return wrapped(value - truth).abs().amax(1)
         return geodesic(self.to_matrix(value), self.to_matrix(truth))
 
+    def misses(self, value: Tensor, truth: Tensor) -> Tensor:
+        """How far each number is off for which an interval is claimed, [B, spreads]."""
+        if self.kind == "position":
+            return (value - truth).abs()
+        return wrapped(value - truth).abs() if self.kind == "angles" else self.error(value, truth)[:, None]
+
+    def claimed(self, std: Tensor) -> Tensor:
+        """Half widths [B, spreads] of the intervals of 90 % that are claimed."""
+        return (_CHI if self.kind in ("quaternion", "euler") else _NORMAL) * std
+
     def covered(self, value: Tensor, std: Tensor, truth: Tensor) -> Tensor:
         """Whether the truth lies in the interval of 90 % that is claimed, [B, spreads]."""
-        if self.kind == "position":
-            return (value - truth).abs() <= _NORMAL * std
-        if self.kind == "angles":
-            return wrapped(value - truth).abs() <= _NORMAL * std
-        return self.error(value, truth)[:, None] <= _CHI * std
+        return self.misses(value, truth) <= self.claimed(std)
 
     def differences(self, value: Tensor, truth: Tensor) -> Tensor:
         """Errors [B, size] in the component's own numbers, as sensor noise is added to them. Of a quaternion and its
