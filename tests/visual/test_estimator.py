@@ -226,6 +226,10 @@ def test_spoilt_pictures_are_spoilt_by_their_numbers() -> None:
         ({"targets": {"grip_posn": {"within": 1}}}, "targets.grip_posn: FetchReach-v4 has no such component"),
         ({"targets": {"grip_pos": {}}}, "targets.grip_pos.within: field required"),
         ({"size": 4}, "8 to 1024"),
+        (
+            {"network": {"grid": 3}},
+            "network.grid: expected a number that divides 4, the edges of pictures halved 2 times",
+        ),
         ({"networks": {}}, "networks: unknown key (did you mean 'network'"),
         ({"randomization": {"sampler": "doraemon"}}, "estimators take none, manual, adr or frozen"),
         ({"learner": {}}, "is of a policy, for `simreal train`"),

@@ -160,8 +160,13 @@ def write_estimator(network: EstimatorNetwork, shape: tuple[int, ...]) -> bytes:
         else:
             assert isinstance(layer, nn.ReLU)
             x = graph.add("Relu", [x])
-    x = _places(graph, x, channels, height, width, float(network.places.log_sharpness.detach().exp()))
-    x = graph.add("Reshape", [x, _sizes(graph, -1, cameras * 3 * channels)])
+    maps, x = x, _places(graph, x, channels, height, width, float(network.places.log_sharpness.detach().exp()))
+    if network.grid:
+        cell = [height // network.grid, width // network.grid]
+        cells = graph.add("AveragePool", [maps], kernel_shape=cell, strides=cell)
+        cells = graph.add("Reshape", [cells, _sizes(graph, 0, channels * network.grid**2)])
+        x = graph.add("Concat", [x, cells], axis=1)
+    x = graph.add("Reshape", [x, _sizes(graph, -1, cameras * (3 + network.grid**2) * channels)])
     for layer in layers_of(network.head):
         x = graph.plain(layer, x)
     factor, shift = _units(network)

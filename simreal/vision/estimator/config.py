@@ -51,6 +51,10 @@ class NetworkConfig(Strict):
     channels: tuple[Width, ...] = Field((16, 32, 48, 48), min_length=2, max_length=8, description="of convolutions")
     halvings: int = Field(2, ge=1, le=5, description="how many of them halve the picture, the first ones")
     features: int = Field(32, ge=1, le=1024, description="whose places are found in each picture")
+    grid: int = Field(
+        0, ge=0, le=64,
+        description="cells along an edge of a picture, in each of which every feature is averaged too; 0: none",
+    )  # fmt: skip
     hidden: tuple[Width, ...] = Field((256,), min_length=1, max_length=4, description="of the network on them")
 
 
@@ -109,6 +113,14 @@ class EstimatorConfig(Strict):
     def _goes_together(self) -> EstimatorConfig:
         if self.network.halvings > len(self.network.channels):
             raise ValueError(f"network.halvings: expected at most {len(self.network.channels)}, one per convolution")
+        edges = [self.width, self.height]
+        for _ in range(self.network.halvings):
+            edges = [-(-edge // 2) for edge in edges]
+        if self.network.grid and any(edge % self.network.grid for edge in edges):
+            raise ValueError(
+                f"network.grid: expected a number that divides {' and '.join(map(str, sorted(set(edges))))}, the edges "
+                f"of pictures halved {self.network.halvings} times, got {self.network.grid}"
+            )
         if self.pictures.folder is not None and self.randomization.sampler in ("adr", "doraemon"):
             raise ValueError("pictures.folder: ranges that widen need fresh pictures; expected null")
         if self.randomization.sampler == "doraemon":

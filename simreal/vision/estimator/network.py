@@ -1,7 +1,9 @@
 """The estimator's network: pictures of all cameras -> estimates and how unsure they are.
 
 Convolutions, the same for all cameras; for each feature its place in the picture (spatial softmax: Levine et al. 2016,
-arXiv 1504.00702) and how strongly it shows; a network on those of all cameras, side by side.
+arXiv 1504.00702) and how strongly it shows, and, with a grid, its mean in every cell; a network on those of all
+cameras, side by side. Places find a thing wherever it is. Cells say what is at a place, as of things that are always
+about there and look alike: which of nine coloured squares is in the middle.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class EstimatorNetwork(nn.Module):
             before = channels
         self.features = nn.Sequential(*layers, nn.Conv2d(before, config.features, 1))
         self.places = SpatialSoftmax()
-        widths = [3 * config.features * cameras, *config.hidden]
+        self.grid = config.grid
+        widths = [(3 + self.grid**2) * config.features * cameras, *config.hidden]
         hidden = [layer for i, n in enumerate(widths[:-1]) for layer in (nn.Linear(n, widths[i + 1]), nn.ReLU())]
         self.head = nn.Sequential(*hidden, nn.Linear(widths[-1], sum(t.outputs for t in targets)))
         for i, target in enumerate(targets):  # of positions: a place and a length that fit the pictures' own
@@ -79,8 +82,12 @@ class EstimatorNetwork(nn.Module):
         """Bytes [B, cameras, height, width, 3] -> outputs [B, outputs] of each target, as `Target` takes them."""
         b, cameras = pictures.shape[:2]
         values = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        places = self.places(self.features(values.contiguous(memory_format=torch.channels_last)))
-        outputs = self.head(places.reshape(b, cameras * places.shape[1]))
+        maps = self.features(values.contiguous(memory_format=torch.channels_last))
+        seen = self.places(maps)
+        if self.grid:
+            cells = functional.avg_pool2d(maps, (maps.shape[2] // self.grid, maps.shape[3] // self.grid))
+            seen = torch.cat((seen, cells.flatten(1)), dim=1)
+        outputs = self.head(seen.reshape(b, cameras * seen.shape[1]))
         found = {}
         for i, (target, output) in enumerate(
             zip(self.targets, outputs.split([t.outputs for t in self.targets], 1), strict=True)
