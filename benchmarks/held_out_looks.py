@@ -51,7 +51,7 @@ def main() -> None:
         estimator = load_estimator(run)
         for kind in _KINDS:
             look = look_of(estimator.config, kind, estimator)
-            row = summarize_looks(look, read_looks(estimator, look, options.frames, 1_000_003), estimator.targets)
+            row = summarize_looks(look, read_looks(estimator, look, options.frames, 1_000_003), estimator.readings)
             found.append({"run": run.name, **row})
             for name, target in row["targets"].items():
                 low, high = target["median_ci95"]

@@ -216,6 +216,9 @@ class Task(ABC):
     terrain_levels: int = 0
     terrain_given: bool = False
     terrain_difficulty: Tensor
+    # What cameras can read beside the observation, and which measured components follow from what they read.
+    pictured: tuple[Component, ...] = ()
+    read_through: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     actuator: ActuatorNetwork | None = None  # what its actuators exert, where not what the model says; see `make_task`
     state_tensors: tuple[str, ...] = ()  # names of attributes that change during an episode, for `state_dict`
 
@@ -328,6 +331,14 @@ class Task(ABC):
     def observe_privileged(self) -> Tensor | None:
         """Privileged group [N, nprivileged], or None if the task has none."""
         return None
+
+    def observe_pictured(self) -> dict[str, Tensor]:
+        """What `pictured` names, [N, size] each."""
+        return {}
+
+    def from_pictures(self, name: str, read: Mapping[str, Tensor]) -> Tensor:
+        """A component of `read_through` [n, size], from what pictures showed of those that it names."""
+        raise NotImplementedError
 
     def derive(self, observation: Tensor) -> Tensor:
         """Recompute components with `derived_from` from the measured ones, in place; returns the observation."""

@@ -35,7 +35,7 @@ the cube from its orientation plus those of all faces, rad; it is paid once: wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, get_args
@@ -47,7 +47,7 @@ from torch import Tensor
 
 from envs.common.errors import UnknownOptionError
 from envs.common.messages import nearest
-from envs.common.spatial import constant, quat_angle, quat_canonical, quat_multiply, quat_rotate
+from envs.common.spatial import constant, quat_angle, quat_canonical, quat_multiply
 from envs.engines.base import write_rows
 from envs.manipulation.cube.goals import START_DRAWS, first_orientation
 from envs.manipulation.cube.hands import HANDS, HandModel
@@ -75,11 +75,12 @@ from envs.manipulation.rubiks.goals import (
     planned_goal,
     upright,
 )
+from envs.manipulation.rubiks.marks import SIDES, angles_of, by_side, marks_of
 from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, face_turns, velocity_of_cube, wrapped
 from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC, Turning, build_rubiks
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, Move, in_quarters, parse_moves, random_scramble
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, solution, subgoals
-from envs.manipulation.rubiks.state import NORMALS, SOLVED, after
+from envs.manipulation.rubiks.state import SOLVED, after
 from envs.task import Component, Outcome, id_of
 
 SUCCESS_FACE_RAD = 0.2
@@ -92,6 +93,7 @@ _CHATTER = {
 }
 _BODY, _SITE, _GEOM = mujoco.mjtObj.mjOBJ_BODY, mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_GEOM
 _UP = (0.0, 0.0, 1.0)
+_CUBE = ("cube", "cube_top", "cube_bottom")
 
 
 class RubiksCube(CubeReorientation):
@@ -111,6 +113,7 @@ class RubiksCube(CubeReorientation):
 
     state_tensors = (*CubeReorientation.state_tensors, "goal_quarters", "plan", "planned", "taken")
     within_steps = True
+    read_through: ClassVar = {"face_angle": ("cube_quat", "mark_angle")}
     evaluation_options: ClassVar = {"goals": "scramble", "turning": "all"}
 
     def __init__(
@@ -160,6 +163,10 @@ class RubiksCube(CubeReorientation):
             self.max_episode_steps = self.patience_steps * (self.sequence_length or 2 * _LONGEST_PLAN)
         self.observation = _components(self.parts, hand)
         self.action = (hand_action(self.parts, smoothing),)
+        self.pictured = (Component(
+            "mark_angle", 6, "rad", _PALM, SIDES, bodies=_CUBE, limits=(-math.pi, math.pi),
+            description="angles of the black pieces of the faces that point most to each side, see `marks`",
+        ),)  # fmt: skip
 
     def compile_full(self, bodies: Sequence[int]) -> None:
         self._take(build_rubiks(self.hand_name, self.turning, tuple(bodies)))
@@ -296,6 +303,12 @@ class RubiksCube(CubeReorientation):
         )  # fmt: skip
         return torch.cat(parts, dim=1)
 
+    def observe_pictured(self) -> dict[str, Tensor]:
+        return {"mark_angle": marks_of(self.mechanism.quat(), self.mechanism.angles())}
+
+    def from_pictures(self, name: str, read: Mapping[str, Tensor]) -> Tensor:
+        return angles_of(*(read[part] for part in self.read_through[name]))
+
     def outcome(self, action: Tensor) -> Outcome:
         w, action = self.weights, action.to(self.target.dtype)
         self.target = self._smoothed(self.target, action)
@@ -354,14 +367,6 @@ class RubiksCube(CubeReorientation):
         self.mechanism.load_state_dict(state["mechanism"])
 
 
-def by_side(quat: Tensor, values: Tensor) -> Tensor:
-    """Values [N, 6] of the faces of cubes with orientations [N, 4], by side of the palm: x+, x-, y+, y-, z+, z-."""
-    normals = constant(tuple(tuple(map(float, normal)) for normal in NORMALS), quat.dtype, quat.device)
-    out = quat_rotate(quat[:, None].expand(-1, 6, -1), normals.expand(len(quat), -1, -1))  # [N, face, xyz]
-    sides = torch.stack((out.argmax(dim=1), out.argmin(dim=1)), dim=2).flatten(1)
-    return values.gather(1, sides)
-
-
 def _check(name: str, value: object, known: Sequence[str]) -> None:
     if value not in known:
         raise UnknownOptionError(
@@ -414,20 +419,19 @@ def _components(parts: HandModel, hand: str) -> tuple[Component, ...]:
     policy = [component for component in base.values() if component.group == "policy"]
     secret = [component for component in base.values() if component.group == "privileged"]
     angles = partial(Component, size=6, unit="rad", frame="cube", elements=tuple(FACES), limits=(-math.pi, math.pi))
-    cube = ("cube", "cube_top", "cube_bottom")
     return (
         *policy,
         replace(tips, group="policy"),
-        angles("face_angle", bodies=cube,
+        angles("face_angle", bodies=_CUBE,
                description="angles of the faces, counter-clockwise as seen from outside, from where they began"),
         angles("goal_face_angle", measured=False, description="angles wanted"),
-        angles("goal_rel_face_angle", bodies=cube, derived_from=("face_angle", "goal_face_angle"),
+        angles("goal_rel_face_angle", bodies=_CUBE, derived_from=("face_angle", "goal_face_angle"),
                description="goal_face_angle - face_angle, from -pi to pi"),
-        replace(angles("side_turn", bodies=cube, derived_from=("cube_quat", "goal_rel_face_angle"),
+        replace(angles("side_turn", bodies=_CUBE, derived_from=("cube_quat", "goal_rel_face_angle"),
                        description="goal_rel_face_angle of the faces that point most to each side of the palm"),
-                frame=_PALM, elements=("x+", "x-", "y+", "y-", "z+", "z-")),
+                frame=_PALM, elements=SIDES),
         *secret,
-        angles("true_goal_rel_face_angle", bodies=cube, group="privileged", description="goal_rel_face_angle, clean"),
-        Component("face_vel", 6, "rad/s", "cube", tuple(FACES), bodies=cube, group="privileged",
+        angles("true_goal_rel_face_angle", bodies=_CUBE, group="privileged", description="goal_rel_face_angle, clean"),
+        Component("face_vel", 6, "rad/s", "cube", tuple(FACES), bodies=_CUBE, group="privileged",
                   description="velocities of the faces, relative to the cube"),
     )  # fmt: skip

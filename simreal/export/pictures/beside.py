@@ -10,6 +10,7 @@ from typing import Any
 from simreal.common.json_io import read_json
 from simreal.deploy.estimator import ESTIMATOR
 from simreal.export.pictures.estimator import export_estimator
+from simreal.export.source import ExportError
 from simreal.training.checkpoint import EVALUATION
 from simreal.vision.estimator.loading import load_estimator
 from simreal.vision.sensors.config import SensorConfig
@@ -26,6 +27,11 @@ def export_beside(sensors: Mapping[str, SensorConfig], bundle: Path) -> tuple[di
     for component, sensor in sensors.items():
         if sensor.estimator not in folders:
             estimator = load_estimator(sensor.estimator)
+            if component not in {t.name for t in estimator.targets}:
+                raise ExportError(
+                    f"{component}: follows from what {estimator.name} reads by arithmetic of the task, which no bundle "
+                    "has; expected an estimator that reads it"
+                )
             folder = bundle.parent / f"{bundle.name}_{estimator.name}"
             folders[sensor.estimator] = export_estimator(estimator, folder, read_json(estimator.run / EVALUATION))
         folder = folders[sensor.estimator]

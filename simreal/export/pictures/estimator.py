@@ -123,8 +123,8 @@ def _contract(estimator: Estimator, evaluation: Mapping[str, Any] | None) -> dic
 
 
 def task_unit(task: Any, name: str) -> str:
-    """The unit of a component of either group."""
-    return next(c.unit for c in task.observation if c.name == name)
+    """The unit of a component, of either group or beside them."""
+    return next(c.unit for c in (*task.observation, *task.pictured) if c.name == name)
 
 
 def _golden_pictures(estimator: Estimator) -> NDArray[np.uint8]:

@@ -192,4 +192,5 @@ class PictureFolder:
 def state_names(task: Task) -> list[str]:
     """Names of the states that are written for a task's frames."""
     components = [c.name for group in ("policy", "privileged") for c in task.components(group)]
+    components += [c.name for c in task.pictured]
     return [*components, *(["achieved_goal"] if task.goal_size else []), "qpos"]

@@ -175,8 +175,8 @@ def _actor(plan: PicturePlan, environment: Environment, trusted: str | None) -> 
 
 
 def states_of(environment: Environment) -> dict[str, Tensor]:
-    """What environments are in, by name, [N, k] float64: the components of both groups, clean; the goal that is
-    reached; the model's positions."""
+    """What environments are in, by name, [N, k] float64: the components of both groups, clean; what else
+    pictures show; the goal that is reached; the model's positions."""
     task = environment.task
     with preserved(task):
         groups = {"policy": task.observe(), "privileged": task.observe_privileged()}
@@ -186,6 +186,7 @@ def states_of(environment: Environment) -> dict[str, Tensor]:
             if (values := groups[group]) is not None
             for name, part in task.slices(group).items()
         }
+        found |= task.observe_pictured()
         if task.goal_size:
             found["achieved_goal"] = task.achieved_goal()
         return {

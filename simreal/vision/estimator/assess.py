@@ -73,8 +73,8 @@ def read_looks(
             if boundaries is not None:
                 boundaries.append(torch.from_numpy(chunk.boundary))
             found = estimator.estimate(pictures)
-            truths = {t.name: torch.from_numpy(chunk.states[t.name]).float() for t in estimator.targets}
-            read = {t.name: _read(t, *found[t.name], truths[t.name]) for t in estimator.targets}
+            truths = {t.name: torch.from_numpy(chunk.states[t.name]).float() for t in estimator.readings}
+            read = {t.name: _read(t, *found[t.name], truths[t.name]) for t in estimator.readings}
             parts.append((np.array([maker.chunking.episode_of(int(n)) for n in numbers]), read))
     finally:
         maker.close()
@@ -175,11 +175,13 @@ def assess(
     rows = []
     for look in worlds:
         say(f"reading {frames:,} fresh pictures in look {look.name} ...")
-        rows.append(summarize_looks(look, read_looks(estimator, look, frames, seed), estimator.targets))
+        rows.append(summarize_looks(look, read_looks(estimator, look, frames, seed), estimator.readings))
     sampler = worlds_of(config.make_task(), config.randomization).looks
     sampler.load_state_dict(estimator.looks)
     drawn = config.randomization.sampler != "none" and bool(sampler.parameters)
+    measured = [c.name for c in estimator.task.measured_components()]
     document = {
+        "measured": [t.name for t in estimator.readings if t.name in measured],
         "estimator": estimator.name, "task": config.task, "frames": estimator.frames, "seed": seed,
         "entropy_npd": sampler.entropy() if drawn else None, "looks": rows,
     }  # fmt: skip
@@ -236,8 +238,9 @@ def _ends(ends: Sequence[float]) -> str:
 
 
 def noise_block(document: dict[str, Any], look: str, usual: bool) -> dict[str, dict[str, Any]]:
-    """Entries of a `randomization:` block with the errors of an estimator in a look: per component its noise of every
-    step and its bias of every episode, ranges from 0 to twice what was measured, so that this is their mean.
+    """Entries of a `randomization:` block with the errors of an estimator in a look: of what it reads in place of a
+    sensor, the noise of every step and the bias of every episode, ranges from 0 to twice what was found, so that this
+    is their mean.
 
     Args:
         document: of `evaluation.json`.
@@ -251,6 +254,8 @@ def noise_block(document: dict[str, Any], look: str, usual: bool) -> dict[str, d
     row = next(row for row in document["looks"] if row["name"] == look)
     entries: dict[str, dict[str, Any]] = {}
     for name, target in row["targets"].items():
+        if name not in document.get("measured", row["targets"]):
+            continue  # no sensor shows it
         for part in ("noise", "bias"):
             found = target.get(f"usual_{part}") if usual else target[part]
             if found is None:

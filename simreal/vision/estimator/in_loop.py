@@ -95,7 +95,7 @@ def play_on_estimates(
         if look.name not in {row["name"] for row in assessment["looks"]}:
             raise UserError(f"--look {look.name}: not in the assessment of {estimator.name}; assess it there first")
     measured = [c.name for c in policy.make_task().measured_components()]
-    names = [t.name for t in estimator.targets if t.name in measured]
+    names = [t.name for t in estimator.readings if t.name in measured]
     if not names:
         raise UserError(f"{estimator.name}: reads nothing that a policy of {policy.task_id} observes")
     say(f"playing {episodes} episodes on true states ...")

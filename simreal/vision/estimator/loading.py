@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.common.safe_yaml import one_line
+from envs.task import Task
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import check_code
 from simreal.training.checkpoint import MISFITS, newest_checkpoint
 from simreal.training.run_config import read_yaml
 from simreal.vision.estimator.config import EstimatorConfig, estimator_config
+from simreal.vision.estimator.derived import follow, implied
 from simreal.vision.estimator.network import EstimatorNetwork
 from simreal.vision.estimator.targets import Target
 
@@ -29,7 +32,8 @@ class Estimator:
     Attributes:
         run: its directory.
         config: of the run.
-        targets: what it reads, in order.
+        targets: what its network reads, in order.
+        task: whose components these are.
         network: in evaluation mode, on the CPU.
         looks: state of the sampler of looks at the end.
         frames: that it was trained on.
@@ -38,6 +42,7 @@ class Estimator:
     run: Path
     config: EstimatorConfig
     targets: list[Target]
+    task: Task
     network: EstimatorNetwork
     looks: dict[str, object]
     frames: int
@@ -47,9 +52,14 @@ class Estimator:
         """Of the run."""
         return self.run.name or str(self.run)
 
+    @cached_property
+    def readings(self) -> list[Target]:
+        """What it reads, and what follows from that."""
+        return [*self.targets, *implied(self.task, self.targets)]
+
     @torch.no_grad()
     def estimate(self, pictures: NDArray[np.uint8] | Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """What pictures show.
+        """What pictures show, and what follows from it.
 
         Args:
             pictures: [n, cameras, height, width, 3], red, green, blue in bytes.
@@ -73,7 +83,10 @@ class Estimator:
             )
         parts = [self.network(part) for part in given.split(_AT_ONCE)] or [self.network(given)]
         outputs = {t.name: torch.cat([part[t.name] for part in parts]) for t in self.targets}
-        return {t.name: t.estimate(outputs[t.name]) for t in self.targets}
+        found = {t.name: t.estimate(outputs[t.name]) for t in self.targets}
+        for target in self.readings[len(self.targets) :]:
+            found[target.name] = follow(self.task, target, self.targets, found)
+        return found
 
 
 def load_estimator(run: str | Path) -> Estimator:
@@ -88,7 +101,8 @@ def load_estimator(run: str | Path) -> Estimator:
     if (run / "config.yaml").is_file():
         check_code(read_yaml(run / "config.yaml").get("task"), str(run / "config.yaml"), made=run)
     config = estimator_config(run)
-    targets = config.find_targets(config.make_task())
+    task = config.make_task()
+    targets = config.find_targets(task)
     network = EstimatorNetwork(targets, len(config.cameras), config.network)
     content = newest_checkpoint(run, config.task)
     try:
@@ -97,4 +111,4 @@ def load_estimator(run: str | Path) -> Estimator:
     except MISFITS as error:
         raise UserError(f"{run}: its checkpoint does not fit its config.yaml: {one_line(error)}") from None
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return Estimator(run, config, targets, network.eval(), looks, frames)
+    return Estimator(run, config, targets, task, network.eval(), looks, frames)

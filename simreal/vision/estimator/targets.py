@@ -134,7 +134,7 @@ class Target:
 
 def find_target(task: Task, name: str, kind: Kind | Literal["auto"], within: float) -> Target:
     """A component of a task that pictures can show. Raises UserError, naming it and what is nearest."""
-    components = {c.name: c for group in ("policy", "privileged") for c in task.components(group)}
+    components = {c.name: c for c in (*task.components("policy"), *task.components("privileged"), *task.pictured)}
     if name not in components:
         raise UserError(
             f"targets.{name}: {task.id} has no such component{nearest(name, components)}; it has: "

@@ -92,7 +92,7 @@ class SeeingRandomizer(DomainRandomizer):
 
 def _estimator(task: Task, task_id: str, sensor: SensorConfig, names: list[str]) -> Estimator:
     estimator = load_estimator(sensor.estimator)
-    read = {t.name for t in estimator.targets}
+    read = {t.name for t in estimator.readings}
     measured = [c.name for c in task.measured_components()]
     for name in names:
         if name not in measured:
