@@ -340,6 +340,10 @@ class Task(ABC):
         """A component of `read_through` [n, size], from what pictures showed of those that it names."""
         raise NotImplementedError
 
+    def picture_rule(self, name: str) -> Mapping[str, Any] | None:
+        """The same arithmetic as an exported estimator states it (`simreal.deploy.seeing`); None: it cannot."""
+        return None
+
     def derive(self, observation: Tensor) -> Tensor:
         """Recompute components with `derived_from` from the measured ones, in place; returns the observation."""
         return observation

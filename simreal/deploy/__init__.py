@@ -9,10 +9,10 @@ from .control.events import Event
 from .control.inner import PD
 from .control.limits import Limits
 from .control.robot import Reading, Robot
-from .estimator import Estimator, SeeingPolicy
 from .files import BundleError
 from .goals import GoalSequence
 from .policy import Policy
+from .seeing.estimator import Estimator, SeeingPolicy
 
 __all__ = [
     "PD", "BundleError", "Controller", "Estimator", "Event", "GoalSequence", "Limits", "Policy", "Reading", "Robot",

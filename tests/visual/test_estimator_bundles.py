@@ -15,9 +15,10 @@ import torch
 from envs.common.spatial import matrix_to_euler, matrix_to_quat
 from shortcuts import made_once, with_short_rehearsals
 from simreal.cli.main import main
-from simreal.deploy import BundleError, Policy, SeeingPolicy, rotations
+from simreal.deploy import BundleError, Policy, SeeingPolicy
 from simreal.deploy import Estimator as Deployed
-from simreal.deploy.estimator import Read
+from simreal.deploy.seeing import rotations
+from simreal.deploy.seeing.estimator import Read
 from simreal.export.pictures.estimator import write_estimator
 from simreal.vision.estimator.config import NetworkConfig
 from simreal.vision.estimator.loading import load_estimator

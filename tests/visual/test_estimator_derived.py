@@ -12,12 +12,15 @@ import torch
 import yaml
 
 from envs.common.spatial import axis_angle_to_quat, quat_multiply, uniform_quat
-from envs.manipulation.rubiks.marks import angles_of, faces_by_side, marks_of
+from envs.manipulation.rubiks.marks import angles_of, faces_by_side, marks_of, rule
+from envs.manipulation.rubiks.task import RubiksCube
 from envs.registry import make_task
 from robots import ALLEGRO, needs
 from shortcuts import made_once, with_small_chunks
 from simreal.cli.main import main
 from simreal.common.json_io import read_json
+from simreal.deploy import BundleError, Estimator
+from simreal.deploy.seeing.follows import read_follows
 from simreal.export.pictures.beside import export_beside
 from simreal.export.source import ExportError
 from simreal.training.build import make_environment
@@ -100,7 +103,9 @@ def test_how_unsure_an_implied_angle_is_comes_from_what_it_follows_from() -> Non
 
 
 @pytest.mark.usefixtures("can_render", "small_chunks")
-def test_faces_are_assessed_shown_to_policies_and_refused_for_the_robot(run: Path, tmp_path: Path) -> None:
+def test_faces_are_assessed_shown_to_policies_and_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = read_json(run / "evaluation.json")
     assert document is not None
     assert list(document["looks"][0]["targets"]) == ["cube_quat", "mark_angle", "face_angle"]
@@ -115,5 +120,42 @@ def test_faces_are_assessed_shown_to_policies_and_refused_for_the_robot(run: Pat
     found = load_estimator(run).estimate(pictures)
     expected = angles_of(found["cube_quat"][0], found["mark_angle"][0])
     np.testing.assert_allclose(shown, expected, atol=1e-5)
-    with pytest.raises(ExportError, match="face_angle: follows from what eyes reads by arithmetic of the task"):
-        export_beside({"face_angle": sensor}, tmp_path / "bundle")
+    (entry,) = export_beside({"face_angle": sensor}, tmp_path / "bundle")
+    deployed = Estimator.load(tmp_path / entry["bundle"])
+    told, unsure = deployed.of_stacks(pictures)["face_angle"]
+    np.testing.assert_allclose(told, expected, atol=1e-4)
+    assert unsure.shape == (2, 6)
+    assert [follows.name for follows in deployed.follows] == ["face_angle"]
+    monkeypatch.setattr(RubiksCube, "picture_rule", lambda self, name: None)
+    with pytest.raises(ExportError, match=r"face_angle: follows from what .* reads by arithmetic of the task"):
+        export_beside({"face_angle": sensor}, tmp_path / "other")
+
+
+def test_the_robots_arithmetic_is_the_tasks() -> None:
+    quat, g = quats(500), torch.Generator().manual_seed(2)
+    marks = math.pi * (2.0 * torch.rand(500, 6, generator=g).double() - 1.0)
+    contract = {"follows": [{"name": "face_angle", "of": ["q", "m"], **rule()}]}
+    (follows,) = read_follows(contract, {"q": ("quaternion", 4), "m": ("angles", 6)})
+    value, deviation = follows.estimate({
+        "q": (quat.numpy(), np.full((500, 1), 0.03)), "m": (marks.numpy(), np.full((500, 6), 0.04)),
+    })  # fmt: skip
+    np.testing.assert_allclose(value, angles_of(quat, marks), atol=1e-9)
+    clear = (faces_by_side(quat).sort(dim=1).values == torch.arange(6)).all(dim=1).numpy()
+    np.testing.assert_allclose(deviation[clear], 0.05, atol=1e-12)
+    assert (deviation[~clear].max(axis=1) == np.pi).all()  # a face that no side shows
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rule": "faces"}, "expected a component with the rule 'marks'"),
+        ({"of": ["m", "q"]}, r"of: expected a quaternion and six angles"),
+        ({"of": "qm"}, r"of: expected a quaternion and six angles"),
+        ({"tables": {"first": [[1, 2, 3]]}}, "tables: expected first, across"),
+        ({"tables": None}, "tables: expected first, across"),
+    ],
+)
+def test_a_contract_that_says_it_wrongly_is_refused(changed: dict[str, Any], said: str) -> None:
+    contract = {"follows": [{"name": "face_angle", "of": ["q", "m"], **rule(), **changed}]}
+    with pytest.raises(BundleError, match=said):
+        read_follows(contract, {"q": ("quaternion", 4), "m": ("angles", 6)})

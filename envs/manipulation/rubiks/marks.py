@@ -67,6 +67,13 @@ def angles_of(quat: Tensor, marks: Tensor) -> Tensor:
     return torch.zeros_like(marks).scatter(1, faces, turned)
 
 
+def rule() -> dict[str, object]:
+    """`angles_of` for an exported estimator; see `simreal.deploy.seeing.follows`."""
+    u, v = ([pair[k] for pair in _AXES] for k in (0, 1))
+    tables = {"first": _FIRST, "across": _ACROSS, "normals": _NORMALS, "right": u, "up": v, "out": _OUT}
+    return {"rule": "marks", "tables": {name: [list(row) for row in table] for name, table in tables.items()}}
+
+
 def _tables(like: Tensor) -> tuple[Tensor, ...]:
     """Directions [6, 3]: of each face its first corner and the next one; of each side its axes and out of it; out of
     each face."""

@@ -75,7 +75,7 @@ from envs.manipulation.rubiks.goals import (
     planned_goal,
     upright,
 )
-from envs.manipulation.rubiks.marks import SIDES, angles_of, by_side, marks_of
+from envs.manipulation.rubiks.marks import SIDES, angles_of, by_side, marks_of, rule
 from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, face_turns, velocity_of_cube, wrapped
 from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC, Turning, build_rubiks
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, Move, in_quarters, parse_moves, random_scramble
@@ -308,6 +308,9 @@ class RubiksCube(CubeReorientation):
 
     def from_pictures(self, name: str, read: Mapping[str, Tensor]) -> Tensor:
         return angles_of(*(read[part] for part in self.read_through[name]))
+
+    def picture_rule(self, name: str) -> Mapping[str, Any]:
+        return rule()
 
     def outcome(self, action: Tensor) -> Outcome:
         w, action = self.weights, action.to(self.target.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simreal.common.json_io import read_json
-from simreal.deploy.estimator import ESTIMATOR
+from simreal.deploy.seeing.estimator import ESTIMATOR
 from simreal.export.pictures.estimator import export_estimator
 from simreal.export.source import ExportError
 from simreal.training.checkpoint import EVALUATION
@@ -27,17 +27,18 @@ def export_beside(sensors: Mapping[str, SensorConfig], bundle: Path) -> tuple[di
     for component, sensor in sensors.items():
         if sensor.estimator not in folders:
             estimator = load_estimator(sensor.estimator)
-            if component not in {t.name for t in estimator.targets}:
-                raise ExportError(
-                    f"{component}: follows from what {estimator.name} reads by arithmetic of the task, which no bundle "
-                    "has; expected an estimator that reads it"
-                )
             folder = bundle.parent / f"{bundle.name}_{estimator.name}"
             folders[sensor.estimator] = export_estimator(estimator, folder, read_json(estimator.run / EVALUATION))
         folder = folders[sensor.estimator]
+        contract = json.loads((folder / ESTIMATOR).read_bytes())
+        if component not in {entry["name"] for entry in contract["targets"] + contract["follows"]}:
+            raise ExportError(
+                f"{component}: follows from what {sensor.estimator} reads by arithmetic of the task that no bundle "
+                "knows; expected an estimator that reads it"
+            )
         entries.append({
             "component": component, "bundle": folder.name,
-            "contract_sha256": json.loads((folder / ESTIMATOR).read_bytes())["contract_sha256"],
+            "contract_sha256": contract["contract_sha256"],
             "rate_hz": sensor.rate_hz, "latency_s": sensor.latency_s, "drop": sensor.drop,
         })  # fmt: skip
     return tuple(entries)

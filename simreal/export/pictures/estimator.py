@@ -21,10 +21,10 @@ from torch import nn
 from simreal.common.errors import UserError
 from simreal.common.json_io import read_json
 from simreal.common.layers import array, layers_of
-from simreal.deploy.estimator import ESTIMATOR, ESTIMATOR_FORMAT, ESTIMATOR_GRAPH
-from simreal.deploy.estimator import Estimator as Deployed
 from simreal.deploy.files import GOLDEN, UNSIGNED, BundleError, relative_error
 from simreal.deploy.pictures import PIXELS
+from simreal.deploy.seeing.estimator import ESTIMATOR, ESTIMATOR_FORMAT, ESTIMATOR_GRAPH
+from simreal.deploy.seeing.estimator import Estimator as Deployed
 from simreal.export.contract import describe_randomization, plain, versions
 from simreal.export.folders import Kind, signed
 from simreal.export.onnx_writer import Graph
@@ -72,7 +72,8 @@ def export_estimator(
     target = Path(output).resolve()
     _KIND.refuse_foreign(target)
     pictures = _golden_pictures(estimator)
-    expected = {name: value.double().numpy() for name, (value, _) in estimator.estimate(pictures).items()}
+    found = estimator.estimate(pictures)
+    expected = {target.name: found[target.name][0].double().numpy() for target in estimator.targets}
     if not all(np.isfinite(value).all() for value in expected.values()):
         raise ExportError(f"{estimator.name}: reads NaN or infinity; its weights are broken")
     arrays = io.BytesIO()
@@ -86,8 +87,9 @@ def export_estimator(
             loaded = Deployed.load(folder)
         except BundleError as error:
             raise ExportError(f"the bundle cannot be loaded: {str(error).replace(str(folder), str(target))}") from None
-        for name, (value, _) in loaded.of_stacks(pictures).items():
-            error = relative_error(value, expected[name])
+        shown = loaded.of_stacks(pictures)
+        for name in expected:
+            error = relative_error(shown[name][0], expected[name])
             if not error <= _TOLERANCE:
                 raise ExportError(f"{name}: ONNX Runtime differs from torch by {error:.1e}, expected {_TOLERANCE:g}")
 
@@ -115,11 +117,22 @@ def _contract(estimator: Estimator, evaluation: Mapping[str, Any] | None) -> dic
     ]  # fmt: skip
     return {
         "format": ESTIMATOR_FORMAT, "schema_version": 1, "contract_sha256": UNSIGNED, "task": config.task,
-        "cameras": plain(cameras, "cameras"), "targets": targets,
+        "cameras": plain(cameras, "cameras"), "targets": targets, "follows": followed(estimator),
         "randomization": describe_randomization(looks), "evaluation": plain(evaluation, "evaluation"),
         "run": plain(run, "run"),
         "tolerance": _TOLERANCE, "versions": versions(),
     }  # fmt: skip
+
+
+def followed(estimator: Estimator) -> list[dict[str, Any]]:
+    """What follows from what is read, with the arithmetic, as far as a bundle can have it."""
+    task, found = estimator.task, []
+    for target in estimator.readings[len(estimator.targets) :]:
+        rule = task.picture_rule(target.name)
+        if rule is not None:
+            of = list(task.read_through[target.name])
+            found.append({"name": target.name, "unit": task_unit(task, target.name), "of": of, **rule})
+    return found
 
 
 def task_unit(task: Any, name: str) -> str:

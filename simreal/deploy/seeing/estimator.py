@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bundle_reader import CONTRACT
-from .files import (
+from ..bundle_reader import CONTRACT
+from ..files import (
     GOLDEN,
     GOLDEN_TOLERANCE,
     Array,
@@ -30,8 +30,9 @@ from .files import (
     stated_files,
     unknown_name,
 )
-from .pictures import PIXELS, Bytes, Pictures, read_pictures
-from .policy import Policy
+from ..pictures import PIXELS, Bytes, Pictures, read_pictures
+from ..policy import Policy
+from .follows import read_follows
 from .rotations import matrix_to_euler, matrix_to_quat, six_to_matrix
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ class Estimator:
         contract: the parsed estimator.json.
         cameras: whose pictures it takes, in order.
         reads: the components that it reads.
+        follows: those that follow from these.
     """
 
     def __init__(self, contract: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
         self.contract, self._session = contract, session
         self.cameras, self.reads = _cameras(contract), _reads(contract)
+        self.follows = read_follows(contract, {read.name: (read.kind, read.size) for read in self.reads})
 
     @classmethod
     def load(cls, bundle: str | os.PathLike[str]) -> Estimator:
@@ -98,6 +101,7 @@ class Estimator:
         with blaming(folder / ESTIMATOR):
             contract = parse_signed(read_file(folder / ESTIMATOR), ESTIMATOR_FORMAT, (1,))
             cameras, reads = _cameras(contract), _reads(contract)
+            read_follows(contract, {read.name: (read.kind, read.size) for read in reads})
             files = stated_files(contract, (ESTIMATOR_GRAPH, GOLDEN))
         contents = {}
         for name, (size, digest) in files.items():
@@ -149,7 +153,8 @@ class Estimator:
     def of_stacks(self, stack: Bytes) -> dict[str, tuple[Any, Any]]:
         """The same of pictures [B, cameras, height, width, 3]."""
         outputs: Any = self._session.run(["outputs"], {PIXELS: np.ascontiguousarray(stack)})[0]
-        return {read.name: read.estimate(outputs) for read in self.reads}
+        found = {read.name: read.estimate(outputs) for read in self.reads}
+        return found | {one.name: one.estimate(found) for one in self.follows}
 
     def _replay(self, golden: dict[str, NDArray[Any]]) -> None:
         """Raise BundleError unless the golden estimates come back."""
@@ -187,7 +192,7 @@ class SeeingPolicy:
                 raise ValueError(f"{name}: the estimator is of {other}, expected one of {task}")
             if name not in observed:
                 raise ValueError(unknown_name("unknown observation component", name, observed))
-            read = [r.name for r in estimator.reads]
+            read = [r.name for r in (*estimator.reads, *estimator.follows)]
             if name not in read:
                 raise ValueError(f"{name}: the estimator reads {', '.join(read)}, and not {name}")
         self.policy, self.estimators = policy, dict(estimators)

@@ -22,6 +22,18 @@ def six_to_matrix(six: Numbers) -> Numbers:
     return np.stack((x, y, np.cross(x, y)), axis=-1)
 
 
+def quat_to_matrix(quat: Numbers) -> Numbers:
+    """Of quaternions [..., 4], w, x, y, z, of any length but zero."""
+    w, x, y, z = (quat[..., i] for i in range(4))
+    s = 2.0 / np.square(quat).sum(-1)
+    rows = (
+        (1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)),
+        (s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)),
+        (s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
 def matrix_to_quat(matrix: Numbers) -> Numbers:
     """Unit quaternions [..., 4], w, x, y, z with w >= 0 (Shepperd 1978)."""
     m = matrix
