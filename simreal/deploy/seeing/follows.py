@@ -73,8 +73,8 @@ def _one(entry: Any, where: str, reads: Mapping[str, tuple[str, int]]) -> Follow
     if not isinstance(entry, dict) or entry.get("rule") != _MARKS:
         raise BundleError(f"{where}: expected a component with the rule {_MARKS!r}; a later version may know it")
     name, of = entry.get("name"), entry.get("of")
-    known = isinstance(of, list) and [reads.get(part) for part in of if isinstance(part, str)]
-    if not isinstance(name, str) or known != [("quaternion", 4), ("angles", 6)]:
+    parts = [part for part in of if isinstance(part, str)] if isinstance(of, list) else []
+    if not isinstance(name, str) or [reads.get(part) for part in parts] != [("quaternion", 4), ("angles", 6)]:
         raise BundleError(f"{where}.of: expected a quaternion and six angles that are read")
     tables = entry.get("tables")
     try:
@@ -83,4 +83,4 @@ def _one(entry: Any, where: str, reads: Mapping[str, tuple[str, int]]) -> Follow
         found = {}
     if not found or any(table.shape != (6, 3) or not np.isfinite(table).all() for table in found.values()):
         raise BundleError(f"{where}.tables: expected {', '.join(_TABLES)} of 6 x 3 numbers each")
-    return Follows(name, (of[0], of[1]), found)
+    return Follows(name, (parts[0], parts[1]), found)
