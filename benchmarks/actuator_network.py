@@ -125,12 +125,13 @@ def train(folder: Path, steps: int, seed: int) -> None:
     """One policy on each network, one on ideal servos, one on ideal servos in wide worlds; each resumes where it
     was."""
     plain = ["randomization.sampler=none", "randomization.parameters={}"]
-    arms = {"network": [*plain, f"task_options.actuator={folder / 'actuator'}"], "ideal": plain, "wide": []}
+    on = lambda network: ["go1_velocity", *plain, f"task_options.actuator={folder / network}"]  # noqa: E731
+    arms = {"network": on("actuator"), "ideal": ["go1_velocity", *plain], "wide": ["go1_velocity_wide"]}
     if (folder / "gru").exists():
-        arms["gru"] = [*plain, f"task_options.actuator={folder / 'gru'}"]
+        arms["gru"] = on("gru")
     for name, extra in arms.items():
         run = folder / f"{name}_{seed}"
-        told = ["train", "go1_velocity", *extra, f"seed={seed}", f"train.env_steps={steps}", "evaluate.episodes=10"]
+        told = ["train", *extra, f"seed={seed}", f"train.env_steps={steps}", "evaluate.episodes=10"]
         simreal_main([*told, "--run-dir", str(run), *(["--resume"] if (run / "config.yaml").exists() else [])])
 
 
