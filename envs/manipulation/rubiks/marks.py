@@ -5,7 +5,7 @@ and which way the cube lies, and to relate the black piece to both. Where the bl
 in the palm's frame, a picture shows at once. So a network reads that, for each side of the palm, and the orientation;
 the angles of the faces follow.
 
-Sides are those of `SIDES`; an angle is counter-clockwise about the side's axis, from the first of its `_AXES`.
+Sides are those of `SIDES`; an angle is counter-clockwise about the side's axis, from its axis in `_RIGHT`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from envs.manipulation.rubiks.state import NORMALS
 SIDES = ("x+", "x-", "y+", "y-", "z+", "z-")
 _X, _Y, _Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 # Of each side two axes of the palm that lie in it; their cross product points out of it.
-_AXES = ((_Y, _Z), (_Z, _Y), (_Z, _X), (_X, _Z), (_X, _Y), (_Y, _X))
+_RIGHT, _UP = (_Y, _Z, _Z, _X, _X, _Y), (_Z, _Y, _X, _Z, _Y, _X)
 _OUT = ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0))
 _NORMALS = tuple(tuple(map(float, normal)) for normal in NORMALS)
 _FIRST = tuple(tuple(float(v) / 2.0**0.5 for v in corners[0]) for corners in CORNERS)
@@ -69,14 +69,12 @@ def angles_of(quat: Tensor, marks: Tensor) -> Tensor:
 
 def rule() -> dict[str, object]:
     """`angles_of` for an exported estimator; see `simreal.deploy.seeing.follows`."""
-    u, v = ([pair[k] for pair in _AXES] for k in (0, 1))
-    tables = {"first": _FIRST, "across": _ACROSS, "normals": _NORMALS, "right": u, "up": v, "out": _OUT}
+    tables = {"first": _FIRST, "across": _ACROSS, "normals": _NORMALS, "right": _RIGHT, "up": _UP, "out": _OUT}
     return {"rule": "marks", "tables": {name: [list(row) for row in table] for name, table in tables.items()}}
 
 
 def _tables(like: Tensor) -> tuple[Tensor, ...]:
     """Directions [6, 3]: of each face its first corner and the next one; of each side its axes and out of it; out of
     each face."""
-    u, v = ([pair[k] for pair in _AXES] for k in (0, 1))
-    rows = (_FIRST, _ACROSS, tuple(u), tuple(v), _OUT, _NORMALS)
+    rows = (_FIRST, _ACROSS, _RIGHT, _UP, _OUT, _NORMALS)
     return tuple(constant(row, like.dtype, like.device) for row in rows)
