@@ -96,7 +96,7 @@ def drive(mechanism: Mechanism, faces: torch.Tensor, senses: torch.Tensor, steps
         arrived = near & (mechanism.offset_rates.abs() < 0.5).all(dim=1)
         if bool(arrived.all()):
             break
-        servo = 0.03 * off - 0.0004 * rate + (FACE_FRICTION_NM + 0.002) * off.sign() * (off.abs() > 0.03)
+        servo = 0.006 * off - 0.0004 * rate + 2.0 * FACE_FRICTION_NM * off.sign() * (off.abs() > 0.03)
         torque = torch.zeros(len(faces), 6, dtype=torch.float64)
         torque[rows, faces] = servo + FACE_SPRING * mechanism.by_face(mechanism.offsets)[rows, faces]
         mechanism.exert(torque)

@@ -31,6 +31,9 @@ def step(mechanism: Mechanism, count: int = 1) -> None:
         mechanism.advance()
 
 
+_TURNS = 2.0 * (FACE_FRICTION_NM + FACE_SPRING * math.pi / 4)  # N m, well above what holds a face back
+
+
 def test_turns_by_motors_are_those_of_another_cube() -> None:
     pytest.importorskip("magiccube")
     assert turns(200, cubes=4).startswith("4 cubes, 200 quarter turns")
@@ -43,11 +46,13 @@ def test_nothing_comes_apart_under_wrenches() -> None:
 @pytest.mark.parametrize("face", FACES)
 def test_a_face_turns_counter_clockwise_under_a_positive_torque_and_the_rest_the_other_way(face: str) -> None:
     mechanism = bare_cubes(1)
-    mechanism.exert(one(face, 0.02))
+    mechanism.exert(one(face, _TURNS))
     step(mechanism, 2)
     angles = mechanism.angles()[0]
-    assert angles[FACES.index(face)] > 0.1
-    assert int((angles.abs() > 0.05).sum()) == 1
+    turned, opposite = angles[FACES.index(face)], angles[(FACES.index(face) + 3) % 6]
+    assert turned > 0.1
+    assert -0.2 * turned < opposite <= 0.0  # the rest of the cube takes it along, by friction
+    assert int((angles != 0.0).sum()) <= 2
     assert AXES[int(mechanism.axis)].count(face) == 1
     check_whole(mechanism, 0)
 
@@ -63,7 +68,7 @@ def test_what_friction_holds_does_not_turn() -> None:
 def test_a_face_is_blocked_while_its_neighbour_is_off_its_place_and_free_once_that_is_back() -> None:
     mechanism = bare_cubes(1)
     up, right = FACES.index("U"), FACES.index("R")
-    mechanism.exert(one("U", 0.03))
+    mechanism.exert(one("U", 0.5 * _TURNS))
     while float(mechanism.angles()[0, up]) < 0.3:
         step(mechanism)
     hold = one("U", FACE_SPRING * float(mechanism.angles()[0, up])) + one("R", 0.05)
@@ -78,7 +83,7 @@ def test_a_face_is_blocked_while_its_neighbour_is_off_its_place_and_free_once_th
 
 def test_opposite_faces_turn_together() -> None:
     mechanism = bare_cubes(1)
-    mechanism.exert(one("U", 0.03) + one("D", 0.03))
+    mechanism.exert(one("U", _TURNS) + one("D", _TURNS))
     step(mechanism, 2)
     angles = mechanism.angles()[0]
     assert angles[0] > 0.05

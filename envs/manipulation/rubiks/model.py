@@ -35,8 +35,10 @@ HINGES = ("cube_top", "cube_bottom")
 SLABS = ("x+", "x-", "y+", "y-", "z+", "z-")  # of the body's frame
 READING = 10  # values of a sensor of contact: found, force, torque, position
 
-FACE_FRICTION_NM = 0.003
-FACE_SPRING = 0.045  # N m/rad, towards the next aligned angle
+# Half way to the next quarter 0.007 N m hold a face back: a loose cube, as that of openai/robogym (0.0005 N m
+# of friction in each of a face's nine joints, no spring). What friction lets stay is within `mechanism.TOLERANCE_RAD`.
+FACE_FRICTION_NM = 0.0004
+FACE_SPRING = 0.008  # N m/rad, towards the next aligned angle
 FACE_DRAG = 0.0005  # N m s/rad
 
 _HOLDS = 0.999  # impedance of friction: with MuJoCo's usual 0.9 what is held creeps
