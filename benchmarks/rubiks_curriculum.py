@@ -19,11 +19,9 @@ from simreal.training.checkpoint import EVALUATION
 _STEPS = 60_000_000
 # What is learnt, and its share of the steps. Stages have one randomization block, or critics would read other worlds.
 STAGES = {
-    "spin": ({"goals": "spin", "turning": "top_and_bottom"}, 0.1),
-    "flip": ({"goals": "flip", "turning": "top_and_bottom"}, 0.2),
-    "face": ({"goals": "face", "turning": "top_and_bottom"}, 0.2),
-    "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.2),
-    "mixed": ({"goals": "mixed", "turning": "all"}, 0.3),
+    "flip": ({"goals": "flip", "turning": "top_and_bottom"}, 0.15),
+    "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.3),
+    "mixed": ({"goals": "mixed", "turning": "all"}, 0.55),
 }
 _WORLDS = ("nominal", "trained", "extremes", "cube_loose_camera")  # the last two: held out, not modelled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,12 +17,20 @@ class GoalSequence:
         quats: [n, 4] (w, x, y, z) orientations of the cube in the palm's frame.
         face_angles: [n, 6] angles of the faces U R F D L B from where they began, counter-clockwise as seen from
             outside, rad.
+        heading: as the task's option of that name; "free": only which face is up counts.
 
     Raises:
-        ValueError: for other shapes, numbers that are not finite, or an orientation of length 0.
+        ValueError: for other shapes, numbers that are not finite, an orientation of length 0, or another heading.
     """
 
-    def __init__(self, quats: Sequence[Any] | np.ndarray, face_angles: Sequence[Any] | np.ndarray) -> None:
+    def __init__(
+        self,
+        quats: Sequence[Any] | np.ndarray,
+        face_angles: Sequence[Any] | np.ndarray,
+        heading: Literal["fixed", "free"] = "fixed",
+    ) -> None:
+        if heading not in ("fixed", "free"):
+            raise ValueError(f"heading: expected 'fixed' or 'free', got {heading!r}")
         self._quats, self._angles = np.array(quats, dtype=float).reshape(-1, 4), np.array(face_angles, dtype=float)
         self._angles = self._angles.reshape(-1, 6)
         lengths = np.linalg.norm(self._quats, axis=1, keepdims=True)
@@ -31,14 +39,19 @@ class GoalSequence:
         if not (np.isfinite(self._quats).all() and np.isfinite(self._angles).all() and (lengths > 0.0).all()):
             raise ValueError("goals: expected finite numbers, and orientations of a length above 0")
         self._quats = np.where(self._quats[:, :1] < 0.0, -1.0, 1.0) * self._quats / lengths
+        self._free = heading == "free"
+        if self._free:
+            up = [int((_matrix(quat) @ _NORMALS.T)[2].argmax()) for quat in self._quats]
+            self._quats = _UPWARDS[up]
         self.reached = 0
         """How many goals have been reached."""
 
     @classmethod
-    def of(cls, plan: Iterable[Any]) -> GoalSequence:
+    def of(cls, plan: Iterable[Any], heading: Literal["fixed", "free"] = "fixed") -> GoalSequence:
         """The goals of a plan: of anything that has a `rotation` [3, 3] and `quarters` [6], as a planner's subgoals."""
         steps = list(plan)
-        return cls([_quat(np.asarray(s.rotation, dtype=float)) for s in steps], [np.pi / 2 * s.quarters for s in steps])
+        quats = [_quat(np.asarray(s.rotation, dtype=float)) for s in steps]
+        return cls(quats, [np.pi / 2 * s.quarters for s in steps], heading)
 
     @property
     def done(self) -> bool:
@@ -68,6 +81,8 @@ class GoalSequence:
         """
         w, x, y, z = quat = np.asarray(cube_quat, dtype=float) / np.linalg.norm(cube_quat)
         relative = _product(self.goal_quat, np.array([w, -x, -y, -z]))
+        if self._free:
+            relative = _without_heading(relative)
         left = _wrapped(self.goal_face_angle - np.asarray(face_angle, dtype=float))
         along = _matrix(quat) @ _NORMALS.T  # [xyz, face]
         sides = np.stack((along.argmax(axis=1), along.argmin(axis=1)), axis=1).ravel()
@@ -90,6 +105,10 @@ class GoalSequence:
 
 
 _NORMALS = np.array([(0, 0, 1), (1, 0, 0), (0, -1, 0), (0, 0, -1), (-1, 0, 0), (0, 1, 0)], dtype=float)  # U R F D L B
+_HALF = 0.5**0.5
+_UPWARDS = np.array([  # the orientation that stands for all with that face up
+    (1, 0, 0, 0), (_HALF, 0, -_HALF, 0), (_HALF, -_HALF, 0, 0), (0, 0, 1, 0), (_HALF, 0, _HALF, 0), (_HALF, _HALF, 0, 0)
+])  # fmt: skip
 
 
 def _wrapped(angle: np.ndarray) -> np.ndarray:
@@ -99,6 +118,14 @@ def _wrapped(angle: np.ndarray) -> np.ndarray:
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The rotation b, then a."""
     return np.concatenate(([a[0] * b[0] - a[1:] @ b[1:]], a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])))
+
+
+def _without_heading(quat: np.ndarray) -> np.ndarray:
+    """The least rotation that brings up what a rotation brings up."""
+    w, x, y, z = quat
+    length = np.hypot(w, z)
+    cos, sin = (w / length, z / length) if length > 1e-6 else (1.0, 0.0)
+    return np.array([length, cos * x + sin * y, cos * y - sin * x, 0.0])
 
 
 def _matrix(quat: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from envs.common.spatial import quat_canonical, quat_conjugate, quat_multiply, uniform_quat
+from envs.manipulation.rubiks.goals import Heading, with_face_up, without_heading
 from envs.manipulation.rubiks.mechanism import wrapped
 from envs.manipulation.rubiks.notation import FAIR_SCRAMBLE, parse_moves
 from envs.manipulation.rubiks.planner import subgoals
@@ -33,20 +34,38 @@ def test_goals_follow_one_another_when_they_are_seen_to_be_reached() -> None:
     assert not goals.see(goals.goal_quat, goals.goal_face_angle)
 
 
-def test_what_it_derives_is_what_the_task_does() -> None:
-    goals = GoalSequence.of(subgoals(parse_moves(FAIR_SCRAMBLE)))
+@pytest.mark.parametrize("heading", ["fixed", "free"])
+def test_what_it_derives_is_what_the_task_does(heading: Heading) -> None:
+    plan = subgoals(parse_moves(FAIR_SCRAMBLE))
+    goals = GoalSequence.of(plan, heading)
     g = torch.Generator().manual_seed(0)
-    for _ in range(43):
+    for step in plan:
         quat = uniform_quat(torch.rand(1, 3, generator=g, dtype=torch.float64))
         angles = torch.rand(1, 6, generator=g, dtype=torch.float64) * 6 - 3
         derived = goals.derived(quat[0].numpy(), angles[0].numpy())
         goal, wanted = torch.as_tensor(goals.goal_quat)[None], torch.as_tensor(goals.goal_face_angle)[None]
         left = wrapped(wanted - angles)
         expected = quat_canonical(quat_multiply(goal, quat_conjugate(quat)))
+        if heading == "free":
+            expected = without_heading(expected)
+            wanted = quat_canonical(torch.as_tensor(GoalSequence.of([step]).goal_quat)[None])
+            torch.testing.assert_close(with_face_up(wanted), goal)
         np.testing.assert_allclose(derived["goal_rel_quat"], expected[0], atol=1e-12)
         np.testing.assert_allclose(derived["goal_rel_face_angle"], left[0], atol=1e-12)
         np.testing.assert_allclose(derived["side_turn"], by_side(quat, left)[0], atol=1e-12)
-        goals.see(goals.goal_quat, goals.goal_face_angle)
+        assert goals.see(goals.goal_quat, goals.goal_face_angle)
+
+
+def test_with_a_free_heading_a_goal_is_reached_however_the_cube_is_turned_about_the_vertical() -> None:
+    plan = subgoals(parse_moves("R"))
+    fixed, free = GoalSequence.of(plan), GoalSequence.of(plan, "free")
+    turned = quat_multiply(
+        torch.tensor([math.cos(0.5), 0.0, 0.0, math.sin(0.5)], dtype=torch.float64), torch.as_tensor(fixed.goal_quat)
+    ).numpy()
+    assert not fixed.see(turned, fixed.goal_face_angle)
+    assert free.see(turned, free.goal_face_angle)
+    with pytest.raises(ValueError, match="heading: expected 'fixed' or 'free', got 'any'"):
+        GoalSequence.of(plan, "any")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

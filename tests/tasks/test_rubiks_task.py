@@ -112,6 +112,34 @@ def test_a_reached_goal_is_a_success_and_another_follows(goals: str) -> None:
         assert int(rolled.min()) == 1
 
 
+@pytest.mark.parametrize("goals", ["flip", "face"])
+def test_with_a_free_heading_the_face_that_is_up_counts_and_no_turn_about_the_vertical(goals: str) -> None:
+    made = environment(16, goals=goals, heading="free")
+    task = task_of(made)
+    reach(made)
+    k = len(task.parts.joints)
+    half = torch.linspace(-1.5, 1.5, 16, dtype=torch.float64)
+    turn = torch.stack((half.cos(), torch.zeros(16), torch.zeros(16), half.sin()), dim=1)
+    orientation = made.engine.data("qpos")[:, k + 3 : k + 7]
+    orientation[:] = quat_multiply(turn, orientation)
+    observed, wanted = task.observe(), task.goal.clone()
+    shown = task.slices()
+    left = observed[:, shown["goal_rel_quat"]]
+    assert float(quat_angle(left).max()) < 1e-6
+    assert torch.allclose(task.derive(observed.clone()), observed, atol=1e-6)
+    assert bool(made.step(still(made)).success.all())
+    up = (0.0, 0.0, 1.0)
+    same = faces_along(wanted, up) == faces_along(task.goal, up)
+    assert bool((same == (goals == "face")).all())
+    # Of a goal that is a flip away what is left is a quarter turn about a horizontal axis, whichever way the cube lies.
+    left = task.observe()[:, shown["goal_rel_quat"]]
+    assert float(left[:, 3].abs().max()) < 1e-12
+    if goals == "flip":
+        assert float((quat_angle(left) - math.pi / 2).abs().max()) < 0.1
+        standing = quat_multiply(left, task.mechanism.quat())
+        assert torch.equal(faces_along(standing, up), faces_along(task.goal, up))
+
+
 def test_neither_the_orientation_nor_a_face_alone_is_a_success() -> None:
     made = environment(1, goals="face")
     task = task_of(made)
@@ -252,6 +280,8 @@ def test_cubes_are_mixed_as_much_as_the_option_says(mixing: Any, least: int, mos
         ({"goals": "mixed", "scramble": "R"}, "has no plan"),
         ({"goals": "scramble", "scramble": "R X"}, "scramble: move 2, 'X'"),
         ({"smoothing": 0.0}, "smoothing"),
+        ({"heading": "any"}, "option 'heading': expected 'fixed' or 'free', got 'any'"),
+        ({"heading": "free", "goals": "spin"}, "heading: 'free' leaves nothing to reach of goals: spin"),
         ({"mixing": -1}, "mixing: expected a number of turns, or the fewest and the most, got -1"),
         ({"mixing": [3, 2]}, "got [3, 2]"),
         ({"mixing": "all"}, "got 'all'"),

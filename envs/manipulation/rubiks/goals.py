@@ -9,6 +9,10 @@
 | solve    | the next step of a plan that solves the cube: from a scramble, another one in every episode              |
 | scramble | the next step of the fixed fair scramble of arXiv 1910.07113, of a solved cube                           |
 
+With a free heading (as `FaceFree` of openai/robogym for turns of a face) only which face is up counts, not which way
+the cube is turned about the vertical: goals are one orientation for each face, and what is left to one is the least
+rotation that brings that face up.
+
 Plans are followed as `envs.manipulation.rubiks.planner.subgoals` says: flip until the face to be turned is up, turn it.
 """
 
@@ -26,6 +30,7 @@ from envs.manipulation.rubiks.notation import FACES, Move
 from envs.manipulation.rubiks.state import NORMALS
 
 RubiksGoals = Literal["spin", "flip", "face", "mixed", "solve", "scramble"]
+Heading = Literal["fixed", "free"]
 PLANNED: tuple[RubiksGoals, ...] = ("solve", "scramble")
 GOAL_DRAWS = 3  # uniform numbers that `next_goal` uses
 
@@ -33,6 +38,8 @@ _HALF = math.sqrt(0.5)
 _FLIPS = ((_HALF, _HALF, 0.0, 0.0), (_HALF, -_HALF, 0.0, 0.0), (_HALF, 0.0, _HALF, 0.0), (_HALF, 0.0, -_HALF, 0.0))
 _SPIN, _OVER = (_HALF, 0.0, 0.0, _HALF), (0.0, 0.0, 1.0, 0.0)
 _NORMALS = tuple(tuple(map(float, normal)) for normal in NORMALS)
+# With U R F D L B up.
+_UPWARDS = ((1.0, 0.0, 0.0, 0.0), _FLIPS[3], _FLIPS[1], _OVER, _FLIPS[2], _FLIPS[0])
 
 
 def faces_along(quat: Tensor, direction: tuple[float, float, float]) -> Tensor:
@@ -40,6 +47,21 @@ def faces_along(quat: Tensor, direction: tuple[float, float, float]) -> Tensor:
     normals = constant(_NORMALS, quat.dtype, quat.device)
     out = quat_rotate(quat[:, None].expand(-1, 6, -1), normals.expand(len(quat), -1, -1))  # [N, 6, 3]
     return (out @ constant(direction, quat.dtype, quat.device)).argmax(dim=1)
+
+
+def with_face_up(quat: Tensor) -> Tensor:
+    """The orientation [N, 4] that stands for all that have the same face up as those given [N, 4]."""
+    return constant(_UPWARDS, quat.dtype, quat.device)[faces_along(quat, (0.0, 0.0, 1.0))]
+
+
+def without_heading(quat: Tensor) -> Tensor:
+    """The least rotations [N, 4] that bring up what rotations [N, 4] bring up: these less what follows in them about
+    the vertical."""
+    w, x, y, z = quat.unbind(dim=1)
+    length = torch.hypot(w, z)
+    over = length < 1e-6  # half a turn about some horizontal axis
+    cos, sin = torch.where(over, 1.0, w / length), torch.where(over, 0.0, z / length)
+    return torch.stack((length, cos * x + sin * y, cos * y - sin * x, torch.zeros_like(z)), dim=1)
 
 
 def upright(u: Tensor) -> Tensor:

@@ -68,25 +68,29 @@ from envs.manipulation.cube.reorientation import (
 from envs.manipulation.rubiks.goals import (
     GOAL_DRAWS,
     PLANNED,
+    Heading,
     RubiksGoals,
     as_plan,
     faces_along,
     next_goal,
     planned_goal,
     upright,
+    with_face_up,
+    without_heading,
 )
 from envs.manipulation.rubiks.marks import SIDES, angles_of, by_side, marks_of, rule
-from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, face_turns, velocity_of_cube, wrapped
+from envs.manipulation.rubiks.mechanism import QUARTER, Mechanism, velocity_of_cube, wrapped
 from envs.manipulation.rubiks.model import COLOURS, PIECES, PLASTIC, Turning, build_rubiks
 from envs.manipulation.rubiks.notation import FACES, FAIR_SCRAMBLE, Move, in_quarters, parse_moves, random_scramble
 from envs.manipulation.rubiks.planner import UPRIGHT, flip_to, solution, subgoals
+from envs.manipulation.rubiks.scrambles import scrambled_states
 from envs.manipulation.rubiks.state import SOLVED, after
 from envs.task import Component, Outcome, id_of
 
 SUCCESS_FACE_RAD = 0.2
 _START_FACE_RAD = 0.3  # how far top and bottom may be turned when an episode without a plan starts
 _LONGEST_PLAN = 64  # quarter turns; the planner's longest have 23 moves
-_STATES, _MIXING = 8192, 30  # scrambled states that episodes start from, and turns that they are made with
+_MIXING = 30  # turns that cubes have been mixed with
 _PALM = "palm (x fingers, z up)"
 _CHATTER = {
     "sign flips": "contacts of the Shadow hand's fingers pass from slab to slab of a cube at rest, 0.1 rad/s to and fro"
@@ -109,6 +113,7 @@ class RubiksCube(CubeReorientation):
         smoothing: share of the way to a new target that the servos' command goes in one control step; 1 goes all of it.
         mixing: how many random turns the cubes have been mixed with that episodes without a plan start from: a number,
             or two between which it is drawn; 0 is the solved cube.
+        heading: "free": only which face is up counts, see `envs.manipulation.rubiks.goals`.
     """
 
     state_tensors = (*CubeReorientation.state_tensors, "goal_quarters", "plan", "planned", "taken")
@@ -124,11 +129,15 @@ class RubiksCube(CubeReorientation):
         scramble: str | None = None,
         smoothing: float = 0.3,
         mixing: int | Sequence[int] = _MIXING,
+        heading: Heading = "fixed",
     ) -> None:
         self.mixing = _turns(mixing)
         _check("hand", hand, tuple(HANDS))
         _check("goals", goals, get_args(RubiksGoals))
         _check("turning", turning, get_args(Turning))
+        _check("heading", heading, get_args(Heading))
+        if heading == "free" and goals == "spin":
+            raise UnknownOptionError("heading: 'free' leaves nothing to reach of goals: spin; expected 'fixed'")
         if not 0.0 < smoothing <= 1.0:
             raise UnknownOptionError(f"smoothing: expected a number above 0 and up to 1, got {smoothing!r}")
         if goals in ("face", "mixed", *PLANNED) and turning == "none":
@@ -139,7 +148,7 @@ class RubiksCube(CubeReorientation):
             raise UnknownOptionError(f"scramble: goals: {goals} has no plan; expected goals: solve or scramble")
         self.hand_name, self.hand = hand, HANDS[hand]
         self.turning: Turning = turning
-        self.smoothing, self.weights = smoothing, Weights()
+        self.smoothing, self.weights, self.heading = smoothing, Weights(), heading
         self.kind: RubiksGoals = goals
         self.moves = None if scramble is None else _moves(scramble)
         if goals == "scramble" and self.moves is None:
@@ -179,7 +188,7 @@ class RubiksCube(CubeReorientation):
         self.goal_quarters, self.taken, self.planned = integers(6), integers(), integers()
         self.plan = integers(_LONGEST_PLAN, 2)  # [N, plan, 2] quarter turns, see `planned_goal`; `taken` of `planned`
         self._turning = (0, 3) if self.turning == "top_and_bottom" else tuple(range(6))  # in `FACES`
-        self._bank = torch.as_tensor(_scrambled_states(*self.mixing), device=engine.device)  # [states, 54]
+        self._bank = torch.as_tensor(scrambled_states(*self.mixing), device=engine.device)  # [states, 54]
         names = self.slices()
         seen = ("cube_quat", "face_angle", "goal_face_angle", "goal_rel_face_angle", "side_turn")
         self._shown = {name: names[name] for name in seen}
@@ -255,12 +264,18 @@ class RubiksCube(CubeReorientation):
         else:
             quat, quarters = next_goal(self.kind, last, self.goal_quarters, u, self._turning)
             going_on = mask
+        if self.heading == "free":
+            quat = with_face_up(quat)
         rows = going_on[:, None]
         self.goal = torch.where(rows, quat, self.goal)
         self.goal_quarters = torch.where(rows, quarters, self.goal_quarters)
         turn, faces = self._errors()
         self.goal_angle = torch.where(mask, turn + faces, self.goal_angle)
         self.waited = self.waited.masked_fill(mask, 0)
+
+    def _to_goal(self, quat: Tensor) -> Tensor:
+        left = super()._to_goal(quat)
+        return without_heading(left) if self.heading == "free" else left
 
     def _left(self) -> Tensor:
         """By how much [N, 6] each face is still to turn, rad."""
@@ -348,7 +363,8 @@ class RubiksCube(CubeReorientation):
 
     def draw_goal(self, model: mujoco.MjModel, data: mujoco.MjData, index: int) -> None:
         body, cube = id_of(model, _BODY, "goal"), id_of(model, _GEOM, "cube")
-        model.body_quat[body] = self.goal[index].cpu().numpy()
+        quat = self.mechanism.quat()
+        model.body_quat[body] = quat_multiply(self._to_goal(quat), quat)[index].cpu().numpy()
         scale = float(model.geom_size[cube, 0]) / float(model.site_size[id_of(model, _SITE, "goal"), 0])
         labels = self.mechanism.labels[index].cpu().numpy()
         left = (self.goal_quarters - self.mechanism.quarters)[index].tolist()
@@ -401,18 +417,6 @@ def _turns(mixing: int | Sequence[int]) -> tuple[int, int]:
     ):
         raise UnknownOptionError(f"mixing: expected a number of turns, or the fewest and the most, got {mixing!r}")
     return pair
-
-
-def _scrambled_states(fewest: int, most: int) -> np.ndarray:
-    """Labels [states, 54]; the first is the solved cube."""
-    random = np.random.default_rng(_STATES)
-    counts = random.integers(fewest, most + 1, _STATES)
-    labels, turned = np.tile(SOLVED, (_STATES, 1)), face_turns().reshape(6, 4, 54)[:, 1:].reshape(18, 54)
-    for move in range(most):
-        source = turned[random.integers(len(turned), size=_STATES)]
-        labels = np.where((move < counts)[:, None], np.take_along_axis(labels, source, axis=1), labels)
-    labels[0] = SOLVED
-    return labels
 
 
 def _components(parts: HandModel, hand: str) -> tuple[Component, ...]:
