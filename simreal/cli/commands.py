@@ -41,6 +41,7 @@ from simreal.training.budget import budget_warning, untrained_warning
 from simreal.training.build import EngineName
 from simreal.training.checkpoint import BEST, EVALUATION, checkpoints, is_outdated, newest_checkpoint, policy_file
 from simreal.training.launch import joined, restarted, together
+from simreal.training.monitoring.exploration import noise_remarks
 from simreal.training.monitoring.loggers import Loggers, check_loggers, final_figures
 from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import RunConfig, apply_overrides, first_difference, load_config
@@ -222,7 +223,7 @@ def assess(run: Path, out: Console) -> Path | None:
     write_text(run / EVALUATION, to_json(figures | {"checkpoint": _newest_name(run)}))
     task = policy.make_task()
     out.print(figures_table(figures, metric_of(task)))
-    for line in remarks(figures):
+    for line in (*remarks(figures), *noise_remarks(run, figures, metric_of(task))):
         out.print(line)
     obstacle = PRIVILEGED if policy.config.learner.reads_privileged else task.export_obstacle
     if obstacle is not None:
