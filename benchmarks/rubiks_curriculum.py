@@ -19,7 +19,7 @@ from simreal.training.checkpoint import EVALUATION
 _STEPS = 60_000_000
 # What is learnt, and its share of the steps. Stages have one randomization block, or critics would read other worlds.
 STAGES = {
-    "flip": ({"goals": "flip", "turning": "top_and_bottom"}, 0.15),
+    "face": ({"goals": "face", "turning": "top_and_bottom"}, 0.15),
     "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.3),
     "mixed": ({"goals": "mixed", "turning": "all"}, 0.55),
 }
