@@ -1,4 +1,4 @@
-"""What a policy that reads the privileged group is shown where worlds have other parameters than in its training.
+"""What a network that reads the privileged group is shown where worlds have other parameters than in its training.
 
 The last values of the group are the parameters of the world, each brought to [-1, 1] over its limits. A policy knows
 those of its training, with the limits that they had there. Elsewhere a parameter may have other limits or stand at
@@ -7,7 +7,8 @@ another place; where there is none, it is at its nominal value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,30 @@ class PrivilegedView:
         shown = functional.pad(privileged[:, cut:].double(), (0, 1))  # the last one stands for what is not there
         world = shown[:, self._index] * self._factor + self._shift
         return torch.cat((policy, privileged[:, :cut].to(policy.dtype), world.to(policy.dtype)), dim=1)
+
+
+def critic_of_worlds(
+    state: Mapping[str, Any], known: Sequence[Parameter], present: Sequence[Parameter]
+) -> dict[str, Any]:
+    """The state of an on-policy critic that read worlds of the parameters `known`, for worlds of those `present`.
+
+    Parameters that are also here, with the same limits, it reads as before; to others it is blind until it learns.
+    """
+    places = [next((i for i, p in enumerate(known) if _alike(p, parameter)), len(known)) for parameter in present]
+
+    def moved(values: Tensor, new: float) -> Tensor:
+        cut = values.shape[-1] - len(known)
+        shown = functional.pad(values[..., cut:], (0, 1), value=new)
+        return torch.cat((values[..., :cut], shown[..., places]), dim=-1)
+
+    blank = {"normalizer.mean": 0.0, "normalizer.var": 1.0, "trunk.head.0.weight": 0.0}
+    if "trunk.memory.weight_ih_l0" in state:
+        blank["trunk.memory.weight_ih_l0"] = blank.pop("trunk.head.0.weight")
+    return {name: moved(value, blank[name]) if name in blank else value for name, value in state.items()}
+
+
+def _alike(a: Parameter, b: Parameter) -> bool:
+    return (a.quantity, set(a.targets), a.limits) == (b.quantity, set(b.targets), b.limits)
 
 
 def _column(known: Parameter, present: Sequence[Parameter]) -> tuple[int, float, float]:

@@ -29,7 +29,7 @@ from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.pixels.layout import PictureStack, PixelLayout, Seen
 from simreal.learners.pixels.policy import PixelPolicy
-from simreal.learners.privileged import PrivilegedView
+from simreal.learners.privileged import PrivilegedView, critic_of_worlds
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
@@ -250,6 +250,8 @@ def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
 def start_from(learner: Learner, config: RunConfig) -> None:
     """Give a new learner the networks and normalizers that `train.from` names, of the newest checkpoint there.
 
+    A critic that reads the world may come from worlds of other parameters, see `critic_of_worlds`.
+
     Raises:
         UserError: there is no such run, it is of another learner, or its networks have other sizes.
     """
@@ -268,6 +270,7 @@ def start_from(learner: Learner, config: RunConfig) -> None:
     if of.learner.algorithm != config.learner.algorithm:
         raise UserError(f"{here}: is a run of {of.learner.algorithm}, expected one of {config.learner.algorithm}")
     try:
+        state = _of_these_worlds(state, run, of, learner)
         apart = _first_other_shape(learner, state)
         if apart is not None:
             raise UserError(f"{here}: its task or its networks are others than here ({of.task}; {apart})")
@@ -276,6 +279,16 @@ def start_from(learner: Learner, config: RunConfig) -> None:
         raise UserError(
             f"{here}: its task or its networks are others than here ({of.task}; {one_line(error)})"
         ) from None
+
+
+def _of_these_worlds(state: dict[str, Any], run: Path, of: RunConfig, learner: Learner) -> dict[str, Any]:
+    """The state with its critic, where that reads the world, as `critic_of_worlds` makes it."""
+    critic = state.get("critic", {})
+    reads = len(critic["normalizer.mean"]) if "normalizer.mean" in critic else 0
+    theirs = load_policy(run, of.task).spec if reads else None
+    if theirs is None or reads != theirs.privileged_size or theirs.parameters == learner.spec.parameters:
+        return state
+    return state | {"critic": critic_of_worlds(critic, theirs.parameters, learner.spec.parameters)}
 
 
 def _first_other_shape(learner: Learner, state: dict[str, Any]) -> str | None:

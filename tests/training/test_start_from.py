@@ -80,6 +80,46 @@ def test_the_next_run_learns_on_from_there_and_is_resumed_without_it(tmp_path: P
     assert f"from: {first}" in (second / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_a_critic_that_reads_the_world_comes_from_worlds_of_other_parameters(memory: str, tmp_path: Path) -> None:
+    mass = {"quantity": "body_mass", "of": "pole", "range": [0.5, 2.0]}
+    delay = {"quantity": "action_delay", "range": [0, 50]}
+    gravity = {"quantity": "gravity", "of": "z", "range": [-1.0, 1.0]}
+
+    def worlds(**parameters: Any) -> dict[str, Any]:
+        return {"randomization": {"sampler": "manual", "parameters": parameters}}
+
+    learner = _PPO | {"memory": memory}
+    run = tmp_path / "first"
+    train_first = parse_config(document(learner) | worlds(mass=mass, delay=delay), "config")
+    from rich.console import Console
+
+    from simreal.cli.commands import train_run
+
+    train_run(train_first, run, None, Console(quiet=True))
+    old = newest_checkpoint(run)["learner"]["critic"]
+    for block in (worlds(late=delay, gravity=gravity, mass=mass), worlds(delay=delay, mass=mass), {}):
+        config = parse_config(document(learner, **{"from": str(run)}) | block, "config")
+        made = Trainer(config, tmp_path / "second").learner
+        start_from(made, config)
+        critic = made.state_dict()["critic"]
+        first = "trunk.head.0.weight" if memory == "none" else "trunk.memory.weight_ih_l0"
+        task = old[first].shape[1] - 2
+        columns = {"mass": old[first][:, task], "delay": old[first][:, task + 1]}
+        columns |= {"late": columns["delay"], "gravity": torch.zeros(len(old[first]))}
+        names = list(block.get("randomization", {}).get("parameters", ()))
+        assert torch.equal(critic[first][:, :task], old[first][:, :task])
+        assert critic[first].shape[1] == task + len(names)
+        for i, name in enumerate(names):
+            assert torch.equal(critic[first][:, task + i], columns[name])
+        assert len(critic["normalizer.mean"]) == len(old["normalizer.mean"]) - 2 + len(names)
+    other = worlds(mass=mass | {"range": [0.5, 3.0]})  # the same value says another mass
+    config = parse_config(document(learner, **{"from": str(run)}) | other, "config")
+    made = Trainer(config, tmp_path / "third").learner
+    start_from(made, config)
+    assert not bool(made.state_dict()["critic"][first][:, -1].any())
+
+
 def test_a_run_that_stops_before_its_first_update_remembers_that_its_normalizers_know_something(tmp_path: Path) -> None:
     first = trained(_PPO, tmp_path / "first")
     config = parse_config(document(_PPO, **{"from": str(first)}), "config")
