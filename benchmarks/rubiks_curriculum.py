@@ -1,7 +1,7 @@
 """The Rubik's Cube in stages, each from the networks of the one before: python -m benchmarks.rubiks_curriculum FOLDER
 [STEPS [KEY=VALUE ...]]
 
-STEPS: of all stages together (60 million); KEY=VALUE: settings of `configs/rubiks.yaml` for every stage. Stages are
+STEPS: of all stages together (15 million); KEY=VALUE: settings of `configs/rubiks.yaml` for every stage. Stages are
 runs in FOLDER; what is there is kept, what was interrupted goes on: the same line starts and resumes. Then every
 stage is evaluated beside random and zero action (FOLDER/STAGE.json), and the last one on the fixed scramble
 (FOLDER/scramble.json).
@@ -16,8 +16,8 @@ import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
 from simreal.cli.main import main as command
 from simreal.training.checkpoint import EVALUATION
 
-_STEPS = 60_000_000
-# What is learnt, and its share of the steps. Stages have one randomization block, or critics would read other worlds.
+_STEPS = 15_000_000
+# What is learnt, and its share of the steps.
 STAGES = {
     "face": ({"goals": "face", "turning": "top_and_bottom"}, 0.15),
     "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.3),
