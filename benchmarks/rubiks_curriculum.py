@@ -3,8 +3,8 @@
 
 STEPS: of all stages together (13.5 million); KEY=VALUE: settings of `configs/rubiks.yaml` for every stage. Stages are
 runs in FOLDER; what is there is kept, what was interrupted goes on: the same line starts and resumes. Then every
-stage is evaluated beside random and zero action (FOLDER/STAGE.json), and the last one on the fixed scramble
-(FOLDER/scramble.json).
+stage is evaluated beside random and zero action (FOLDER/STAGE.json), in the ranges of the last one, and that one on the
+fixed scramble (FOLDER/scramble.json).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(folder: Path, steps: int = _STEPS, overrides: tuple[str, ...] = ()) -> 
 
 def _evaluate(folder: Path, stage: str, name: str, options: list[str]) -> None:
     if not (folder / name).is_file():
-        worlds = [f"--world={world}" for world in _WORLDS]
+        worlds = [f"--world={world}" for world in _WORLDS] + [f"--ranges-of={folder / [*STAGES][-1]}"]
         command(["evaluate", str(folder / stage), "random", "zero", *worlds, *options, "--json", str(folder / name)])
 
 
