@@ -1,7 +1,7 @@
 """The Rubik's Cube in stages, each from the networks of the one before: python -m benchmarks.rubiks_curriculum FOLDER
 [STEPS [KEY=VALUE ...]]
 
-STEPS: of all stages together (13.5 million); KEY=VALUE: settings of `configs/rubiks.yaml` for every stage. Stages are
+STEPS: of all stages together (12.5 million); KEY=VALUE: settings of `configs/rubiks.yaml` for every stage. Stages are
 runs in FOLDER; what is there is kept, what was interrupted goes on: the same line starts and resumes. Then every
 stage is evaluated beside random and zero action (FOLDER/STAGE.json), in the ranges of the last one, and that one on the
 fixed scramble (FOLDER/scramble.json).
@@ -16,12 +16,12 @@ import simreal  # noqa: F401 - chooses the renderer before MuJoCo is imported
 from simreal.cli.main import main as command
 from simreal.training.checkpoint import EVALUATION
 
-_STEPS = 13_500_000
+_STEPS = 12_500_000
 # What is learnt, and its share of the steps. Earlier stages have the nominal world and learn on to their end.
 STAGES = {
-    "face": ({"goals": "face", "turning": "top_and_bottom"}, 0.16),
-    "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.24),
-    "mixed": ({"goals": "mixed", "turning": "all"}, 0.6),
+    "face": ({"goals": "face", "turning": "top_and_bottom"}, 0.175),
+    "mixed_reduced": ({"goals": "mixed", "turning": "top_and_bottom"}, 0.26),
+    "mixed": ({"goals": "mixed", "turning": "all"}, 0.565),
 }
 _EARLIER = ("randomization.sampler=none", "learner.lr_schedule=constant")
 _WORLDS = ("nominal", "trained", "extremes", "cube_loose_camera")  # the last two: held out, not modelled
