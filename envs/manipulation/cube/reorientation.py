@@ -3,8 +3,8 @@
 The tasks of "Learning Dexterous In-Hand Manipulation" (arXiv 1808.00177) and "Solving Rubik's Cube with a Robot Hand"
 (arXiv 1910.07113), with the Allegro hand (AllegroCube-v0) or the Shadow hand (ShadowCube-v0). When the cube is within
 0.4 rad of its goal, that is a success and there is a new goal. An episode ends when the cube is dropped, and after
-8 s without a success. What counts is the number of successes in an episode (`episode_successes`; in a configuration
-`performance: successes`).
+8 s without a success, or a minute (`episode_s`). What counts is the number of successes in an episode
+(`episode_successes`; in a configuration `performance: successes`).
 
 Observation, policy group (k joints, u actuators; Allegro 16 and 16, Shadow 24 and 20):
 
@@ -104,6 +104,7 @@ class CubeReorientation(Task):
         hand: a key of `HANDS`.
         goals: kind of goals, see `envs.manipulation.cube.goals`.
         smoothing: share of the way to a new target that the servos' command goes in one control step; 1 goes all of it.
+        episode_s: s, the time limit of an episode.
     """
 
     decimation = 5
@@ -113,17 +114,21 @@ class CubeReorientation(Task):
     )  # fmt: skip
     render_camera: ClassVar = {"distance": 0.55, "azimuth": 150.0, "elevation": -35.0, "lookat": (0.0, 0.07, 0.02)}
 
-    def __init__(self, hand: str, goals: GoalKind = "face", smoothing: float = 0.3) -> None:
+    def __init__(
+        self, hand: str, goals: GoalKind = "face", smoothing: float = 0.3, episode_s: float = EPISODE_S
+    ) -> None:
         if goals not in get_args(GoalKind):
             raise UnknownOptionError(f"goals: expected {', '.join(map(repr, get_args(GoalKind)))}, got {goals!r}")
         if not 0.0 < smoothing <= 1.0:
             raise UnknownOptionError(f"smoothing: expected a number above 0 and up to 1, got {smoothing!r}")
+        if not 1.0 <= episode_s <= 3600.0:
+            raise UnknownOptionError(f"episode_s: expected 1 to 3600 s, got {episode_s!r}")
         self.hand_name, self.hand = hand, HANDS[hand]
         self.goals: GoalKind = goals
         self.smoothing, self.weights = smoothing, Weights()
         self.id = f"{hand.capitalize()}Cube-v0"
         self._take(build(hand))
-        self.max_episode_steps = round(EPISODE_S / self.control_period_s)
+        self.max_episode_steps = round(episode_s / self.control_period_s)
         self.patience_steps = round(PATIENCE_S / self.control_period_s)
         self.observation = hand_components(self.parts, self.hand)
         self.action = (hand_action(self.parts, smoothing),)
