@@ -39,7 +39,8 @@ def finished_arms(study: Study, folder: Path) -> list[Arm]:
 
 def summarize(study: Study, arms: list[Arm]) -> dict[str, Any]:
     """The content of study.json, see docs/study.md."""
-    control = next((arm for arm in arms if not arm.randomized), None)
+    nominal = [arm for arm in arms if not arm.randomized]
+    control = max(nominal, key=lambda arm: study.budget(study.arms[arm.name]), default=None)
     groups = worlds_by_group(arms)
     return {
         "schema": 1,
@@ -61,8 +62,9 @@ def _arm(arm: Arm, study: Study, groups: dict[str, list[str]], control: Arm | No
     return {
         "name": arm.name,
         "continues": study.arms[arm.name].continues,
+        "starts_from": study.arms[arm.name].starts_from,
         "sampler": arm.first.config.randomization.sampler,
-        "env_steps": arm.first.config.train.env_steps,
+        "env_steps": study.budget(study.arms[arm.name]),
         "training_seconds": sum(seconds) / len(seconds) if seconds else None,
         "entropy_npd": None if found is None else {"mean": found[0], "upper_bound": found[1]},
         "training": None if trained is None else {"mean": trained[0], "se": trained[1]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,14 +68,14 @@ def _job(study: Study, arm: StudyArm, seed: int) -> Job:
     """A run as something that is made on a node."""
     from simreal.study.cluster import Job
 
-    name, before = f"{arm.name}-{seed}", None if arm.continues is None else f"{arm.continues}-{seed}"
+    name, before = f"{arm.name}-{seed}", None if arm.after is None else f"{arm.after}-{seed}"
     make, title = partial(_make_on_node, study, arm, seed), f"{arm.name}, seed {seed}"
     return Job(name, title, arm.config, (name,), make, before, () if before is None else (before,))
 
 
 def _make_on_node(study: Study, arm: StudyArm, seed: int, folder: Path, threads: int | None, out: Console) -> None:
     if threads is not None:
-        arm = StudyArm(arm.name, arm.continues, arm.config.model_copy(update={"threads": threads}))
+        arm = replace(arm, config=arm.config.model_copy(update={"threads": threads}))
     make_run(study, arm, seed, folder, out)
 
 
@@ -149,6 +150,9 @@ def _is_done(study: Study, arm: StudyArm, seed: int, folder: Path) -> bool:
 def make_run(study: Study, arm: StudyArm, seed: int, folder: Path, out: Console, title: str = "") -> bool:
     """Train, evaluate and widen one run, as far as it has not been done; whether there was anything to do."""
     run, wanted = run_folder(folder, arm.name, seed), arm.with_seed(seed)
+    if arm.starts_from is not None:
+        source = str(run_folder(folder, arm.starts_from, seed))
+        wanted = wanted.model_copy(update={"train": wanted.train.model_copy(update={"source": source})})
     done = True
     if _reached(run) < wanted.train.env_steps:
         out.print(title)

@@ -18,6 +18,7 @@ from randomization.config import first_problem
 from simreal.common.errors import UserError
 from simreal.common.trusted_code import module_of, use_current_folder
 from simreal.evaluation.worlds import GROUPS, find_world
+from simreal.learners.options import ActorOptions
 from simreal.training.run_config import (
     EvaluateConfig,
     RunConfig,
@@ -50,6 +51,9 @@ class ArmSpec(Strict):
         None, description="configuration to start from, by name or written out; default: the study's"
     )
     continues: str | None = Field(None, description="arm whose finished runs are trained on, with more train.env_steps")
+    starts_from: str | None = Field(
+        None, description="arm whose finished runs give networks and normalizers to begin with, as train.from does"
+    )
     set: dict[str, Any] = Field(default_factory=dict, description="key.sub: value, on top of the configuration's")
 
 
@@ -81,7 +85,13 @@ class StudyArm:
 
     name: str
     continues: str | None
+    starts_from: str | None  # of an arm that continues another: as that one
     config: RunConfig
+
+    @property
+    def after(self) -> str | None:
+        """The arm whose runs have to be there before this one's can begin."""
+        return self.continues or self.starts_from
 
     def with_seed(self, seed: int) -> RunConfig:
         """The configuration of one of its runs."""
@@ -93,7 +103,7 @@ class Study:
     """A study whose arms have all been found to be possible."""
 
     spec: StudySpec
-    arms: dict[str, StudyArm]  # an arm comes after the one it continues
+    arms: dict[str, StudyArm]  # an arm comes after the one it continues or starts from
 
     @property
     def task(self) -> str:
@@ -105,6 +115,11 @@ class Study:
         before = 0 if arm.continues is None else self.arms[arm.continues].config.train.env_steps
         return arm.config.train.env_steps - before
 
+    def budget(self, arm: StudyArm) -> int:
+        """Environment steps that the policy of an arm has been trained for, with those of what it starts from."""
+        before = 0 if arm.starts_from is None else self.budget(self.arms[arm.starts_from])
+        return before + arm.config.train.env_steps
+
     def to_yaml(self) -> str:
         """The study with every configuration written out, so that the file depends on no other file."""
         document = json.loads(self.spec.model_dump_json(exclude={"config", "arms"}))
@@ -113,22 +128,25 @@ class Study:
             config = json.loads(arm.config.model_dump_json(exclude={"seed", "evaluate"}))
             if arm.continues is None:
                 document["arms"][arm.name] = {"config": config}
+                if arm.starts_from is not None:
+                    document["arms"][arm.name]["starts_from"] = arm.starts_from
             else:
                 document["arms"][arm.name] = {"continues": arm.continues, "set": {"train": config["train"]}}
         return yaml.safe_dump(document, sort_keys=False)
 
     def warnings(self) -> list[str]:
         """What keeps the study from showing what randomization is worth."""
-        controls = [arm for arm in self.arms.values() if is_control(arm.config)]
+        begun = {arm.after for arm in self.arms.values()}  # arms that others go on from are no comparison
+        controls = [arm for arm in self.arms.values() if is_control(arm.config) and arm.name not in begun]
         found = []
         if not controls:
             found.append("no arm trains without randomization (randomization.sampler: none): nothing to compare with")
-        longest = max(arm.config.train.env_steps for arm in self.arms.values())
+        longest = max(map(self.budget, self.arms.values()))
         found += [
-            f"{arm.name} trains for {arm.config.train.env_steps:,} steps, the longest arm for {longest:,}: "
+            f"{arm.name} trains for {self.budget(arm):,} steps, the longest arm for {longest:,}: "
             "no comparison at equal budgets"
             for arm in controls
-            if arm.config.train.env_steps < longest
+            if self.budget(arm) < longest
         ]
         if len(self.spec.seeds) < 2:
             found.append("one seed: differences between arms may be differences between trainings")
@@ -160,19 +178,25 @@ def load_study(name: str) -> Study:
 
 
 def _in_order(spec: StudySpec, path: Path) -> list[str]:
-    """Names of arms, each after the one that it continues. Raises UserError for a name that is none, or a circle."""
+    """Names of arms, each after the one that it continues or starts from.
+
+    Raises UserError for a name that is none, for both keys in one arm, or for a circle.
+    """
     order: list[str] = []
     for name in spec.arms:
         chain: list[str] = []
         at: str | None = name
         while at is not None and at not in order:
+            arm = spec.arms[at]
+            key, following = ("starts_from", arm.starts_from) if arm.starts_from else ("continues", arm.continues)
             if at in chain:
-                raise UserError(f"{path}: arms.{name}.continues: goes round in a circle: {', '.join(chain)}")
+                raise UserError(f"{path}: arms.{name}.{key}: goes round in a circle: {', '.join(chain)}")
             chain.append(at)
-            following = spec.arms[at].continues
+            if arm.starts_from and arm.continues:
+                raise UserError(f"{path}: arms.{at}.starts_from: an arm that continues another begins as that one did")
             if following is not None and following not in spec.arms:
                 hint = nearest(following, spec.arms)
-                raise UserError(f"{path}: arms.{at}.continues: no arm {following!r}{hint}")
+                raise UserError(f"{path}: arms.{at}.{key}: no arm {following!r}{hint}")
             at = following
         order += reversed(chain)
     return order
@@ -202,7 +226,11 @@ def _resolve(name: str, spec: StudySpec, before: Mapping[str, StudyArm], path: P
     config = parse_config(document, where)
     if arm.continues is not None:
         _check_continuation(config, before[arm.continues], where)
-    return StudyArm(name, arm.continues, config)
+    if chain[-1].starts_from is not None and config.train.source is not None:
+        raise UserError(f"{where}.set.train.from: the arm has starts_from, which says where each seed begins")
+    if arm.starts_from is not None:
+        _check_start(config, before[arm.starts_from], where)
+    return StudyArm(name, arm.continues, chain[-1].starts_from, config)
 
 
 def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None:
@@ -222,6 +250,20 @@ def _check_continuation(config: RunConfig, before: StudyArm, where: str) -> None
             f"{where}.continues: learner.lr_schedule 'linear' has ended at 0 in arm {before.name}; use {others}, or "
             "train the arm from its start"
         )
+
+
+def _check_start(config: RunConfig, before: StudyArm, where: str) -> None:
+    """Networks can only begin as others of the same task, kind and size."""
+    if _networks(config) != _networks(before.config):
+        raise UserError(f"{where}.starts_from: its task or its networks are others than those of arm {before.name}")
+
+
+def _networks(config: RunConfig) -> tuple[Any, ...]:
+    """What decides the shapes of a run's networks, but for the critic's view of a world, which may differ."""
+    learner = config.learner
+    sizes = tuple(getattr(learner, name, None) for name in ("hidden", "actor_hidden", "critic_hidden"))
+    kind = learner.network() if isinstance(learner, ActorOptions) else None
+    return config.task, learner.algorithm, sizes, kind
 
 
 def _check_worlds(worlds: Sequence[str], arms: Mapping[str, StudyArm], path: Path) -> None:

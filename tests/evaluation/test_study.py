@@ -26,6 +26,7 @@ from simreal.study.spec import load_study
 from simreal.training.checkpoint import checkpoints, newest_checkpoint
 from simreal.training.monitoring.progress import Progress
 from simreal.training.run_config import shipped_configs
+from simreal.training.run_directory import run_config
 from tiny import leaves
 
 CONFIG = """
@@ -287,6 +288,11 @@ def arms(**changes: Any) -> dict[str, Any]:
         (arms(bad={"config": "half_cheetah"}), ("different tasks",)),
         (arms(bad={"continues": "adr_smal"}), ("arms.bad.continues", "adr_small")),
         (arms(bad={"continues": "bad"}), ("arms.bad.continues", "circle")),
+        (arms(bad={"starts_from": "adr_smal"}), ("arms.bad.starts_from", "adr_small")),
+        (arms(bad={"starts_from": "bad"}), ("arms.bad.starts_from", "circle")),
+        (arms(bad={"starts_from": "none", "continues": "adr_small"}), ("arms.bad.starts_from", "continues")),
+        (arms(bad={"starts_from": "none", "set": {"learner.hidden": [9]}}), ("bad.starts_from", "networks", "none")),
+        (arms(bad={"starts_from": "none", "set": {"train.from": "runs/x"}}), ("bad.set.train.from", "starts_from")),
         (arms(bad={"continues": "adr_small"}), ("arms.bad", "more than the 240", "240")),
         (arms(bad={"continues": "adr_small", "config": "base.yaml"}), ("arms.bad.config",)),
         (
@@ -319,6 +325,34 @@ def test_a_wrong_study_is_refused_in_one_line_before_anything_is_written(
     for part in parts:
         assert part in error
     assert not (here / "studies").exists()
+
+
+def test_arms_that_start_from_another_begin_with_its_networks_seed_by_seed(here: Path) -> None:
+    start = {"set": {"randomization.sampler": "none", "train.env_steps": 160}}
+    none = {"continues": "start", "set": {"train.env_steps": 400}}
+    late = {"starts_from": "start", "set": {"train.env_steps": 80}}
+    write(here, arms={"late": late, "later": {"continues": "late", "set": {"train.env_steps": 240}},
+                      "start": start, "none": none}, widen=None)  # fmt: skip
+    study = load_study("tiny.yaml")
+    assert list(study.arms) == ["start", "late", "later", "none"]
+    assert [study.budget(arm) for arm in study.arms.values()] == [160, 240, 400, 400]
+    assert study.warnings() == []
+    assert run("tiny.yaml") == 0
+    runs = here / "studies/tiny/runs"
+    for seed in (0, 1):
+        assert run_config(runs / f"late-{seed}").train.source == f"studies/tiny/runs/start-{seed}"
+        # 80 steps are within its warm-up, before the first update: it is what it started from.
+        begun, source = (newest_checkpoint(runs / f"{arm}-{seed}")["learner"] for arm in ("late", "start"))
+        weights = {name: value for name, value in source["policy"].items() if "normalizer" not in name}
+        assert weights
+        assert all(torch.equal(begun["policy"][name], value) for name, value in weights.items())
+    document = json.loads((here / "studies/tiny/study.json").read_text())
+    assert document["control"] == "none"  # not the one that others start from
+    assert {arm["name"]: (arm["env_steps"], arm["starts_from"]) for arm in document["arms"]} == {
+        "late": (240, "start"), "later": (400, "start"), "start": (160, None), "none": (400, None)
+    }  # fmt: skip
+    again = load_study(str(here / "studies/tiny/study.yaml"))
+    assert [arm.starts_from for arm in again.arms.values()] == [None, "start", "start", None]
 
 
 def test_an_unknown_study_names_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
