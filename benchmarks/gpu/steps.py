@@ -162,7 +162,7 @@ def cube(job: Job) -> None:
     """AllegroCube under automatic domain randomization, until the time is up."""
     settings = ["num_envs=8192", "train.env_steps=2000000000", "train.log_interval=1000000"]
     if job.rehearse:
-        settings = ["num_envs=2", "learner.horizon=4", "learner.segment=4", "learner.minibatches=1",
+        settings = ["num_envs=2", "learner.horizon=8", "learner.minibatches=1",
                     "train.env_steps=2000000000", "train.log_interval=8"]  # fmt: skip
     run = _train(job, "allegro_cube_adr", settings, reserve=0.0, resumable=True)
     rows, ranges = _rows(run / "metrics.csv"), _rows(run / "adr.csv")
