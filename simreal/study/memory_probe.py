@@ -31,6 +31,7 @@ _FOLDS, _RESAMPLES = 5, 1000
 _PENALTIES = 10.0 ** np.arange(-3.0, 5.0)  # that are tried, in units of the variance of a standardized feature
 _SOON_S, _WORDS_S = 2.0, 10.0  # until it says how far it is, and from then on
 FEWEST = 50  # episodes that a regression needs
+_FAR = 5.0  # standard deviations: a unit that is silent but in one episode would else say anything of that one
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def read_out(features: Numbers, wanted: Numbers, seed: int) -> Numbers:
     for held in np.array_split(order, _FOLDS):
         fitted = np.setdiff1d(order, held)
         mean, spread = features[fitted].mean(axis=0), features[fitted].std(axis=0)
-        x = (features - mean) / np.where(spread > 1e-9, spread, np.inf)
+        x = np.clip((features - mean) / np.where(spread > 1e-9, spread, np.inf), -_FAR, _FAR)
         middle = wanted[fitted].mean(axis=0)
         u, s, vt = np.linalg.svd(x[fitted], full_matrices=False)
         said[held] = middle + x[held] @ (vt.T @ _best_ridge(u, s, wanted[fitted] - middle))

@@ -32,6 +32,17 @@ def test_more_features_than_episodes_do_not_fool_it() -> None:
     assert r2[0] < 0.1
 
 
+def test_a_unit_that_fires_in_one_episode_alone_spoils_nothing() -> None:
+    generator = np.random.default_rng(3)
+    wanted = generator.normal(size=(200, 1))
+    silent = 1e-6 * generator.normal(size=(200, 20))
+    silent[np.arange(10) * 7, np.arange(10)] = 1.0  # of 20 units ten fire once, each in another episode
+    features = np.hstack([wanted + 0.3 * generator.normal(size=(200, 1)), silent])
+    r2, _ = determination(wanted, read_out(features, wanted, 0), 0)
+    assert 0.85 < r2[0] < 1.0  # 1 / 1.09 = 0.92 is known
+
+
+
 def test_a_feature_that_never_changes_does_not_matter() -> None:
     generator = np.random.default_rng(2)
     features = generator.normal(size=(100, 3))
