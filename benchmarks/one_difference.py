@@ -60,7 +60,8 @@ def main() -> None:
             print(f"{run.name:16} {name:16}", *(f"{mean:7.2f}" for mean in curves[name]["mean"]), flush=True)
             write_text(path, json.dumps(found, indent=1))
     named = {arm: [found["policies"][run.name] for run in runs[arm]] for arm in options.arms}
-    draw(named, list(sweeps)).savefig(options.out.with_suffix(".png"), dpi=100)
+    measure = metric_of(load_policy(like).make_task()).name
+    draw(named, list(sweeps), measure).savefig(options.out.with_suffix(".png"), dpi=100)
 
 
 def _world(policy: LoadedPolicy, like: Path, name: str, sweep: Mapping[str, Any], value: float) -> World:
@@ -92,7 +93,7 @@ def _means(policy: LoadedPolicy, worlds: Sequence[World], episodes: int) -> dict
     }
 
 
-def draw(arms: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> Figure:
+def draw(arms: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], measure: str) -> Figure:
     """A panel for each parameter; thick: means over seeds, thin: each seed."""
     columns = 3
     rows = -(-len(names) // columns)
@@ -110,6 +111,8 @@ def draw(arms: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) 
         panel.grid(alpha=0.3)
     for panel in list(axes.flat)[len(names) :]:
         panel.set_visible(False)
+    for panel in axes[:, 0]:
+        panel.set_ylabel(measure, fontsize=9)
     axes[0, 0].legend(fontsize=8)
     return figure
 

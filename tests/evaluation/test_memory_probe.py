@@ -42,7 +42,6 @@ def test_a_unit_that_fires_in_one_episode_alone_spoils_nothing() -> None:
     assert 0.85 < r2[0] < 1.0  # 1 / 1.09 = 0.92 is known
 
 
-
 def test_a_feature_that_never_changes_does_not_matter() -> None:
     generator = np.random.default_rng(2)
     features = generator.normal(size=(100, 3))

@@ -423,18 +423,6 @@ def test_wrong_options_are_answered_in_one_line() -> None:
         make_task("AllegroCube-v0", goals="spinning")
     with pytest.raises(UnknownOptionError, match=r"smoothing: expected a number above 0 and up to 1, got 0"):
         make_task("AllegroCube-v0", smoothing=0)
-    for wrong in (0, 3601):
-        with pytest.raises(UnknownOptionError, match=rf"episode_s: expected 1 to 3600 s, got {wrong}"):
-            make_task("AllegroCube-v0", episode_s=wrong)
-
-
-@needs_models
-def test_episodes_last_as_long_as_they_are_asked_to() -> None:
-    environment = make_environment("AllegroCube-v0", 1, task_options={"episode_s": 2})
-    assert make_task("AllegroCube-v0").max_episode_steps == 1200
-    environment.reset()
-    ends = [environment.step(torch.zeros(1, 16)).truncated.item() for _ in range(40)]
-    assert ends == [False] * 39 + [True]
 
 
 @needs_models
