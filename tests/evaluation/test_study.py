@@ -380,7 +380,7 @@ def test_shipped_studies_can_be_run_and_compare_at_equal_budgets() -> None:
                 raise
             continue
         assert found.warnings() == []
-        steps = {arm.name: arm.config.train.env_steps for arm in found.arms.values()}
+        steps = {arm.name: found.budget(arm) for arm in found.arms.values()}
         assert steps["none"] == steps["manual"] == steps["adr_large"]
         manual, large = (found.arms[a].config.randomization.parameters for a in ("manual", "adr_large"))
         assert manual.keys() == large.keys()
