@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50)
     options = parser.parse_args()
     runs = {arm: sorted((options.study / "runs").glob(f"{arm}-[0-9]*")) for arm in options.arms}
-    like = next((options.study / "runs").glob(f"{options.like}-[0-9]*"))
+    like = next((options.study / "runs").glob(f"{options.like}-[0-9]*"), options.study)
+    for arm in [arm for arm in options.arms if not runs[arm]] + [options.like] * (like == options.study):
+        parser.error(f"{options.study / 'runs'}: no run of an arm {arm!r}")
     sweeps = yaml.safe_load(options.sweeps.read_text()) | {_EVERYTHING: {"values": list(_SHARES)}}
     path = options.out.with_suffix(".json")
     found = json.loads(path.read_text()) if path.is_file() else {"episodes": options.episodes, "policies": {}}
@@ -53,7 +55,7 @@ def main() -> None:
         curves = found["policies"].setdefault(run.name, {})
         policy = load_policy(run)
         for name, sweep in sweeps.items():
-            if name in curves:
+            if curves.get(name, {}).get("values") == sweep["values"]:
                 continue
             worlds = [_world(policy, like, name, sweep, value) for value in sweep["values"]]
             curves[name] = {"values": sweep["values"], **_means(policy, worlds, options.episodes)}

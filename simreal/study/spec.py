@@ -136,8 +136,9 @@ class Study:
 
     def warnings(self) -> list[str]:
         """What keeps the study from showing what randomization is worth."""
-        begun = {arm.after for arm in self.arms.values()}  # arms that others go on from are no comparison
-        controls = [arm for arm in self.arms.values() if is_control(arm.config) and arm.name not in begun]
+        nominal = [arm for arm in self.arms.values() if is_control(arm.config)]
+        begun = {arm.after for arm in self.arms.values()}
+        controls = [arm for arm in nominal if arm.name not in begun] or nominal  # the others lead to these
         found = []
         if not controls:
             found.append("no arm trains without randomization (randomization.sampler: none): nothing to compare with")

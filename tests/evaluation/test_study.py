@@ -365,6 +365,9 @@ def test_a_study_without_a_control_or_with_a_shorter_one_is_warned_about(here: P
     alone = load_study(str(write(here, arms={"adr_small": {}}, widen=None, seeds=[3])))
     assert "no arm trains without randomization" in alone.warnings()[0]
     assert "one seed" in alone.warnings()[1]
+    apart = {"none": STUDY["arms"]["none"], "adr": {"starts_from": "none"}}
+    begins = load_study(str(write(here, arms=apart, widen=None))).warnings()
+    assert begins == ["none trains for 400 steps, the longest arm for 640: no comparison at equal budgets"]
     short = write(here, **arms(none={"set": {"randomization.sampler": "none"}}))
     assert "none trains for 240 steps, the longest arm for 400" in load_study(str(short)).warnings()[0]
 
