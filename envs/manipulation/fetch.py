@@ -250,6 +250,13 @@ class FetchTask(Task):
         parts = (grip, position, position - grip, fingers, rotation, velp * dt - grip_velp, velr * dt)
         return torch.cat((*parts, grip_velp, finger_vel, self.goal), dim=1)
 
+    def observe_privileged(self) -> Tensor:
+        grip = self._site_xpos[:, self._grip]
+        if not self.variant.has_object:
+            return grip.clone()
+        position = self._site_xpos[:, self._object]
+        return torch.cat((grip, position, position - grip), dim=1)
+
     def _velocity(self, chain: tuple[Tensor, int], point: Tensor) -> tuple[Tensor, Tensor]:
         dofs, root = chain
         return point_velocity(self._cdof[:, dofs], self._qvel[:, dofs], point, self._subtree_com[:, root])
@@ -304,8 +311,11 @@ def _observation_components(has_object: bool) -> tuple[Component, ...]:
         vector("grip_velp", "m", grip, f"gripper velocity, {step}"),
         Component("gripper_vel", 2, "m", "joint", fingers, _FINGERS, description=f"finger velocities, {step}"),
         vector("desired_goal", "m", (), "where the gripper or object should be", measured=False),
+        vector("true_grip_pos", "m", grip, "grip_pos, clean", group="privileged"),
+        vector("true_object_pos", "m", block, "object_pos, clean", group="privileged"),
+        vector("true_object_rel_pos", "m", block + grip, "object_rel_pos, clean", group="privileged"),
     )  # fmt: skip
-    return tuple(part for part in parts if has_object or not part.name.startswith("object"))
+    return tuple(part for part in parts if has_object or "object" not in part.name)
 
 
 def _action_components(block_gripper: bool) -> tuple[ActionComponent, ...]:

@@ -141,7 +141,9 @@ class ReplayOptions(HistoryOptions, BatchOptions):
     )
     tau: float = Field(0.005, gt=0, le=1, description="share of the online weights mixed into the targets per update")
     replay_size: int = Field(1_000_000, ge=1, description="transitions kept")
-    warmup_steps: int = Field(1000, ge=0, description="environment steps with random actions before learning")
+    warmup_steps: int = Field(
+        1000, ge=0, description="environment steps before learning, with random actions; after train.from the policy's"
+    )
     updates_per_step: float = Field(1.0, gt=0, description="updates per environment step, in the long run")
     updates_per_cycle: int = Field(1, ge=1, description="updates are made in groups of at least this many")
     average_updates: int = Field(
@@ -163,6 +165,9 @@ class ActorCriticOptions(ReplayOptions):
 
     actor_lr: float = Field(1e-3, gt=0, description="Adam step size of the policy")
     critic_lr: float = Field(1e-3, gt=0, description="Adam step size of the critics")
+    privileged_critic: bool = Field(
+        False, description="the critics read the privileged group and the parameters of the worlds too"
+    )
 
 
 class DDPGConfig(ActorCriticOptions):

@@ -57,17 +57,51 @@ def critic_of_worlds(
 
     Parameters that are also here, with the same limits, it reads as before; to others it is blind until it learns.
     """
-    places = [next((i for i, p in enumerate(known) if _alike(p, parameter)), len(known)) for parameter in present]
+    move = _Move(known, present)
+    first = "trunk.memory.weight_ih_l0" if "trunk.memory.weight_ih_l0" in state else "trunk.head.0.weight"
+    blank = {"normalizer.mean": 0.0, "normalizer.var": 1.0, first: 0.0}
+    return {name: move(value, blank[name]) if name in blank else value for name, value in state.items()}
 
-    def moved(values: Tensor, new: float) -> Tensor:
-        cut = values.shape[-1] - len(known)
-        shown = functional.pad(values[..., cut:], (0, 1), value=new)
-        return torch.cat((values[..., :cut], shown[..., places]), dim=-1)
 
-    blank = {"normalizer.mean": 0.0, "normalizer.var": 1.0, "trunk.head.0.weight": 0.0}
-    if "trunk.memory.weight_ih_l0" in state:
-        blank["trunk.memory.weight_ih_l0"] = blank.pop("trunk.head.0.weight")
-    return {name: moved(value, blank[name]) if name in blank else value for name, value in state.items()}
+def critics_of_worlds(
+    state: Mapping[str, Any], known: Sequence[Parameter], present: Sequence[Parameter], actions: int, goal: int
+) -> dict[str, Any]:
+    """The same for the state of an off-policy learner, whose critics read `actions` values after the worlds, and with
+    pictures a goal of `goal` values before those."""
+    move = _Move(known, present)
+    name, after = ("privileged_normalizer", 0) if "privileged_normalizer" in state else ("states", goal)
+    statistics = {"mean": 0.0, "var": 1.0}
+    found = dict(state)
+    found[name] = {
+        part: move(value, statistics[part], after=after) if part in statistics else value
+        for part, value in state[name].items()
+    }
+    for critic in ("critic", "target_critic"):
+        found[critic] = {
+            part: move(value, 0.0, dim=_FIRST_LAYER[part], after=after + actions) if part in _FIRST_LAYER else value
+            for part, value in state[critic].items()
+        }
+    return found
+
+
+_FIRST_LAYER = {"net.0.weight": 1, "net.weights.0": 1}
+"""The dimension of inputs in the first layer of a `QNetwork`, alone [out, in] or several [members, in, out]."""
+
+
+class _Move:
+    """Rearranges values of the parameters `known` to those of the parameters `present`."""
+
+    def __init__(self, known: Sequence[Parameter], present: Sequence[Parameter]) -> None:
+        self._known = len(known)
+        self._places = [next((i for i, p in enumerate(known) if _alike(p, each)), len(known)) for each in present]
+
+    def __call__(self, values: Tensor, new: float, dim: int = -1, after: int = 0) -> Tensor:
+        """Along a dimension, where they are followed by `after` others; `new` for what is not known."""
+        values = values.movedim(dim, -1)
+        end = values.shape[-1] - after
+        begin = end - self._known
+        shown = functional.pad(values[..., begin:end], (0, 1), value=new)[..., self._places]
+        return torch.cat((values[..., :begin], shown, values[..., end:]), dim=-1).movedim(-1, dim)
 
 
 def _alike(a: Parameter, b: Parameter) -> bool:

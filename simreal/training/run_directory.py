@@ -29,7 +29,7 @@ from simreal.evaluation.model_variants import ModelVariant
 from simreal.learners.base import GivenPolicy, Learner, LearnerSpec
 from simreal.learners.pixels.layout import PictureStack, PixelLayout, Seen
 from simreal.learners.pixels.policy import PixelPolicy
-from simreal.learners.privileged import PrivilegedView, critic_of_worlds
+from simreal.learners.privileged import PrivilegedView, critic_of_worlds, critics_of_worlds
 from simreal.learners.registry import learner_names
 from simreal.training.build import EngineName, make_environment, make_learner
 from simreal.training.checkpoint import MISFITS, newest_checkpoint, newest_policy, policy_file
@@ -250,7 +250,7 @@ def _given(key: str, run: str, config: RunConfig) -> GivenPolicy:
 def start_from(learner: Learner, config: RunConfig) -> None:
     """Give a new learner the networks and normalizers that `train.from` names, of the newest checkpoint there.
 
-    A critic that reads the world may come from worlds of other parameters, see `critic_of_worlds`.
+    A critic that reads the world may come from worlds of other parameters, see `critic_of_worlds`, `critics_of_worlds`.
 
     Raises:
         UserError: there is no such run, it is of another learner, or its networks have other sizes.
@@ -282,13 +282,22 @@ def start_from(learner: Learner, config: RunConfig) -> None:
 
 
 def _of_these_worlds(state: dict[str, Any], run: Path, of: RunConfig, learner: Learner) -> dict[str, Any]:
-    """The state with its critic, where that reads the world, as `critic_of_worlds` makes it."""
+    """The state with its critics, where they read the world, as `privileged.py` makes them."""
     critic = state.get("critic", {})
-    reads = len(critic["normalizer.mean"]) if "normalizer.mean" in critic else 0
-    theirs = load_policy(run, of.task).spec if reads else None
-    if theirs is None or reads != theirs.privileged_size or theirs.parameters == learner.spec.parameters:
+    on_policy = len(critic.get("normalizer.mean", ())) > 0
+    off_policy = "target_critic" in state and ("privileged_normalizer" in state or "states" in state)
+    theirs = load_policy(run, of.task).spec if on_policy or off_policy else None
+    here = learner.spec
+    if theirs is None or theirs.parameters == here.parameters:
         return state
-    return state | {"critic": critic_of_worlds(critic, theirs.parameters, learner.spec.parameters)}
+    if off_policy:
+        blind = "states" in state and theirs.pixels is not None and not theirs.pixels.state_critic
+        actions, goal = theirs.action_size, theirs.goal_size
+        return state if blind else critics_of_worlds(state, theirs.parameters, here.parameters, actions, goal)
+    wide = theirs.observation_size + theirs.privileged_size  # with pictures
+    if len(critic["normalizer.mean"]) not in (theirs.privileged_size, wide):
+        return state
+    return state | {"critic": critic_of_worlds(critic, theirs.parameters, here.parameters)}
 
 
 def _first_other_shape(learner: Learner, state: dict[str, Any]) -> str | None:

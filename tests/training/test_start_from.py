@@ -140,6 +140,78 @@ def test_a_run_that_stops_before_its_first_update_remembers_that_its_normalizers
     assert float(count) == float(newest_checkpoint(first)["learner"]["policy"]["normalizer.count"]) + 64
 
 
+@pytest.mark.parametrize("name", ["sac", "ddpg"])
+def test_off_policy_critics_that_read_the_world_come_from_worlds_of_other_parameters(name: str, tmp_path: Path) -> None:
+    mass = {"quantity": "body_mass", "of": "pole", "range": [0.5, 2.0]}
+    delay = {"quantity": "action_delay", "range": [0, 50]}
+    gravity = {"quantity": "gravity", "of": "z", "range": [-1.0, 1.0]}
+
+    def config_of(parameters: dict[str, Any], **train: Any) -> Any:
+        block = {"randomization": {"sampler": "manual", "parameters": parameters}}
+        return parse_config(document(_LEARNERS[name] | {"privileged_critic": True}, **train) | block, "config")
+
+    from rich.console import Console
+
+    from simreal.cli.commands import train_run
+
+    run = tmp_path / "first"
+    train_run(config_of({"mass": mass, "delay": delay}), run, None, Console(quiet=True))
+    old = newest_checkpoint(run)["learner"]
+    for parameters, places in (
+        ({"late": delay, "gravity": gravity, "mass": mass}, [1, None, 0]), ({"delay": delay, "mass": mass}, [1, 0]),
+    ):  # fmt: skip
+        config = config_of(parameters, **{"from": str(run)})
+        made = Trainer(config, tmp_path / "second").learner
+        start_from(made, config)
+        now = made.state_dict()
+        mean = now["privileged_normalizer"]["mean"]
+        assert mean.tolist() == [0.0 if i is None else float(old["privileged_normalizer"]["mean"][i]) for i in places]
+        for part in ("critic", "target_critic"):
+            key = "net.weights.0" if name == "sac" else "net.0.weight"
+            before, after = (each[part][key] if name == "sac" else each[part][key].T[None] for each in (old, now))
+            world, end = before.shape[1] - 3, 1  # two parameters and the action come last
+            assert torch.equal(after[:, :world], before[:, :world])
+            assert torch.equal(after[:, -end:], before[:, -end:])
+            for i, place in enumerate(places):
+                wanted = torch.zeros_like(before[:, 0]) if place is None else before[:, world + place]
+                assert torch.equal(after[:, world + i], wanted)
+            assert after.shape[1] == world + len(places) + end
+    other = config_of({"mass": mass | {"range": [0.5, 3.0]}}, **{"from": str(run)})
+    made = Trainer(other, tmp_path / "third").learner
+    start_from(made, other)
+    critic = made.state_dict()["critic"]["net.weights.0" if name == "sac" else "net.0.weight"]
+    assert not bool(critic[:, -2].any())  # the same value says another mass
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "ddpg"])
+def test_a_policy_that_was_taught_acts_from_the_first_step_on(name: str, tmp_path: Path) -> None:
+    first = trained(_LEARNERS[name], tmp_path / "first")
+    settings = _LEARNERS[name] | {"warmup_steps": 200} | ({"exploration_noise": 0.0} if name != "sac" else {})
+    settings |= {"exploration_random": 0.0} if name == "ddpg" else {}
+
+    def told(**train: Any) -> tuple[Trainer, torch.Tensor, torch.Tensor]:
+        config = parse_config(document(settings, **train), "config")
+        trainer = Trainer(config, tmp_path / "second")
+        start_from(trainer.learner, config)
+        observed = trainer.environment.observed
+        return trainer, trainer.learner.act(observed), trainer.learner.policy(observed.policy).detach()
+
+    trainer, action, wanted = told(**{"from": str(first)})
+    if name == "sac":  # draws around what is most likely
+        action = torch.stack([trainer.learner.act(trainer.environment.observed) for _ in range(4000)]).mean(0)
+    torch.testing.assert_close(action, wanted, atol=0.05, rtol=0.0)
+    fresh, random, its = told()
+    assert not torch.allclose(random, its, atol=1e-3)
+    for each in (trainer, fresh):  # nothing is learnt before the warm-up is over
+        for _ in range(49):
+            each._proceed()
+            each.learn()
+        assert each.learner.updates == 0
+    again = Trainer(trainer.config, tmp_path / "second")
+    again.load(newest_checkpoint(trainer.save().parents[1]))
+    assert again.learner.inherits
+
+
 def test_a_wrong_run_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

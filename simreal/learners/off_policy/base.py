@@ -20,11 +20,11 @@ from simreal.learners.adam import Adam
 from simreal.learners.base import Learner, LearnerSpec, mean_metrics
 from simreal.learners.history import History, HistoryLayout, HistoryPolicy
 from simreal.learners.networks import DeterministicActor, GaussianActor, QNetwork, polyak_
-from simreal.learners.normalizer import make_normalizer
+from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.off_policy.backprop import pass_of
 from simreal.learners.off_policy.replay import LAG, HerReplayBuffer
 from simreal.learners.off_policy.replay_shards import BatchShards, ReplayShards
-from simreal.learners.off_policy.transitions import Begun, ReplayBatch, normalized
+from simreal.learners.off_policy.transitions import Begun, ReplayBatch, States, normalized
 from simreal.learners.options import ActorCriticOptions, BatchOptions
 
 ActorClass = type[DeterministicActor] | type[GaussianActor]
@@ -79,7 +79,7 @@ class OffPolicyLearner(Learner):
     NOISES: ClassVar[int]
     """Standard normal numbers that a gradient step needs per transition and action."""
 
-    COLLECTED = ("steps", "updates_due", "generator", "network.normalizer")
+    COLLECTED = ("steps", "updates_due", "generator", "network.normalizer", "privileged_normalizer")
     begun: Begun | None
 
     def __init__(
@@ -92,7 +92,12 @@ class OffPolicyLearner(Learner):
     ) -> None:
         super().__init__(spec, config, seed, total_steps)
         layout = HistoryLayout.of(config, spec.observation_size, spec.goal_size, spec.action_size)
-        self.inputs = spec.observation_size + layout.inputs  # of networks
+        self.inputs = spec.observation_size + layout.inputs  # of the policy's network
+        # What the replay holds, where critics read more than the policy does.
+        self.held = States(spec.observation_size - spec.goal_size, self._privileged_size(), spec.goal_size)
+        # Always there: what is watched and copied beside updates is named once, for all.
+        self.privileged_normalizer: Normalizer = make_normalizer(self.held.privileged, config).to(spec.device)
+        self.privileged_normalizer.passed = len(spec.parameters) if self.held.privileged else 0
         self.network = OffPolicyPolicy(spec, config, actor(self.inputs)).to(spec.device)
         self.behavior: Any = self.network.actor
         self.history = History(layout, spec.num_envs, spec.device)
@@ -102,10 +107,15 @@ class OffPolicyLearner(Learner):
         self._targets: list[Tensor] = []
         self._optimizers: dict[str, float] = {}  # step sizes
         self.replay = self._make_replay(
-            config.replay_size, spec.num_envs, spec.observation_size, spec.action_size, spec.goal_size,
-            config.her_k if spec.goal_size else 0, spec.hindsight, layout, LAG, spec.device, self.share,
+            config.replay_size, spec.num_envs, self.held.size, spec.action_size, spec.goal_size,
+            config.her_k if spec.goal_size else 0, self.held.widened(spec.hindsight), layout, LAG, spec.device,
+            self.share,
         )  # fmt: skip
         self.updates_due = 0.0
+
+    def _privileged_size(self) -> int:
+        """Values that critics read beside what the policy does."""
+        return 0
 
     def _make_replay(self, *arguments: Any) -> HerReplayBuffer:
         """The replay, for arguments of `HerReplayBuffer`."""
@@ -133,14 +143,21 @@ class OffPolicyLearner(Learner):
         """Put one step of every environment into the replay."""
         final = result.final
         self.replay.add(
-            observed.policy, action, result.reward, final.policy, result.terminated, result.done,
+            self.held.of(observed), action, result.reward, self.held.of(final), result.terminated, result.done,
             final.achieved_goal, result.diverged, result.success,
         )  # fmt: skip
         self.history.advance(observed.policy, action, result.done)
-        self.network.normalizer.update(self.replay.ripened(), self.share.ranks)
+        self._take_in(self.replay.ripened())
         self.steps += self.share.total
         if self.steps >= self.config.warmup_steps:
             self.updates_due += self.config.updates_per_step * self.share.total
+
+    def _take_in(self, states: Tensor) -> None:
+        """Take states [B, n] into the statistics that they are normalized by."""
+        observation, privileged = self.held.split(states) if self.held.privileged else (states, None)
+        self.network.normalizer.update(observation, self.share.ranks)
+        if privileged is not None:
+            self.privileged_normalizer.update(privileged, self.share.ranks)
 
     def ready(self) -> bool:
         """Whether enough updates are due, and there is something to sample."""
@@ -151,7 +168,7 @@ class OffPolicyLearner(Learner):
         size, count = self.config.batch_size, int(self.updates_due)
         self.updates_due -= count
         before = self.generator.get_state()
-        sampled = self._sample(size * count)
+        sampled = self.held.apart(self._sample(size * count), self.privileged_normalizer)
         batch = normalized(sampled, self.network.normalizer, self.history.layout)
         shape = (self.NOISES, size * count, self.spec.action_size)
         noise = torch.randn(shape, generator=self.generator, device=self.spec.device)
@@ -220,6 +237,12 @@ class OffPolicyLearner(Learner):
         """What to log of a value [] that all ranks have alike, as logs are summed over ranks."""
         return value if self.ranks.first else torch.zeros_like(value)
 
+    @property
+    def _warms_up(self) -> bool:
+        """Whether actions are random still. A policy that another run has taught acts from the first step on: random
+        experience would be the only one that it learns from at first, and it would forget what it can."""
+        return self.steps < self.config.warmup_steps and not self.inherits
+
     def _features(self, observed: Observed) -> Tensor:
         """What networks see [N, inputs] of the present observation."""
         return self.history.features(observed.policy.to(self.spec.device), self.network.normalizer)
@@ -237,7 +260,8 @@ class OffPolicyLearner(Learner):
 
     def _stateful(self) -> tuple[str, ...]:
         """Attributes with a `state_dict` of their own."""
-        return ("policy", *self._optimizers, "replay")
+        beside = ("privileged_normalizer",) if self.held.privileged else ()
+        return ("policy", *self._optimizers, *beside, "replay")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning."""
@@ -251,7 +275,8 @@ class OffPolicyLearner(Learner):
             "actor": self.network.actor.state_dict() if self.config.average_updates else {},
             "behavior": {} if self.behavior is self.network.actor else self.behavior.state_dict(),
             "generator": self.generator.get_state(),
-            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates},
+            "counters": {"steps": self.steps, "updates_due": self.updates_due, "updates": self.updates}
+            | ({"inherits": True} if self.inherits else {}),
         }
 
     def networks(self) -> tuple[str, ...]:
@@ -307,7 +332,7 @@ class ActorCritic(OffPolicyLearner):
     ) -> None:
         hidden, actions = config.hidden, spec.action_size
         super().__init__(spec, config, seed, total_steps, lambda inputs: actor(inputs, actions, hidden))
-        self.critic = QNetwork(critics, self.inputs, actions, hidden).to(spec.device)
+        self.critic = QNetwork(critics, self.inputs + self.held.privileged, actions, hidden).to(spec.device)
         self.target_critic = copy.deepcopy(self.critic)
         self._critic_pass, self._actor_pass = pass_of(self.critic.net), pass_of(self.network.actor.net)
         self._online = [p.data for p in self.critic.parameters()]
@@ -316,9 +341,21 @@ class ActorCritic(OffPolicyLearner):
         self.critic_optimizer = Adam(self.critic.parameters(), lr=config.critic_lr)
         self._optimizers = {"actor_optimizer": config.actor_lr, "critic_optimizer": config.critic_lr}
 
-    def _q(self, observation: Tensor, action: Tensor) -> Tensor:
+    def _privileged_size(self) -> int:
+        config, spec = self.config, self.spec
+        if not config.privileged_critic:
+            return 0
+        if not spec.privileged_size:
+            raise ValueError(
+                "privileged_critic: this task has no privileged group and nothing is randomized, set it to false"
+            )
+        if spec.hindsight is not None:
+            spec.hindsight.check_privileged("privileged_critic")
+        return spec.privileged_size
+
+    def _q(self, known: Tensor, action: Tensor) -> Tensor:
         """The critic's estimates [members, B], of which a gradient can be asked for until it is asked again."""
-        return self._critic_pass(torch.cat((observation, action), dim=1)).squeeze(-1)
+        return self._critic_pass(torch.cat((known, action), dim=1)).squeeze(-1)
 
     def _descend_critic(self, gradient: Tensor) -> None:
         """One step of the critic against the gradient [members, B] of a loss by what `_q` gave last."""
@@ -328,7 +365,7 @@ class ActorCritic(OffPolicyLearner):
 
     def _by_action(self, gradient: Tensor) -> Tensor:
         """Gradient [B, A] by the actions that `_q` was last asked about, of one by its estimates [members, B]."""
-        return self._critic_pass.input(gradient.unsqueeze(-1))[:, self.inputs :]
+        return self._critic_pass.input(gradient.unsqueeze(-1))[:, -self.spec.action_size :]
 
     def _descend_actor(self, gradient: Tensor, *beside: Tensor) -> None:
         """One step of the actor against the gradient [B, outputs] of a loss by what its network gave last; tensors

@@ -47,7 +47,7 @@ class DDPG(ActorCritic):
         """Actions [N, A]: the policy's with normal noise, and a share of uniform ones."""
         a = self.spec.action_size
         random = self._draw(torch.rand, a) * 2.0 - 1.0
-        if self.steps < self.config.warmup_steps:
+        if self._warms_up:
             return random
         action = self.behavior(self._features(observed))
         noise = self._draw(torch.randn, a)
@@ -58,15 +58,16 @@ class DDPG(ActorCritic):
     @torch.no_grad()
     def _update(self, batch: ReplayBatch, noise: Tensor | None = None) -> dict[str, Tensor]:
         config, rows = self.config, self._rows(len(batch.reward))
-        next_q = self.target_critic(batch.next_observation, self.target_actor(batch.next_observation))[0]
+        next_q = self.target_critic(batch.next_known, self.target_actor(batch.next_observation))[0]
         target = ddpg_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
-        q = self._q(batch.observation, batch.action)
+        known = batch.known
+        q = self._q(known, batch.action)
         error = q - target
         self._descend_critic(error * (2.0 / rows))
 
         preactivation = self._actor_pass(batch.observation)[0]
         action = torch.tanh(preactivation)
-        policy_q = self._q(batch.observation, action)
+        policy_q = self._q(known, action)
         gradient = tanh_backward(self._by_action(torch.full_like(policy_q, -1.0 / rows)), action)
         self._descend_actor(gradient + preactivation * (2.0 * config.action_penalty / (rows * action.shape[1])))
         self._move_targets()

@@ -180,10 +180,10 @@ class DQN(OffPolicyLearner):
     def epsilon(self) -> float:
         """Share of actuators that explore at present."""
         config = self.config
-        if self.steps < config.warmup_steps:
+        if self._warms_up:
             return 1.0
         progress = (self.steps - config.warmup_steps) / config.epsilon_steps if config.epsilon_steps else 1.0
-        return max(1.0 - (1.0 - config.epsilon) * progress, config.epsilon)
+        return max(1.0 - (1.0 - config.epsilon) * max(progress, 0.0), config.epsilon)
 
     def _sample(self, count: int) -> ReplayBatch:
         return self.replay.sample(count, self.generator, self.config.n_steps, self.config.gamma)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.environment import Environment
+from envs.environment import Environment, StepResult
 from envs.task import Task
 
 GoalValue = Callable[[Tensor, Tensor], Tensor]
@@ -38,12 +38,22 @@ class Hindsight:
         terminated: [...] bool, whether reaching the goal ends the episode; ends for other reasons stay.
         derive: recomputes, in observations [B, nobs] of the policy group, what follows from the goal; None: nothing.
         columns: of the policy group that do.
+        blocks_privileged: the first component of the privileged group that does; that group is not relabelled.
     """
 
     reward: GoalValue
     terminated: GoalValue = never
     derive: Callable[[Tensor], Tensor] | None = None
     columns: tuple[int, ...] = ()
+    blocks_privileged: str | None = None
+
+    def check_privileged(self, what: str) -> None:
+        """Raise ValueError where the setting `what` has critics read a privileged group that follows from the goal."""
+        if self.blocks_privileged is not None:
+            raise ValueError(
+                f"{what}: component {self.blocks_privileged!r} of the privileged group follows from the goal, which "
+                "hindsight replaces; set her_k to 0, or have critics read what the policy does"
+            )
 
     def rederived(self, observation: Tensor) -> Tensor:
         """Columns `columns` of observations [B, nobs] whose desired goal, their last values, was replaced."""
@@ -80,8 +90,8 @@ def find_out(task: Task, one: Environment, other: Environment) -> Hindsight:
     if pairs is not None:
         _check_reward(task, pairs)
         _check_observation(task, pairs, derive, columns)
-    terminated = _rule(task, pairs)
-    return Hindsight(task.goal_reward, terminated, derive if columns else None, columns)
+    terminated, blocks = _rule(task, pairs), None if pairs is None else _privileged_that_follows(task, pairs)
+    return Hindsight(task.goal_reward, terminated, derive if columns else None, columns, blocks)
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,12 @@ class _Pairs:
     achieved: Tensor  # [K, G]
     goal: Tensor  # [K, G] the environments' own
     policy: Tensor  # [K, nobs]
+    privileged: Tensor  # [K, nprivileged]
     reward: Tensor  # [K]
     terminated: Tensor  # [K]
     other_goal: Tensor  # this and what follows: of the copy whose goals were replaced
     other_policy: Tensor
+    other_privileged: Tensor
     other_reward: Tensor
     other_terminated: Tensor
     kept: Tensor  # [K] bool, the replaced goal was still there after the step
@@ -121,13 +133,19 @@ def _compare(one: Environment, other: Environment) -> _Pairs | None:
         assert b.final.desired_goal is not None
         sound = (a.final.achieved_goal == b.final.achieved_goal).all(dim=1) & ~a.diverged & ~b.diverged
         kept = (b.final.desired_goal == goal).all(dim=1)
-        row = (a.final.achieved_goal, before, a.final.policy, a.reward, a.terminated, goal, b.final.policy, b.reward,
-               b.terminated, kept)  # fmt: skip
+        row = (a.final.achieved_goal, before, a.final.policy, _privileged(a), a.reward, a.terminated, goal,
+               b.final.policy, _privileged(b), b.reward, b.terminated, kept)  # fmt: skip
         rows.append(tuple(value[sound] for value in row))  # copies
         one.reset(b.done & ~a.done)
         other.reset(a.done & ~b.done)
     pairs = _Pairs(*(torch.cat(column) for column in zip(*rows, strict=True)))
     return pairs if bool(pairs.kept.any()) else None
+
+
+def _privileged(result: StepResult) -> Tensor:
+    """The privileged group [N, nprivileged], with no value in tasks that have none."""
+    found = result.final.privileged
+    return result.final.policy[:, :0] if found is None else found
 
 
 def _goal_to_try(achieved: Tensor, natural: Tensor, step: int) -> Tensor:
@@ -179,6 +197,21 @@ def _check_observation(task: Task, pairs: _Pairs, derive: Callable[[Tensor], Ten
         raise _refusal(task, f"its component {name!r} follows the goal otherwise than derive says", "correct `derive`")
     advice = f"name 'desired_goal' in the derived_from of {name!r} and compute it in `derive`"
     raise _refusal(task, f"its component {name!r} follows the goal and does not say so", advice)
+
+
+def _privileged_that_follows(task: Task, pairs: _Pairs) -> str | None:
+    """The first component of the privileged group that differs where goals do."""
+    plain, seen = pairs.privileged[pairs.kept], pairs.other_privileged[pairs.kept]
+    scale = torch.maximum(seen.abs().amax(dim=0), plain.abs().amax(dim=0))
+    wrong = ((seen - plain).abs() > _ALIKE * scale).any(dim=0)
+    if not bool(wrong.any()):
+        return None
+    column, start = int(wrong.nonzero()[0]), 0
+    for part in task.components("privileged"):
+        start += part.size
+        if column < start:
+            return part.name
+    raise AssertionError("the privileged group has more values than its components")
 
 
 def _rule(task: Task, pairs: _Pairs | None) -> GoalValue:

@@ -47,7 +47,7 @@ class SAC(ActorCritic):
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; uniform ones during the warm-up."""
-        if self.steps < self.config.warmup_steps:
+        if self._warms_up:
             return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
         noise = self._draw(torch.randn, self.spec.action_size)
         observation = observed.policy.to(self.spec.device)
@@ -60,16 +60,17 @@ class SAC(ActorCritic):
         config, rows = self.config, self._rows(len(batch.reward))
         alpha = self.log_alpha.exp()
         next_action, next_log_prob = self.network.actor.sample(batch.next_observation, noise[0])
-        next_q = self.target_critic(batch.next_observation, next_action)
+        next_q = self.target_critic(batch.next_known, next_action)
         target = sac_target(batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.gamma)
         if config.target_limits is not None:
             target = target.clamp(*config.target_limits)
-        q = self._q(batch.observation, batch.action)
+        known = batch.known
+        q = self._q(known, batch.action)
         error = q - target
         self._descend_critic(error * (2.0 / rows))
 
         drawn = Squashed(self._actor_pass(batch.observation)[0], noise[1])
-        policy_q, lower = self._q(batch.observation, drawn.action).min(dim=0)
+        policy_q, lower = self._q(known, drawn.action).min(dim=0)
         by_q = torch.zeros_like(q).scatter_(0, lower[None], -1.0 / rows)
         log_prob = drawn.log_prob()
         entropy = -self._mean(log_prob)

@@ -53,7 +53,7 @@ class TD3(ActorCritic):
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A]: the policy's with normal noise; uniform ones during the warm-up."""
-        if self.steps < self.config.warmup_steps:
+        if self._warms_up:
             return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
         action = self.behavior(self._features(observed))
         noise = self._draw(torch.randn, self.spec.action_size)
@@ -65,13 +65,13 @@ class TD3(ActorCritic):
         next_action = self.target_actor(batch.next_observation)
         saturation = self._mean((next_action.abs() > 0.96).float())
         next_action = smoothed(next_action, noise[0], config.target_noise, config.noise_clip)
-        next_q = self.target_critic(batch.next_observation, next_action)
+        next_q = self.target_critic(batch.next_known, next_action)
         target = td3_target(batch.reward, batch.terminated, next_q, config.gamma, config.target_limits)
-        q = self._q(batch.observation, batch.action)
+        q = self._q(batch.known, batch.action)
         error = q - target
         self._descend_critic(error * (2.0 / rows))
         if self.updates % config.policy_delay == 0:
-            self._descend_actor(self._actor_gradient(batch.observation))
+            self._descend_actor(self._actor_gradient(batch))
             self._move_targets()
         return {
             "critic_loss": sum_all(error.square()) / rows,
@@ -80,12 +80,12 @@ class TD3(ActorCritic):
             "saturation": saturation,
         }
 
-    def _actor_gradient(self, observation: Tensor) -> Tensor:
-        """Gradient of Lp by what goes into the policy's tanh [B, A], for normalized observations [B, nobs]."""
-        rows = self._rows(len(observation))
-        preactivation = self._actor_pass(observation)[0]
+    def _actor_gradient(self, batch: ReplayBatch) -> Tensor:
+        """Gradient of Lp by what goes into the policy's tanh [B, A]."""
+        rows, known = self._rows(len(batch.reward)), batch.known
+        preactivation = self._actor_pass(batch.observation)[0]
         action = torch.tanh(preactivation)
-        by_q = torch.zeros_like(self._q(observation, action))
+        by_q = torch.zeros_like(self._q(known, action))
         by_q[0] = -1.0 / rows
         gradient = tanh_backward(self._by_action(by_q), action)
         if self.config.action_penalty:

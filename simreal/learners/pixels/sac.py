@@ -23,10 +23,9 @@ from simreal.learners.base import LearnerSpec
 from simreal.learners.networks import GaussianActor, QNetwork
 from simreal.learners.normalizer import Normalizer, make_normalizer
 from simreal.learners.off_policy.base import OffPolicyLearner
-from simreal.learners.off_policy.hindsight import Hindsight
 from simreal.learners.off_policy.replay import HerReplayBuffer
 from simreal.learners.off_policy.sac import sac_target
-from simreal.learners.off_policy.transitions import ReplayBatch
+from simreal.learners.off_policy.transitions import ReplayBatch, States
 from simreal.learners.options import SACConfig
 from simreal.learners.pixels.encoder import shifted
 from simreal.learners.pixels.frames import PixelReplay
@@ -50,31 +49,31 @@ class PixelSAC(OffPolicyLearner):
         for name in ("average_updates", "observation_history", "action_history"):
             if getattr(config, name):
                 raise ValueError(f"{name}: not with pictures, which pixels.stack looks back on; set it to 0")
+        if config.privileged_critic:
+            raise ValueError("privileged_critic: with pictures observation.critic says it; set it to false")
         k, actions = len(self.layout.columns), spec.action_size
-        worlds = len(spec.parameters) if self.layout.state_critic else 0
-        self._privileged = spec.privileged_size if self.layout.state_critic else 0
-        self._own = spec.observation_size - spec.goal_size  # of a state, before the privileged group
-        self._columns = [c if c < self._own else c + self._privileged for c in self.layout.columns]
-        wide = replace(
-            spec, observation_size=spec.observation_size + self._privileged,
-            hindsight=_widened(spec.hindsight, self._own, self._privileged),
-        )  # fmt: skip
+        own, reads = spec.observation_size - spec.goal_size, self.layout.state_critic
+        worlds, privileged = (len(spec.parameters), spec.privileged_size) if reads else (0, 0)
+        if privileged and spec.hindsight is not None:
+            spec.hindsight.check_privileged("observation.critic state")
+        self._whole = States(own, privileged, spec.goal_size)
+        self._columns = [c if c < own else c + privileged for c in self.layout.columns]
+        wide = replace(spec, observation_size=self._whole.size, hindsight=self._whole.widened(spec.hindsight))
         inputs = k + self.layout.features
         super().__init__(wide, config, seed, total_steps, lambda _: GaussianActor(inputs, actions, config.hidden))
         self.network.normalizer = self.states = _StateNormalizer(
-            wide.observation_size, config, slice(self._own + self._privileged - worlds, self._own + self._privileged)
+            wide.observation_size, config, slice(own + privileged - worlds, own + privileged)
         ).to(spec.device)
         self.policy = self.seeing = PixelPolicy(self.layout, make_normalizer(k, config), self.network.actor).to(
             spec.device
         )
         self.encoder = self.seeing.encoder
-        reads = self.inputs if self.layout.state_critic else inputs
-        self.critic = QNetwork(2, reads, actions, config.hidden).to(spec.device)
+        self.critic = QNetwork(2, self.inputs if reads else inputs, actions, config.hidden).to(spec.device)
         self.target_critic = copy.deepcopy(self.critic)
         self._online = [p.data for p in self.critic.parameters()]
         self._targets = [p.data for p in self.target_critic.parameters()]
         self._parts = [list(m.parameters()) for m in (self.encoder, self.network.actor, self.critic)]
-        encoder_lr = config.actor_lr if self.layout.state_critic else config.critic_lr
+        encoder_lr = config.actor_lr if reads else config.critic_lr
         self.encoder_optimizer = Adam(self._parts[0], lr=encoder_lr)
         self.actor_optimizer = Adam(self._parts[1], lr=config.actor_lr)
         self.critic_optimizer = Adam(self._parts[2], lr=config.critic_lr)
@@ -95,19 +94,11 @@ class PixelSAC(OffPolicyLearner):
         assert observed.pictures is not None
         return self.layout.cropped(observed.pictures.cpu())
 
-    def _state(self, observed: Observed) -> Tensor:
-        """A state [N, n]: the policy group, with what only the critic reads before the goal."""
-        if not self._privileged:
-            return observed.policy
-        assert observed.privileged is not None
-        own, goal = observed.policy[:, : self._own], observed.policy[:, self._own :]
-        return torch.cat((own, observed.privileged.to(own), goal), dim=1)
-
     @torch.no_grad()
     def act(self, observed: Observed) -> Tensor:
         """Actions [N, A] drawn from the policy; uniform ones during the warm-up."""
         stack = self._stack.push(self._pictures(observed))
-        if self.steps < self.config.warmup_steps:
+        if self._warms_up:
             return self._draw(torch.rand, self.spec.action_size) * 2.0 - 1.0
         noise = self._draw(torch.randn, self.spec.action_size)
         components = self.layout.beside(observed.policy.to(self.spec.device)).float()
@@ -119,8 +110,8 @@ class PixelSAC(OffPolicyLearner):
         done = result.done.cpu()
         self.replay.frames.add(self._pictures(observed), self._pictures(result.final), done)
         self._stack.begin(done)
-        final = replace(result.final, policy=self._state(result.final))
-        super().record(replace(observed, policy=self._state(observed)), action, replace(result, final=final))
+        final = replace(result.final, policy=self._whole.of(result.final))
+        super().record(replace(observed, policy=self._whole.of(observed)), action, replace(result, final=final))
         self.seeing.normalizer.update(self.replay.ripened()[:, self._columns])
 
     def _seen(self, stack: Callable[[Tensor, Tensor], Tensor], states: Tensor, batch: ReplayBatch) -> Tensor:
@@ -203,16 +194,3 @@ class _StateNormalizer(Normalizer):
         found = super().scale().clone()
         found[self._as_is] = 1.0
         return found
-
-
-def _widened(hindsight: Hindsight | None, own: int, privileged: int) -> Hindsight | None:
-    """What follows from a goal in states: `privileged` values stand between the `own` ones and the goal."""
-    if hindsight is None or hindsight.derive is None or not privileged:
-        return hindsight
-    narrow = hindsight.derive
-
-    def derive(states: Tensor) -> Tensor:
-        found = narrow(torch.cat((states[:, :own], states[:, own + privileged :]), dim=1))
-        return torch.cat((found[:, :own], states[:, own:].to(found)), dim=1)
-
-    return replace(hindsight, derive=derive)
