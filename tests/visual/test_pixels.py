@@ -218,7 +218,7 @@ def test_a_goal_task_reads_its_goal_beside_the_pictures_and_learns_with_hindsigh
     assert learner.layout.components == ("desired_goal",)
     assert learner.policy.normalizer.mean.shape == (3,)
     # The world's parameter stands between what is measured and the goal, and is let through as it is
-    at = learner._own + learner._privileged
+    at = learner._whole.own + learner._whole.privileged
     assert float(learner.states.scale()[at - 1]) == 1.0
     batch = learner._sample(16)
     assert torch.equal(batch.observation[:, learner._columns], batch.observation[:, -3:])
