@@ -26,7 +26,7 @@ from simreal.deploy import BundleError, Controller, Policy
 from simreal.export.pictures.camera import camera_entry
 from simreal.training.build import make_environment
 from simreal.training.run_config import parse_config
-from simreal.training.run_directory import load_policy
+from simreal.training.run_directory import load_policy, start_from
 from simreal.training.trainer import Trainer
 from simreal.vision.rendering.mounts import Mount, mounted
 from simreal.vision.sensors.pixels import ObservationConfig
@@ -222,6 +222,40 @@ def test_a_goal_task_reads_its_goal_beside_the_pictures_and_learns_with_hindsigh
     assert float(learner.states.scale()[at - 1]) == 1.0
     batch = learner._sample(16)
     assert torch.equal(batch.observation[:, learner._columns], batch.observation[:, -3:])
+
+
+@pytest.mark.parametrize(("learner", "first"), [("sac", "net.weights.0"), ("ppo", "trunk.head.0.weight")])
+def test_a_critic_of_states_comes_from_worlds_of_other_parameters(
+    learner: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_short_rehearsals(monkeypatch)
+    mass = {"quantity": "body_mass", "of": "robot0:*", "range": [0.5, 2.0]}
+    delay = {"quantity": "action_delay", "range": [0, 80]}
+
+    def trainer_of(folder: str, parameters: dict[str, Any], **train: Any) -> Trainer:
+        config = document(
+            task="FetchReach-v4", observation={"pixels": {"size": 16, "stack": 1}},
+            learner=SMALL["learner"] if learner == "sac" else ON_POLICY,
+            randomization={"sampler": "manual", "parameters": parameters}, train={**SMALL["train"], **train},
+        )  # fmt: skip
+        return Trainer(parse_config(config, "test"), tmp_path / folder)
+
+    taught = trainer_of("first", {"mass": mass, "delay": delay})
+    advance(taught, 10)
+    run = taught.save().parents[1]
+    (run / "config.yaml").write_text(taught.config.to_yaml())
+    old = taught.learner.state_dict()
+    for parameters in ({"late": delay, "heavy": mass}, {"late": delay}):
+        made = trainer_of("second", parameters, **{"from": str(run)})
+        start_from(made.learner, made.config)
+        now = made.learner.state_dict()
+        before, after = (s["critic"][first] if learner == "sac" else s["critic"][first].T[None] for s in (old, now))
+        behind = taught.learner.spec.goal_size + taught.learner.spec.action_size if learner == "sac" else 0
+        world = before.shape[1] - behind - 2
+        assert torch.equal(after[:, world], before[:, world + 1])
+        assert len(parameters) == 1 or torch.equal(after[:, world + 1], before[:, world])
+        assert torch.equal(after[:, :world], before[:, :world])
+        assert torch.equal(after[:, world + len(parameters) :], before[:, world + 2 :])
 
 
 @pytest.mark.parametrize(
